@@ -1,0 +1,9 @@
+"""Write text with a trained model: `python generate.py [RUN] --prompt "Once upon a time"`. See --help."""
+
+import sys
+
+from minitx.cli import run_command
+from minitx.commands.generate import main
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

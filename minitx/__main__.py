@@ -1,0 +1,44 @@
+"""`python -m minitx VERB …`, also installed as `minitx`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from minitx import __version__
+from minitx.cli import run_command
+from minitx.config import UserError, nearest
+
+VERBS = {
+    "train": "train a model (the same as train.py)",
+    "generate": "write text with a trained model (the same as generate.py)",
+    "data": "prepare a text for training and say what it holds",
+    "export": "write a run's model in the format of the transformers library",
+    "import": "make a run folder of a Llama or Qwen3 model in that format",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Hand the arguments to the verb's module in `minitx.commands`; the exit status."""
+    verb, *rest = (sys.argv[1:] if arguments is None else list(arguments)) or ["--help"]
+    return run_command(lambda: dispatch(verb, rest))
+
+
+def dispatch(verb: str, arguments: Sequence[str]) -> int:
+    """Run one verb; raises UserError when there is none of that name."""
+    if verb in ("-h", "--help"):
+        print("usage: minitx VERB …    (minitx VERB --help explains one)\n")
+        print("\n".join(f"  {name:10} {meaning}" for name, meaning in VERBS.items()))
+        return 0
+    if verb == "--version":
+        print(f"minitx {__version__}")
+        return 0
+    if verb not in VERBS:
+        raise UserError(f"There is no command {verb}{nearest(verb, list(VERBS))}: there are {', '.join(VERBS)}.")
+    module = importlib.import_module(f"minitx.commands.{verb.replace('import', 'import_')}")
+    return int(module.main(arguments, prog=f"minitx {verb}"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

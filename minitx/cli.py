@@ -1,0 +1,220 @@
+"""Command lines and YAML files → config dataclasses; faults → one sentence and an exit status.
+
+Imports nothing heavy, so that `--help` answers at once. Parsing is jsonargparse's; this module adds what a person
+should read when a key, a value or a file is wrong.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import sys
+import types
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
+
+from minitx.config import Config, GenerateConfig, UserError, nearest, require
+
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+T = TypeVar("T", bound=object)
+
+
+def run_command(command: Callable[[], int]) -> int:
+    """Run `command` and return its exit status; a `UserError` becomes one line on standard error and status 2.
+
+    Called before torch is imported, for its threads read their policy then: waiting ones sleep instead of spinning,
+    which costs little on a quiet machine and saves a factor of ten where another process wants the core.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        return command()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output went away, as in `… | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+@dataclass(frozen=True)
+class GenerateFlags:
+    """What `generate.py` takes besides `GenerateConfig`; stream None means: where standard output is a terminal."""
+
+    run: str | None
+    json: bool
+    interactive: bool
+    stream: bool | None
+
+
+def parse_train(arguments: Sequence[str], prog: str) -> tuple[Config, str | None]:
+    """The configuration of a training run, and the run folder to resume if one is named."""
+    parser = new_parser(prog, Config)
+    parser.add_argument("--resume", metavar="RUN", help="Go on with a run where its last whole checkpoint is.")
+    resume = option_value(arguments, "--resume")
+    if resume is not None:
+        file = Path(resume) / "config.yaml"
+        require(
+            file.is_file(),
+            f"There is no run in {resume} to resume ({file} is missing): name a folder such as runs/default.",
+        )
+        require(
+            option_value(arguments, "--config") is None,
+            "--resume takes the run's own configuration: leave --config out.",
+        )
+        arguments = ["--config", str(file), *arguments]
+    namespace = parse(parser, Config, arguments)
+    return instantiate(parser, namespace, Config), resume
+
+
+def parse_generate(arguments: Sequence[str], prog: str) -> tuple[GenerateConfig, GenerateFlags]:
+    """The settings of a generation and the plain flags beside them."""
+    parser = new_parser(prog, GenerateConfig)
+    parser.add_argument("run", nargs="?", metavar="RUN", help="Run folder; by default the newest one.")
+    parser.add_argument("--json", action="store_true", help="Print one JSON object for each sample.")
+    parser.add_argument("--interactive", action="store_true", help="Ask for one prompt after another.")
+    streaming = parser.add_mutually_exclusive_group()
+    streaming.add_argument(
+        "--stream", dest="stream", action="store_true", default=None, help="Show text as it is made, also in a pipe."
+    )
+    streaming.add_argument(
+        "--no-stream", dest="stream", action="store_false", default=None, help="Show text when it is done."
+    )
+    namespace = parse(parser, GenerateConfig, arguments)
+    namespace.prompt = (
+        option_value(arguments, "--prompt") or namespace.prompt
+    )  # a prompt of null is that word, not YAML
+    flags = GenerateFlags(**{field.name: namespace.pop(field.name) for field in dataclasses.fields(GenerateFlags)})
+    return instantiate(parser, namespace, GenerateConfig), flags
+
+
+def parse_plain(parser: ArgumentParser, arguments: Sequence[str]) -> Any:
+    """The flags of a command that has no configuration; complaints are `UserError`s."""
+    try:
+        return parser.parse_args(list(arguments))
+    except ArgumentError as error:
+        raise UserError(" ".join(str(error).split()) + ": see --help.") from error
+
+
+def load_config(file: Path) -> Config:
+    """The configuration in a YAML file, checked."""
+    parser = new_parser("minitx", Config)
+    return instantiate(parser, parse(parser, Config, ["--config", str(file)]), Config)
+
+
+def new_parser(prog: str, settings: type[T]) -> ArgumentParser:
+    """A parser for every field of the dataclass `settings`, and --config for a YAML file of them."""
+    parser = ArgumentParser(
+        prog=prog, description=settings.__doc__, exit_on_error=False, default_env=False, allow_abbrev=False
+    )
+    parser.add_argument("--config", action="config", metavar="FILE", help="YAML file with any of the settings below.")
+    parser.add_class_arguments(settings, as_group=False, fail_untyped=True)
+    return parser
+
+
+def parse(parser: ArgumentParser, settings: type[T], arguments: Sequence[str]) -> Any:
+    """`parser.parse_args` with complaints a person can act on, raised as `UserError`."""
+    types_by_key = setting_types(settings)
+    flags = {option for action in parser._actions for option in action.option_strings}
+    for argument in arguments:
+        option = argument.split("=", 1)[0]
+        if option == "--":
+            break
+        if re.match(r"--\w", option) and option not in flags:
+            raise UserError(f"There is no option {option}{nearest(option, sorted(flags))}: see --help.")
+    file = option_value(arguments, "--config")
+    if file is not None:
+        check_file(Path(file), types_by_key)
+    try:
+        return parser.parse_args(list(arguments))
+    except ArgumentError as error:
+        raise UserError(explain(str(error), types_by_key)) from error
+
+
+def instantiate(parser: ArgumentParser, namespace: Any, settings: type[T]) -> T:
+    """The dataclass that a parsed namespace describes."""
+    plain = parser.instantiate(namespace)
+    return settings(**{field.name: plain[field.name] for field in dataclasses.fields(typing.cast(Any, settings))})
+
+
+def option_value(arguments: Sequence[str], option: str) -> str | None:
+    """The value given for a command-line option, as `--option value` or `--option=value`."""
+    for i, argument in enumerate(arguments):
+        if argument == option and i + 1 < len(arguments):
+            return arguments[i + 1]
+        if argument.startswith(option + "="):
+            return argument.split("=", 1)[1]
+    return None
+
+
+def setting_types(settings: type[Any], prefix: str = "") -> dict[str, Any]:
+    """Every setting by its dotted name, with its type; sections are walked through."""
+    found: dict[str, Any] = {}
+    for name, hint in typing.get_type_hints(settings).items():
+        if dataclasses.is_dataclass(hint):
+            found |= setting_types(typing.cast(type, hint), f"{prefix}{name}.")
+        else:
+            found[prefix + name] = hint
+    return found
+
+
+def check_file(file: Path, types_by_key: dict[str, Any]) -> None:
+    """Raise `UserError` unless `file` is YAML that names only settings there are."""
+    require(file.is_file(), f"There is no configuration file {file}.")
+    try:
+        content = yaml.safe_load(file.read_text("utf-8"))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is not UTF-8 text (byte {error.start}).") from error
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}.") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" (line {mark.line + 1})" if mark else ""
+        raise UserError(f"{file} is not valid YAML{line}.") from error
+    require(content is None or isinstance(content, dict), f"{file} holds no settings: write lines such as 'seed: 1'.")
+    check_keys(content or {}, "", file, types_by_key)
+
+
+def check_keys(content: dict[Any, Any], prefix: str, file: Path, types_by_key: dict[str, Any]) -> None:
+    """Raise `UserError` for the first key that is no setting, naming the nearest."""
+    sections = {key.rsplit(".", 1)[0] for key in types_by_key if "." in key}
+    for name, value in content.items():
+        key = f"{prefix}{name}"
+        if key in sections:
+            require(isinstance(value, dict), f"{key} in {file} is a section: give its settings on indented lines.")
+            check_keys(value, f"{key}.", file, types_by_key)
+        elif key not in types_by_key:
+            raise UserError(f"There is no setting {key} in {file}{nearest(key, sorted({*types_by_key, *sections}))}.")
+
+
+def explain(message: str, types_by_key: dict[str, Any]) -> str:
+    """jsonargparse's complaint as one sentence; a value of the wrong type is named with what was expected."""
+    key = re.search(r'Parser key "([^"]+)"', message)
+    value = re.search(r"(?:Got|Given) value: (.*)", message, re.DOTALL)
+    if key and value and key.group(1) in types_by_key:
+        return f"{key.group(1)} is {value.group(1)!r}, but it takes {in_words(types_by_key[key.group(1)])}."
+    if key and any(name.startswith(key.group(1) + ".") for name in types_by_key):
+        return f"{key.group(1)} is a section of settings: write --{key.group(1)}.NAME VALUE."
+    return " ".join(message.split()).rstrip(".") + ": see --help."
+
+
+def in_words(hint: Any) -> str:
+    """A type as a person would say it."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " or ".join(in_words(part) for part in typing.get_args(hint))
+    if typing.get_origin(hint) is typing.Literal:
+        return " or ".join(str(value) for value in typing.get_args(hint))
+    if typing.get_origin(hint) is list:
+        return "a list such as '[a, b]'"
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+    return words[hint]

@@ -1,0 +1,20 @@
+"""`minitx data`: prepare a text as training would, from the same settings, and say what it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from minitx.cli import parse_train
+
+
+def main(arguments: Sequence[str], prog: str) -> int:
+    """Prepare as the command line says; the exit status."""
+    config, _ = parse_train(arguments, prog)
+
+    from minitx.data import prepare
+
+    prepared = prepare(config.data, config.tokenizer, config.seed, progress=True)
+    for name, value in prepared.describe().items():
+        print(f"{name:18} {value:,}" if isinstance(value, int) else f"{name:18} {value}")
+    print(f"{'kept in':18} {prepared.folder}")
+    return 0

@@ -1,0 +1,32 @@
+"""`minitx export RUN FOLDER`: the run's model for the `transformers` library, its SentencePiece file beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jsonargparse import ArgumentParser
+
+from minitx.cli import parse_plain
+
+
+def main(arguments: Sequence[str], prog: str) -> int:
+    """Export as the command line says; the exit status."""
+    parser = ArgumentParser(prog=prog, description=__doc__, exit_on_error=False)
+    parser.add_argument("run", metavar="RUN", help="Run folder.")
+    parser.add_argument("folder", metavar="FOLDER", help="Folder to write config.json, model.safetensors into.")
+    parser.add_argument("--checkpoint", default="best", help="best, last, or a step of the run.")
+    options = parse_plain(parser, arguments)
+
+    import torch
+
+    from minitx.hf import export_model
+    from minitx.run import Run
+
+    run, folder = Run.find(options.run), Path(options.folder)
+    model, checkpoint = run.load_model(options.checkpoint, torch.device("cpu"))
+    tokenizer = run.tokenizer()
+    export_model(model, folder, tokenizer.end_of_document)
+    tokenizer.save(folder / "tokenizer.model")
+    print(f"{run.path} ({checkpoint}) is in {folder}: AutoModelForCausalLM.from_pretrained({str(folder)!r}) loads it.")
+    return 0

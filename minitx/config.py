@@ -1,0 +1,333 @@
+"""Every setting of minitx, its default and its check: the only home of a default.
+
+A run is described by one frozen `Config` with a section for each part. YAML files and command-line flags are read
+into it by `minitx.cli`; `Config.to_dict` gives plain data back. A value that cannot
+work raises `UserError` with one sentence that names it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+DEFAULT_PROBES = (
+    "The man saw the astronomer with a telescope.",
+    "The animal didn't cross the street because it was too tired.",
+    "Sara gave Maya her notebook because she trusted her.",
+)
+
+
+class UserError(Exception):
+    """Something a person can put right. The message is one sentence: the value, what was expected, what to do."""
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise `UserError(message)` unless `condition` holds."""
+    if not condition:
+        raise UserError(message)
+
+
+def nearest(name: str, names: list[str]) -> str:
+    """The entry of `names` most like `name`, as a hint " (did you mean …?)"; empty when nothing is close."""
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the text comes from and how it is split."""
+
+    source: str = "python-docs"
+    """Text to learn from: python-docs (comes with Python), a file, folder or glob (.txt, .jsonl, .csv, .parquet, or
+    .gz of these), or the name of a data set on the Hugging Face Hub."""
+    name: str | None = None
+    """Configuration of a Hub data set, such as wikitext-2-raw-v1."""
+    split: str = "train"
+    """Split of a Hub data set to train on."""
+    val_split: str | None = None
+    """Split of a Hub data set to validate on; without it, val_fraction of the training text is held out."""
+    val_fraction: float = 0.1
+    """Share of the text held out for validation, between 0 and 1."""
+    split_by: Literal["auto", "document", "position"] = "auto"
+    """Hold out whole documents, or the end of the text (position); auto takes documents where there are 100 or more."""
+    text_column: str = "text"
+    """Column that holds the text in .jsonl, .csv, .parquet and Hub data sets."""
+    join_rows: bool = False
+    """Take the rows of a data set as the lines of one running text instead of a document each (as in WikiText)."""
+    streaming: bool = False
+    """Read a Hub data set as it arrives instead of downloading all of it first."""
+    max_documents: int | None = None
+    """Read at most this many documents of each split."""
+
+    def __post_init__(self) -> None:
+        require(bool(self.source), "data.source is empty: name a file, a folder, a glob or a data set.")
+        require(
+            0 < self.val_fraction < 1,
+            f"data.val_fraction is {self.val_fraction}, but it must lie between 0 and 1: try 0.1.",
+        )
+        require(
+            self.max_documents is None or self.max_documents >= 1,
+            f"data.max_documents is {self.max_documents}, but at least one document is needed.",
+        )
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """How text becomes tokens."""
+
+    type: Literal["unigram", "bpe", "char"] = "unigram"
+    """Kind of SentencePiece model."""
+    vocab_size: int | None = 2048
+    """Number of tokens, control and byte tokens included; char takes every character there is and ignores it."""
+
+    def __post_init__(self) -> None:
+        if self.type != "char":
+            require(
+                self.vocab_size is not None and 300 <= self.vocab_size <= 65536,
+                f"tokenizer.vocab_size is {self.vocab_size}, but {self.type} needs 300 to 65536 tokens "
+                "(256 of them stand for bytes).",
+            )
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shape of the transformer."""
+
+    n_layer: int = 4
+    """Number of blocks."""
+    n_head: int = 4
+    """Attention heads in each block; must divide d_model into heads of even width."""
+    n_kv_head: int | None = None
+    """Key-value heads: n_head of them (the default) is multi-head, 1 is multi-query, between is grouped-query
+    attention; must divide n_head."""
+    d_model: int = 192
+    """Width of the residual stream."""
+    d_ff: int | None = None
+    """Hidden width of the feed-forward layer; by default 8/3 of d_model, rounded up to a multiple of 32."""
+    context_length: int = 128
+    """Tokens that the model sees at once."""
+    qk_norm: bool = True
+    """Normalise each query and key vector (Qwen3's architecture; without it, Llama's)."""
+    tie_embeddings: bool = False
+    """Use one matrix for the token embedding and the output layer."""
+    rope_theta: float = 10000.0
+    """Base of the rotary position frequencies."""
+    norm_eps: float = 1e-6
+    """Added to the mean square in RMSNorm."""
+    dropout: float = 0.0
+    """Share of pattern weights and of block outputs dropped while training."""
+
+    def __post_init__(self) -> None:
+        for name in ("n_layer", "n_head", "d_model", "context_length"):
+            require(getattr(self, name) >= 1, f"model.{name} is {getattr(self, name)}, but it must be at least 1.")
+        counts = [n for n in range(1, self.d_model + 1) if self.d_model % (2 * n) == 0]
+        require(bool(counts), f"model.d_model is {self.d_model}, but it must be even, for rotary positions turn pairs.")
+        if self.n_head not in counts:
+            below = max((n for n in counts if n < self.n_head), default=counts[0])
+            above = min((n for n in counts if n > self.n_head), default=below)
+            choice = f"{below} or {above}" if above != below else f"{below}"
+            raise UserError(
+                f"model.n_head is {self.n_head}, which does not divide model.d_model {self.d_model} "
+                f"into heads of even width: take {choice}."
+            )
+        require(
+            self.n_kv_head is None or (self.n_kv_head >= 1 and self.n_head % self.n_kv_head == 0),
+            f"model.n_kv_head is {self.n_kv_head}, but it must divide model.n_head {self.n_head}: take "
+            f"{', '.join(str(n) for n in range(1, self.n_head + 1) if self.n_head % n == 0)}.",
+        )
+        require(self.d_ff is None or self.d_ff >= 1, f"model.d_ff is {self.d_ff}, but it must be at least 1.")
+        require(0 <= self.dropout < 1, f"model.dropout is {self.dropout}, but it must be at least 0 and less than 1.")
+        require(self.rope_theta > 0, f"model.rope_theta is {self.rope_theta}, but it must be positive.")
+        require(self.norm_eps > 0, f"model.norm_eps is {self.norm_eps}, but it must be positive.")
+
+    @property
+    def d_head(self) -> int:
+        """Width of one head: d_model / n_head."""
+        return self.d_model // self.n_head
+
+    @property
+    def kv_heads(self) -> int:
+        """`n_kv_head`, or `n_head` where none is given."""
+        return self.n_kv_head or self.n_head
+
+    @property
+    def ff_width(self) -> int:
+        """`d_ff`, or 8/3 of `d_model` rounded up to a multiple of 32 (Shazeer 2020 keeps parameters equal so)."""
+        return self.d_ff or -(-8 * self.d_model // 3 // 32) * 32
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How the model learns."""
+
+    steps: int = 600
+    """Optimizer updates in the run."""
+    batch_size: int = 16
+    """Sequences in one forward pass."""
+    grad_accum: int = 1
+    """Forward passes whose gradients are summed for one update."""
+    optimizer: Literal["muon", "adamw"] = "muon"
+    """muon trains the blocks' matrices with Muon and the rest with AdamW; adamw trains everything with AdamW."""
+    learning_rate: float = 3e-3
+    """Peak learning rate of AdamW."""
+    muon_learning_rate: float = 0.02
+    """Peak learning rate of Muon."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay of the matrices, per unit of learning rate."""
+    beta1: float = 0.9
+    """AdamW's decay of the mean gradient."""
+    beta2: float = 0.95
+    """AdamW's decay of the mean squared gradient."""
+    muon_momentum: float = 0.95
+    """Muon's Nesterov momentum."""
+    warmup_steps: int = 20
+    """Steps in which the learning rate rises linearly from 0 to its peak."""
+    decay_fraction: float = 0.7
+    """Share of the run, at its end, in which the learning rate falls linearly to zero."""
+    grad_clip: float = 1.0
+    """Largest norm of the whole gradient; a larger one is scaled down to it; 0 turns clipping off."""
+    eval_every: int = 100
+    """Steps between evaluations over the whole validation split; also done at the end."""
+    checkpoint_every: int = 100
+    """Steps between checkpoints; also written at the end and on interruption."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints kept, besides the best one."""
+    sample_every: int = 200
+    """Steps between samples; also written at the end; 0 for none."""
+    sample_tokens: int = 120
+    """Length of a sample in tokens."""
+    sample_prompt: str | None = None
+    """Text that a sample continues; without it, a sample starts a new document."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "grad_accum", "eval_every", "checkpoint_every", "keep_checkpoints"):
+            require(getattr(self, name) >= 1, f"train.{name} is {getattr(self, name)}, but it must be at least 1.")
+        for name in ("warmup_steps", "sample_every", "weight_decay", "grad_clip"):
+            require(getattr(self, name) >= 0, f"train.{name} is {getattr(self, name)}, but it must not be negative.")
+        for name in ("learning_rate", "muon_learning_rate", "sample_tokens"):
+            value = getattr(self, name)
+            require(0 < value < math.inf, f"train.{name} is {value}, but it must be positive and finite.")
+        for name in ("beta1", "beta2", "muon_momentum"):
+            value = getattr(self, name)
+            require(0 <= value < 1, f"train.{name} is {value}, but it must be at least 0 and less than 1.")
+        require(
+            0 <= self.decay_fraction <= 1,
+            f"train.decay_fraction is {self.decay_fraction}, but it must lie between 0 and 1.",
+        )
+        require(self.sample_prompt != "", "train.sample_prompt is empty: leave it out to start a new document.")
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """What is written down while it learns."""
+
+    every: int = 10
+    """Steps between lines of metrics."""
+    heads_every: int = 100
+    """Steps between pictures and scores of the attention heads; also at the end; 0 for none."""
+    probes: list[str] = field(default_factory=lambda: list(DEFAULT_PROBES))
+    """Texts whose attention patterns are drawn."""
+
+    def __post_init__(self) -> None:
+        require(self.every >= 1, f"log.every is {self.every}, but it must be at least 1.")
+        require(self.heads_every >= 0, f"log.heads_every is {self.heads_every}, but it must not be negative.")
+        require(all(self.probes), "log.probes holds an empty text: take it out.")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Train a small transformer and log what its attention heads do."""
+
+    out: str = "runs/default"
+    """Run folder; a name already taken gets -2, -3 and so on."""
+    seed: int = 1337
+    """Decides everything random."""
+    device: str = "auto"
+    """auto, cpu, cuda (or cuda:1 and so on) or mps."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of the matrix products; weights stay in float32."""
+    compile: Literal["auto"] | bool = "auto"
+    """Compile the model with torch.compile; auto does so on CUDA only."""
+    threads: Literal["auto"] | int = "auto"
+    """CPU threads; kept with the run, since the last bit of a result depends on it."""
+    data: DataConfig = field(default_factory=DataConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+
+    def __post_init__(self) -> None:
+        require(bool(self.out), "out is empty: name a folder for the run.")
+        require(0 <= self.seed < 2**63, f"seed is {self.seed}, but it must be at least 0 and less than 2 to the 63.")
+        require(
+            self.threads == "auto" or self.threads >= 1,
+            f"threads is {self.threads}, but it must be auto or at least 1.",
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as nested plain data."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class GenerateConfig:
+    """Write text with a trained model."""
+
+    prompt: str | None = None
+    """Text to continue; - reads it from standard input; without a prompt a new document is started."""
+    prompt_file: str | None = None
+    """File that holds the prompt, in UTF-8."""
+    max_new_tokens: int = 200
+    """Tokens to write at most."""
+    temperature: float = 0.8
+    """Divides the logits: below 1 is safer, above 1 is wilder, 0 always takes the likeliest token."""
+    top_k: int | None = None
+    """Choose among this many likeliest tokens."""
+    top_p: float | None = None
+    """Choose among the fewest likeliest tokens whose probabilities sum to this (Holtzman et al. 2020)."""
+    min_p: float | None = None
+    """Choose among tokens at least this share as likely as the likeliest (Nguyen et al. 2024)."""
+    repetition_penalty: float = 1.0
+    """Above 1 makes tokens that are already there less likely (Keskar et al. 2019)."""
+    num_samples: int = 1
+    """Samples to write, in one batch."""
+    seed: int = 1337
+    """Decides everything random."""
+    stop: list[str] | str = field(default_factory=list)
+    """A text, or a list such as '["a", "b"]' of texts, at which a sample ends; it is left out."""
+    checkpoint: str = "best"
+    """best, last, or a step of the run."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+
+    def __post_init__(self) -> None:
+        require(
+            self.prompt != "", "The prompt is empty: give some text, or leave --prompt out to start a new document."
+        )
+        require(
+            self.prompt is None or self.prompt_file is None,
+            "Both --prompt and --prompt_file are given: leave one out.",
+        )
+        for name in ("max_new_tokens", "num_samples"):
+            require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}, but it must be at least 1.")
+        require(
+            0 <= self.temperature < math.inf,
+            f"temperature is {self.temperature}, but it must be finite and not negative.",
+        )
+        require(self.top_k is None or self.top_k >= 1, f"top_k is {self.top_k}, but it must be at least 1.")
+        for name in ("top_p", "min_p"):
+            value = getattr(self, name)
+            require(value is None or 0 < value <= 1, f"{name} is {value}, but it must be above 0 and at most 1.")
+        require(
+            self.repetition_penalty > 0, f"repetition_penalty is {self.repetition_penalty}, but it must be positive."
+        )
+        require(0 <= self.seed < 2**63, f"seed is {self.seed}, but it must be at least 0 and less than 2 to the 63.")
+        require(all(self.stops), "stop holds an empty text: take it out.")
+
+    @property
+    def stops(self) -> list[str]:
+        """`stop` as a list."""
+        return [self.stop] if isinstance(self.stop, str) else self.stop

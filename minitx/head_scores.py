@@ -1,0 +1,178 @@
+"""Per-head scores of attention patterns: what a head looks at, as one number. Pure numpy, no model needed.
+
+Patterns (layer, batch, head, query, key) and their tokens (batch, seq) go in, one number per layer and head comes out.
+Every score is a weighted sum over the pattern, averaged over the queries that it is about: a function in `SCORES` gives
+the weights of a text, so the same weights say what a head that spreads its attention evenly would get (`chance`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Tokens = NDArray[np.integer[Any]]
+
+
+class Weights(NamedTuple):
+    """What a score adds up in a text."""
+
+    values: Floats
+    """(batch, query, key): the weight of each pattern entry; zero where key > query and in queries not counted."""
+    counted: NDArray[np.bool_]
+    """(batch, query): the queries that the score is about, over which it is averaged."""
+
+
+def score_heads(patterns: NDArray[np.floating[Any]], tokens: Tokens) -> dict[str, Floats]:
+    """Every score of `SCORES` for every head.
+
+    `patterns` (layer, batch, head, query, key) holds causal patterns, each row summing to 1; entries above the diagonal
+    are not read. `tokens` (batch, seq) are the texts. The mean is over all counted queries of the batch together, added
+    up in float64. Returns name → (layer, head); NaN where no query is counted: the score says nothing about these texts
+    and is not to be logged. Raises ValueError where the shapes disagree.
+    """
+    if patterns.ndim != 5 or patterns.shape[1::2] != tokens.shape or patterns.shape[3] != patterns.shape[4]:
+        raise ValueError(f"patterns {patterns.shape} are not (layer, batch, head, query, key) of tokens {tokens.shape}")
+    layer, batch, head, seq, _ = patterns.shape
+    queries, keys = np.tril_indices(seq)
+    causal = np.take(patterns.reshape(layer, batch, head, seq * seq), queries * seq + keys, axis=-1)
+    causal = np.ascontiguousarray(causal.swapaxes(1, 2))  # (layer, head, batch, pair)
+    entries = {
+        transform: transform(causal).astype(np.float64).reshape(layer, head, -1)  # (layer, head, batch * pair)
+        for transform in {score.transform for score in SCORES.values()}
+    }
+    scores = {}
+    for name, (weigh, _, transform) in SCORES.items():
+        weights, counted = weigh(tokens)
+        total = entries[transform] @ weights[:, queries, keys].reshape(-1)
+        scores[name] = total / counted.sum() if counted.any() else np.full_like(total, np.nan)
+    return scores
+
+
+def chance(tokens: Tokens, name: str) -> float:
+    """The score `name` that uniform causal attention, 1 / (i + 1) from query i to each key, gets on `tokens`.
+
+    `tokens` is (batch, seq). NaN where no query is counted. Read a score against it: it is what not looking gives.
+    """
+    weigh, _, transform = SCORES[name]
+    weights, counted = weigh(tokens)
+    uniform = transform(1 / np.arange(1, tokens.shape[1] + 1))  # (query)
+    return float((weights.sum(axis=2) @ uniform).sum() / counted.sum()) if counted.any() else float("nan")
+
+
+def all_keys(tokens: Tokens) -> Weights:
+    """Weight 1 everywhere. Of -p ln p it makes the entropy, in nats: 0 for one key, ln(i + 1) for uniform attention.
+
+    Clark et al. 2019 (What Does BERT Look At?, section 3.3); Vig and Belinkov 2019 (Analyzing the Structure of
+    Attention, section 3.2). Not divided by its maximum: how many keys a head mixes, exp(entropy), is what is asked.
+    """
+    return _every_query(np.ones_like(_distance(tokens)), tokens)
+
+
+def distance(tokens: Tokens) -> Weights:
+    """Weight i - j: how many tokens back the head looks on average (Vig and Belinkov 2019, section 3.2)."""
+    return _every_query(_distance(tokens), tokens)
+
+
+def current_token(tokens: Tokens) -> Weights:
+    """Weight 1 on the query's own position (Clark et al. 2019, section 3.1)."""
+    return _every_query(_distance(tokens) == 0, tokens)
+
+
+def previous_token(tokens: Tokens) -> Weights:
+    """Weight 1 on the position before the query, which the first query lacks.
+
+    TransformerLens's head detector, previous_token_head; Olsson et al. 2022 (In-context Learning and Induction Heads).
+    """
+    return _detecting_queries(_distance(tokens) == 1, tokens)
+
+
+def first_token(tokens: Tokens) -> Weights:
+    """Weight 1 on position 0, where heads with nothing to do rest: the attention sink (Xiao et al. 2023).
+
+    The first query is left out, for it has nowhere else to look.
+    """
+    return _detecting_queries((np.arange(tokens.shape[1]) == 0) & (_distance(tokens) > 0), tokens)
+
+
+def duplicate_token(tokens: Tokens) -> Weights:
+    """Weight 1 on every earlier occurrence of the query's token, for the queries that have one.
+
+    TransformerLens's head detector, duplicate_token_head; Wang et al. 2022 (Interpretability in the Wild).
+    """
+    return _detecting_queries(_same_token(tokens) & (_distance(tokens) > 0), tokens)
+
+
+def induction(tokens: Tokens) -> Weights:
+    """Weight 1 on every token that came right after an earlier occurrence of the query's, for queries that have one.
+
+    The prefix matching of Olsson et al. 2022; TransformerLens's head detector, induction_head. Where a token repeats at
+    once, what came after its earlier occurrence is the query itself: that key is left out (TransformerLens counts it),
+    since looking at oneself is no sign of having looked anything up.
+    """
+    after_same = np.zeros((*tokens.shape, tokens.shape[1]), dtype=bool)
+    after_same[:, :, 1:] = _same_token(tokens)[:, :, :-1]  # key j + 1 where token j is the query's
+    return _detecting_queries(after_same & (_distance(tokens) > 0), tokens)
+
+
+def unchanged(pattern: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """p itself."""
+    return pattern
+
+
+def surprise(pattern: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """-p ln p, 0 where p is 0: what each key adds to the entropy of its row."""
+    information: NDArray[np.floating[Any]] = -pattern * np.log(np.maximum(pattern, np.finfo(pattern.dtype).tiny))
+    return information
+
+
+class Score(NamedTuple):
+    """One row of `SCORES`."""
+
+    weigh: Callable[[Tokens], Weights]
+    description: str
+    transform: Callable[[NDArray[np.floating[Any]]], NDArray[np.floating[Any]]] = unchanged
+    """Applied to each pattern entry before it is weighted."""
+
+
+SCORES = {
+    "entropy": Score(all_keys, "spread of the attention in nats: exp of it is how many keys the head mixes", surprise),
+    "distance": Score(distance, "tokens between the query and what it attends to, on average"),
+    "current_token": Score(current_token, "attention to the query's own position"),
+    "previous_token": Score(previous_token, "attention to the position just before the query"),
+    "first_token": Score(first_token, "attention to the first position, where idle heads rest"),
+    "duplicate_token": Score(
+        duplicate_token, "attention to earlier occurrences of the query's token, where it has any"
+    ),
+    "induction": Score(
+        induction, "attention to what came right after earlier occurrences of the query's token, where it has any"
+    ),
+}
+
+
+def _distance(tokens: Tokens) -> Floats:
+    """(1, query, key): i - j, the same for every text; negative above the diagonal."""
+    position = np.arange(tokens.shape[1])
+    return (position[:, None] - position)[None].astype(np.float64)
+
+
+def _same_token(tokens: Tokens) -> NDArray[np.bool_]:
+    """(batch, query, key): whether query and key hold the same token."""
+    same: NDArray[np.bool_] = tokens[:, :, None] == tokens[:, None, :]
+    return same
+
+
+def _every_query(values: NDArray[Any], tokens: Tokens) -> Weights:
+    """`values` (1, query, key) of every text up to the diagonal, averaged over all queries."""
+    batch, seq = tokens.shape
+    return Weights(np.tril(np.broadcast_to(values, (batch, seq, seq)).astype(np.float64)), np.ones((batch, seq), bool))
+
+
+def _detecting_queries(detected: NDArray[np.bool_], tokens: Tokens) -> Weights:
+    """Weight 1 where `detected` (1 or batch, query, key) up to the diagonal, averaged over queries that have any."""
+    batch, seq = tokens.shape
+    values = np.tril(np.broadcast_to(detected, (batch, seq, seq)).astype(np.float64))
+    return Weights(values, values.sum(axis=2) > 0)

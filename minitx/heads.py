@@ -1,0 +1,49 @@
+"""Look into the heads of a model: run it on tokens with a recorder and score what it recorded."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from minitx.attention import Recorder
+from minitx.head_scores import score_heads
+from minitx.model import Transformer
+
+MOST_SCORED_TOKENS, MOST_PATTERN_VALUES = 256, 2**24
+"""Bounds on the text that heads are scored on: tokens of a sequence, and values of all patterns together."""
+
+
+def record(model: Transformer, tokens: Tensor, *, want_shares: bool = False) -> Recorder:
+    """What every head does on tokens (batch, seq), with dropout off; the model is left as it was."""
+    recorder = Recorder(want_shares=want_shares)
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            model(tokens.to(model.embedding.weight.device), recorder=recorder)
+    finally:
+        model.train(training)
+    return recorder
+
+
+def patterns(model: Transformer, tokens: Tensor) -> NDArray[np.float32]:
+    """The pattern of every head on tokens (batch, seq): (layer, batch, head, query, key)."""
+    array: NDArray[np.float32] = torch.stack(record(model, tokens).patterns).float().cpu().numpy()
+    return array
+
+
+def scored_text(model: Transformer, tokens: NDArray[np.unsignedinteger], n_sequences: int = 8) -> Tensor:
+    """The sequences (batch, seq) at the start of `tokens` that the heads of `model` are scored on: as many as
+    `n_sequences`, fewer where the text is short or the patterns would take too much memory."""
+    config = model.config
+    seq = min(config.context_length, MOST_SCORED_TOKENS, len(tokens))
+    batch = min(n_sequences, MOST_PATTERN_VALUES // (config.n_layer * config.n_head * seq * seq), len(tokens) // seq)
+    batch = max(1, batch)
+    return torch.from_numpy(tokens[: batch * seq].astype(np.int64)).view(batch, seq)
+
+
+def score(model: Transformer, tokens: Tensor) -> dict[str, NDArray[np.float64]]:
+    """Every score of `head_scores.SCORES` for every head on tokens (batch, seq): arrays (layer, head)."""
+    return score_heads(patterns(model, tokens), tokens.numpy())

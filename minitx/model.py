@@ -1,0 +1,169 @@
+"""The decoder-only transformer: tokens in, logits out.
+
+Pre-norm blocks of attention and SwiGLU on a residual stream, with RMSNorm and rotary positions and without biases:
+Llama's architecture, or Qwen3's with query-key norm. The loss is a function beside the model.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from minitx.attention import KeyValueCache, MultiHeadAttention, Recorder, rotary_tables
+from minitx.config import ModelConfig
+
+
+class FeedForward(nn.Module):
+    """SwiGLU (Shazeer 2020): down(silu(gate(x)) * up(x)), each token by itself."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gate = nn.Linear(config.d_model, config.ff_width, bias=False)
+        self.up = nn.Linear(config.d_model, config.ff_width, bias=False)
+        self.down = nn.Linear(config.ff_width, config.d_model, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(F.silu(self.gate(x)) * self.up(x))  # (batch, seq, d_model)
+
+
+class Block(nn.Module):
+    """Attention moves information between tokens, the feed-forward layer works on each; both add to the residual."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
+        self.attention = MultiHeadAttention(config)
+        self.feed_forward_norm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
+        self.feed_forward = FeedForward(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self,
+        residual: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        cache: KeyValueCache | None,
+        gate: Tensor | None,
+        explicit: bool,
+        recorder: Recorder | None,
+    ) -> Tensor:
+        attended = self.attention(
+            self.attention_norm(residual), rotary=rotary, cache=cache, gate=gate, explicit=explicit, recorder=recorder
+        )
+        residual = residual + self.dropout(attended)
+        return residual + self.dropout(self.feed_forward(self.feed_forward_norm(residual)))
+
+
+class Transformer(nn.Module):
+    """Embedding → blocks → norm → logits."""
+
+    rotary_cos: Tensor
+    rotary_sin: Tensor
+
+    def __init__(self, config: ModelConfig, vocab_size: int) -> None:
+        super().__init__()
+        self.config, self.vocab_size = config, vocab_size
+        self.embedding = nn.Embedding(vocab_size, config.d_model)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.final_norm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
+        self.output = nn.Linear(config.d_model, vocab_size, bias=False)
+        if config.tie_embeddings:
+            self.output.weight = self.embedding.weight
+        cos, sin = rotary_tables(config.context_length, config.d_head, config.rope_theta)
+        self.register_buffer("rotary_cos", cos, persistent=False)  # (context_length, d_head)
+        self.register_buffer("rotary_sin", sin, persistent=False)
+        self.initialise()
+
+    @torch.no_grad()
+    def initialise(self) -> None:
+        """Every matrix keeps the size of what passes through it; those that write to the residual start smaller,
+        so that its variance does not grow with depth (Radford et al. 2019)."""
+        for name, parameter in self.named_parameters():
+            if parameter.dim() < 2:
+                parameter.fill_(1.0)  # norms
+            elif parameter is self.embedding.weight:
+                parameter.normal_(std=0.02)
+            elif name.endswith(("attention.output.weight", "feed_forward.down.weight")):
+                parameter.normal_(std=1 / math.sqrt(2 * self.config.n_layer * parameter.size(1)))
+            else:
+                parameter.normal_(std=1 / math.sqrt(parameter.size(1)))
+
+    def forward(
+        self,
+        tokens: Tensor,
+        *,
+        cache: list[KeyValueCache] | None = None,
+        gates: Tensor | None = None,
+        explicit: bool = False,
+        recorder: Recorder | None = None,
+    ) -> Tensor:
+        """Logits (batch, seq, vocab_size) for the token after each of `tokens`, (batch, seq).
+
+        cache: one per layer, from `new_cache`; tokens then follow those already in it.
+        gates: (layer, head), multiply the heads' outputs: 1 leaves a head, 0 removes it.
+        explicit, recorder: see `MultiHeadAttention`.
+        """
+        start = cache[0].length if cache else 0
+        end = start + tokens.size(1)
+        if end > self.config.context_length:
+            raise ValueError(f"{end} tokens are more than the context length of {self.config.context_length}")
+        rotary = (self.rotary_cos[start:end], self.rotary_sin[start:end])
+        residual = self.embedding(tokens)  # (batch, seq, d_model)
+        for i, block in enumerate(self.blocks):
+            residual = block(
+                residual,
+                rotary,
+                cache[i] if cache else None,
+                gates[i] if gates is not None else None,
+                explicit,
+                recorder,
+            )
+        return self.output(self.final_norm(residual))
+
+    def new_cache(
+        self, batch: int, capacity: int | None = None, dtype: torch.dtype | None = None
+    ) -> list[KeyValueCache]:
+        """An empty cache for each layer, for `batch` sequences of up to `capacity` (the context length) tokens."""
+        weight = self.embedding.weight
+        return [
+            KeyValueCache(
+                batch,
+                self.config.kv_heads,
+                capacity or self.config.context_length,
+                self.config.d_head,
+                device=weight.device,
+                dtype=dtype or weight.dtype,
+            )
+            for _ in self.blocks
+        ]
+
+
+def next_token_loss(logits: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
+    """Cross-entropy in nats of logits (batch, seq, vocab_size) against targets (batch, seq), computed in float32."""
+    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction=reduction)
+
+
+def parameters_by_part(model: Transformer) -> dict[str, int]:
+    """Number of parameters of each part; a tied output layer counts as 0."""
+    parts = {"embedding": 0, "attention": 0, "feed-forward": 0, "norms": 0, "output": 0}
+    for name, parameter in model.named_parameters():  # a tied matrix is listed once, as the embedding
+        part = "norms" if "norm" in name else next(part for part in parts if part.replace("-", "_") in name)
+        parts[part] += parameter.numel()
+    return parts
+
+
+def cache_bytes_per_token(config: ModelConfig, bytes_per_value: int = 4) -> int:
+    """Key-value cache that one token takes: 2 · n_layer · n_kv_head · d_head values."""
+    return 2 * config.n_layer * config.kv_heads * config.d_head * bytes_per_value
+
+
+def matmul_flops_per_token(model: Transformer, seq: int) -> int:
+    """Floating-point operations of the matrix products in one token's forward pass, 2 per multiply and add.
+
+    2 per weight of every matrix, and for attention 4 · n_layer · seq · n_head · d_head (scores and mix, the masked
+    half counted too; Chowdhery et al. 2022, PaLM, appendix B). A training step takes three times as many.
+    """
+    weights = sum(p.numel() for p in model.blocks.parameters() if p.dim() == 2) + model.output.weight.numel()
+    return 2 * weights + 4 * model.config.n_layer * seq * model.config.n_head * model.config.d_head

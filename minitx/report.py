@@ -1,0 +1,189 @@
+"""Everything a run tells while it trains: the progress bar, metrics.jsonl, TensorBoard, samples, pictures of heads."""
+
+from __future__ import annotations
+
+import math
+import platform
+import sys
+import time
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from minitx import __version__
+from minitx.board import METRIC_TAGS, Board
+from minitx.config import Config, GenerateConfig
+from minitx.data import Prepared
+from minitx.generation import complete
+from minitx.head_scores import SCORES, chance
+from minitx.heads import patterns, score, scored_text
+from minitx.model import Transformer, cache_bytes_per_token, matmul_flops_per_token, parameters_by_part
+from minitx.run import Run
+from minitx.runtime import Runtime, memory_bytes
+
+RESULTS = ("val_loss", "best_val_loss", "val_bits_per_byte", "parameters", "seconds")
+"""What of summary.json stands in TensorBoard's table of hyperparameters."""
+
+
+class Report:
+    """The voice of one run; a context manager that closes what it opened."""
+
+    def __init__(
+        self, config: Config, run: Run, prepared: Prepared, runtime: Runtime, model: Transformer, step: int
+    ) -> None:
+        self.config, self.run, self.prepared, self.runtime, self.model = config, run, prepared, runtime, model
+        self.start_step = step
+        self.board: Board | None = None
+        self.val_loss: float | None = None
+        self.probes = [
+            (text, prepared.tokenizer.encode(text)[: config.model.context_length]) for text in config.log.probes
+        ]
+        self.bar = tqdm(
+            total=config.train.steps,
+            initial=step,
+            unit="step",
+            dynamic_ncols=True,
+            disable=not sys.stderr.isatty(),
+            bar_format="{percentage:3.0f}% {bar} {n}/{total} steps, {remaining} left{postfix}",
+        )
+
+    def __enter__(self) -> Report:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.bar.close()
+        if self.board is not None:
+            self.board.close()
+
+    def is_due(self, step: int) -> bool:
+        """Whether heads or a sample are to be shown at `step`."""
+        return any(
+            every and step % every == 0 for every in (self.config.log.heads_every, self.config.train.sample_every)
+        )
+
+    def advance(self) -> None:
+        """One step more is done."""
+        self.bar.update()
+
+    def metrics(self, line: dict[str, Any]) -> None:
+        """Write one line of metrics everywhere."""
+        self.run.append_metrics(line)
+        memory = {"memory_bytes": memory_bytes(self.runtime.device)}
+        values = {name: value for name, value in {**line, **memory}.items() if name in METRIC_TAGS}
+        self.opened_board().scalars(line["step"], values)
+        speed = f"{line['tokens_per_second']:,.0f} tokens/s"
+        if line["val_loss"] is not None:
+            self.val_loss = line["val_loss"]
+            if self.bar.disable:
+                print(
+                    f"step {line['step']}/{self.config.train.steps}: training loss {line['train_loss']:.3f}, "
+                    f"validation loss {line['val_loss']:.3f} ({line['val_bits_per_byte']:.3f} bits per byte), {speed}",
+                    flush=True,
+                )
+        validation = f", val {self.val_loss:.3f}" if self.val_loss is not None else ""
+        self.bar.set_postfix_str(f"loss {line['train_loss']:.3f}{validation}, {speed}", refresh=False)
+
+    def heads(self, step: int, last: bool) -> None:
+        """Log the pattern of every head on the probes, and its scores on validation text."""
+        every = self.config.log.heads_every
+        if not every or not (step % every == 0 or last):
+            return
+        board = self.opened_board()
+        text = scored_text(self.model, self.prepared.val)
+        by_chance = {name: chance(text.numpy(), name) for name in SCORES}
+        board.head_scores(step, score(self.model, text), by_chance)
+        for i, (_, tokens) in enumerate(self.probes):
+            labels = [self.prepared.tokenizer.token_text(token) for token in tokens]
+            recorded = patterns(self.model, torch.tensor([tokens]))
+            board.patterns(step, i, labels, recorded[:, 0])
+        board.flush()
+
+    def sample(self, step: int, last: bool) -> None:
+        """Print and log a text that the model writes."""
+        train = self.config.train
+        if not train.sample_every or not (step % train.sample_every == 0 or last):
+            return
+        options = GenerateConfig(max_new_tokens=train.sample_tokens, seed=self.config.seed)
+        sample = complete(self.model, self.prepared.tokenizer, train.sample_prompt, options)[0]
+        text = (sample.prompt or "") + sample.completion
+        self.bar.clear()
+        print(f"\n--- sample at step {step} ---\n{text.strip()}\n---\n", flush=True)
+        self.opened_board().text("Sample", text, step)
+
+    def opened_board(self) -> Board:
+        """TensorBoard's writer, opened at first use so that training starts without waiting for it."""
+        if self.board is None:
+            self.board = Board(self.run.path, self.start_step + 1 if self.start_step else 0)
+            if self.start_step == 0:
+                config = (self.run.path / "config.yaml").read_text("utf-8")
+                self.board.text("Run/configuration", config, 0)
+                self.board.markdown("Run/model card", model_card(self.model, self.prepared, self.runtime), 0)
+                self.board.hyperparameters(flatten(self.config.to_dict()), dict.fromkeys(RESULTS, math.nan))
+        return self.board
+
+    def finish(self, progress: Any) -> None:
+        """Write summary.json and name the next two commands."""
+        path = self.run.path
+        val_tokens, val_bytes = len(self.prepared.val), self.prepared.val_bytes
+        summary: dict[str, Any] = {
+            "steps": progress.step,
+            "val_loss": progress.val_loss,
+            "best_val_loss": progress.best_val_loss,
+            "best_step": progress.best_step,
+            "val_bits_per_byte": progress.val_loss * (val_tokens - 1) / val_bytes / math.log(2),
+            "parameters": sum(parameters_by_part(self.model).values()),
+            "tokens": progress.tokens,
+            "seconds": progress.seconds,
+            "memory_bytes": memory_bytes(self.runtime.device),
+            "device": str(self.runtime.device),
+            "fingerprint": self.prepared.fingerprint,
+            "versions": {"minitx": __version__, "torch": torch.__version__, "python": platform.python_version()},
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        }
+        self.run.write_json("summary.json", summary)
+        results = {name: float(summary[name]) for name in RESULTS}
+        self.opened_board().hyperparameters(flatten(self.config.to_dict()), results)
+        self.bar.close()
+        print(
+            f"Trained {summary['parameters']:,} parameters on {progress.tokens:,} tokens in {progress.seconds:.0f} s; "
+            f"validation loss {progress.val_loss:.3f} nats per token, "
+            f"{summary['val_bits_per_byte']:.3f} bits per byte.\n"
+            f"The run is in {path}. Next:\n"
+            f'  python generate.py {path} --prompt "The"\n'
+            f"  tensorboard --logdir {path.parent}"
+        )
+
+
+def model_card(model: Transformer, prepared: Prepared, runtime: Runtime) -> str:
+    """What the model is, as Markdown tables."""
+    config, parts = model.config, parameters_by_part(model)
+    rows = [
+        ("layers × heads", f"{config.n_layer} × {config.n_head}"),
+        ("key-value heads", config.kv_heads),
+        ("d_model", config.d_model),
+        ("d_head", config.d_head),
+        ("d_ff", config.ff_width),
+        ("context length", config.context_length),
+        ("vocabulary", model.vocab_size),
+        ("parameters", f"{sum(parts.values()):,}"),
+        *((f"parameters: {part}", f"{count:,}") for part, count in parts.items()),
+        ("cache bytes per token (float32)", f"{cache_bytes_per_token(config):,}"),
+        ("matmul FLOPs per token, forward", f"{matmul_flops_per_token(model, config.context_length):,}"),
+        ("training tokens", f"{len(prepared.train):,}"),
+        ("validation tokens", f"{len(prepared.val):,}"),
+        ("text fingerprint", prepared.fingerprint[:16]),
+        ("computed on", runtime.describe()),
+    ]
+    return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)])
+
+
+def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, str | float | bool]:
+    """Nested settings as one level of dotted names, for TensorBoard's hyperparameters."""
+    flat: dict[str, str | float | bool] = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value if isinstance(value, int | float | bool | str) else str(value)
+    return flat

@@ -1,0 +1,114 @@
+"""Where and how the numbers are computed: device, precision, compilation, threads, seed.
+
+Decided once from the configuration, with a reason for each choice that is printed at the start of a run.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+
+from minitx.config import UserError
+
+MOST_AUTO_THREADS = 8
+"""Small matrices gain nothing from more threads."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """The choices, and the reason for each by its name."""
+
+    device: torch.device
+    dtype: torch.dtype
+    compile: bool
+    threads: int
+    reasons: dict[str, str]
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The context in which forward passes run: matrix products in `dtype`, weights in float32."""
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def describe(self) -> str:
+        """One line that names every choice and its reason."""
+        choices = {
+            "device": str(self.device),
+            "precision": str(self.dtype).removeprefix("torch."),
+            "compile": "on" if self.compile else "off",
+            "threads": str(self.threads),
+        }
+        return " · ".join(f"{name} {choice} ({self.reasons[name]})" for name, choice in choices.items())
+
+
+def decide(device: str, dtype: str, compile: str | bool, threads: str | int) -> Runtime:
+    """Resolve the `auto`s of the configuration on this machine, and set the number of threads.
+
+    Raises UserError for a device or precision that is not there.
+    """
+    chosen_device, why_device = choose_device(device)
+    chosen_dtype, why_dtype = choose_dtype(dtype, chosen_device)
+    if compile == "auto":
+        chosen_compile = chosen_device.type == "cuda"
+        why_compile = "pays on CUDA" if chosen_compile else f"takes longer than it saves on {chosen_device.type}"
+    else:
+        chosen_compile, why_compile = bool(compile), "as asked"
+    chosen_threads, why_threads = choose_threads(threads)
+    torch.set_num_threads(chosen_threads)
+    reasons = {"device": why_device, "precision": why_dtype, "compile": why_compile, "threads": why_threads}
+    return Runtime(chosen_device, chosen_dtype, chosen_compile, chosen_threads, reasons)
+
+
+def choose_device(name: str) -> tuple[torch.device, str]:
+    """The device that `name` (auto, cpu, cuda, cuda:N or mps) stands for here, and the reason.
+
+    Raises UserError when it is unknown or not there.
+    """
+    there = ["cpu"]
+    if torch.cuda.is_available():
+        there += ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        there.append("mps")
+    if name == "auto":
+        if "cuda" in there:
+            return torch.device("cuda"), f"{torch.cuda.get_device_name()} found"
+        if "mps" in there:
+            return torch.device("mps"), "Apple GPU found"
+        return torch.device("cpu"), "no GPU found"
+    if name not in there:
+        raise UserError(f"Device {name!r} is not there: this machine has {', '.join(there)}.")
+    return torch.device(name), "as asked"
+
+
+def choose_dtype(name: str, device: torch.device) -> tuple[torch.dtype, str]:
+    """The precision of matrix products that `name` (auto, float32 or bfloat16) stands for on `device`, and why."""
+    if name == "auto":
+        if device.type == "cuda" and torch.cuda.is_bf16_supported():
+            return torch.bfloat16, "twice as fast as float32 or more on this GPU"
+        return torch.float32, "exact, and quick enough for small models"
+    return getattr(torch, name), "as asked"
+
+
+def choose_threads(threads: str | int) -> tuple[int, str]:
+    """The number of CPU threads, and why."""
+    if threads != "auto":
+        return int(threads), "as asked"
+    if os.environ.get("OMP_NUM_THREADS"):
+        return torch.get_num_threads(), "OMP_NUM_THREADS"
+    return min(torch.get_num_threads(), MOST_AUTO_THREADS), "one for each core"
+
+
+def memory_bytes(device: torch.device) -> int:
+    """Most memory taken so far: by tensors on a CUDA device, else by this process; 0 where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

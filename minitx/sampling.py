@@ -1,0 +1,140 @@
+"""Logits → next token: pure functions on (batch, vocab), each row by itself.
+
+In the order in which `sample` applies them: repetition penalty, temperature, top-k, top-p, min-p, one draw. A filter
+sets what it leaves out to -inf and always keeps the likeliest token; where tokens tie for the last place, those with
+the lowest ids are kept. The arithmetic is in float64, so that rounding decides as little as possible.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+NEVER = float("-inf")
+FIRST_LOOK = 256
+"""Tokens that top-p ranks before it ranks them all; most often enough, and ranking all takes several times as long."""
+
+
+class SamplingOptions(Protocol):
+    """What `sample` asks of its options; `GenerateConfig` has it, and explains and checks each value."""
+
+    @property
+    def temperature(self) -> float:
+        """At least 0; 0 takes the likeliest token."""
+
+    @property
+    def top_k(self) -> int | None:
+        """At least 1."""
+
+    @property
+    def top_p(self) -> float | None:
+        """Above 0, at most 1."""
+
+    @property
+    def min_p(self) -> float | None:
+        """Above 0, at most 1."""
+
+    @property
+    def repetition_penalty(self) -> float:
+        """Above 0; 1 changes nothing."""
+
+
+def sample(logits: Tensor, seen: Tensor | None, options: SamplingOptions, generator: torch.Generator) -> Tensor:
+    """The next token of each row, (batch), drawn with `generator`, whose device the tensors must be on.
+
+    seen: (batch, vocab), True for tokens already in the row; needed for a repetition penalty only.
+    Raises FloatingPointError when a row has NaN or infinite logits, or none that is finite.
+    """
+    logits = logits.double()
+    if seen is not None and options.repetition_penalty != 1:
+        logits = penalise(logits, seen, options.repetition_penalty)
+    if options.temperature == 0:
+        return below_largest(logits).argmax(dim=1)  # the first of equals, hence the lowest id
+    return draw(probabilities(logits, options), generator)
+
+
+def probabilities(logits: Tensor, options: SamplingOptions) -> Tensor:
+    """The chance of each token, (batch, vocab), after temperature and filters; each row sums to 1.
+
+    Temperature 0 gives the likeliest token all of it. Raises FloatingPointError as `sample` does.
+    """
+    logits = below_largest(logits.double())
+    vocab = logits.size(1)
+    if options.temperature == 0:
+        return torch.nn.functional.one_hot(logits.argmax(dim=1), vocab).to(logits.dtype)
+    logits = logits / options.temperature  # the largest is 0, so that no temperature makes it overflow
+    top_k = min(options.top_k or vocab, vocab)
+    if top_k < vocab:
+        logits = keep_top_k(logits, top_k)
+    if options.top_p is not None and options.top_p < 1:
+        logits = keep_top_p(logits, options.top_p, candidates=top_k)
+    if options.min_p is not None:
+        logits = keep_min_p(logits, options.min_p)
+    return logits.softmax(dim=1)
+
+
+def draw(chances: Tensor, generator: torch.Generator) -> Tensor:
+    """A token of each row of `chances`, (batch, vocab): the first at which their sum passes a uniform number.
+
+    That takes one random number a row, where torch.multinomial takes one for every token and 5 to 15 times as long.
+    """
+    sums = chances.cumsum(dim=1)  # (batch, vocab)
+    level = torch.rand(len(sums), 1, generator=generator, dtype=sums.dtype, device=sums.device) * sums[:, -1:]
+    return torch.searchsorted(sums, level, right=True).squeeze(1)  # level < the last sum; what adds 0 is never first
+
+
+def penalise(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
+    """Make seen tokens less likely: positive logits divided by `penalty`, negative ones multiplied by it.
+
+    Keskar et al. 2019 (CTRL), section 4.1, divide every logit, which would make a negative one likelier.
+    """
+    return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+
+def below_largest(logits: Tensor) -> Tensor:
+    """The logits minus the largest of their row. Raises FloatingPointError where that is not a finite number."""
+    largest = logits.amax(dim=1, keepdim=True)  # (batch, 1); NaN if any is NaN
+    if not largest.isfinite().all():
+        raise FloatingPointError("the logits of a token are not finite")
+    return logits - largest
+
+
+def keep_top_k(logits: Tensor, top_k: int) -> Tensor:
+    """Keep the `top_k` largest logits of each row; `top_k` is at most the size of the vocabulary."""
+    ranked = logits.topk(top_k, dim=1).values  # (batch, top_k)
+    return keep_largest(logits, ranked, torch.full_like(ranked[:, :1], top_k, dtype=torch.long))
+
+
+def keep_top_p(logits: Tensor, top_p: float, candidates: int) -> Tensor:
+    """Keep the fewest largest logits whose probabilities sum to at least `top_p` (Holtzman et al. 2020, nucleus).
+
+    candidates: how many logits of a row can be more than -inf. Of those only the first few are ranked, and all of
+    them only where the few do not reach `top_p`.
+    """
+    total = logits.logsumexp(dim=1, keepdim=True)  # (batch, 1)
+    for size in (min(FIRST_LOOK, candidates), candidates):
+        ranked = logits.topk(size, dim=1).values  # (batch, size)
+        reached = (ranked - total).exp().cumsum(dim=1)  # (batch, size)
+        if (reached[:, -1] >= top_p).all():
+            break
+    count = 1 + (reached[:, :-1] < top_p).sum(dim=1, keepdim=True)  # (batch, 1)
+    return keep_largest(logits, ranked, count)
+
+
+def keep_min_p(logits: Tensor, min_p: float) -> Tensor:
+    """Keep tokens whose probability is at least `min_p` times the likeliest one's (Nguyen et al. 2024, min-p)."""
+    return logits.masked_fill(logits < logits.amax(dim=1, keepdim=True) + math.log(min_p), NEVER)
+
+
+def keep_largest(logits: Tensor, ranked: Tensor, count: Tensor) -> Tensor:
+    """Keep the `count`, (batch, 1), largest logits of each row, of equals those with the lowest ids.
+
+    ranked: the largest logits of each row, (batch, count or more), in falling order.
+    """
+    last = ranked.gather(1, count - 1)  # (batch, 1)
+    above, level = logits > last, logits == last
+    room = count - above.sum(dim=1, keepdim=True)
+    return logits.masked_fill(~above & ~(level & (level.cumsum(dim=1) <= room)), NEVER)

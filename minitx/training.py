@@ -1,0 +1,237 @@
+"""Train a model: one step, one evaluation, and the loop around them.
+
+The clock stops for everything that is not a training step, so that `seconds` and `tokens_per_second` measure training.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.optim import Optimizer
+
+from minitx.config import Config, TrainConfig, UserError
+from minitx.data import Batches, Prepared, validation_windows
+from minitx.model import Transformer, next_token_loss
+from minitx.optim import build_optimizers, learning_rate_factor, set_learning_rate
+from minitx.report import Report
+from minitx.run import Checkpoint, Run
+from minitx.runtime import Runtime
+
+Forward = Callable[[Tensor], Tensor]
+
+
+def train_step(
+    forward: Forward,
+    parameters: Sequence[Tensor],
+    optimizers: list[Optimizer],
+    batches: Batches,
+    runtime: Runtime,
+    config: TrainConfig,
+) -> tuple[Tensor, Tensor]:
+    """One update from `grad_accum` batches; the mean loss in nats per token and the norm of the gradient."""
+    total = torch.zeros((), device=runtime.device)
+    for _ in range(config.grad_accum):
+        inputs, targets = (part.to(runtime.device, non_blocking=True) for part in batches.next())
+        with runtime.autocast():
+            loss = next_token_loss(forward(inputs), targets) / config.grad_accum
+        loss.backward()
+        total += loss.detach()
+    norm = torch.nn.utils.clip_grad_norm_(parameters, config.grad_clip or math.inf)
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad()
+    return total, norm
+
+
+@torch.inference_mode()
+def evaluate(model: Transformer, tokens: NDArray[np.unsignedinteger], batch_size: int, runtime: Runtime) -> float:
+    """Mean loss in nats per token over all of `tokens`.
+
+    Every token but the first is predicted once, from the tokens before it in its window of one context length.
+    """
+    training = model.training
+    model.eval()
+    total = torch.zeros((), dtype=torch.float64, device=runtime.device if runtime.device.type != "mps" else "cpu")
+    for inputs, targets in validation_windows(tokens, model.config.context_length, batch_size):
+        with runtime.autocast():
+            logits = model(inputs.to(runtime.device))
+        total += next_token_loss(logits, targets.to(runtime.device), reduction="sum").to(total)
+    model.train(training)
+    return float(total) / (len(tokens) - 1)
+
+
+def bits_per_byte(nats_per_token: float, n_tokens: int, n_bytes: int) -> float:
+    """The loss on a text of `n_tokens` in bits for each of its `n_bytes` bytes of UTF-8, comparable over tokenizers."""
+    return nats_per_token * (n_tokens - 1) / n_bytes / math.log(2)
+
+
+class Clock:
+    """Seconds spent between `start` and `stop`, added up."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.began = seconds, 0.0
+
+    def start(self) -> None:
+        self.began = time.perf_counter()
+
+    def stop(self) -> float:
+        self.seconds += time.perf_counter() - self.began
+        return self.seconds
+
+
+class StopRequest:
+    """While entered, the first Ctrl-C or SIGTERM is noted in `signal` for the loop to act on; a second ends at once."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self.previous: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self.previous[number] = signal.signal(number, self.note)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None:
+            os._exit(128 + number)
+        self.signal = number
+
+
+@dataclass
+class Progress:
+    """How far a run is: what a checkpoint keeps beside weights, optimizer and generator state."""
+
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    val_loss: float | None = None
+    best_val_loss: float = math.inf
+    best_step: int = 0
+
+
+def fit(config: Config, run: Run, prepared: Prepared, runtime: Runtime, checkpoint: Checkpoint | None = None) -> int:
+    """Train to the last step, from the start or from `checkpoint`; the number of the signal that ended it, or 0."""
+    torch.manual_seed(config.seed)
+    model = Transformer(config.model, prepared.tokenizer.vocab_size).to(runtime.device)
+    parameters = list(model.parameters())
+    optimizers = build_optimizers(model, config.train)
+    batches = Batches(prepared.train, config.model.context_length, config.train.batch_size, config.seed)
+    progress = Progress()
+    if checkpoint is not None:
+        progress = restore(checkpoint, model, optimizers, batches, runtime)
+    forward: Forward = torch.compile(model) if runtime.compile else model
+    tokens_per_step = config.train.batch_size * config.train.grad_accum * config.model.context_length
+
+    clock = Clock(progress.seconds)
+    logged_tokens, logged_seconds = progress.tokens, progress.seconds
+    with StopRequest() as stop, Report(config, run, prepared, runtime, model, progress.step) as report:
+        clock.start()
+        while progress.step < config.train.steps and not stop.signal:
+            factor = learning_rate_factor(progress.step, config.train)
+            set_learning_rate(optimizers, factor)
+            loss, norm = train_step(forward, parameters, optimizers, batches, runtime, config.train)
+            progress.step += 1
+            progress.tokens += tokens_per_step
+            report.advance()
+
+            step, last = progress.step, progress.step == config.train.steps
+            is_due = {
+                "metrics": step % config.log.every == 0 or step == 1 or last,
+                "evaluation": step % config.train.eval_every == 0 or last,
+                "checkpoint": step % config.train.checkpoint_every == 0 or last or stop.signal,
+            }
+            if runtime.device.type == "cpu" or any(is_due.values()):
+                check_finite(step, float(loss), float(norm))  # waits for a GPU
+            if not any(is_due.values()) and not report.is_due(step):
+                continue
+            progress.seconds = clock.stop()
+            line: dict[str, Any] = {
+                "step": step,
+                "tokens": progress.tokens,
+                "seconds": progress.seconds,
+                "train_loss": float(loss),
+                "val_loss": None,
+                "val_bits_per_byte": None,
+                "learning_rate": factor * config.train.learning_rate,
+                "grad_norm": float(norm),
+                "tokens_per_second": (progress.tokens - logged_tokens) / (progress.seconds - logged_seconds),
+            }
+            is_best = False
+            if is_due["evaluation"]:
+                progress.val_loss = evaluate(model, prepared.val, config.train.batch_size, runtime)
+                line["val_loss"] = progress.val_loss
+                line["val_bits_per_byte"] = bits_per_byte(progress.val_loss, len(prepared.val), prepared.val_bytes)
+                is_best = progress.val_loss < progress.best_val_loss
+                if is_best:
+                    progress.best_val_loss, progress.best_step = progress.val_loss, step
+            if is_due["metrics"] or is_due["evaluation"]:
+                report.metrics(line)
+                logged_tokens, logged_seconds = progress.tokens, progress.seconds
+            report.heads(step, last)
+            report.sample(step, last)
+            if is_due["checkpoint"] or is_best:
+                save(run, config, model, optimizers, batches, runtime, progress, is_best)
+            clock.start()
+        if not stop.signal:
+            report.finish(progress)
+    return stop.signal or 0
+
+
+def check_finite(step: int, loss: float, norm: float) -> None:
+    """Raise `UserError` when training has diverged."""
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise UserError(
+            f"The loss is {loss} and its gradient {norm} at step {step}: the learning rate is probably too high; "
+            "halve train.learning_rate and train.muon_learning_rate, or lengthen train.warmup_steps."
+        )
+
+
+def save(
+    run: Run,
+    config: Config,
+    model: Transformer,
+    optimizers: list[Optimizer],
+    batches: Batches,
+    runtime: Runtime,
+    progress: Progress,
+    is_best: bool,
+) -> None:
+    """Write a checkpoint from which `restore` goes on exactly here."""
+    optimizer_state: dict[str, Any] = {
+        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+        "random_cpu": torch.get_rng_state(),
+    }
+    if runtime.device.type == "cuda":
+        optimizer_state["random_cuda"] = torch.cuda.get_rng_state(runtime.device)
+    state = {**vars(progress), "batches": batches.state()}
+    run.save_checkpoint(model, optimizer_state, state, best=is_best, keep=config.train.keep_checkpoints)
+
+
+def restore(
+    checkpoint: Checkpoint, model: Transformer, optimizers: list[Optimizer], batches: Batches, runtime: Runtime
+) -> Progress:
+    """Put everything back as `save` found it."""
+    checkpoint.load_weights(model)
+    saved = checkpoint.load_optimizer()
+    for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
+        optimizer.load_state_dict(state)
+    torch.set_rng_state(saved["random_cpu"])
+    if runtime.device.type == "cuda" and "random_cuda" in saved:
+        torch.cuda.set_rng_state(saved["random_cuda"], runtime.device)
+    batches.restore(checkpoint.state["batches"])
+    return Progress(**{name: checkpoint.state[name] for name in vars(Progress())})

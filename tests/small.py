@@ -1,0 +1,59 @@
+"""What several tests need: a small model, a small text, a small configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from minitx.config import Config, DataConfig, LogConfig, ModelConfig, TokenizerConfig, TrainConfig
+from minitx.model import Transformer
+
+SENTENCE = "the cat sat on a mat and saw the dog that ate her hat while rain fell on every roof in town"
+
+
+def small_text(sentences: int = 600) -> str:
+    """A text with some order in it: word i is followed by word i+1, or skips one."""
+    words_in_order = SENTENCE.split()
+    generator, lines = torch.Generator().manual_seed(0), []
+    for _ in range(sentences):
+        at, words = int(torch.randint(0, len(words_in_order), (1,), generator=generator)), []
+        for step in torch.randint(1, 3, (8,), generator=generator).tolist():
+            at = (at + step) % len(words_in_order)
+            words.append(words_in_order[at])
+        lines.append(" ".join(words) + ".")
+    return "\n".join(lines) + "\n"
+
+
+def small_config(folder: Path, **train: Any) -> Config:
+    """A run of seconds on the text in `folder`/text.txt, which is written if it is missing."""
+    text = folder / "text.txt"
+    if not text.exists():
+        text.write_text(small_text(), "utf-8")
+    settings = {
+        "steps": 12,
+        "batch_size": 4,
+        "warmup_steps": 2,
+        "eval_every": 6,
+        "checkpoint_every": 4,
+        "sample_every": 6,
+        "sample_tokens": 10,
+        **train,
+    }
+    return Config(
+        out=str(folder / "runs" / "small"),
+        device="cpu",
+        threads=1,
+        data=DataConfig(source=str(text)),
+        tokenizer=TokenizerConfig(type="char"),
+        model=ModelConfig(n_layer=2, n_head=2, d_model=16, context_length=32),
+        train=TrainConfig(**settings),
+        log=LogConfig(every=1, heads_every=6, probes=["the cat sat.", "rain fell"]),
+    )
+
+
+def small_model(vocab_size: int = 30, seed: int = 0) -> Transformer:
+    """An untrained model."""
+    torch.manual_seed(seed)
+    return Transformer(ModelConfig(n_layer=2, n_head=2, d_model=16, context_length=32), vocab_size).eval()

@@ -1,0 +1,57 @@
+"""Recording leaves the model alone, and scores come from what it recorded."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from minitx.heads import MOST_PATTERN_VALUES, patterns, record, score, scored_text
+from tests.small import small_model
+
+
+def some_tokens(batch: int = 2, seq: int = 20) -> torch.Tensor:
+    return torch.randint(0, 30, (batch, seq), generator=torch.Generator().manual_seed(1))
+
+
+def test_a_pattern_for_every_layer_and_head() -> None:
+    model, tokens = small_model(), some_tokens()
+    found = patterns(model, tokens)
+    assert found.shape == (2, 2, 2, 20, 20) and found.dtype == np.float32
+    np.testing.assert_allclose(found.sum(-1), 1, atol=1e-6)
+    assert (np.triu(found, 1) == 0).all()
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_looking_leaves_the_model_as_it_was(training: bool) -> None:
+    model, tokens = small_model().train(training), some_tokens()
+    state = torch.get_rng_state()
+    shares = record(model, tokens, want_shares=True).shares
+    assert len(shares) == 2 and shares[0].shape == (2, 2, 20, 16)
+    assert all(module.training == training for module in model.modules())
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_scores_see_what_a_head_does() -> None:
+    """A head whose keys and queries are made to match one position back, by rotary positions alone, scores as such."""
+    model, tokens = small_model(), some_tokens()
+    scores = score(model, tokens)
+    assert all(values.shape == (2, 2) for values in scores.values())
+    with torch.no_grad():  # a head without queries looks evenly: exactly the score of chance
+        model.get_parameter("blocks.0.attention.query.weight").zero_()
+    from minitx.head_scores import chance
+
+    for name, values in score(model, tokens).items():
+        np.testing.assert_allclose(values[0], chance(tokens.numpy(), name), atol=1e-5)
+        assert np.abs(values[1] - chance(tokens.numpy(), name)).max() > 1e-4
+
+
+def test_scored_text_is_bounded() -> None:
+    model = small_model()
+    tokens = np.arange(32 * 20, dtype=np.uint16) % 30
+    text = scored_text(model, tokens)
+    assert text.shape == (8, 32) and text[0].tolist() == tokens[:32].tolist()
+    assert scored_text(model, tokens[:50]).shape == (1, 32)
+    assert scored_text(model, tokens[:9]).shape == (1, 9)
+    assert text.numel() * 32 * 4 <= MOST_PATTERN_VALUES

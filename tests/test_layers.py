@@ -1,0 +1,77 @@
+"""The rooms of the house: a module imports only from rows above its own, and each test file has its module."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "minitx"
+
+ROOMS: dict[str, set[str]] = {
+    "config": set(),
+    "cli": {"config"},
+    "runtime": {"config"},
+    "tokenizer": {"config"},
+    "sampling": {"config"},
+    "head_scores": set(),
+    "sources": {"config"},
+    "data": {"config", "sources", "tokenizer"},
+    "attention": {"config"},
+    "model": {"config", "attention"},
+    "optim": {"config"},
+    "run": {"cli", "config", "model", "tokenizer"},
+    "generation": {"attention", "config", "model", "sampling"},
+    "heads": {"attention", "head_scores", "model"},
+    "pictures": set(),
+    "board": {"head_scores", "pictures"},
+    "hf": {"config", "model"},
+    "report": {"board", "config", "data", "generation", "head_scores", "heads", "model", "run", "runtime"},
+    "training": {"config", "data", "model", "optim", "report", "run", "runtime"},
+}
+"""Module → the modules of minitx that it may import, in reading order. Commands may import all of them."""
+
+
+def imported_from_minitx(file: Path) -> set[str]:
+    """Every module of minitx that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("minitx."):
+            found.add(node.module.split(".")[1])
+        elif isinstance(node, ast.ImportFrom) and node.module == "minitx":
+            found |= {alias.name for alias in node.names if (PACKAGE / f"{alias.name}.py").exists()}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("minitx.")}
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            found.add(f"relative import in {file.name}")
+    return found
+
+
+def test_every_module_has_a_room() -> None:
+    assert {file.stem for file in PACKAGE.glob("*.py")} - {"__init__", "__main__"} == set(ROOMS)
+
+
+def test_the_rooms_are_in_order() -> None:
+    above: set[str] = set()
+    for room, imports in ROOMS.items():
+        assert imports <= above, f"{room} imports {imports - above} from below"
+        above.add(room)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_module_imports_only_from_its_rows(room: str) -> None:
+    assert imported_from_minitx(PACKAGE / f"{room}.py") <= ROOMS[room]
+
+
+@pytest.mark.parametrize("room", ["head_scores", "board", "pictures", "config", "cli", "sources", "data", "tokenizer"])
+def test_modules_that_must_start_fast_do_not_import_torch(room: str) -> None:
+    tree = ast.parse((PACKAGE / f"{room}.py").read_text("utf-8"))
+    names = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module or "" for node in tree.body if isinstance(node, ast.ImportFrom)}
+    assert not {name for name in names if name.split(".")[0] in ("torch", "datasets", "matplotlib")}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_module_has_its_test_file(room: str) -> None:
+    assert (Path(__file__).parent / f"test_{room}.py").exists()

@@ -1,0 +1,112 @@
+"""The whole transformer: causality, cache, recorder, gates, counts."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from minitx.attention import Recorder
+from minitx.config import ModelConfig
+from minitx.model import (
+    Transformer,
+    cache_bytes_per_token,
+    matmul_flops_per_token,
+    next_token_loss,
+    parameters_by_part,
+)
+
+VOCABULARY = 50
+
+
+def small(**changes: object) -> Transformer:
+    torch.manual_seed(0)
+    settings = {"n_layer": 3, "n_head": 4, "d_model": 32, "context_length": 16, **changes}
+    return Transformer(ModelConfig(**settings), VOCABULARY).eval()  # type: ignore[arg-type]  # values by name
+
+
+def some_tokens(batch: int = 2, seq: int = 16) -> Tensor:
+    return torch.randint(0, VOCABULARY, (batch, seq), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("explicit", [True, False])
+def test_future_tokens_cannot_change_earlier_logits(explicit: bool) -> None:
+    model, tokens = small(), some_tokens()
+    changed = tokens.clone()
+    changed[:, 9:] = (changed[:, 9:] + 1) % VOCABULARY
+    before, after = model(tokens, explicit=explicit), model(changed, explicit=explicit)
+    assert torch.equal(before[:, :9], after[:, :9])
+    assert not torch.equal(before[:, 9:], after[:, 9:])
+
+
+@pytest.mark.parametrize("settings", [{}, {"n_kv_head": 1, "qk_norm": False}, {"n_kv_head": 2, "tie_embeddings": True}])
+@pytest.mark.parametrize("pieces", [[16], [1] * 16, [5, 11], [9, 1, 1, 5]])
+def test_cached_equals_uncached(settings: dict[str, object], pieces: list[int]) -> None:
+    model, tokens = small(**settings), some_tokens()
+    cache = model.new_cache(batch=2)
+    cached = torch.cat([model(piece, cache=cache) for piece in tokens.split(pieces, dim=1)], dim=1)
+    torch.testing.assert_close(cached, model(tokens), rtol=0, atol=1e-5)
+
+
+def test_cache_takes_the_bytes_the_formula_says() -> None:
+    model = small(n_kv_head=2)
+    assert sum(layer.nbytes for layer in model.new_cache(batch=3)) == 3 * 16 * cache_bytes_per_token(model.config)
+    assert cache_bytes_per_token(model.config) == 2 * 3 * 2 * 8 * 4
+
+
+def test_explicit_equals_fused_and_recording_changes_no_bit() -> None:
+    model, tokens, recorder = small(), some_tokens(), Recorder(want_shares=True)
+    explicit = model(tokens, explicit=True)
+    torch.testing.assert_close(model(tokens), explicit, rtol=0, atol=1e-5)
+    assert torch.equal(model(tokens, recorder=recorder), explicit)
+    assert [pattern.shape for pattern in recorder.patterns] == [(2, 4, 16, 16)] * 3
+
+
+def test_gates_of_one_change_nothing_and_of_zero_remove_the_head() -> None:
+    model, tokens = small(), some_tokens()
+    assert torch.equal(model(tokens, gates=torch.ones(3, 4)), model(tokens))
+    gates = torch.ones(3, 4)
+    gates[1, 2] = 0
+    without = model(tokens, gates=gates)
+    with torch.no_grad():
+        model.get_parameter("blocks.1.attention.output.weight")[:, 16:24] = 0
+    torch.testing.assert_close(without, model(tokens), rtol=0, atol=1e-5)
+
+
+def test_more_tokens_than_the_context_are_refused() -> None:
+    with pytest.raises(ValueError, match="17 tokens are more than the context length of 16"):
+        small()(some_tokens(seq=17))
+
+
+@pytest.mark.parametrize("settings", [{}, {"n_kv_head": 2, "tie_embeddings": True, "d_ff": 40}])
+def test_counts(settings: dict[str, object]) -> None:
+    """Parameters against torch's own list, FLOPs against torch's counter on the explicit route."""
+    model = small(**settings)
+    assert sum(parameters_by_part(model).values()) == sum(p.numel() for p in model.parameters())
+    assert parameters_by_part(model)["attention"] == sum(
+        p.numel() for name, p in model.named_parameters() if ".attention." in name and p.dim() == 2
+    )
+    with FlopCounterMode(display=False) as counter:
+        model(some_tokens(batch=1), explicit=True)
+    assert matmul_flops_per_token(model, seq=16) * 16 == counter.get_total_flops()
+
+
+def test_loss_is_cross_entropy_in_nats() -> None:
+    logits, targets = torch.zeros(2, 3, 7), torch.zeros(2, 3, dtype=torch.long)
+    assert next_token_loss(logits, targets).item() == pytest.approx(math.log(7))
+    assert next_token_loss(logits, targets, reduction="sum").item() == pytest.approx(6 * math.log(7))
+
+
+def test_an_untrained_model_is_about_as_good_as_chance() -> None:
+    """Guards the initialisation: neither dead nor overconfident."""
+    loss = next_token_loss(small()(some_tokens()), some_tokens()).item()
+    assert loss == pytest.approx(math.log(VOCABULARY), rel=0.3)
+
+
+def test_every_parameter_learns() -> None:
+    model = small()
+    next_token_loss(model(some_tokens()), some_tokens()).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []

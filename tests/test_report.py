@@ -1,0 +1,109 @@
+"""What a run tells: a bar where a person watches, plain lines elsewhere; cards and tables."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from minitx.data import prepare
+from minitx.model import Transformer
+from minitx.report import Report, flatten, model_card
+from minitx.run import Run
+from minitx.runtime import decide
+from tests.small import small_config
+
+LINE = {
+    "step": 6,
+    "tokens": 768,
+    "seconds": 2.0,
+    "train_loss": 2.5,
+    "val_loss": 2.75,
+    "val_bits_per_byte": 3.5,
+    "learning_rate": 1e-3,
+    "grad_norm": 0.5,
+    "tokens_per_second": 12345.6,
+}
+
+
+class Terminal(io.StringIO):
+    """Text that says it is on a screen."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def opened(folder: Path) -> Report:
+    config = small_config(folder)
+    run = Run.create(config.out)
+    run.save_config(config)
+    prepared = prepare(config.data, config.tokenizer, config.seed, progress=False)
+    torch.manual_seed(0)
+    model = Transformer(config.model, prepared.tokenizer.vocab_size)
+    return Report(config, run, prepared, decide("cpu", "auto", "auto", 1), model, step=0)
+
+
+def test_without_a_terminal_a_plain_line_for_each_evaluation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with opened(tmp_path) as report:
+        report.advance()
+        report.metrics(LINE)
+        report.metrics({**LINE, "step": 7, "val_loss": None, "val_bits_per_byte": None})
+    out, err = capsys.readouterr()
+    assert out == ("step 6/12: training loss 2.500, validation loss 2.750 (3.500 bits per byte), 12,346 tokens/s\n")
+    assert err == ""
+
+
+def test_a_terminal_sees_a_bar_with_time_left_loss_and_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with opened(tmp_path) as report:
+        report.metrics(LINE)
+        for _ in range(12):
+            report.advance()
+    last = terminal.getvalue().split("\r")[-1]
+    assert "12/12 steps" in last and "left" in last
+    assert "loss 2.500, val 2.750, 12,346 tokens/s" in last
+
+
+def test_heads_and_samples_come_when_they_are_due(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with opened(tmp_path) as report:
+        assert [step for step in range(1, 13) if report.is_due(step)] == [6, 12]
+        report.sample(5, last=False)
+        assert capsys.readouterr().out == ""
+        report.sample(5, last=True)
+        assert capsys.readouterr().out.startswith("\n--- sample at step 5 ---\n")
+
+
+def test_a_probe_longer_than_the_context_is_cut(tmp_path: Path) -> None:
+
+    with opened(tmp_path) as report:
+        config = dataclasses.replace(
+            report.config, log=dataclasses.replace(report.config.log, probes=["the cat " * 50])
+        )
+        with Report(config, report.run, report.prepared, report.runtime, report.model, step=0) as other:
+            assert len(other.probes[0][1]) == 32
+            other.heads(6, last=False)
+
+
+def test_model_card_counts(tmp_path: Path) -> None:
+    with opened(tmp_path) as report:
+        card = model_card(report.model, report.prepared, report.runtime)
+    parameters = sum(p.numel() for p in report.model.parameters())
+    assert f"| parameters | {parameters:,} |" in card
+    assert "| layers × heads | 2 × 2 |" in card
+    assert f"| cache bytes per token (float32) | {2 * 2 * 16 * 4} |" in card
+
+
+def test_flatten() -> None:
+    assert flatten({"a": 1, "b": {"c": None, "d": [1], "e": True}}) == {
+        "a": 1,
+        "b.c": "None",
+        "b.d": "[1]",
+        "b.e": True,
+    }

@@ -1,0 +1,319 @@
+"""Every character of a source comes through, in order, and what is wrong with a source is said in one sentence."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import http.server
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow  # type: ignore[import-untyped]  # it ships no types
+import pyarrow.parquet  # type: ignore[import-untyped]
+import pytest
+
+from minitx import sources
+from minitx.config import DataConfig, UserError
+from minitx.sources import identity, is_path, python_docs, read
+
+ROOT = Path(__file__).parents[1]
+TEXTS = ["a\r\nb\n\n  c  \n", " lead\ttrail ", "NA", "007", "2020-01-01", "x\u2028y\x0cz\x85", "\"q\", 's'", "\n", "\r"]
+TEXTS += ["null", "a\0b", "\ufeffé日本😀", "long " * 30000]
+
+
+def texts(config: DataConfig, split: str = "train") -> list[str]:
+    """The documents of a source as whole strings."""
+    joined = [""]
+    for text, last in read(config, split):
+        joined[-1] += text
+        joined += [""] * last
+    assert joined.pop() == ""
+    return joined
+
+
+def write(path: Path, rows: list[str], column: str = "text") -> Path:
+    """A file of `rows`, of the kind that its name says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kind = path.name.removesuffix(".gz").rsplit(".", 1)[1]
+    file = io.StringIO(newline="")
+    if kind == "parquet":
+        pyarrow.parquet.write_table(pyarrow.table({"id": list(range(len(rows))), column: rows}), path)
+        return path
+    if kind == "csv":
+        csv.writer(file).writerows([["id", column], *enumerate(rows)])
+    elif kind == "jsonl":
+        file.write("".join(json.dumps({"id": i, column: row}) + "\n" for i, row in enumerate(rows)))
+    else:
+        file.write("".join(rows))
+    content = file.getvalue().encode()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet", "a.jsonl.gz", "a.csv.gz", ".hid/__x/[b] a*.csv"])
+def test_rows_come_through_unchanged(tmp_path: Path, name: str) -> None:
+    if os.name == "nt" and "*" in name:
+        pytest.skip("Windows has no such file names")
+    config = DataConfig(str(write(tmp_path / name, TEXTS)))
+    assert texts(config) == TEXTS
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz", "A.TXT"])
+def test_text_file_is_one_document(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "BLOCK", 5)  # cuts characters in two
+    assert texts(DataConfig(str(write(tmp_path / name, TEXTS)))) == ["".join(TEXTS)]
+
+
+def test_folders_globs_and_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "b" / "2.txt", ["two"])
+    write(tmp_path / "a.jsonl", ["one", "", "more"])
+    write(tmp_path / "b" / "1.csv", ["three"])
+    write(tmp_path / "b" / "empty.txt", [])
+    write(tmp_path / "b" / "empty.jsonl", [])
+    (tmp_path / "b" / "other.zip").write_bytes(b"PK")
+    assert texts(DataConfig(str(tmp_path))) == ["one", "more", "three", "two"]
+    assert texts(DataConfig(str(tmp_path / "*" / "*.txt"))) == ["two"]
+    assert texts(DataConfig(str(tmp_path / "**" / "*.*"))) == ["one", "more", "three", "two"]
+    assert texts(DataConfig(str(tmp_path), max_documents=2)) == ["one", "more"]
+    monkeypatch.chdir(tmp_path)
+    assert texts(DataConfig("b")) == ["three", "two"]
+    before = identity(DataConfig("b"))
+    assert identity(DataConfig("b")) == before
+    write(tmp_path / "b" / "2.txt", ["twofold"])
+    assert identity(DataConfig("b")) != before
+
+
+def test_what_is_a_path() -> None:
+    assert all(map(is_path, ("./a", "../a/b", "/a", "~/a", "a.txt", "a/b.csv.gz", "a*", "a/**", str(ROOT), "C:\\a")))
+    assert not any(map(is_path, ("roneneldan/TinyStories", "wikitext", "a/b.c")))
+
+
+def test_what_is_wrong_is_said_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "bad.txt").write_bytes(b"x" * 9 + "é".encode() + b"\xff")
+    (tmp_path / "cut.txt").write_bytes(b"x" * 9 + b"\xc3")
+    (tmp_path / "bad.csv").write_bytes(b"id,text\n1,\xff\n")
+    (tmp_path / "bad.jsonl").write_bytes(b'{"text": "\xff"}\n')
+    (tmp_path / "broken.jsonl").write_bytes(b'{"text": \n')
+    (tmp_path / "broken.parquet").write_bytes(b"hello")
+    (tmp_path / "broken.txt.gz").write_bytes(b"hello")
+    (tmp_path / "number.jsonl").write_bytes(b'{"text": 1}\n')
+    (tmp_path / "file.pdf").write_bytes(b"%PDF")
+    (tmp_path / "hollow").mkdir()
+    for kind in ("jsonl", "csv", "parquet"):
+        write(tmp_path / f"named.{kind}", ["a"], column="texts")
+    wrong = {
+        "bad.txt": "not valid UTF-8 at byte 11",
+        "cut.txt": "not valid UTF-8 at byte 9",
+        "bad.csv": "not valid UTF-8 at byte 10",
+        "bad.jsonl": "not valid UTF-8 at byte 10",
+        "broken.jsonl": "cannot be read",
+        "broken.parquet": "cannot be read",
+        "broken.txt.gz": "cannot be read",
+        "number.jsonl": "holds int, not text",
+        "file.pdf": r"use \.txt, \.jsonl, \.csv, \.parquet",
+        "hollow": "holds no file",
+        "*.zip": "holds no file",
+        "none.txt": "does not exist",
+        "named.jsonl": r"has the columns id, texts.*did you mean texts\?",
+        "named.csv": "has the columns id, texts",
+        "named.parquet": "has the columns id, texts",
+    }
+    for name, message in wrong.items():
+        with pytest.raises(UserError, match=message) as error:
+            texts(DataConfig(str(tmp_path / name)))
+        assert name in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+def test_python_docs() -> None:
+    documents = list(python_docs())
+    assert documents == list(python_docs())
+    assert 1_000_000 < sum(map(len, documents)) < 4_000_000
+    (heapq,) = (text for text in documents if text.startswith("heapq\nHeap queue algorithm"))
+    assert "\nUsage:\n\nheap = []            # creates an empty heap\n" in heapq
+    titles = {text.split("\n")[0] for text in documents}
+    assert {"asyncio.events", "json.decoder", "Compound statements"} <= titles
+    assert not any(title.startswith(("encodings", "test.", "pip.", "idlelib")) for title in titles)
+    assert len(documents) == len(set(documents)) > 200
+
+
+def test_python_docs_without_topics(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
+    documents = list(python_docs())
+    assert len(documents) > 200
+    assert not any(text.startswith("Compound statements") for text in documents)
+
+
+def test_docstrings_stand_under_their_names(tmp_path: Path) -> None:
+    path = tmp_path / "module.py"
+    path.write_text(
+        '"""Module.\n\n    Indented.\n    """\nclass A(dict):\n    """Class."""\n'
+        '    async def f(self, x=1, *, y):\n        """Method."""\n    class B:\n        def g(self):\n'
+        '            """Deep."""\ndef h():\n    """Class."""\ndef i(): pass\n'
+    )
+    text = sources._module_document(path, "module", set())
+    assert text == (
+        "module\nModule.\n\nIndented.\n\nclass A(dict)\nClass.\n\nA.f(self, x=1, *, y)\nMethod.\n\nA.B.g(self)\nDeep.\n"
+    )
+
+
+# --- the Hub, played by a server on this machine ---
+
+COMMIT = "a" * 40
+CARD = """---
+configs:
+- {config_name: default, data_files: [{split: train, path: data/train.parquet}, {split: test, path: data/test.parquet}]}
+- {config_name: other, data_files: [{split: train, path: data/test.parquet}]}
+---
+"""
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """Speaks as much of the Hub's protocol as loading the data set me/tiny takes."""
+
+    files: dict[str, bytes]
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Say nothing."""
+
+    def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def answer_json(self, value: object, status: int = 200, **headers: str) -> None:
+        self.answer(status, json.dumps(value).encode(), Content_Type="application/json", **headers)
+
+    def entries(self, names: list[str]) -> list[dict[str, object]]:
+        return [
+            {"type": "file", "path": n, "size": len(self.files[n]), "oid": hashlib.sha1(self.files[n]).hexdigest()}
+            for n in names
+        ]
+
+    def do_GET(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        path = self.path.split("?")[0]
+        api, file = f"/api/datasets/me/tiny/revision/{COMMIT}", path.partition("/resolve/")[2].partition("/")[2]
+        if "me/tiny" not in path:
+            self.answer_json({"error": "Repository not found"}, 401, X_Error_Code="RepoNotFound")
+        elif path in (api, "/api/datasets/me/tiny"):
+            siblings = [{"rfilename": name} for name in self.files]
+            self.answer_json({"id": "me/tiny", "sha": COMMIT, "private": False, "tags": [], "siblings": siblings})
+        elif "/tree/" in path:
+            folder = path.partition("/tree/")[2].partition("/")[2]
+            self.answer_json(self.entries([name for name in self.files if name.startswith(folder)]))
+        elif "/paths-info/" in path:
+            self.answer_json(self.entries([name for name in self.files if name.encode() in body]))
+        elif file in self.files:
+            content = self.files[file]
+            headers = {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X_Repo_Commit": COMMIT}
+            first, _, last = self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")
+            part = content[int(first) : int(last) + 1 if last else None]
+            self.answer(206 if "Range" in self.headers else 200, part, **headers)
+        else:
+            self.answer(404, X_Error_Code="EntryNotFound", X_Repo_Commit=COMMIT)
+
+    do_HEAD = do_POST = do_GET  # noqa: N815  the base class's names
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("hub")
+    Hub.files = {
+        "README.md": CARD.encode(),
+        "data/train.parquet": write(folder / "train.parquet", ["a\r\nb \n", "two", ""]).read_bytes(),
+        "data/test.parquet": write(folder / "test.parquet", ["held out"]).read_bytes(),
+    }
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+ASK = """
+import json, sys
+from minitx.config import DataConfig, UserError
+from minitx.sources import identity, read
+for options, split in json.loads(sys.argv[1]):
+    try:
+        config = DataConfig(**options)
+        answer = [[text for text, _ in read(config, split)], identity(config)["revision"]]
+    except UserError as error:
+        answer = str(error)
+    print(json.dumps(answer))
+"""
+
+
+def ask(endpoint: str, home: Path, *questions: tuple[dict[str, Any], str], **environment: str) -> list[Any]:
+    """What `read` and `identity` answer in a process of its own, since the library looks at the endpoint once."""
+    settings = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "NO_PROXY": "*", **environment}
+    done = subprocess.run(
+        [sys.executable, "-c", ASK, json.dumps(questions)],
+        cwd=ROOT,
+        env={**os.environ, **settings},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""  # neither bars nor log lines
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def free_endpoint() -> str:
+    """An address where nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{probe.getsockname()[1]}"
+
+
+def test_hub(hub: str, tmp_path: Path) -> None:
+    tiny = {"source": "me/tiny"}
+    train = [["a\r\nb \n", "two"], COMMIT]
+    plain, streamed, other, test = ask(
+        hub,
+        tmp_path,
+        (tiny, "train"),
+        ({**tiny, "streaming": True}, "train"),
+        ({**tiny, "name": "other"}, "train"),
+        ({**tiny, "max_documents": 1}, "test"),
+    )
+    assert (plain, streamed) == (train, train)
+    assert (other, test) == ([["held out"], COMMIT], [["held out"], COMMIT])
+    missing, split, streamed_split, name, column = ask(
+        hub,
+        tmp_path,
+        ({"source": "me/none"}, "train"),
+        (tiny, "validation"),
+        ({**tiny, "streaming": True}, "validation"),
+        ({**tiny, "name": "third"}, "train"),
+        ({**tiny, "text_column": "texts"}, "train"),
+    )
+    assert "me/none is no file here, and no data set on the Hub" in missing
+    assert split.endswith("it has train, test.")
+    assert streamed_split.endswith("it has train, test.")
+    assert "third" in name
+    assert "'default', 'other'" in name
+    assert "has the columns id, text" in column
+    cached = {**tiny, "name": "other"}
+    for environment in ({}, {"HF_HUB_OFFLINE": "1"}):
+        begin = time.monotonic()
+        found, lost = ask(free_endpoint(), tmp_path, (cached, "train"), ({"source": "me/none"}, "train"), **environment)
+        assert found == [["held out"], COMMIT]
+        assert "the Hub cannot be reached" in lost
+        assert time.monotonic() - begin < 20

@@ -1,0 +1,9 @@
+"""Train a model: `python train.py`, or with --config FILE and any setting as --section.key value. See --help."""
+
+import sys
+
+from minitx.cli import run_command
+from minitx.commands.train import main
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))
