@@ -49,7 +49,8 @@ def read(config: DataConfig, split: str) -> Iterator[Piece]:
         pieces = (piece for path in files(config.source) for piece in _read_file(path, config))
     else:
         pieces = (Piece(text, True) for text in _read_hub(config, split))
-    return _first_documents(pieces, config.max_documents)
+    pieces = _first_documents(pieces, config.max_documents)
+    return _joined(pieces) if config.join_rows else pieces
 
 
 def identity(config: DataConfig) -> dict[str, Any]:
@@ -326,6 +327,16 @@ def _go_offline_if_unreachable() -> None:
 
 
 # --- all of them ---
+
+
+def _joined(pieces: Iterator[Piece]) -> Iterator[Piece]:
+    """All the text as one document, unchanged."""
+    found = False
+    for piece in pieces:
+        found = True
+        yield Piece(piece.text, False)
+    if found:
+        yield Piece("", True)
 
 
 def _first_documents(pieces: Iterator[Piece], count: int | None) -> Iterator[Piece]:

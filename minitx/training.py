@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import Optimizer
 
+from minitx.batches import Batches, validation_windows
 from minitx.config import Config, TrainConfig, UserError
-from minitx.data import Batches, Prepared, validation_windows
+from minitx.data import Prepared
 from minitx.model import Transformer, next_token_loss
 from minitx.optim import build_optimizers, learning_rate_factor, set_learning_rate
 from minitx.report import Report

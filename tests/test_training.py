@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from minitx.batches import Batches
 from minitx.commands.train import train
 from minitx.config import Config, UserError
-from minitx.data import Batches
 from minitx.optim import build_optimizers
 from minitx.run import Run
 from minitx.runtime import decide
