@@ -30,10 +30,10 @@ T = TypeVar("T", bound=object)
 def run_command(command: Callable[[], int]) -> int:
     """Run `command` and return its exit status; a `UserError` becomes one line on standard error and status 2.
 
-    Called before torch is imported, for its threads read their policy then: waiting ones sleep instead of spinning,
-    which costs little on a quiet machine and saves a factor of ten where another process wants the core.
+    Called before torch is imported, for its threads read their settings then: one that waits for another spins only
+    briefly before it sleeps, which costs nothing on a quiet machine and much less on a busy one.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         return command()
     except UserError as error:
