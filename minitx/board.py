@@ -138,7 +138,7 @@ class Board:
         canvas = self._canvases.get(probe_index)
         if canvas is None or (canvas.labels, canvas.n_head) != (labels, heads):
             canvas = self._canvases[probe_index] = Canvas(labels, heads)
-        text = "".join(labels).replace("▁", " ").strip()
+        text = "".join(labels).replace("␣", " ").strip()
         summaries = []
         for layer in range(layers):
             title = f"layer {layer}  ·  step {step}  ·  probe {probe_index}: {text}"

@@ -23,7 +23,7 @@ from minitx.head_scores import SCORES
 from minitx.pictures import visible
 from tests.test_pictures import causal, decode
 
-LABELS = ["▁The", "$a_b$", "\n", "жук", "internationalization"]
+LABELS = ["␣The", "$a_b$", "\n", "жук", "internationalization"]
 
 
 @pytest.fixture(autouse=True)

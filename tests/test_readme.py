@@ -1,0 +1,60 @@
+"""The README stays true: its commands parse, its test command is CI's, its map has every module."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from minitx.__main__ import VERBS
+from minitx.cli import parse_generate, parse_train
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+COMMANDS = [
+    line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines() if line.strip()
+]
+
+
+def arguments(command: str, script: str) -> list[str] | None:
+    """What `command` hands to `script`, or None when it does not call it."""
+    words = shlex.split(command, comments=True)
+    place = next((i for i, word in enumerate(words) if word.endswith(script)), None)
+    return None if place is None else words[place + 1 :]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_one_that_the_programs_take(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    if (given := arguments(command, "train.py")) is not None:
+        if "--resume" not in given:
+            parse_train(given, "train.py")
+    elif (given := arguments(command, "generate.py")) is not None:
+        parse_generate(given, "generate.py")
+    elif (given := arguments(command, "minitx")) is not None:
+        assert given[0] in VERBS
+    else:
+        assert command.split()[0] in ("tensorboard", "mkdir") or "-m pytest" in command
+
+
+def test_ci_runs_the_test_command_of_the_readme() -> None:
+    (command,) = (command for command in COMMANDS if "-m pytest" in command)
+    assert command in (ROOT / ".ci" / "run").read_text("utf-8")
+
+
+def test_the_map_has_every_module() -> None:
+    table = README.split("## The map of the code")[1].split("\n## ")[0]
+    named = set(re.findall(r"`(\w+)\.py`", table))
+    assert named == {file.stem for file in (ROOT / "minitx").glob("*.py")} - {"__init__", "__main__"}
+
+
+def test_pictures_are_there() -> None:
+    for picture in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README):
+        assert (ROOT / picture).is_file(), picture
+
+
+def test_every_shipped_configuration_is_in_the_table() -> None:
+    for file in (ROOT / "configs").glob("*.yaml"):
+        assert f"`configs/{file.name}`" in README
