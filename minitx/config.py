@@ -80,7 +80,7 @@ class TokenizerConfig:
 
     type: Literal["unigram", "bpe", "char"] = "unigram"
     """Kind of SentencePiece model."""
-    vocab_size: int | None = 2048
+    vocab_size: int | None = 4096
     """Number of tokens, control and byte tokens included; char takes every character there is and ignores it."""
 
     def __post_init__(self) -> None:
@@ -163,7 +163,7 @@ class ModelConfig:
 class TrainConfig:
     """How the model learns."""
 
-    steps: int = 600
+    steps: int = 480
     """Optimizer updates in the run."""
     batch_size: int = 16
     """Sequences in one forward pass."""
@@ -171,9 +171,9 @@ class TrainConfig:
     """Forward passes whose gradients are summed for one update."""
     optimizer: Literal["muon", "adamw"] = "muon"
     """muon trains the blocks' matrices with Muon and the rest with AdamW; adamw trains everything with AdamW."""
-    learning_rate: float = 3e-3
+    learning_rate: float = 5e-3
     """Peak learning rate of AdamW."""
-    muon_learning_rate: float = 0.02
+    muon_learning_rate: float = 0.01
     """Peak learning rate of Muon."""
     weight_decay: float = 0.0
     """Decoupled weight decay of the matrices, per unit of learning rate."""
@@ -189,13 +189,13 @@ class TrainConfig:
     """Share of the run, at its end, in which the learning rate falls linearly to zero."""
     grad_clip: float = 1.0
     """Largest norm of the whole gradient; a larger one is scaled down to it; 0 turns clipping off."""
-    eval_every: int = 100
+    eval_every: int = 120
     """Steps between evaluations over the whole validation split; also done at the end."""
-    checkpoint_every: int = 100
+    checkpoint_every: int = 120
     """Steps between checkpoints; also written at the end and on interruption."""
     keep_checkpoints: int = 2
     """Newest checkpoints kept, besides the best one."""
-    sample_every: int = 200
+    sample_every: int = 240
     """Steps between samples; also written at the end; 0 for none."""
     sample_tokens: int = 120
     """Length of a sample in tokens."""
@@ -226,7 +226,7 @@ class LogConfig:
 
     every: int = 10
     """Steps between lines of metrics."""
-    heads_every: int = 100
+    heads_every: int = 40
     """Steps between pictures and scores of the attention heads; also at the end; 0 for none."""
     probes: list[str] = field(default_factory=lambda: list(DEFAULT_PROBES))
     """Texts whose attention patterns are drawn."""
