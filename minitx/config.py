@@ -51,6 +51,8 @@ class DataConfig:
     """Split of a Hub data set to validate on; without it, val_fraction of the training text is held out."""
     val_fraction: float = 0.1
     """Share of the text held out for validation, between 0 and 1."""
+    seed: int | None = None
+    """Decides which documents are held out; by default the run's own seed."""
     split_by: Literal["auto", "document", "position"] = "auto"
     """Hold out whole documents, or the end of the text (position); auto takes documents where there are 100 or more."""
     text_column: str = "text"
@@ -67,6 +69,10 @@ class DataConfig:
         require(
             0 < self.val_fraction < 1,
             f"data.val_fraction is {self.val_fraction}, but it must lie between 0 and 1: try 0.1.",
+        )
+        require(
+            self.seed is None or 0 <= self.seed < 2**63,
+            f"data.seed is {self.seed}, but it must be at least 0 and less than 2 to the 63.",
         )
         require(
             self.max_documents is None or self.max_documents >= 1,

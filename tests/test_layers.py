@@ -33,6 +33,7 @@ ROOMS: dict[str, set[str]] = {
     "hf": {"config", "model"},
     "report": {"board", "config", "data", "generation", "head_scores", "heads", "model", "run", "runtime"},
     "training": {"batches", "config", "data", "model", "optim", "report", "run", "runtime"},
+    "comparison": {"board", "config", "generation", "model", "run"},
 }
 """Module → the modules of minitx that it may import, in reading order. Commands may import all of them."""
 
