@@ -68,8 +68,16 @@ def head_variants(model: ModelConfig, counts: Sequence[int]) -> list[Variant]:
 
 
 def kind_variants(model: ModelConfig, kinds: Sequence[str]) -> list[Variant]:
-    """`model` with each kind of attention; grouped-query has its n_kv_head, or half as many as heads."""
-    grouped = model.n_kv_head if 1 < model.kv_heads < model.n_head else max(1, model.n_head // 2)
+    """`model` with each kind of attention; grouped-query has its n_kv_head, or the most below n_head.
+
+    Raises UserError where there is no number of groups between 1 and n_head.
+    """
+    between = [n for n in range(2, model.n_head) if model.n_head % n == 0]
+    grouped = model.n_kv_head if model.n_kv_head in between else max(between, default=None)
+    require(
+        grouped is not None or "grouped_query" not in kinds,
+        f"model.n_head is {model.n_head}, which no number between it and 1 divides: leave grouped_query out, or take 4.",
+    )
     changes: dict[str, dict[str, Any]] = {
         "multi_head": {"n_kv_head": None},
         "grouped_query": {"n_kv_head": grouped},
@@ -239,7 +247,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def draw(measured: Sequence[Measured], rows: Sequence[Row], file: Path, title: str) -> None:
-    """One panel for each thing measured: a dot for each seed, a bar at the mean."""
+    """One panel for each thing measured: a dot for each run, in the colour of its seed, and a bar at the mean."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -249,14 +257,20 @@ def draw(measured: Sequence[Measured], rows: Sequence[Row], file: Path, title: s
         "decode_tokens_per_second": "decoding (tokens per second)",
         "cache_bytes_per_token": "cache (bytes per token)",
     }
-    names = [row.variant for row in rows]
+    names, seeds = [row.variant for row in rows], sorted({each.seed for each in measured})
     figure = Figure(figsize=(3.1 * len(panels), 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, (quantity, label) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         means = [getattr(row, quantity) for row in rows]
         values = [getattr(each, quantity) for each in measured]
-        axes.plot(range(len(names)), means, color="tab:blue", marker="_", markersize=18, linewidth=0.8, alpha=0.8)
-        axes.scatter([names.index(each.variant) for each in measured], values, color="tab:blue", s=22, alpha=0.6)
+        axes.scatter(range(len(names)), means, color="black", marker="_", s=400, linewidth=1.2)
+        axes.scatter(
+            [names.index(each.variant) for each in measured],
+            values,
+            color=[f"C{seeds.index(each.seed) % 10}" for each in measured],
+            s=22,
+            alpha=0.7,
+        )
         axes.set_title(label, fontsize=10)
         axes.set_xticks(
             range(len(names)),
@@ -269,6 +283,7 @@ def draw(measured: Sequence[Measured], rows: Sequence[Row], file: Path, title: s
         if all(name.endswith(("head", "heads")) for name in names):
             axes.set_xlabel("heads", fontsize=9)
         axes.tick_params(axis="y", labelsize=8)
+        axes.yaxis.set_major_formatter("{x:,.0f}" if max(values) >= 100 else "{x:g}")
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title, fontsize=11)
     figure.savefig(file, dpi=110)

@@ -122,9 +122,8 @@ class Report:
                 self.board.hyperparameters(flatten(self.config.to_dict()), dict.fromkeys(RESULTS, math.nan))
         return self.board
 
-    def finish(self, progress: Any) -> None:
-        """Write summary.json and name the next two commands."""
-        path = self.run.path
+    def summarise(self, progress: Any) -> dict[str, Any]:
+        """Write summary.json, and the results of the run for TensorBoard."""
         val_tokens, val_bytes = len(self.prepared.val), self.prepared.val_bytes
         summary: dict[str, Any] = {
             "steps": progress.step,
@@ -144,6 +143,11 @@ class Report:
         self.run.write_json("summary.json", summary)
         results = {name: float(summary[name]) for name in RESULTS}
         self.opened_board().hyperparameters(flatten(self.config.to_dict()), results)
+        return summary
+
+    def finish(self, progress: Any) -> None:
+        """Write summary.json and name the next two commands."""
+        path, summary = self.run.path, self.summarise(progress)
         self.bar.close()
         print(
             f"Trained {summary['parameters']:,} parameters on {progress.tokens:,} tokens in {progress.seconds:.0f} s; "

@@ -31,6 +31,7 @@ ROOMS: dict[str, set[str]] = {
     "pictures": set(),
     "board": {"head_scores", "pictures"},
     "hf": {"config", "model"},
+    "pruning": {"batches", "config", "model"},
     "report": {"board", "config", "data", "generation", "head_scores", "heads", "model", "run", "runtime"},
     "training": {"batches", "config", "data", "model", "optim", "report", "run", "runtime"},
     "comparison": {"board", "config", "generation", "model", "run"},
