@@ -11,24 +11,29 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from minitx.batches import Batches
 from minitx.board import Board
 from minitx.config import Config, GenerateConfig, ModelConfig, require
+from minitx.data import Prepared
 from minitx.generation import evaluating, generate
 from minitx.model import Transformer
+from minitx.optim import build_optimizers
 from minitx.run import Run
+from minitx.runtime import Runtime
+from minitx.training import train_step
 
 KINDS = ("multi_head", "grouped_query", "multi_query", "latent")
 COLUMNS = ("model.n_head", "model.n_kv_head", "model.attention", "seed")
 """Settings that stand in TensorBoard's table of hyperparameters, besides the results."""
 RESULTS = ("val_loss", "val_bits_per_byte", "tokens_per_second", "decode_tokens_per_second", "cache_bytes_per_token")
-DECODE_ROUNDS = 5
+TIMING_ROUNDS = 5
 
 
 @dataclass(frozen=True)
@@ -54,10 +59,6 @@ class Measured:
     parameters: int
     val_loss: float
     val_bits_per_byte: float
-    tokens_per_second: float
-    """Of training, over the whole run."""
-    decode_tokens_per_second: float
-    """Of one sample from the cache, token by token, within one context length; the median of a few rounds."""
     cache_bytes_per_token: float
     """Measured on the buffers of a cache."""
 
@@ -76,7 +77,7 @@ def kind_variants(model: ModelConfig, kinds: Sequence[str]) -> list[Variant]:
     grouped = model.n_kv_head if model.n_kv_head in between else max(between, default=None)
     require(
         grouped is not None or "grouped_query" not in kinds,
-        f"model.n_head is {model.n_head}, which no number between it and 1 divides: leave grouped_query out, or take 4.",
+        f"model.n_head is {model.n_head}, which nothing between it and 1 divides: leave grouped_query out, or take 4.",
     )
     changes: dict[str, dict[str, Any]] = {
         "multi_head": {"n_kv_head": None},
@@ -108,6 +109,64 @@ def check_equal_size(variants: Sequence[Variant], vocab_size: int) -> None:
 # Measuring
 
 
+@dataclass(frozen=True)
+class Speed:
+    """Tokens per second in each round of timing one variant."""
+
+    training: list[float]
+    """Of whole steps: forward, backward, update."""
+    decoding: list[float]
+    """Of one sample from the cache, token by token, within one context length."""
+
+
+def results(folder: Path, runs: Sequence[tuple[Variant, int, str]]) -> list[Measured]:
+    """What the trained runs, (variant, seed, name in `folder`), came to."""
+    found = []
+    for variant, seed, name in runs:
+        run = Run(folder / name)
+        model, _ = run.load_model("last", torch.device("cpu"))
+        last = run.metrics()[-1]
+        found.append(
+            Measured(
+                variant=variant.name,
+                seed=seed,
+                folder=name,
+                parameters=sum(p.numel() for p in model.parameters()),
+                val_loss=last["val_loss"],
+                val_bits_per_byte=last["val_bits_per_byte"],
+                cache_bytes_per_token=sum(layer.nbytes for layer in model.new_cache(1)) / model.config.context_length,
+            )
+        )
+    return found
+
+
+def time_variants(
+    variants: Sequence[Variant], config: Config, prepared: Prepared, runtime: Runtime
+) -> dict[str, Speed]:
+    """The speed of each variant, untrained, for weights do not change it.
+
+    In rounds in which all take turns, so that a busy minute of the machine meets them alike; the first is not counted.
+    """
+    speeds = {variant.name: Speed([], []) for variant in variants}
+    end = prepared.tokenizer.end_of_document
+    models = [Transformer(variant.model, prepared.tokenizer.vocab_size).to(runtime.device) for variant in variants]
+    optimizers = [build_optimizers(model, config.train) for model in models]
+    batches = Batches(prepared.train, config.model.context_length, config.train.batch_size, config.seed)
+    tokens = config.train.batch_size * config.train.grad_accum * config.model.context_length
+    for timing_round in range(TIMING_ROUNDS + 1):
+        for variant, model, own in zip(variants, models, optimizers, strict=True):
+            began = time.perf_counter()
+            loss, _ = train_step(model, list(model.parameters()), own, batches, runtime, config.train)
+            loss.item()  # waits for a GPU
+            training = tokens / (time.perf_counter() - began)
+            with evaluating(model):
+                decoding = decode_speed(model, end)
+            if timing_round > 0:
+                speeds[variant.name].training.append(training)
+                speeds[variant.name].decoding.append(decoding)
+    return speeds
+
+
 def decode_speed(model: Transformer, end_of_document: int) -> float:
     """Tokens per second of one sample in the context of a model in eval mode, from the second new token on."""
     options = GenerateConfig(max_new_tokens=max(2, model.config.context_length - 1))
@@ -118,43 +177,13 @@ def decode_speed(model: Transformer, end_of_document: int) -> float:
     return count / (time.perf_counter() - began)
 
 
-def measure(folder: Path, runs: Sequence[tuple[Variant, int, str]]) -> list[Measured]:
-    """What the trained runs, (variant, seed, name in `folder`), came to.
-
-    Decoding is timed in rounds over all of them, so that a busy minute of the machine meets them alike.
-    """
-    models = [Run(folder / name).load_model("last", torch.device("cpu"))[0] for _, _, name in runs]
-    end = Run(folder / runs[0][2]).tokenizer().end_of_document
-    speeds: list[list[float]] = [[] for _ in models]
-    for _ in range(DECODE_ROUNDS):
-        for model, rounds in zip(models, speeds, strict=True):
-            with evaluating(model):
-                rounds.append(decode_speed(model, end))
-    found = []
-    for (variant, seed, name), model, rounds in zip(runs, models, speeds, strict=True):
-        last = Run(folder / name).metrics()[-1]
-        found.append(
-            Measured(
-                variant=variant.name,
-                seed=seed,
-                folder=name,
-                parameters=sum(p.numel() for p in model.parameters()),
-                val_loss=last["val_loss"],
-                val_bits_per_byte=last["val_bits_per_byte"],
-                tokens_per_second=last["tokens"] / last["seconds"],
-                decode_tokens_per_second=statistics.median(rounds),
-                cache_bytes_per_token=sum(layer.nbytes for layer in model.new_cache(1)) / model.config.context_length,
-            )
-        )
-    return found
-
-
 # Telling
 
 
 @dataclass(frozen=True)
 class Row:
-    """One variant over all seeds: means, and sample standard deviations (NaN for one seed)."""
+    """One variant over all seeds: means of losses and medians of speeds, with sample standard deviations over seeds or
+    rounds of timing (NaN for one seed)."""
 
     variant: str
     seeds: int
@@ -172,14 +201,14 @@ class Row:
     cache_bytes_per_token: float
 
 
-def summarise(measured: Sequence[Measured]) -> list[Row]:
+def summarise(measured: Sequence[Measured], speeds: Mapping[str, Speed]) -> list[Row]:
     """A row for each variant, in the order in which they first come."""
     first = {each.seed: each.val_loss for each in measured if each.variant == measured[0].variant}
     rows = []
     for name in dict.fromkeys(each.variant for each in measured):
         own = [each for each in measured if each.variant == name]
         differences = [each.val_loss - first[each.seed] for each in own]
-        speeds, decoding = [e.tokens_per_second for e in own], [e.decode_tokens_per_second for e in own]
+        speed = speeds[name]
         losses = [each.val_loss for each in own]
         rows.append(
             Row(
@@ -191,10 +220,10 @@ def summarise(measured: Sequence[Measured]) -> list[Row]:
                 difference=statistics.mean(differences),
                 difference_spread=spread(differences),
                 val_bits_per_byte=statistics.mean(each.val_bits_per_byte for each in own),
-                tokens_per_second=statistics.mean(speeds),
-                tokens_per_second_spread=spread(speeds),
-                decode_tokens_per_second=statistics.mean(decoding),
-                decode_tokens_per_second_spread=spread(decoding),
+                tokens_per_second=statistics.median(speed.training),
+                tokens_per_second_spread=spread(speed.training),
+                decode_tokens_per_second=statistics.median(speed.decoding),
+                decode_tokens_per_second_spread=spread(speed.decoding),
                 cache_bytes_per_token=own[0].cache_bytes_per_token,
             )
         )
@@ -246,8 +275,11 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join([lines[0], rule, *lines[1:]])
 
 
-def draw(measured: Sequence[Measured], rows: Sequence[Row], file: Path, title: str) -> None:
-    """One panel for each thing measured: a dot for each run, in the colour of its seed, and a bar at the mean."""
+def draw(
+    measured: Sequence[Measured], speeds: Mapping[str, Speed], rows: Sequence[Row], file: Path, title: str
+) -> None:
+    """One panel for each thing measured: a dot for each run in the colour of its seed, or a grey one for each round of
+    timing, and a bar at the mean or median."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -258,18 +290,21 @@ def draw(measured: Sequence[Measured], rows: Sequence[Row], file: Path, title: s
         "cache_bytes_per_token": "cache (bytes per token)",
     }
     names, seeds = [row.variant for row in rows], sorted({each.seed for each in measured})
+    dots_of = {
+        quantity: [(each.variant, getattr(each, quantity), f"C{seeds.index(each.seed) % 10}") for each in measured]
+        for quantity in ("val_loss", "cache_bytes_per_token")
+    }
+    for quantity, part in (("tokens_per_second", "training"), ("decode_tokens_per_second", "decoding")):
+        dots_of[quantity] = [(name, value, "gray") for name in names for value in getattr(speeds[name], part)]
     figure = Figure(figsize=(3.1 * len(panels), 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, (quantity, label) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         means = [getattr(row, quantity) for row in rows]
-        values = [getattr(each, quantity) for each in measured]
+        dots = dots_of[quantity]
+        values = [value for _, value, _ in dots]
         axes.scatter(range(len(names)), means, color="black", marker="_", s=400, linewidth=1.2)
         axes.scatter(
-            [names.index(each.variant) for each in measured],
-            values,
-            color=[f"C{seeds.index(each.seed) % 10}" for each in measured],
-            s=22,
-            alpha=0.7,
+            [names.index(name) for name, _, _ in dots], values, color=[colour for _, _, colour in dots], s=22, alpha=0.7
         )
         axes.set_title(label, fontsize=10)
         axes.set_xticks(
@@ -289,26 +324,31 @@ def draw(measured: Sequence[Measured], rows: Sequence[Row], file: Path, title: s
     figure.savefig(file, dpi=110)
 
 
-def tell_board(folder: Path, measured: Sequence[Measured], steps: int) -> None:
+def tell_board(folder: Path, measured: Sequence[Measured], rows: Sequence[Row], steps: int) -> None:
     """TensorBoard's hyperparameter tab of `folder`: its columns, and for each run what training did not know yet."""
     board = Board(folder)
     board.experiment(COLUMNS, RESULTS)
     board.close()
+    row_of = {row.variant: row for row in rows}
     for each in measured:
         board = Board(folder / each.folder, steps + 1)
-        board.results(steps, {name: getattr(each, name) for name in RESULTS})
+        values = {**vars(row_of[each.variant]), **vars(each)}
+        board.results(steps + 1, {name: values[name] for name in RESULTS})
         board.close()
 
 
-def write(folder: Path, plan: dict[str, Any], measured: Sequence[Measured], title: str) -> None:
+def write(
+    folder: Path, plan: dict[str, Any], measured: Sequence[Measured], speeds: Mapping[str, Speed], title: str
+) -> None:
     """comparison.json, comparison.md and comparison.png in `folder`."""
-    rows = summarise(measured)
+    rows = summarise(measured, speeds)
     (folder / "comparison.md").write_text(f"{title}\n\n{table(rows)}\n", "utf-8")
-    draw(measured, rows, folder / "comparison.png", title)
+    draw(measured, speeds, rows, folder / "comparison.png", title)
     content = {
         "plan": plan,
         "rows": [{k: None if v != v else v for k, v in vars(row).items()} for row in rows],
         "runs": [vars(each) for each in measured],
+        "speeds": {name: vars(speed) for name, speed in speeds.items()},
     }
     Run(folder).write_json("comparison.json", content)
 

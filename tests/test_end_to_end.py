@@ -143,26 +143,6 @@ def test_export_and_import_give_the_same_text(folder: Path) -> None:
     assert texts[0] == texts[1] != ""
 
 
-def test_latent_attention_trains_generates_and_is_not_exported(folder: Path) -> None:
-    arguments = (
-        "--config",
-        "small.yaml",
-        "--out",
-        "runs-2/latent",
-        "--model.attention",
-        "latent",
-        "--model.d_latent",
-        "8",
-    )
-    trained = minitx(folder, "train.py", *arguments)
-    assert trained.returncode == 0, trained.stderr
-    generated = minitx(folder, "generate.py", "runs-2/latent", "--prompt", "the", "--max_new_tokens", "40")
-    assert generated.returncode == 0 and generated.stdout.startswith("the"), generated.stderr
-    refused = minitx(folder, "minitx", "export", "runs-2/latent", "exported-latent")
-    assert refused.returncode == 2 and refused.stderr.startswith("error: The model has latent attention")
-    assert not (folder / "exported-latent").exists()
-
-
 def test_data_says_what_the_text_holds(folder: Path) -> None:
     done = minitx(folder, "minitx", "data", "--config", "small.yaml")
     assert done.returncode == 0, done.stderr

@@ -34,7 +34,18 @@ ROOMS: dict[str, set[str]] = {
     "pruning": {"batches", "config", "model"},
     "report": {"board", "config", "data", "generation", "head_scores", "heads", "model", "run", "runtime"},
     "training": {"batches", "config", "data", "model", "optim", "report", "run", "runtime"},
-    "comparison": {"board", "config", "generation", "model", "run"},
+    "comparison": {
+        "batches",
+        "board",
+        "config",
+        "data",
+        "generation",
+        "model",
+        "optim",
+        "run",
+        "runtime",
+        "training",
+    },
 }
 """Module → the modules of minitx that it may import, in reading order. Commands may import all of them."""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import shutil
 import sys
 import time
@@ -20,7 +19,7 @@ from minitx.cli import instantiate, new_parser, option_value, parse
 from minitx.config import Config, UserError, require
 
 if TYPE_CHECKING:
-    from minitx.comparison import Measured, Variant
+    from minitx.comparison import Variant
 
 DEFAULT_HEADS = "1,2,4,8,16"
 
@@ -105,24 +104,17 @@ def compare(config: Config, counts: list[int] | None, kinds: list[str] | None, n
         f"{len(variants)} models × {len(seeds)} seeds, {config.train.steps} steps of "
         f"{config.train.batch_size * config.train.grad_accum * config.model.context_length:,} tokens, {runtime.device}"
     )
-    if "runs" in json.loads((folder / "comparison.json").read_text("utf-8")):
-        measured = [comparison.Measured(**each) for each in read_plan(folder)["runs"]]
-    else:
-        print("timing decoding", flush=True)
-        measured = sorted_by_variant(comparison.measure(folder, runs), variants)
-        comparison.tell_board(folder, measured, config.train.steps)
-        comparison.write(folder, plan, measured, title)
-    print(f"\n{title}\n\n{comparison.table(comparison.summarise(measured))}\n")
+    if "runs" not in read_comparison(folder):
+        print("timing training steps and decoding", flush=True)
+        speeds = comparison.time_variants(variants, config, prepared, runtime)
+        measured = comparison.results(folder, sorted(runs, key=lambda run: variants.index(run[0])))
+        comparison.tell_board(folder, measured, comparison.summarise(measured, speeds), config.train.steps)
+        comparison.write(folder, plan, measured, speeds, title)
+    print(f"\n{(folder / 'comparison.md').read_text('utf-8')}")
     print(
         f"Table, picture and figures are in {folder}/comparison.md, .png, .json. Next:\n  tensorboard --logdir {folder}"
     )
     return 0
-
-
-def sorted_by_variant(measured: Sequence[Measured], variants: Sequence[Variant]) -> list[Measured]:
-    """The runs of one variant beside each other."""
-    order = [variant.name for variant in variants]
-    return sorted(measured, key=lambda each: (order.index(each.variant), each.seed))
 
 
 def comparison_folder(out: str, plan: dict[str, Any]) -> Path:
@@ -136,12 +128,12 @@ def comparison_folder(out: str, plan: dict[str, Any]) -> Path:
             made = Run.create(str(folder))
             made.write_json("comparison.json", {"plan": plan})
             return made.path
-        if (folder / "comparison.json").is_file() and read_plan(folder).get("plan") == plan:
+        if (folder / "comparison.json").is_file() and read_comparison(folder).get("plan") == plan:
             return folder
         number += 1
 
 
-def read_plan(folder: Path) -> dict[str, Any]:
+def read_comparison(folder: Path) -> dict[str, Any]:
     """What comparison.json holds."""
     from minitx.run import Run
 
