@@ -14,6 +14,8 @@ VERBS = {
     "train": "train a model (the same as train.py)",
     "generate": "write text with a trained model (the same as generate.py)",
     "data": "prepare a text for training and say what it holds",
+    "compare": "train a model at several head counts, or with several kinds of attention",
+    "prune": "remove attention heads for good",
     "export": "write a run's model in the format of the transformers library",
     "import": "make a run folder of a Llama or Qwen3 model in that format",
 }

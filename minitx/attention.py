@@ -116,7 +116,7 @@ def explicit_attention(
 
     Vaswani et al. 2017, equation 1. Keys and values may have fewer heads than queries; each then serves a group.
     """
-    group = query.size(1) // key.size(1)
+    group = query.size(1) // max(1, key.size(1))  # a layer may have lost all its heads
     if group > 1:
         key, value = key.repeat_interleave(group, dim=1), value.repeat_interleave(group, dim=1)
     scores = query @ key.transpose(-2, -1) / math.sqrt(query.size(-1))  # (batch, head, query, key)
@@ -151,11 +151,21 @@ def head_shares(head_output: Tensor, output_weight: Tensor) -> Tensor:
 
 
 class MultiHeadAttention(nn.Module):
-    """Multi-head attention with `n_head` query heads and `n_kv_head` key-value heads of width d_model / n_head."""
+    """Multi-head attention with `n_head` query heads and `n_kv_head` key-value heads of width d_model / n_head.
 
-    def __init__(self, config: ModelConfig) -> None:
+    In a pruned model they are those left in `layer`, and groups of query heads may differ in size.
+    """
+
+    served_by: Tensor | None
+
+    def __init__(self, config: ModelConfig, layer: int = 0) -> None:
         super().__init__()
-        self.n_head, self.n_kv_head, self.d_head = config.n_head, config.kv_heads, config.d_head
+        heads, kv_heads = config.heads_in(layer), config.kv_heads_in(layer)
+        self.n_head, self.n_kv_head, self.d_head = len(heads), len(kv_heads), config.d_head
+        server = [kv_heads.index(head * config.kv_heads // config.n_head) for head in heads]
+        even = len({server.count(kv_head) for kv_head in server}) <= 1
+        # The key-value head of each query head, where pruning left groups of different sizes.
+        self.register_buffer("served_by", None if even else torch.tensor(server), persistent=False)
         self.dropout = config.dropout
         self.query = nn.Linear(config.d_model, self.n_head * self.d_head, bias=False)
         self.key = nn.Linear(config.d_model, self.n_kv_head * self.d_head, bias=False)
@@ -182,7 +192,7 @@ class MultiHeadAttention(nn.Module):
         causal: forbid looking ahead; by default for self-attention only.
         rotary: cosines and sines of the positions of x, each (seq, d_head); self-attention only.
         cache: keys and values of earlier tokens; those of x are added to it.
-        gate: (head), multiplies each head's output: 1 leaves it, 0 removes the head.
+        gate: (head) for the heads there are, multiplies each head's output: 1 leaves it, 0 removes the head.
         explicit: take the explicit route; a recorder takes it too, so that there always is a pattern to record.
         """
         if context is not None and (cache is not None or rotary is not None or causal):
@@ -199,6 +209,8 @@ class MultiHeadAttention(nn.Module):
         if cache is not None:
             key, value = cache.append(key, value)
             query = query.to(key.dtype)
+        if self.served_by is not None:
+            key, value = key[:, self.served_by], value[:, self.served_by]  # (batch, head, source_seq, d_head)
 
         dropout = self.dropout if self.training else 0.0
         if explicit or recorder is not None:
@@ -212,7 +224,10 @@ class MultiHeadAttention(nn.Module):
         concatenated = head_output.transpose(1, 2).flatten(2)  # (batch, seq, head * d_head)
         return self.output(concatenated)
 
-    @staticmethod
-    def split(x: Tensor, n_head: int) -> Tensor:
+    def new_cache(self, batch: int, capacity: int, device: torch.device, dtype: torch.dtype) -> KeyValueCache:
+        """An empty cache for `batch` sequences of up to `capacity` tokens."""
+        return KeyValueCache(batch, self.n_kv_head, capacity, self.d_head, device=device, dtype=dtype)
+
+    def split(self, x: Tensor, n_head: int) -> Tensor:
         """(batch, seq, head * d_head) → (batch, head, seq, d_head)."""
-        return x.view(*x.shape[:2], n_head, -1).transpose(1, 2)
+        return x.view(*x.shape[:2], n_head, self.d_head).transpose(1, 2)

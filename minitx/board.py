@@ -11,7 +11,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -88,7 +88,7 @@ class Board:
         """
         from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2, summary_v2
 
-        results = {f"Result/{name.replace('_', ' ')}": value for name, value in metrics.items()}
+        results = {_result_tag(name): value for name, value in metrics.items()}
         columns = [METRIC_TAGS[name] for name in ("val_loss", "val_bits_per_byte", "train_loss", "tokens_per_second")]
         experiment = summary_v2.hparams_config_pb(
             hparams=[summary_v2.HParam(name) for name in flat],
@@ -102,6 +102,23 @@ class Board:
             summaries.append(_tensor(metadata.SESSION_END_INFO_TAG, [], content, shape=(0,)))
         summaries += [_scalar(tag, value) for tag, value in results.items() if _is_number(value)]
         self._add(self._last_step, summaries)
+
+    def experiment(self, hyperparameters: Sequence[str], metrics: Sequence[str]) -> None:
+        """The columns of the HParams tab for all runs in folders of this one: settings and results by their names.
+
+        Stands above what the runs themselves say, for TensorBoard takes the first that it meets.
+        """
+        from tensorboard.plugins.hparams import summary_v2
+
+        experiment = summary_v2.hparams_config_pb(
+            hparams=[summary_v2.HParam(name) for name in hyperparameters],
+            metrics=[summary_v2.Metric(_result_tag(name)) for name in metrics],
+        )
+        self._add(self._last_step, list(experiment.value))
+
+    def results(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Results that are no curve, each as the scalar `Result/NAME`."""
+        self._add(step, [_scalar(_result_tag(name), value) for name, value in metrics.items() if _is_number(value)])
 
     def head_scores(
         self, step: int, scores: Mapping[str, NDArray[np.floating[Any]]], chance: Mapping[str, float] | None
@@ -177,6 +194,10 @@ def verbatim(text: str) -> str:
     plain = re.sub(r"[!-/:-@\[-`{-~]", lambda match: f"&#{ord(match[0])};", visible(text.expandtabs()))
     lines = [re.sub(r"^ | $|(?<= ) ", "&nbsp;", line) for line in plain.split("\n")]
     return f"<code>{'<br>'.join(lines)}</code>"
+
+
+def _result_tag(name: str) -> str:
+    return f"Result/{name.replace('_', ' ')}"
 
 
 def _is_number(value: float | None) -> TypeGuard[float]:

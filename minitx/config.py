@@ -51,6 +51,8 @@ class DataConfig:
     """Split of a Hub data set to validate on; without it, val_fraction of the training text is held out."""
     val_fraction: float = 0.1
     """Share of the text held out for validation, between 0 and 1."""
+    seed: int | None = None
+    """Decides which documents are held out; by default the run's own seed."""
     split_by: Literal["auto", "document", "position"] = "auto"
     """Hold out whole documents, or the end of the text (position); auto takes documents where there are 100 or more."""
     text_column: str = "text"
@@ -67,6 +69,10 @@ class DataConfig:
         require(
             0 < self.val_fraction < 1,
             f"data.val_fraction is {self.val_fraction}, but it must lie between 0 and 1: try 0.1.",
+        )
+        require(
+            self.seed is None or 0 <= self.seed < 2**63,
+            f"data.seed is {self.seed}, but it must be at least 0 and less than 2 to the 63.",
         )
         require(
             self.max_documents is None or self.max_documents >= 1,
@@ -103,6 +109,17 @@ class ModelConfig:
     n_kv_head: int | None = None
     """Key-value heads: n_head of them (the default) is multi-head, 1 is multi-query, between is grouped-query
     attention; must divide n_head."""
+    attention: Literal["multi_head", "latent"] = "multi_head"
+    """multi_head gives every head, or group of heads, keys and values of its own; latent makes those of all heads from
+    one compressed vector for each token (DeepSeek-V2's multi-head latent attention)."""
+    d_latent: int | None = None
+    """Latent attention: width of the compressed key-value that is cached; by default half of d_model."""
+    d_rotary: int | None = None
+    """Latent attention: width of the rotary part, which each query has besides d_head and all keys share; by default
+    half of d_head, rounded up to even."""
+    kept_heads: list[list[int]] | None = None
+    """The heads that pruning left, for each layer, such as '[[0, 2, 3], [1]]'; they keep their number and their width
+    of d_model / n_head. By default all of them."""
     d_model: int = 192
     """Width of the residual stream."""
     d_ff: int | None = None
@@ -110,7 +127,8 @@ class ModelConfig:
     context_length: int = 128
     """Tokens that the model sees at once."""
     qk_norm: bool = True
-    """Normalise each query and key vector (Qwen3's architecture; without it, Llama's)."""
+    """Normalise each query and key vector (Qwen3's architecture; without it, Llama's); in latent attention, the
+    compressed key-value."""
     tie_embeddings: bool = False
     """Use one matrix for the token embedding and the output layer."""
     rope_theta: float = 10000.0
@@ -138,15 +156,76 @@ class ModelConfig:
             f"model.n_kv_head is {self.n_kv_head}, but it must divide model.n_head {self.n_head}: take "
             f"{', '.join(str(n) for n in range(1, self.n_head + 1) if self.n_head % n == 0)}.",
         )
+        self.check_latent()
+        self.check_kept_heads()
         require(self.d_ff is None or self.d_ff >= 1, f"model.d_ff is {self.d_ff}, but it must be at least 1.")
         require(0 <= self.dropout < 1, f"model.dropout is {self.dropout}, but it must be at least 0 and less than 1.")
         require(self.rope_theta > 0, f"model.rope_theta is {self.rope_theta}, but it must be positive.")
         require(self.norm_eps > 0, f"model.norm_eps is {self.norm_eps}, but it must be positive.")
 
+    def check_latent(self) -> None:
+        """Raise `UserError` where the sizes of latent attention cannot be, or where there is none to use them."""
+        if self.attention != "latent":
+            for name in ("d_latent", "d_rotary"):
+                require(
+                    getattr(self, name) is None,
+                    f"model.{name} is {getattr(self, name)}, but only latent attention has it: "
+                    "leave it out, or set model.attention to latent.",
+                )
+            return
+        require(
+            self.n_kv_head is None,
+            f"model.n_kv_head is {self.n_kv_head}, but latent attention makes the keys and values of every head from "
+            "one compressed vector: leave it out.",
+        )
+        require(self.latent_width >= 1, f"model.d_latent is {self.d_latent}, but it must be at least 1.")
+        require(
+            self.rotary_width >= 2 and self.rotary_width % 2 == 0,
+            f"model.d_rotary is {self.d_rotary}, but it must be even and at least 2, for rotary positions turn pairs.",
+        )
+
+    def check_kept_heads(self) -> None:
+        """Raise `UserError` unless `kept_heads` names, for each layer, some of its heads in order."""
+        if self.kept_heads is None:
+            return
+        require(
+            len(self.kept_heads) == self.n_layer,
+            f"model.kept_heads is for {len(self.kept_heads)} layers, but model.n_layer is {self.n_layer}.",
+        )
+        for layer, heads in enumerate(self.kept_heads):
+            require(
+                heads == sorted(set(heads) & set(range(self.n_head))),
+                f"model.kept_heads has {heads} for layer {layer}, but it must name heads from 0 to {self.n_head - 1}, "
+                "each once and in order.",
+            )
+        require(any(self.kept_heads), "model.kept_heads leaves no head at all: keep one, or no token sees another.")
+
     @property
     def d_head(self) -> int:
-        """Width of one head: d_model / n_head."""
+        """Width of one head: d_model / n_head, also where pruning left fewer."""
         return self.d_model // self.n_head
+
+    @property
+    def latent_width(self) -> int:
+        """`d_latent`, or half of `d_model`."""
+        return self.d_model // 2 if self.d_latent is None else self.d_latent
+
+    @property
+    def rotary_width(self) -> int:
+        """How many components of each query and key have rotary positions: all of a head's, or `d_rotary` in latent
+        attention (by default d_head / 2, as in DeepSeek-V2, section 3.1.2; rounded up to even)."""
+        if self.attention != "latent":
+            return self.d_head
+        return -(-self.d_head // 4) * 2 if self.d_rotary is None else self.d_rotary
+
+    def heads_in(self, layer: int) -> list[int]:
+        """The heads of a layer by their number: all `n_head`, or those that pruning left."""
+        return list(range(self.n_head)) if self.kept_heads is None else self.kept_heads[layer]
+
+    def kv_heads_in(self, layer: int) -> list[int]:
+        """The key-value heads of a layer by their number: those that serve one of its heads."""
+        group = self.n_head // self.kv_heads
+        return sorted({head // group for head in self.heads_in(layer)})
 
     @property
     def kv_heads(self) -> int:

@@ -126,18 +126,20 @@ def prepare(
 ) -> Prepared:
     """Read, split and tokenize the text that `data` names, or take what an earlier call left in the cache.
 
-    `tokenizer_model` is used instead of training one. `workers` threads encode (all cores by default). Raises
-    `UserError` for everything that is wrong with the source.
+    `seed` decides which documents are held out, unless `data.seed` does. `tokenizer_model` is used instead of training
+    one. `workers` threads encode (all cores by default). Raises `UserError` for everything that is wrong with the
+    source.
     """
     require(
         data.val_split is None or not (data.source == "python-docs" or sources.is_path(data.source)),
         f"data.val_split is {data.val_split}, but only a Hub data set has splits: leave it out.",
     )
+    seed = seed if data.seed is None else data.seed
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minitx"
     inputs = {
         "format": FORMAT,
         "sentencepiece": importlib.metadata.version("sentencepiece"),
-        "data": dataclasses.asdict(data),
+        "data": {**dataclasses.asdict(data), "seed": None},  # named below
         "source": sources.identity(data),
         "seed": seed,
     }

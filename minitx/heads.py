@@ -29,8 +29,11 @@ def record(model: Transformer, tokens: Tensor, *, want_shares: bool = False) -> 
 
 
 def patterns(model: Transformer, tokens: Tensor) -> NDArray[np.float32]:
-    """The pattern of every head on tokens (batch, seq): (layer, batch, head, query, key)."""
-    array: NDArray[np.float32] = torch.stack(record(model, tokens).patterns).float().cpu().numpy()
+    """The pattern of every head on tokens (batch, seq): (layer, batch, head, query, key); NaN for pruned heads."""
+    (batch, seq), config = tokens.shape, model.config
+    array = np.full((config.n_layer, batch, config.n_head, seq, seq), np.nan, dtype=np.float32)
+    for layer, pattern in enumerate(record(model, tokens).patterns):
+        array[layer, :, config.heads_in(layer)] = pattern.float().cpu().numpy().swapaxes(0, 1)
     return array
 
 

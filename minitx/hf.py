@@ -63,6 +63,16 @@ def translate(name: str, table: dict[str, str]) -> str | None:
 
 def exported_config(config: ModelConfig, vocab_size: int, end_of_document: int) -> dict[str, Any]:
     """The content of their config.json."""
+    require(
+        config.attention == "multi_head",
+        f"The model has {config.attention} attention, which neither Llama nor Qwen3 has: only multi-head, grouped- and "
+        "multi-query attention can be exported.",
+    )
+    require(
+        config.kept_heads is None,
+        "The model has lost heads by pruning, and Llama and Qwen3 have the same number in each layer: export the run "
+        "it was pruned from.",
+    )
     model_type, architecture = ARCHITECTURES[config.qk_norm]
     values = {"n_kv_head": config.kv_heads, "d_ff": config.ff_width}
     return {
@@ -83,8 +93,8 @@ def exported_config(config: ModelConfig, vocab_size: int, end_of_document: int) 
 
 def export_model(model: Transformer, folder: Path, end_of_document: int) -> None:
     """Write config.json and model.safetensors, which `transformers` loads with AutoModelForCausalLM."""
-    folder.mkdir(parents=True, exist_ok=True)
     config = exported_config(model.config, model.vocab_size, end_of_document)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
     weights = {translate(name, NAMES): p.detach().cpu().contiguous() for name, p in model.named_parameters()}
     save_file({str(name): weight for name, weight in weights.items()}, folder / "model.safetensors", {"format": "pt"})

@@ -7,6 +7,8 @@ Llama's architecture, or Qwen3's with query-key norm. The loss is a function bes
 from __future__ import annotations
 
 import math
+import warnings
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 
 from minitx.attention import KeyValueCache, MultiHeadAttention, Recorder, rotary_tables
 from minitx.config import ModelConfig
+from minitx.latent_attention import LatentAttention
 
 
 class FeedForward(nn.Module):
@@ -32,10 +35,11 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """Attention moves information between tokens, the feed-forward layer works on each; both add to the residual."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.attention_norm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
-        self.attention = MultiHeadAttention(config)
+        attention = LatentAttention if config.attention == "latent" else MultiHeadAttention
+        self.attention: LatentAttention | MultiHeadAttention = attention(config, layer)
         self.feed_forward_norm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
         self.feed_forward = FeedForward(config)
         self.dropout = nn.Dropout(config.dropout)
@@ -66,13 +70,15 @@ class Transformer(nn.Module):
         super().__init__()
         self.config, self.vocab_size = config, vocab_size
         self.embedding = nn.Embedding(vocab_size, config.d_model)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        with warnings.catch_warnings():  # a layer may have lost all its heads
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+            self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.final_norm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
         self.output = nn.Linear(config.d_model, vocab_size, bias=False)
         if config.tie_embeddings:
             self.output.weight = self.embedding.weight
-        cos, sin = rotary_tables(config.context_length, config.d_head, config.rope_theta)
-        self.register_buffer("rotary_cos", cos, persistent=False)  # (context_length, d_head)
+        cos, sin = rotary_tables(config.context_length, config.rotary_width, config.rope_theta)
+        self.register_buffer("rotary_cos", cos, persistent=False)  # (context_length, rotary_width)
         self.register_buffer("rotary_sin", sin, persistent=False)
         self.initialise()
 
@@ -83,6 +89,8 @@ class Transformer(nn.Module):
         for name, parameter in self.named_parameters():
             if parameter.dim() < 2:
                 parameter.fill_(1.0)  # norms
+            elif parameter.numel() == 0:
+                continue  # of a layer that has lost all its heads
             elif parameter is self.embedding.weight:
                 parameter.normal_(std=0.02)
             elif name.endswith(("attention.output.weight", "feed_forward.down.weight")):
@@ -102,7 +110,8 @@ class Transformer(nn.Module):
         """Logits (batch, seq, vocab_size) for the token after each of `tokens`, (batch, seq).
 
         cache: one per layer, from `new_cache`; tokens then follow those already in it.
-        gates: (layer, head), multiply the heads' outputs: 1 leaves a head, 0 removes it.
+        gates: (layer, n_head), multiply the heads' outputs: 1 leaves a head, 0 removes it; in a pruned model those of
+            heads that are gone are not read.
         explicit, recorder: see `MultiHeadAttention`.
         """
         start = cache[0].length if cache else 0
@@ -116,7 +125,7 @@ class Transformer(nn.Module):
                 residual,
                 rotary,
                 cache[i] if cache else None,
-                gates[i] if gates is not None else None,
+                gates[i, self.config.heads_in(i)] if gates is not None else None,
                 explicit,
                 recorder,
             )
@@ -128,15 +137,10 @@ class Transformer(nn.Module):
         """An empty cache for each layer, for `batch` sequences of up to `capacity` (the context length) tokens."""
         weight = self.embedding.weight
         return [
-            KeyValueCache(
-                batch,
-                self.config.kv_heads,
-                capacity or self.config.context_length,
-                self.config.d_head,
-                device=weight.device,
-                dtype=dtype or weight.dtype,
+            cast(Block, block).attention.new_cache(
+                batch, capacity or self.config.context_length, weight.device, dtype or weight.dtype
             )
-            for _ in self.blocks
+            for block in self.blocks
         ]
 
 
@@ -155,15 +159,25 @@ def parameters_by_part(model: Transformer) -> dict[str, int]:
 
 
 def cache_bytes_per_token(config: ModelConfig, bytes_per_value: int = 4) -> int:
-    """Key-value cache that one token takes: 2 · n_layer · n_kv_head · d_head values."""
-    return 2 * config.n_layer * config.kv_heads * config.d_head * bytes_per_value
+    """Cache that one token takes: 2 · n_layer · n_kv_head · d_head values, or n_layer · (d_latent + d_rotary) in
+    latent attention (DeepSeek-V2, table 1); of a pruned model, those of the key-value heads that are left."""
+    layers = range(config.n_layer)
+    if config.attention == "latent":
+        values = sum(config.latent_width + config.rotary_width for layer in layers if config.heads_in(layer))
+    else:
+        values = sum(2 * len(config.kv_heads_in(layer)) * config.d_head for layer in layers)
+    return values * bytes_per_value
 
 
 def matmul_flops_per_token(model: Transformer, seq: int) -> int:
     """Floating-point operations of the matrix products in one token's forward pass, 2 per multiply and add.
 
     2 per weight of every matrix, and for attention 4 · n_layer · seq · n_head · d_head (scores and mix, the masked
-    half counted too; Chowdhery et al. 2022, PaLM, appendix B). A training step takes three times as many.
+    half counted too; Chowdhery et al. 2022, PaLM, appendix B), the scores of latent attention being d_rotary wider. A
+    training step takes three times as many.
     """
+    config = model.config
+    heads = sum(len(config.heads_in(layer)) for layer in range(config.n_layer))
+    key_width = config.d_head + (config.rotary_width if config.attention == "latent" else 0)
     weights = sum(p.numel() for p in model.blocks.parameters() if p.dim() == 2) + model.output.weight.numel()
-    return 2 * weights + 4 * model.config.n_layer * seq * model.config.n_head * model.config.d_head
+    return 2 * weights + 2 * seq * heads * (key_width + config.d_head)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from minitx import __version__
 from minitx.board import METRIC_TAGS, Board
-from minitx.config import Config, GenerateConfig
+from minitx.config import Config, GenerateConfig, ModelConfig
 from minitx.data import Prepared
 from minitx.generation import complete
 from minitx.head_scores import SCORES, chance
@@ -122,9 +122,8 @@ class Report:
                 self.board.hyperparameters(flatten(self.config.to_dict()), dict.fromkeys(RESULTS, math.nan))
         return self.board
 
-    def finish(self, progress: Any) -> None:
-        """Write summary.json and name the next two commands."""
-        path = self.run.path
+    def summarise(self, progress: Any) -> dict[str, Any]:
+        """Write summary.json, and the results of the run for TensorBoard."""
         val_tokens, val_bytes = len(self.prepared.val), self.prepared.val_bytes
         summary: dict[str, Any] = {
             "steps": progress.step,
@@ -144,6 +143,11 @@ class Report:
         self.run.write_json("summary.json", summary)
         results = {name: float(summary[name]) for name in RESULTS}
         self.opened_board().hyperparameters(flatten(self.config.to_dict()), results)
+        return summary
+
+    def finish(self, progress: Any) -> None:
+        """Write summary.json and name the next two commands."""
+        path, summary = self.run.path, self.summarise(progress)
         self.bar.close()
         print(
             f"Trained {summary['parameters']:,} parameters on {progress.tokens:,} tokens in {progress.seconds:.0f} s; "
@@ -160,7 +164,7 @@ def model_card(model: Transformer, prepared: Prepared, runtime: Runtime) -> str:
     config, parts = model.config, parameters_by_part(model)
     rows = [
         ("layers × heads", f"{config.n_layer} × {config.n_head}"),
-        ("key-value heads", config.kv_heads),
+        *attention_rows(config),
         ("d_model", config.d_model),
         ("d_head", config.d_head),
         ("d_ff", config.ff_width),
@@ -176,6 +180,18 @@ def model_card(model: Transformer, prepared: Prepared, runtime: Runtime) -> str:
         ("computed on", runtime.describe()),
     ]
     return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)])
+
+
+def attention_rows(config: ModelConfig) -> list[tuple[str, object]]:
+    """What keys and values come from, and the heads that pruning left, for the model card."""
+    rows: list[tuple[str, object]] = [("key-value heads", config.kv_heads)]
+    if config.attention == "latent":
+        rows = [("latent attention", f"d_latent {config.latent_width}, d_rotary {config.rotary_width}")]
+    if config.kept_heads is not None:
+        rows.append(
+            ("heads kept by pruning", "; ".join(" ".join(map(str, heads)) or "–" for heads in config.kept_heads))
+        )
+    return rows
 
 
 def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, str | float | bool]:

@@ -37,6 +37,18 @@ def test_a_written_configuration_reads_back(tmp_path: Path) -> None:
     assert load_config(tmp_path / "config.yaml") == config
 
 
+@pytest.mark.parametrize(
+    "model",
+    [
+        ModelConfig(attention="latent", d_latent=8, d_rotary=2),
+        ModelConfig(n_layer=3, n_kv_head=2, kept_heads=[[0, 2, 3], [], [1]]),
+    ],
+)
+def test_a_written_model_of_another_kind_reads_back(model: ModelConfig, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(Config(model=model).to_dict()))
+    assert load_config(tmp_path / "config.yaml").model == model
+
+
 @pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda file: file.stem)
 def test_shipped_configurations_load(file: Path) -> None:
     assert load_config(file).out == f"runs/{file.stem}"

@@ -28,6 +28,16 @@ def test_defaults_are_valid_and_derived_values_follow() -> None:
     assert ModelConfig(n_head=4, n_kv_head=2).kv_heads == 2
 
 
+def test_sizes_of_latent_attention_and_of_pruned_layers_follow() -> None:
+    latent = ModelConfig(d_model=192, n_head=4, attention="latent")
+    assert (latent.latent_width, latent.rotary_width, ModelConfig(d_model=192, n_head=4).rotary_width) == (96, 24, 48)
+    assert ModelConfig(d_model=12, n_head=2, attention="latent").rotary_width == 4
+    pruned = ModelConfig(n_layer=3, n_head=6, n_kv_head=3, kept_heads=[[0, 4, 5], [], [2, 3]])
+    assert [pruned.heads_in(layer) for layer in range(3)] == [[0, 4, 5], [], [2, 3]]
+    assert [pruned.kv_heads_in(layer) for layer in range(3)] == [[0, 2], [], [1]]
+    assert ModelConfig(n_head=4).heads_in(3) == [0, 1, 2, 3]
+
+
 @pytest.mark.parametrize(
     ("section", "values", "sentence"),
     [
@@ -35,6 +45,15 @@ def test_defaults_are_valid_and_derived_values_follow() -> None:
         (ModelConfig, {"d_model": 33, "n_head": 1}, "model.d_model is 33, but it must be even"),
         (ModelConfig, {"n_kv_head": 3, "n_head": 4}, "model.n_kv_head is 3, .*: take 1, 2, 4"),
         (ModelConfig, {"n_kv_head": 0}, "model.n_kv_head is 0"),
+        (ModelConfig, {"d_latent": 8}, "model.d_latent is 8, but only latent attention has it"),
+        (ModelConfig, {"attention": "latent", "d_latent": 0}, "model.d_latent is 0"),
+        (ModelConfig, {"attention": "latent", "d_rotary": 5}, "model.d_rotary is 5, but it must be even"),
+        (ModelConfig, {"attention": "latent", "d_rotary": 0}, "model.d_rotary is 0"),
+        (ModelConfig, {"attention": "latent", "n_kv_head": 2}, "model.n_kv_head is 2, but latent attention"),
+        (ModelConfig, {"n_layer": 2, "kept_heads": [[0]]}, "model.kept_heads is for 1 layers"),
+        (ModelConfig, {"n_layer": 2, "kept_heads": [[0], [4]]}, r"kept_heads has \[4\] for layer 1"),
+        (ModelConfig, {"n_layer": 2, "kept_heads": [[0], [2, 1]]}, r"kept_heads has \[2, 1\] for layer 1"),
+        (ModelConfig, {"n_layer": 2, "kept_heads": [[], []]}, "leaves no head at all"),
         (ModelConfig, {"dropout": 1.0}, "model.dropout is 1.0"),
         (ModelConfig, {"d_ff": 0}, "model.d_ff is 0"),
         (ModelConfig, {"rope_theta": 0.0}, "model.rope_theta"),

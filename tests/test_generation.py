@@ -93,6 +93,23 @@ def test_the_window_holds_half_the_context_and_the_newest_token(length: int, con
     assert min(length, context_length // 2 + 1) <= kept <= context_length
 
 
+@pytest.mark.parametrize("kept_heads", [None, [[], [1]]])
+@pytest.mark.parametrize("attention", ["multi_head", "latent"])
+def test_every_kind_of_attention_generates_from_its_cache(
+    attention: str, kept_heads: list[list[int]] | None, logits_seen: list[Tensor]
+) -> None:
+    """Past the context too, where the cache is cleared, and with several samples, where it is repeated; also where
+    the first layer has lost its heads."""
+    torch.manual_seed(0)
+    config = ModelConfig(2, 2, None, attention, d_model=16, context_length=8, kept_heads=kept_heads)  # type: ignore[arg-type]  # a Literal by its value
+    model, prompt = Transformer(config, vocab_size=257).double().eval(), [5, 6, 7]
+    steps = list(generate(model, prompt, GenerateConfig(max_new_tokens=20, num_samples=2), end_token=-1))
+    for position, logits in enumerate(logits_seen):
+        for row in range(2):
+            text = prompt + [int(step[row] or 0) for step in steps[:position]]
+            torch.testing.assert_close(logits[row], uncached(model, text))
+
+
 def test_a_text_goes_on_the_same_wherever_its_prompt_ended() -> None:
     model, options = tiny_model(), GenerateConfig(max_new_tokens=30, temperature=0)
     whole = [step[0] or 0 for step in generate(model, [1, 2, 3], options, end_token=-1)]

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from minitx.config import ModelConfig
 from minitx.heads import MOST_PATTERN_VALUES, patterns, record, score, scored_text
+from minitx.model import Transformer
 from tests.small import small_model
 
 
@@ -20,6 +22,18 @@ def test_a_pattern_for_every_layer_and_head() -> None:
     assert found.shape == (2, 2, 2, 20, 20) and found.dtype == np.float32
     np.testing.assert_allclose(found.sum(-1), 1, atol=1e-6)
     assert (np.triu(found, 1) == 0).all()
+
+
+def test_a_pruned_head_has_no_pattern_and_no_score() -> None:
+    """The others keep their number; nothing warns of NaN."""
+    model = Transformer(ModelConfig(n_layer=3, n_head=4, d_model=16, kept_heads=[[1, 3], [], [0]]), 30).eval()
+    tokens, there = some_tokens(), np.array([[0, 1, 0, 1], [0, 0, 0, 0], [1, 0, 0, 0]], dtype=bool)
+    found = patterns(model, tokens)
+    assert (~np.isnan(found)).all(axis=(1, 3, 4)).tolist() == there.tolist()
+    recorded = record(model, tokens).patterns
+    np.testing.assert_array_equal(found[0, :, [1, 3]], recorded[0].transpose(0, 1))
+    for values in score(model, tokens).values():
+        assert (~np.isnan(values)).tolist() == there.tolist()
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -101,6 +101,17 @@ def test_what_cannot_be_imported_is_named(change: dict[str, object], sentence: s
         import_model(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [({"attention": "latent"}, "latent attention"), ({"kept_heads": [[0, 1], [3]]}, "lost heads by pruning")],
+)
+def test_what_transformers_cannot_hold_is_refused(settings: dict[str, object], sentence: str, tmp_path: Path) -> None:
+    config = ModelConfig(n_layer=2, n_head=4, d_model=32, **settings)  # type: ignore[arg-type]  # values by name
+    with pytest.raises(UserError, match=sentence):
+        export_model(Transformer(config, vocab_size=61), tmp_path / "exported", end_of_document=0)
+    assert not (tmp_path / "exported").exists()
+
+
 def test_a_folder_without_a_model(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no model"):
         import_model(tmp_path)

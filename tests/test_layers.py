@@ -22,7 +22,8 @@ ROOMS: dict[str, set[str]] = {
     "batches": {"config", "token_files"},
     "data": {"batches", "config", "sources", "spool", "token_files", "tokenizer"},
     "attention": {"config"},
-    "model": {"config", "attention"},
+    "latent_attention": {"attention", "config"},
+    "model": {"config", "attention", "latent_attention"},
     "optim": {"config"},
     "run": {"cli", "config", "model", "tokenizer"},
     "generation": {"attention", "config", "model", "sampling"},
@@ -30,8 +31,21 @@ ROOMS: dict[str, set[str]] = {
     "pictures": set(),
     "board": {"head_scores", "pictures"},
     "hf": {"config", "model"},
+    "pruning": {"batches", "config", "model"},
     "report": {"board", "config", "data", "generation", "head_scores", "heads", "model", "run", "runtime"},
     "training": {"batches", "config", "data", "model", "optim", "report", "run", "runtime"},
+    "comparison": {
+        "batches",
+        "board",
+        "config",
+        "data",
+        "generation",
+        "model",
+        "optim",
+        "run",
+        "runtime",
+        "training",
+    },
 }
 """Module → the modules of minitx that it may import, in reading order. Commands may import all of them."""
 

@@ -42,7 +42,22 @@ def test_future_tokens_cannot_change_earlier_logits(explicit: bool) -> None:
     assert not torch.equal(before[:, 9:], after[:, 9:])
 
 
-@pytest.mark.parametrize("settings", [{}, {"n_kv_head": 1, "qk_norm": False}, {"n_kv_head": 2, "tie_embeddings": True}])
+LATENT: dict[str, object] = {"attention": "latent", "d_latent": 12, "d_rotary": 4}
+PRUNED: dict[str, object] = {"n_kv_head": 2, "kept_heads": [[1, 2, 3], [], [0]]}
+"""Groups of one and two query heads, a layer without heads, a key-value head less."""
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"n_kv_head": 1, "qk_norm": False},
+        {"n_kv_head": 2, "tie_embeddings": True},
+        LATENT,
+        PRUNED,
+        {**LATENT, "kept_heads": [[], [0, 3], [2]]},
+    ],
+)
 @pytest.mark.parametrize("pieces", [[16], [1] * 16, [5, 11], [9, 1, 1, 5]])
 def test_cached_equals_uncached(settings: dict[str, object], pieces: list[int]) -> None:
     model, tokens = small(**settings), some_tokens()
@@ -51,14 +66,30 @@ def test_cached_equals_uncached(settings: dict[str, object], pieces: list[int]) 
     torch.testing.assert_close(cached, model(tokens), rtol=0, atol=1e-5)
 
 
-def test_cache_takes_the_bytes_the_formula_says() -> None:
-    model = small(n_kv_head=2)
-    assert sum(layer.nbytes for layer in model.new_cache(batch=3)) == 3 * 16 * cache_bytes_per_token(model.config)
-    assert cache_bytes_per_token(model.config) == 2 * 3 * 2 * 8 * 4
+@pytest.mark.parametrize(
+    ("settings", "values_per_token"),
+    [
+        ({}, 3 * 2 * 4 * 8),
+        ({"n_kv_head": 2}, 3 * 2 * 2 * 8),
+        ({"n_kv_head": 1}, 3 * 2 * 1 * 8),
+        (LATENT, 3 * (12 + 4)),
+        (PRUNED, (2 + 0 + 1) * 2 * 8),
+        ({**LATENT, "kept_heads": [[], [0, 3], [2]]}, 2 * (12 + 4)),
+    ],
+)
+def test_cache_takes_the_bytes_the_formula_says(settings: dict[str, object], values_per_token: int) -> None:
+    """Measured on the tensors that fill it; the formula counted by hand."""
+    model = small(**settings)
+    cache = model.new_cache(batch=3)
+    model(some_tokens(batch=3), cache=cache)
+    assert sum(layer.nbytes for layer in cache) == 3 * 16 * cache_bytes_per_token(model.config)
+    assert cache_bytes_per_token(model.config) == values_per_token * 4
+    assert [layer.length for layer in cache] == [16] * 3
 
 
-def test_explicit_equals_fused_and_recording_changes_no_bit() -> None:
-    model, tokens, recorder = small(), some_tokens(), Recorder(want_shares=True)
+@pytest.mark.parametrize("settings", [{}, LATENT])
+def test_explicit_equals_fused_and_recording_changes_no_bit(settings: dict[str, object]) -> None:
+    model, tokens, recorder = small(**settings), some_tokens(), Recorder(want_shares=True)
     explicit = model(tokens, explicit=True)
     torch.testing.assert_close(model(tokens), explicit, rtol=0, atol=1e-5)
     assert torch.equal(model(tokens, recorder=recorder), explicit)
@@ -81,7 +112,7 @@ def test_more_tokens_than_the_context_are_refused() -> None:
         small()(some_tokens(seq=17))
 
 
-@pytest.mark.parametrize("settings", [{}, {"n_kv_head": 2, "tie_embeddings": True, "d_ff": 40}])
+@pytest.mark.parametrize("settings", [{}, {"n_kv_head": 2, "tie_embeddings": True, "d_ff": 40}, LATENT, PRUNED])
 def test_counts(settings: dict[str, object]) -> None:
     """Parameters against torch's own list, FLOPs against torch's counter on the explicit route."""
     model = small(**settings)
@@ -106,7 +137,8 @@ def test_an_untrained_model_is_about_as_good_as_chance() -> None:
     assert loss == pytest.approx(math.log(VOCABULARY), rel=0.3)
 
 
-def test_every_parameter_learns() -> None:
-    model = small()
+@pytest.mark.parametrize("settings", [{}, LATENT])
+def test_every_parameter_learns(settings: dict[str, object]) -> None:
+    model = small(**settings)
     next_token_loss(model(some_tokens()), some_tokens()).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from minitx.config import ModelConfig
 from minitx.data import prepare
 from minitx.model import Transformer
-from minitx.report import Report, flatten, model_card
+from minitx.report import Report, attention_rows, flatten, model_card
 from minitx.run import Run
 from minitx.runtime import decide
 from tests.small import small_config
@@ -98,6 +99,15 @@ def test_model_card_counts(tmp_path: Path) -> None:
     assert f"| parameters | {parameters:,} |" in card
     assert "| layers × heads | 2 × 2 |" in card
     assert f"| cache bytes per token (float32) | {2 * 2 * 16 * 4} |" in card
+
+
+def test_model_card_of_other_attention() -> None:
+    assert attention_rows(ModelConfig(n_head=4, n_kv_head=2)) == [("key-value heads", 2)]
+    latent = ModelConfig(n_layer=2, attention="latent", d_latent=8, d_rotary=2, kept_heads=[[0, 2], []])
+    assert attention_rows(latent) == [
+        ("latent attention", "d_latent 8, d_rotary 2"),
+        ("heads kept by pruning", "0 2; –"),
+    ]
 
 
 def test_flatten() -> None:

@@ -14,7 +14,9 @@ import torch
 
 from minitx.batches import Batches
 from minitx.commands.train import train
-from minitx.config import Config, UserError
+from minitx.config import Config, GenerateConfig, UserError
+from minitx.generation import complete
+from minitx.model import cache_bytes_per_token
 from minitx.optim import build_optimizers
 from minitx.run import Run
 from minitx.runtime import decide
@@ -104,6 +106,33 @@ def test_a_run_learns_and_is_whole(tmp_path: Path, capsys: pytest.CaptureFixture
     printed = capsys.readouterr().out
     assert "device cpu (as asked)" in printed and "--- sample at step 60 ---" in printed
     assert f"python generate.py {run.path}" in printed and "tensorboard --logdir" in printed
+
+
+@pytest.mark.parametrize(
+    ("kind", "bytes_per_token"),
+    [
+        ({"n_kv_head": 2}, 2 * 2 * 2 * 4 * 4),
+        ({"n_kv_head": 1}, 2 * 2 * 1 * 4 * 4),
+        ({"attention": "latent"}, 2 * (8 + 2) * 4),
+        ({"kept_heads": [[], [0, 2, 3]], "n_kv_head": 2}, 2 * 2 * 4 * 4),
+    ],
+    ids=["grouped", "multi-query", "latent", "pruned"],
+)
+def test_every_kind_of_attention_trains_and_generates(
+    kind: dict[str, Any], bytes_per_token: int, tmp_path: Path
+) -> None:
+    """Heads and samples logged on the way; the cache that it generates from takes what the formula says."""
+    config = small_config(tmp_path, steps=40, eval_every=20, sample_every=40)
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, n_head=4, **kind))
+    assert train(config) == 0
+    run = Run.find(config.out)
+    validated = [line["val_loss"] for line in run.metrics() if line["val_loss"] is not None]
+    assert validated[1] < validated[0] < math.log(run.tokenizer().vocab_size)
+    model, _ = run.load_model("last", torch.device("cpu"))
+    assert sum(layer.nbytes for layer in model.new_cache(1)) == 32 * bytes_per_token
+    assert cache_bytes_per_token(model.config) == bytes_per_token
+    completion = complete(model, run.tokenizer(), "the cat", GenerateConfig(max_new_tokens=50, temperature=0))[0]
+    assert completion.completion and (completion.tokens == 50 or completion.stop_reason == "end")
 
 
 def test_the_same_seed_gives_the_same_run(tmp_path: Path) -> None:

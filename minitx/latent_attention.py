@@ -1,0 +1,131 @@
+"""Multi-head latent attention: the keys and values of all heads come from one short vector for each token.
+
+DeepSeek-V2 (2024), section 2.1. A token is compressed into a latent; each head unfolds its key and its value from it.
+Only the latent needs to be cached. A rotary position cannot pass through that unfolding, so it has a part of its own:
+each query gets a few more components, and one key, shared by all heads, answers them. Queries are not compressed here,
+as in DeepSeek-V2-Lite: that saves memory in training and nothing in the cache.
+
+Two forms compute the same. Plain: unfold keys and values, then attend. Absorbed: a head's unfolding of keys moves to
+its query and that of values to its output, so that cached latents are attended to as they are.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from minitx.attention import KeyValueCache, Recorder, explicit_attention, fused_attention, rotate
+from minitx.config import ModelConfig
+
+
+class LatentCache(KeyValueCache):
+    """One layer's past tokens in latent attention: the shared rotary key is all of the key that is kept, the latent
+    stands where values do."""
+
+    def __init__(
+        self,
+        batch: int,
+        capacity: int,
+        d_latent: int,
+        d_rotary: int,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.keys = torch.zeros(batch, 1, capacity, d_rotary, device=device, dtype=dtype)
+        self.values = torch.zeros(batch, 1, capacity, d_latent, device=device, dtype=dtype)
+        self.length = 0
+
+
+class LatentAttention(nn.Module):
+    """`n_head` heads that share a latent of width `d_latent` and a rotary key of width `d_rotary`.
+
+    A layer that pruning left without heads has neither.
+    """
+
+    def __init__(self, config: ModelConfig, layer: int = 0) -> None:
+        super().__init__()
+        self.n_head, self.d_head = len(config.heads_in(layer)), config.d_head
+        self.d_latent, self.d_rotary = (config.latent_width, config.rotary_width) if self.n_head else (0, 0)
+        self.dropout = config.dropout
+        self.query = nn.Linear(config.d_model, self.n_head * (self.d_head + self.d_rotary), bias=False)
+        self.compress = nn.Linear(config.d_model, self.d_latent, bias=False)
+        self.rotary_key = nn.Linear(config.d_model, self.d_rotary, bias=False)
+        self.key = nn.Linear(self.d_latent, self.n_head * self.d_head, bias=False)
+        self.value = nn.Linear(self.d_latent, self.n_head * self.d_head, bias=False)
+        self.output = nn.Linear(self.n_head * self.d_head, config.d_model, bias=False)
+        self.latent_norm = nn.RMSNorm(self.d_latent, eps=config.norm_eps) if config.qk_norm else None
+
+    def forward(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        *,
+        causal: bool | None = None,
+        rotary: tuple[Tensor, Tensor] | None = None,
+        cache: KeyValueCache | None = None,
+        gate: Tensor | None = None,
+        explicit: bool = False,
+        recorder: Recorder | None = None,
+        absorb: bool | None = None,
+    ) -> Tensor:
+        """As `MultiHeadAttention.forward`; rotary tables are (seq, d_rotary), the cache comes from `new_cache`.
+
+        absorb: take the absorbed form; by default where the cache holds earlier tokens, whose keys and values would
+        be unfolded again at each step. With few heads or many queries the plain form has less to compute.
+        """
+        if context is not None and (cache is not None or rotary is not None or causal):
+            raise ValueError("cross-attention takes no cache, no rotary positions and no causal mask")
+        causal = context is None if causal is None else causal
+        source = x if context is None else context
+        query = self.split(self.query(x), self.d_head + self.d_rotary)  # (batch, head, seq, d_head + d_rotary)
+        query, rotary_query = query.split([self.d_head, self.d_rotary], dim=-1)
+        latent = self.compress(source)[:, None]  # (batch, 1, source_seq, d_latent)
+        if self.latent_norm is not None:
+            latent = self.latent_norm(latent)
+        rotary_key = self.rotary_key(source)[:, None]  # (batch, 1, source_seq, d_rotary)
+        if rotary is not None and self.n_head:
+            rotary_query, rotary_key = rotate(rotary_query, rotary), rotate(rotary_key, rotary)
+        if absorb is None:
+            absorb = cache is not None and cache.length > 0
+        if cache is not None:
+            rotary_key, latent = cache.append(rotary_key, latent)
+
+        if absorb:
+            unfold_key = self.key.weight.view(self.n_head, self.d_head, self.d_latent)
+            query = query @ unfold_key  # (batch, head, seq, d_latent): (W c) · q = c · (Wᵀ q)
+            # Attention divides by the root of the width it sees, which is not that of the heads any more.
+            rescale = math.sqrt((self.d_latent + self.d_rotary) / (self.d_head + self.d_rotary))
+            query = torch.cat((query, rotary_query), dim=-1) * rescale
+            key, value = torch.cat((latent, rotary_key), dim=-1), latent  # one head for all
+        else:
+            query = torch.cat((query, rotary_query), dim=-1)  # (batch, head, seq, d_head + d_rotary)
+            key = self.split(self.key(latent[:, 0]), self.d_head)  # (batch, head, source_seq, d_head)
+            key = torch.cat((key, rotary_key.expand(-1, self.n_head, -1, -1)), dim=-1)
+            value = self.split(self.value(latent[:, 0]), self.d_head)  # (batch, head, source_seq, d_head)
+        query = query.to(key.dtype)
+
+        dropout = self.dropout if self.training else 0.0
+        if explicit or recorder is not None:
+            head_output, pattern = explicit_attention(query, key, value, causal, dropout)
+        else:
+            head_output = fused_attention(query, key, value, causal, dropout)
+        if absorb:
+            unfold_value = self.value.weight.view(self.n_head, self.d_head, self.d_latent)
+            head_output = head_output @ unfold_value.mT.to(head_output.dtype)  # (batch, head, seq, d_head)
+        if gate is not None:
+            head_output = head_output * gate.view(-1, 1, 1)
+        if recorder is not None:
+            recorder.record(pattern, head_output, self.output.weight)
+        concatenated = head_output.transpose(1, 2).flatten(2)  # (batch, seq, head * d_head)
+        return self.output(concatenated)
+
+    def new_cache(self, batch: int, capacity: int, device: torch.device, dtype: torch.dtype) -> LatentCache:
+        """An empty cache for `batch` sequences of up to `capacity` tokens."""
+        return LatentCache(batch, capacity, self.d_latent, self.d_rotary, device=device, dtype=dtype)
+
+    def split(self, x: Tensor, width: int) -> Tensor:
+        """(batch, seq, head * width) → (batch, head, seq, width)."""
+        return x.view(*x.shape[:2], self.n_head, width).transpose(1, 2)
