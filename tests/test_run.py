@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 import torch
 
 from minitx.config import Config, TokenizerConfig, UserError
+from minitx.files import checksum, json_bytes, read_json
 from minitx.run import Run, load_weights, save_weights
 from minitx.tokenizer import Tokenizer
 from tests.small import small_config, small_model, small_text
@@ -63,7 +63,9 @@ def test_old_checkpoints_go_but_never_the_best(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "state.json"])
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
-def test_damage_is_named_and_stepped_over(name: str, damage: str, tmp_path: Path) -> None:
+def test_damage_is_named_and_stepped_over(
+    name: str, damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = Run(tmp_path)
     saved(run, 1, 2)
     file = tmp_path / "checkpoints" / "step-000002" / name
@@ -76,9 +78,12 @@ def test_damage_is_named_and_stepped_over(name: str, damage: str, tmp_path: Path
     else:
         file.unlink()
     with pytest.raises(UserError, match=f"step-000002 is damaged: .*{name}"):
-        run.checkpoint("last")
+        run.checkpoint("2")
     checkpoint, faults = run.newest_whole_checkpoint()
     assert checkpoint is not None and checkpoint.step == 1 and len(faults) == 1
+    assert run.checkpoint("last").step == 1
+    warning = capsys.readouterr().err
+    assert warning.startswith("warning: ") and name in warning and "Taking step-000001" in warning
 
 
 def test_a_pickle_in_place_of_the_optimizer_is_not_run(tmp_path: Path) -> None:
@@ -92,11 +97,9 @@ def test_a_pickle_in_place_of_the_optimizer_is_not_run(tmp_path: Path) -> None:
     saved(run, 1)
     folder = tmp_path / "checkpoints" / "step-000001"
     (folder / "optimizer.pt").write_bytes(pickle.dumps(Mark()))
-    from minitx.run import checksum
-
-    state = json.loads((folder / "state.json").read_text())
+    state = read_json(folder / "state.json")
     state["checksums"]["optimizer.pt"] = checksum(folder / "optimizer.pt")
-    (folder / "state.json").write_text(json.dumps(state))
+    (folder / "state.json").write_bytes(json_bytes(state))
     with pytest.raises(UserError, match="optimizer.pt"):
         run.checkpoint("last").load_optimizer()
     assert not (tmp_path / "mark").exists()
