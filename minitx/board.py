@@ -10,9 +10,8 @@ import itertools
 import math
 import os
 import re
-import struct
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -173,50 +172,6 @@ class Board:
     def _record(self, event: Any) -> None:
         with naming(self._file):
             self._writer.write(event.SerializeToString())
-
-
-def cut_events(folder: Path, step: int) -> None:
-    """Take out of the event files of `folder` what a run resumed at `step` writes again: every later step (all, where
-    that is -1) and the results of its end. `Board` tells a TensorBoard that has them already to drop them too.
-
-    What cannot be read of a file, such as the last event before a kill, goes as well.
-    """
-    for file in folder.glob("events.out.tfevents.*"):
-        content = file.read_bytes()
-        kept = [record for record in _records(content) if _is_kept(record, step)]
-        if sum(map(len, kept)) == len(content) and not file.is_symlink():
-            continue
-        if not kept:
-            file.unlink()
-            continue
-        draft = file.with_name(f".{file.name}-{os.getpid()}")
-        with naming(file), draft.open("xb") as opened:
-            opened.write(b"".join(kept))
-        draft.replace(file)
-
-
-def _records(content: bytes) -> Iterator[bytes]:
-    """The whole records of an event file: length, its checksum, an event, its checksum (TensorFlow's TFRecord)."""
-    at = 0
-    while at + 12 <= len(content):
-        (length,) = struct.unpack_from("<Q", content, at)
-        end = at + 12 + length + 4
-        if end > len(content):
-            return
-        yield content[at:end]
-        at = end
-
-
-def _is_kept(record: bytes, step: int) -> bool:
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # it ships no types
-    from tensorboard.compat.proto.event_pb2 import Event
-
-    try:
-        event = Event.FromString(record[12:-4])
-    except DecodeError:
-        return False
-    is_result = any(value.tag.startswith("Result/") for value in event.summary.value)
-    return event.step <= step and not is_result
 
 
 def verbatim(text: str) -> str:

@@ -3,8 +3,8 @@
     runs/NAME/config.yaml, tokenizer.model, data.json, metrics.jsonl, summary.json, checkpoints/, events.out.tfevents.*
 
 A checkpoint is written beside its place, flushed to disk and renamed, and its state.json holds a checksum of every
-file, its own content and metrics.jsonl among them, so that one is either whole or recognised as damaged. Nothing that
-is read is ever unpickled.
+file, of its own content and of the metrics and curves up to it, so that one is either whole or recognised as damaged.
+Nothing that is read is ever unpickled.
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ if sys.platform != "win32":
     import fcntl
 
 MODEL_FILE, OPTIMIZER_FILE, STATE_FILE = "model.safetensors", "optimizer.pt", "state.json"
+METRICS_FILE = "metrics.jsonl"
+LOGS = (METRICS_FILE, "events.out.tfevents.*")
 DRAFT = re.compile(r"\..+-\d+")
 """Name of what is being written, with the process that writes it, until it is renamed to what it is."""
 
@@ -182,13 +184,13 @@ class Run:
     def append_metrics(self, line: dict[str, Any]) -> None:
         """Add one line to metrics.jsonl; what is not finite becomes null, which JSON has no other word for."""
         finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
-        file = self.path / "metrics.jsonl"
+        file = self.path / METRICS_FILE
         with naming(file), file.open("a", encoding="utf-8") as opened:
             opened.write(json.dumps(finite) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl; one that a kill cut short, or that is damaged, is left out."""
-        file = self.path / "metrics.jsonl"
+        file = self.path / METRICS_FILE
         lines = []
         for text in file.read_text("utf-8", errors="replace").split("\n") if file.is_file() else []:
             with contextlib.suppress(ValueError, RecursionError):
@@ -197,27 +199,39 @@ class Run:
                     lines.append(line)
         return lines
 
-    def metrics_so_far(self) -> dict[str, Any]:
-        """Size and checksum of metrics.jsonl, brought to disk, for a checkpoint to keep."""
-        file = self.path / "metrics.jsonl"
-        if not file.is_file():
-            return {"bytes": 0, "sha256": hashlib.sha256().hexdigest()}
-        flush_to_disk(file)
-        return {"bytes": file.stat().st_size, "sha256": checksum(file)}
+    # What a run writes as it goes: metrics and TensorBoard's events
 
-    def cut_metrics(self, step: int, saved: dict[str, Any] | None = None) -> None:
-        """Forget what was written after `step`, which a resumed run writes again: what goes beyond `saved`, the
-        `metrics_so_far` of the checkpoint, or if the file has changed in that part, the lines of later steps."""
-        file = self.path / "metrics.jsonl"
-        content = file.read_bytes() if file.is_file() else b""
-        whole = content[: int(saved["bytes"])] if saved else b""
-        if saved is None or hashlib.sha256(whole).hexdigest() != saved["sha256"]:
-            if saved is not None:
-                warn(f"{file} has changed since the checkpoint: lines that cannot be read are left out.")
-            kept = [json.dumps(line) + "\n" for line in self.metrics() if line["step"] <= step]
-            whole = "".join(kept).encode()
-        if whole != content or file.is_symlink():
-            write_atomically(file, whole)
+    def logs(self) -> list[Path]:
+        """The files that grow while the run goes on."""
+        return sorted(path for name in LOGS for path in self.path.glob(name) if path.is_file())
+
+    def logs_so_far(self) -> dict[str, dict[str, Any]]:
+        """Size and checksum of each of `logs`, brought to disk, for a checkpoint to keep."""
+        for file in self.logs():
+            flush_to_disk(file)
+        return {file.name: {"bytes": file.stat().st_size, "sha256": checksum(file)} for file in self.logs()}
+
+    def cut_logs(self, checkpoint: Checkpoint | None) -> None:
+        """Put `logs` back to what they were at the checkpoint, or to nothing: a resumed run writes the rest again, and
+        no step is there twice. A file that has changed in the part that stays is named in a warning."""
+        saved = checkpoint.state["logs"] if checkpoint else {}
+        there = {file.name: file for file in self.logs()}
+        for name in there.keys() - saved.keys():
+            remove(there[name])
+        for name in saved:
+            if name not in there:
+                warn(f"{self.path / name} is missing: its part up to the checkpoint is lost.")
+                continue
+            file, size = there[name], int(saved[name]["bytes"])
+            content = file.read_bytes()
+            kept = content[:size]
+            if hashlib.sha256(kept).hexdigest() != saved[name]["sha256"]:
+                warn(f"{file} has changed since the checkpoint: what of it cannot be read is lost.")
+                if name == METRICS_FILE and checkpoint:
+                    lines = [json.dumps(line) + "\n" for line in self.metrics() if line["step"] <= checkpoint.step]
+                    kept = "".join(lines).encode()
+            if kept != content or file.is_symlink():
+                write_atomically(file, kept)
 
     # Checkpoints
 
@@ -245,7 +259,7 @@ class Run:
             save_weights(model, draft / MODEL_FILE)
             save_optimizer(optimizer_state, draft / OPTIMIZER_FILE)
             checksums = {name: checksum(draft / name) for name in (MODEL_FILE, OPTIMIZER_FILE)}
-            content = {**state, "best": best_name, "metrics": self.metrics_so_far(), "checksums": checksums}
+            content = {**state, "best": best_name, "logs": self.logs_so_far(), "checksums": checksums}
             with naming(draft / STATE_FILE):
                 (draft / STATE_FILE).write_bytes(json_bytes(content))
             for file in draft.iterdir():

@@ -120,7 +120,6 @@ def resumed_checkpoint(run: Run, fingerprint: str, steps: int) -> Checkpoint | N
 
     Raises UserError when the text is another one now, when no checkpoint is whole, or when nothing is left to do.
     """
-    from minitx.board import cut_events
     from minitx.files import remove
     from minitx.run import warn
 
@@ -143,10 +142,9 @@ def resumed_checkpoint(run: Run, fingerprint: str, steps: int) -> Checkpoint | N
         f"The run {run.path} is finished at step {step}: to go on, give more steps, as in --train.steps {2 * steps}.",
     )
     try:
-        run.cut_metrics(step, checkpoint.state.get("metrics") if checkpoint else None)
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"The checkpoint of {run.path} does not say what its metrics were: {error}.") from error
-    cut_events(run.path, step if checkpoint else -1)
+        run.cut_logs(checkpoint)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"The last checkpoint of {run.path} was not written by minitx: it has no logs.") from error
     remove(run.path / "summary.json")
     print(f"going on from step {step}", flush=True)
     return checkpoint
