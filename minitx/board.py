@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
+from minitx.faults import naming
 from minitx.head_scores import SCORES
 from minitx.pictures import Canvas, visible
 
@@ -53,7 +54,8 @@ class Board:
         folder.mkdir(parents=True, exist_ok=True)
         # TensorBoard reads the files of a run in the order of their names, so the name starts with the time.
         name = f"events.out.tfevents.{time.time():017.6f}.{os.getpid()}.{next(_file_number)}"
-        self._writer = RecordWriter((folder / name).open("xb"))
+        self._file = folder / name
+        self._writer = RecordWriter(self._file.open("xb"))
         self._canvases: dict[int, Canvas] = {}
         self._name = folder.resolve().name
         self._last_step = start_step
@@ -167,12 +169,14 @@ class Board:
 
     def flush(self) -> None:
         """Hand everything written so far to the operating system, where TensorBoard sees it."""
-        self._writer.flush()
+        with naming(self._file):
+            self._writer.flush()
 
     def close(self) -> None:
         """Flush and close; may be called twice."""
-        if not self._writer.closed:
-            self._writer.close()
+        with naming(self._file):
+            if not self._writer.closed:
+                self._writer.close()
 
     def _add(self, step: int, summaries: list[Summary.Value]) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
@@ -183,7 +187,8 @@ class Board:
             self._record(Event(wall_time=time.time(), step=step, summary=Summary(value=summaries)))
 
     def _record(self, event: Any) -> None:
-        self._writer.write(event.SerializeToString())
+        with naming(self._file):
+            self._writer.write(event.SerializeToString())
 
 
 def verbatim(text: str) -> str:

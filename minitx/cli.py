@@ -7,9 +7,12 @@ should read when a key, a value or a file is wrong.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import re
+import signal
 import sys
+import threading
 import types
 import typing
 from collections.abc import Callable, Sequence
@@ -21,30 +24,70 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
 from minitx.config import Config, GenerateConfig, UserError, nearest, require
+from minitx.faults import is_out_of_memory, one_line, sentence
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 T = TypeVar("T", bound=object)
 
 
+MOST_BYTES = 1 << 17
+"""Of a YAML file of settings; what ships has less than a thousandth of it."""
+MOST_LEVELS = 10
+"""Of lists and sections inside each other in a YAML file of settings."""
+SEAL = re.compile(r"# sha256 of the lines below \(take this line out if you edit them\): ([0-9a-f]{64})\n")
+
+
+class Terminated(BaseException):
+    """SIGTERM, so that what is half-written is cleaned up on the way out."""
+
+
 def run_command(command: Callable[[], int]) -> int:
-    """Run `command` and return its exit status; a `UserError` becomes one line on standard error and status 2.
+    """Run `command` and return its exit status; what a person can put right becomes one line on standard error and
+    status 2, and so does a fault of the world such as a full disk.
 
     Called before torch is imported, for its threads read their settings then: one that waits for another spins only
     briefly before it sleeps, which costs nothing on a quiet machine and much less on a busy one.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    before = None
+    if threading.current_thread() is threading.main_thread():
+        before = signal.signal(signal.SIGTERM, terminate)
     try:
-        return command()
+        status = command()
+        sys.stdout.flush()
+        return status
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+        return failed(str(error))
     except BrokenPipeError:  # the reader of our output went away, as in `… | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        return failed(sentence(error))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except Terminated:
+        print("terminated", file=sys.stderr)
+        return 143
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return failed("Memory ran out: take a smaller model, batch_size or context_length, or a larger machine.")
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+def failed(message: str) -> int:
+    """Print why a command failed, on one line; the exit status."""
+    print(f"error: {one_line(message)}", file=sys.stderr)
+    return 2
+
+
+def terminate(number: int, frame: types.FrameType | None) -> None:
+    """What SIGTERM does while nothing else is asked of it."""
+    raise Terminated
 
 
 @dataclass(frozen=True)
@@ -72,6 +115,7 @@ def parse_train(arguments: Sequence[str], prog: str) -> tuple[Config, str | None
             option_value(arguments, "--config") is None,
             "--resume takes the run's own configuration: leave --config out.",
         )
+        check_seal(file)
         arguments = ["--config", str(file), *arguments]
     namespace = parse(parser, Config, arguments)
     return instantiate(parser, namespace, Config), resume
@@ -110,6 +154,32 @@ def load_config(file: Path) -> Config:
     """The configuration in a YAML file, checked."""
     parser = new_parser("minitx", Config)
     return instantiate(parser, parse(parser, Config, ["--config", str(file)]), Config)
+
+
+def sealed(settings: str) -> str:
+    """The text of a run's config.yaml, with a first line by which damage is noticed."""
+    line = f"# sha256 of the lines below (take this line out if you edit them): {digest(settings)}\n"
+    return line + settings
+
+
+def check_seal(file: Path) -> None:
+    """Raise `UserError` unless a run's config.yaml is as it was written, or was edited by someone who took the first
+    line out."""
+    try:
+        text = file.read_bytes().decode("utf-8", errors="replace")
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}.") from error
+    seal = SEAL.match(text)
+    whole = digest(text[seal.end() :]) == seal[1] if seal else not text.startswith("# sha256")
+    require(
+        whole and bool(text.strip("# \n")),
+        f"{file} is damaged, or was edited: restore it; if you edited it yourself, take its first line out.",
+    )
+
+
+def digest(text: str) -> str:
+    """SHA-256 of a text, in hexadecimal."""
+    return hashlib.sha256(text.encode("utf-8", errors="surrogateescape")).hexdigest()
 
 
 def new_parser(prog: str, settings: type[T]) -> ArgumentParser:
@@ -172,7 +242,11 @@ def check_file(file: Path, types_by_key: dict[str, Any]) -> None:
     """Raise `UserError` unless `file` is YAML that names only settings there are."""
     require(file.is_file(), f"There is no configuration file {file}.")
     try:
-        content = yaml.safe_load(file.read_text("utf-8"))
+        size = file.stat().st_size
+        require(size <= MOST_BYTES, f"{file} has {size} bytes, but settings need no more than {MOST_BYTES}.")
+        text = file.read_text("utf-8")
+        check_shape(file, text)
+        content = yaml.safe_load(text)
     except UnicodeDecodeError as error:
         raise UserError(f"{file} is not UTF-8 text (byte {error.start}).") from error
     except OSError as error:
@@ -181,8 +255,28 @@ def check_file(file: Path, types_by_key: dict[str, Any]) -> None:
         mark = getattr(error, "problem_mark", None)
         line = f" (line {mark.line + 1})" if mark else ""
         raise UserError(f"{file} is not valid YAML{line}.") from error
+    except ValueError as error:  # such as a date of month 13, or a number of 5000 digits
+        raise UserError(f"{file} holds a value that cannot be read: {error}.") from error
     require(content is None or isinstance(content, dict), f"{file} holds no settings: write lines such as 'seed: 1'.")
     check_keys(content or {}, "", file, types_by_key)
+
+
+def check_shape(file: Path, text: str) -> None:
+    """Raise `UserError` for YAML that a stranger could have made to grow without bound when it is read."""
+    level = 0
+    for token in yaml.scan(text, yaml.SafeLoader):
+        line = token.start_mark.line + 1
+        require(
+            not isinstance(token, yaml.AnchorToken | yaml.AliasToken | yaml.TagToken),
+            f"{file} has an anchor, an alias or a tag (line {line}): write the settings out.",
+        )
+        opens = yaml.BlockMappingStartToken | yaml.BlockSequenceStartToken
+        closes = yaml.BlockEndToken | yaml.FlowMappingEndToken | yaml.FlowSequenceEndToken
+        if isinstance(token, opens | yaml.FlowMappingStartToken | yaml.FlowSequenceStartToken):
+            level += 1
+        elif isinstance(token, closes):
+            level -= 1
+        require(level <= MOST_LEVELS, f"{file} has more than {MOST_LEVELS} levels (line {line}): write it flatter.")
 
 
 def check_keys(content: dict[Any, Any], prefix: str, file: Path, types_by_key: dict[str, Any]) -> None:

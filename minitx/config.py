@@ -19,6 +19,9 @@ DEFAULT_PROBES = (
     "Sara gave Maya her notebook because she trusted her.",
 )
 
+MOST_WIDE = 1 << 20
+"""Limit of heads, widths and context, far above what trains anywhere, so that a wrong number is named at once."""
+
 
 class UserError(Exception):
     """Something a person can put right. The message is one sentence: the value, what was expected, what to do."""
@@ -63,6 +66,8 @@ class DataConfig:
     """Read a Hub data set as it arrives instead of downloading all of it first."""
     max_documents: int | None = None
     """Read at most this many documents of each split."""
+    encoding_errors: Literal["strict", "replace"] = "strict"
+    """What to do where a file is not UTF-8: stop and name the byte, or put U+FFFD in its place."""
 
     def __post_init__(self) -> None:
         require(bool(self.source), "data.source is empty: name a file, a folder, a glob or a data set.")
@@ -141,7 +146,10 @@ class ModelConfig:
     def __post_init__(self) -> None:
         for name in ("n_layer", "n_head", "d_model", "context_length"):
             require(getattr(self, name) >= 1, f"model.{name} is {getattr(self, name)}, but it must be at least 1.")
-        counts = [n for n in range(1, self.d_model + 1) if self.d_model % (2 * n) == 0]
+        for name in ("n_head", "d_model", "context_length", "d_ff"):
+            value = getattr(self, name) or 1
+            require(value <= MOST_WIDE, f"model.{name} is {value}, but it must be at most {MOST_WIDE}.")
+        counts = [n for n in range(1, self.d_model // 2 + 1) if self.d_model % (2 * n) == 0]
         require(bool(counts), f"model.d_model is {self.d_model}, but it must be even, for rotary positions turn pairs.")
         if self.n_head not in counts:
             below = max((n for n in counts if n < self.n_head), default=counts[0])
@@ -280,11 +288,14 @@ class TrainConfig:
     """Length of a sample in tokens."""
     sample_prompt: str | None = None
     """Text that a sample continues; without it, a sample starts a new document."""
+    skip_bad_steps: int = 0
+    """Steps of the run whose loss or gradient may be infinite or not a number: they change no weight and their batch
+    is recorded. One more ends training; 0 ends it at the first."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "grad_accum", "eval_every", "checkpoint_every", "keep_checkpoints"):
             require(getattr(self, name) >= 1, f"train.{name} is {getattr(self, name)}, but it must be at least 1.")
-        for name in ("warmup_steps", "sample_every", "weight_decay", "grad_clip"):
+        for name in ("warmup_steps", "sample_every", "weight_decay", "grad_clip", "skip_bad_steps"):
             require(getattr(self, name) >= 0, f"train.{name} is {getattr(self, name)}, but it must not be negative.")
         for name in ("learning_rate", "muon_learning_rate", "sample_tokens"):
             value = getattr(self, name)

@@ -12,6 +12,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -26,11 +27,13 @@ import numpy as np
 from minitx import sources
 from minitx.batches import require_window
 from minitx.config import DataConfig, TokenizerConfig, UserError, require
+from minitx.files import checksum
 from minitx.spool import Chunk, Spool, new_chunk
 from minitx.token_files import Tokens, TokenWriter, read_tokens, sync
 from minitx.tokenizer import Tokenizer
 
-FORMAT = 2  # of the prepared folder; a new one leaves older folders unused
+FORMAT = 3  # of the prepared folder; a new one leaves older folders unused
+FILES = ("tokenizer.model", "train.bin", "val.bin")
 BATCH = 1 << 22  # bytes handed to the tokenizer's threads at once
 SAMPLE = 4 << 20  # bytes of training text that a tokenizer is trained on, spread evenly
 LEFTOVER_AGE = 24 * 3600  # seconds after which an unfinished folder is taken for a dead run's
@@ -62,6 +65,8 @@ class Prepared:
         }
         return {
             "fingerprint": self.fingerprint,
+            "prepared": self.folder.name,
+            "tokenizer": self.tokenizer.digest,
             "vocabulary": self.tokenizer.vocab_size,
             "train_tokens": len(self.train),
             "val_tokens": len(self.val),
@@ -122,13 +127,15 @@ def prepare(
     *,
     progress: bool,
     tokenizer_model: Tokenizer | None = None,
+    kept: object = None,
     workers: int | None = None,
 ) -> Prepared:
     """Read, split and tokenize the text that `data` names, or take what an earlier call left in the cache.
 
     `seed` decides which documents are held out, unless `data.seed` does. `tokenizer_model` is used instead of training
-    one. `workers` threads encode (all cores by default). Raises `UserError` for everything that is wrong with the
-    source.
+    one. `kept` names the folder of the cache that a resumed run used: a data set of the Hub is taken from there
+    without asking the Hub, whatever it has by now. `workers` threads encode (all cores by default). Raises `UserError`
+    for everything that is wrong with the source.
     """
     require(
         data.val_split is None or not (data.source == "python-docs" or sources.is_path(data.source)),
@@ -136,6 +143,11 @@ def prepare(
     )
     seed = seed if data.seed is None else data.seed
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minitx"
+    is_hub = data.source != "python-docs" and not sources.is_path(data.source)
+    if is_hub and isinstance(kept, str) and re.fullmatch("[0-9a-f]{32}", kept):  # never a path that climbs out
+        cached = _load(root / kept)
+        if cached and (tokenizer_model is None or cached.tokenizer.digest == tokenizer_model.digest):
+            return cached
     inputs = {
         "format": FORMAT,
         "sentencepiece": importlib.metadata.version("sentencepiece"),
@@ -217,7 +229,8 @@ def _build(
     for spool in spools.values():
         spool.path.unlink()
     with (folder / "meta.json").open("w", encoding="utf-8") as file:
-        json.dump({**counts, "fingerprint": fingerprint}, file, indent=1)
+        checksums = {name: checksum(folder / name) for name in FILES}
+        json.dump({**counts, "fingerprint": fingerprint, "checksums": checksums}, file, indent=1)
         sync(file)
 
 
@@ -283,11 +296,13 @@ def _load(folder: Path) -> Prepared | None:
     """What `folder` holds, or None where it is missing or damaged."""
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        if meta.pop("checksums") != {name: checksum(folder / name) for name in FILES}:
+            return None
         tokenizer = Tokenizer.load(folder / "tokenizer.model")
         return Prepared(
             folder, tokenizer, train=read_tokens(folder / "train.bin"), val=read_tokens(folder / "val.bin"), **meta
         )
-    except (OSError, ValueError, TypeError, UserError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, UserError):
         return None
 
 

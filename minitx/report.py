@@ -6,6 +6,7 @@ import math
 import platform
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +20,8 @@ from minitx.generation import complete
 from minitx.head_scores import SCORES, chance
 from minitx.heads import patterns, score, scored_text
 from minitx.model import Transformer, cache_bytes_per_token, matmul_flops_per_token, parameters_by_part
-from minitx.run import Run
+from minitx.pictures import visible
+from minitx.run import Run, warn
 from minitx.runtime import Runtime, memory_bytes
 
 RESULTS = ("val_loss", "best_val_loss", "val_bits_per_byte", "parameters", "seconds")
@@ -108,8 +110,18 @@ class Report:
         sample = complete(self.model, self.prepared.tokenizer, train.sample_prompt, options)[0]
         text = (sample.prompt or "") + sample.completion
         self.bar.clear()
-        print(f"\n--- sample at step {step} ---\n{text.strip()}\n---\n", flush=True)
+        print(f"\n--- sample at step {step} ---\n{visible(text.strip())}\n---\n", flush=True)
         self.opened_board().text("Sample", text, step)
+
+    def skipped(self, step: int, record: Path) -> None:
+        """Say that a step changed nothing."""
+        self.bar.clear()
+        warn(f"The loss or its gradient at step {step} is not finite, so the step is left out: see {record}.")
+
+    def flush(self) -> None:
+        """Bring to disk what was written, so that no checkpoint is ahead of its curves."""
+        if self.board is not None:
+            self.board.flush()
 
     def opened_board(self) -> Board:
         """TensorBoard's writer, opened at first use so that training starts without waiting for it."""
@@ -140,9 +152,10 @@ class Report:
             "versions": {"minitx": __version__, "torch": torch.__version__, "python": platform.python_version()},
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
-        self.run.write_json("summary.json", summary)
         results = {name: float(summary[name]) for name in RESULTS}
         self.opened_board().hyperparameters(flatten(self.config.to_dict()), results)
+        self.flush()
+        self.run.write_json("summary.json", summary)  # last: with it the run is finished
         return summary
 
     def finish(self, progress: Any) -> None:

@@ -3,16 +3,23 @@
     runs/NAME/config.yaml, tokenizer.model, data.json, metrics.jsonl, summary.json, checkpoints/, events.out.tfevents.*
 
 A checkpoint is written beside its place, flushed to disk and renamed, and its state.json holds a checksum of every
-file, so that one is either whole or recognised as damaged. Nothing that is read is ever unpickled.
+file, of its own content and of the metrics and curves up to it, so that one is either whole or recognised as damaged.
+Nothing that is read is ever unpickled.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
+import io
 import json
+import math
 import os
-import pickle
-import shutil
+import re
+import sys
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +29,30 @@ import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from minitx.cli import load_config
+from minitx.cli import check_seal, load_config, sealed
 from minitx.config import Config, UserError, require
+from minitx.faults import naming, one_line
+from minitx.files import (
+    Watched,
+    checksum,
+    flush_to_disk,
+    json_bytes,
+    read_json,
+    remove,
+    write_atomically,
+)
+from minitx.memory import require_memory
 from minitx.model import Transformer
 from minitx.tokenizer import Tokenizer
 
+if sys.platform != "win32":
+    import fcntl
+
 MODEL_FILE, OPTIMIZER_FILE, STATE_FILE = "model.safetensors", "optimizer.pt", "state.json"
+METRICS_FILE = "metrics.jsonl"
+LOGS = (METRICS_FILE, "events.out.tfevents.*")
+DRAFT = re.compile(r"\..+-\d+")
+"""Name of what is being written, with the process that writes it, until it is renamed to what it is."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +74,9 @@ class Checkpoint:
         """The state of optimizers and random generators, on the CPU; raises UserError when it holds anything else."""
         file = self.path / OPTIMIZER_FILE
         try:
-            return dict(torch.load(file, map_location="cpu", weights_only=True))
-        except (pickle.UnpicklingError, RuntimeError, ValueError, TypeError, EOFError, OSError) as error:
+            with warnings.catch_warnings(action="ignore"):
+                return dict(torch.load(file, map_location="cpu", weights_only=True))
+        except Exception as error:  # what a made-up file can raise inside torch has no end
             raise UserError(f"{file} cannot be read as the state of an optimizer.") from error
 
 
@@ -96,113 +122,208 @@ class Run:
 
     def config(self) -> Config:
         """The configuration it was trained with."""
+        check_seal(self.path / "config.yaml")
         return load_config(self.path / "config.yaml")
 
     def save_config(self, config: Config) -> None:
         text = yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True, width=120)
-        write_atomically(self.path / "config.yaml", text.encode())
+        write_atomically(self.path / "config.yaml", sealed(text).encode())
 
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer it was trained with."""
-        return Tokenizer.load(self.path / "tokenizer.model")
+        """The tokenizer it was trained with; raises UserError when it has changed since."""
+        file = self.path / "tokenizer.model"
+        if file.is_file() and (self.path / "data.json").exists():
+            require(
+                checksum(file) == self.read_json("data.json").get("tokenizer"),
+                f"{file} has changed since the run began: restore it from a copy.",
+            )
+        return Tokenizer.load(file)
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
-        write_atomically(self.path / name, (json.dumps(content, indent=2) + "\n").encode())
+        """Write a JSON file of the run, with a checksum of what it says."""
+        write_atomically(self.path / name, json_bytes(content))
 
     def read_json(self, name: str) -> dict[str, Any]:
         """The content of a JSON file of the run; raises UserError when it is missing or damaged."""
+        return read_json(self.path / name)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training in the same folder, and clear away what killed ones left half-written.
+
+        Raises UserError where one is at it. Windows does not lock folders: there it is left to the user.
+        """
+        if sys.platform == "win32":
+            self.remove_drafts()
+            yield
+            return
+        folder = os.open(self.path, os.O_RDONLY)
         try:
-            content = json.loads((self.path / name).read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self.path / name} is missing or damaged.") from error
-        require(isinstance(content, dict), f"{self.path / name} is damaged.")
-        return dict(content)
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(
+                    f"Another process is training in {self.path}: wait for it, or stop it first."
+                ) from error
+            except OSError:  # a file system without locks
+                pass
+            self.remove_drafts()
+            yield
+        finally:
+            os.close(folder)
+
+    def remove_drafts(self) -> None:
+        """Remove what killed processes left half-written."""
+        for folder in (self.path, self.path / "checkpoints"):
+            for path in folder.glob(".*"):
+                if DRAFT.fullmatch(path.name):
+                    remove(path)
 
     # Metrics
 
     def append_metrics(self, line: dict[str, Any]) -> None:
-        """Add one line to metrics.jsonl."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        """Add one line to metrics.jsonl; what is not finite becomes null, which JSON has no other word for."""
+        finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
+        file = self.path / METRICS_FILE
+        with naming(file), file.open("a", encoding="utf-8") as opened:
+            opened.write(json.dumps(finite) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl; a last line that a kill cut short is left out."""
-        file = self.path / "metrics.jsonl"
+        """The lines of metrics.jsonl; one that a kill cut short, or that is damaged, is left out."""
+        file = self.path / METRICS_FILE
         lines = []
-        for line in file.read_text("utf-8").splitlines() if file.is_file() else []:
-            try:
-                lines.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
+        for text in file.read_text("utf-8", errors="replace").split("\n") if file.is_file() else []:
+            with contextlib.suppress(ValueError, RecursionError):
+                line = json.loads(text)
+                if isinstance(line, dict) and isinstance(line.get("step"), int):
+                    lines.append(line)
         return lines
 
-    def cut_metrics(self, step: int) -> None:
-        """Forget the lines after `step`, which a resumed run writes again."""
-        kept = [json.dumps(line) + "\n" for line in self.metrics() if line["step"] <= step]
-        write_atomically(self.path / "metrics.jsonl", "".join(kept).encode())
+    # What a run writes as it goes: metrics and TensorBoard's events
+
+    def logs(self) -> list[Path]:
+        """The files that grow while the run goes on."""
+        return sorted(path for name in LOGS for path in self.path.glob(name) if path.is_file())
+
+    def logs_so_far(self) -> dict[str, dict[str, Any]]:
+        """Size and checksum of each of `logs`, brought to disk, for a checkpoint to keep."""
+        for file in self.logs():
+            flush_to_disk(file)
+        return {file.name: {"bytes": file.stat().st_size, "sha256": checksum(file)} for file in self.logs()}
+
+    def cut_logs(self, checkpoint: Checkpoint | None) -> None:
+        """Put `logs` back to what they were at the checkpoint, or to nothing: a resumed run writes the rest again, and
+        no step is there twice. A file that has changed in the part that stays is named in a warning."""
+        saved = checkpoint.state["logs"] if checkpoint else {}
+        there = {file.name: file for file in self.logs()}
+        for name in there.keys() - saved.keys():
+            remove(there[name])
+        for name in saved:
+            if name not in there:
+                warn(f"{self.path / name} is missing: its part up to the checkpoint is lost.")
+                continue
+            file, size = there[name], int(saved[name]["bytes"])
+            content = file.read_bytes()
+            kept = content[:size]
+            if hashlib.sha256(kept).hexdigest() != saved[name]["sha256"]:
+                warn(f"{file} has changed since the checkpoint: what of it cannot be read is lost.")
+                if name == METRICS_FILE and checkpoint:
+                    lines = [json.dumps(line) + "\n" for line in self.metrics() if line["step"] <= checkpoint.step]
+                    kept = "".join(lines).encode()
+            if kept != content or file.is_symlink():
+                write_atomically(file, kept)
 
     # Checkpoints
 
     def checkpoint_names(self) -> list[str]:
         """Names of the checkpoints there are, whole or not, oldest first."""
-        return sorted(path.name for path in (self.path / "checkpoints").glob("step-*") if path.is_dir())
+        found = [path.name for path in (self.path / "checkpoints").glob("step-*") if path.is_dir()]
+        return sorted((name for name in found if name[5:].isdecimal()), key=step_of)
 
     def save_checkpoint(
         self, model: Transformer, optimizer_state: dict[str, Any], state: dict[str, Any], *, best: bool, keep: int
     ) -> Path:
         """Write a checkpoint for state["step"], point last (and best) at it, and remove all but the newest `keep` and
-        the best."""
+        the best.
+
+        Raises OSError where it cannot be written; what was there before is then as it was.
+        """
         folder = self.path / "checkpoints"
         place = folder / f"step-{state['step']:06d}"
-        draft = folder / f".{place.name}-{os.getpid()}"
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-        save_weights(model, draft / MODEL_FILE)
-        torch.save(optimizer_state, draft / OPTIMIZER_FILE)
-        checksums = {name: checksum(draft / name) for name in (MODEL_FILE, OPTIMIZER_FILE)}
-        (draft / STATE_FILE).write_text(json.dumps({**state, "checksums": checksums}, indent=2) + "\n", "utf-8")
-        for file in draft.iterdir():
-            flush_to_disk(file)
-        flush_to_disk(draft)
-        if place.exists():  # left by a damaged save that resume stepped over
-            shutil.rmtree(place)
+        best_name = place.name if best else self.best(state["step"])
+        draft, old = (folder / f".{name}-{os.getpid()}" for name in (place.name, "old"))
+        try:
+            for left in (draft, old):
+                remove(left)
+            draft.mkdir(parents=True)
+            save_weights(model, draft / MODEL_FILE)
+            save_optimizer(optimizer_state, draft / OPTIMIZER_FILE)
+            checksums = {name: checksum(draft / name) for name in (MODEL_FILE, OPTIMIZER_FILE)}
+            content = {**state, "best": best_name, "logs": self.logs_so_far(), "checksums": checksums}
+            with naming(draft / STATE_FILE):
+                (draft / STATE_FILE).write_bytes(json_bytes(content))
+            for file in draft.iterdir():
+                flush_to_disk(file)
+            flush_to_disk(draft)
+        except BaseException:
+            remove(draft)
+            raise
+        if place.exists():  # a damaged one that resume stepped over
+            place.rename(old)
         draft.rename(place)
         flush_to_disk(folder)
+        # For people to read; minitx itself takes the newest checkpoint and the best that it names.
         write_atomically(folder / "last", place.name.encode())
         if best:
             write_atomically(folder / "best", place.name.encode())
-        kept = {*self.checkpoint_names()[-keep:], place.name, self.pointer("best")}
+        remove(old)
+        # Later steps than this one can only be damaged ones: they do not count among the newest.
+        upto = [name for name in self.checkpoint_names() if step_of(name) <= state["step"]]
         for name in self.checkpoint_names():
-            if name not in kept:
-                shutil.rmtree(folder / name)
+            if name not in (*upto[-keep:], place.name, best_name):
+                remove(folder / name)
         return place
 
-    def pointer(self, name: str) -> str | None:
-        """Which checkpoint `last` or `best` points at, if any."""
-        file = self.path / "checkpoints" / name
-        return file.read_text("utf-8", errors="replace").strip() if file.is_file() else None
+    def best(self, upto: int) -> str | None:
+        """Name of the best checkpoint by what the newest one up to step `upto` says, if there is any."""
+        for name in reversed(self.checkpoint_names()):
+            if step_of(name) <= upto:
+                with contextlib.suppress(UserError):
+                    best = read_json(self.path / "checkpoints" / name / STATE_FILE).get("best")
+                    return best if best in self.checkpoint_names() else None
+        return None
 
     def checkpoint(self, name: str) -> Checkpoint:
-        """The checkpoint that `name` stands for: last, best, or a step such as 500. Raises UserError if it is not
-        there or not whole."""
+        """The checkpoint that `name` stands for: last, best, or a step such as 500.
+
+        Where the last or the best is damaged, the newest whole one with a warning. Raises UserError if there is none.
+        """
         there = self.checkpoint_names()
         require(
             bool(there), f"The run {self.path} has no checkpoint yet: resume it with 'train.py --resume {self.path}'."
         )
         if name in ("last", "best"):
-            chosen = self.pointer(name)
-            if chosen not in there:
-                chosen = there[-1]
-        else:
-            steps = {int(other.removeprefix("step-")): other for other in there if other[5:].isdigit()}
-            number = name.removeprefix("step-")
-            there_are = ", ".join(map(str, sorted(steps)))
-            require(
-                number.isdigit() and int(number) in steps,
-                f"The run {self.path} keeps no checkpoint {name}: it has {there_are}, best, last.",
-            )
-            chosen = steps[int(number)]
-        return read_checkpoint(self.path / "checkpoints" / chosen)
+            newest, faults = self.newest_whole_checkpoint()
+            if newest is None:
+                raise UserError(f"The run {self.path} has no whole checkpoint: {faults[0]}")
+            best = newest.state.get("best")
+            if name == "best" and isinstance(best, str) and best != newest.path.name:
+                try:
+                    require(best in there, f"The best checkpoint of {self.path} is missing.")
+                    newest = read_checkpoint(self.path / "checkpoints" / best)
+                except UserError as error:
+                    faults.append(str(error))
+            for fault in faults:
+                warn(f"{fault} Taking {newest.path.name} where it was wanted.")
+            return newest
+        steps = {step_of(other): other for other in there}
+        number = name.removeprefix("step-")
+        there_are = ", ".join(map(str, sorted(steps)))
+        require(
+            number.isdecimal() and int(number) in steps,
+            f"The run {self.path} keeps no checkpoint {name}: it has {there_are}, best, last.",
+        )
+        return read_checkpoint(self.path / "checkpoints" / steps[int(number)])
 
     def newest_whole_checkpoint(self) -> tuple[Checkpoint | None, list[str]]:
         """The newest checkpoint that is whole, and a sentence for each newer one that is not."""
@@ -218,31 +339,55 @@ class Run:
         """The model in evaluation mode, and the name of the checkpoint it comes from."""
         found = self.checkpoint(checkpoint)
         config, tokenizer = self.config(), self.tokenizer()
+        require_memory(config.model, tokenizer.vocab_size, device, training=False)
         model = Transformer(config.model, tokenizer.vocab_size)
         found.load_weights(model)
         return model.to(device).eval(), found.path.name
 
 
+def step_of(name: str) -> int:
+    """The step in the name of a checkpoint, step-000500."""
+    return int(name[5:])
+
+
 def read_checkpoint(path: Path) -> Checkpoint:
     """The checkpoint in `path`, every file of it checked; raises UserError that names what is damaged."""
+    damaged = f"The checkpoint {path} is damaged"
     try:
-        state = json.loads((path / STATE_FILE).read_text("utf-8"))
+        state = read_json(path / STATE_FILE)
         checksums = {name: str(state["checksums"][name]) for name in (MODEL_FILE, OPTIMIZER_FILE)}
-        int(state["step"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"The checkpoint {path} is damaged: {STATE_FILE} is missing or unreadable.") from error
+        require(state["step"] == step_of(path.name), f"{damaged}: {STATE_FILE} is of step {state['step']}.")
+    except (UserError, KeyError, TypeError) as error:
+        raise UserError(f"{damaged}: {STATE_FILE} is missing or unreadable.") from error
     for name, expected in checksums.items():
-        require((path / name).is_file(), f"The checkpoint {path} is damaged: {name} is missing.")
-        require(
-            checksum(path / name) == expected,
-            f"The checkpoint {path} is damaged: {name} has changed since it was saved.",
-        )
+        require((path / name).is_file(), f"{damaged}: {name} is missing.")
+        try:
+            found = checksum(path / name)
+        except OSError as error:
+            raise UserError(f"{damaged}: {name} cannot be read ({error.strerror}).") from error
+        require(found == expected, f"{damaged}: {name} has changed since it was saved.")
     return Checkpoint(path, state)
 
 
 def save_weights(model: Transformer, file: Path) -> None:
-    """The parameters by name, as safetensors; a tied matrix is saved once."""
-    save_file({name: p.detach().cpu().contiguous() for name, p in model.named_parameters()}, file)
+    """The parameters by name, as safetensors; a tied matrix is saved once. Raises OSError where there is no room."""
+    try:
+        save_file({name: p.detach().cpu().contiguous() for name, p in model.named_parameters()}, file)
+    except SafetensorError as error:
+        code = re.search(r"os error (\d+)", str(error))
+        number = int(code[1]) if code else errno.EIO
+        raise OSError(number, os.strerror(number), str(file)) from error
+
+
+def save_optimizer(state: dict[str, Any], file: Path) -> None:
+    """State of optimizers and generators by torch.save. Raises OSError where there is no room."""
+    with naming(file), contextlib.closing(Watched(io.FileIO(file, "w"))) as opened:
+        try:
+            torch.save(state, opened)
+        except RuntimeError as error:
+            if opened.error is None:
+                raise
+            raise opened.error from error
 
 
 @torch.no_grad()
@@ -263,26 +408,6 @@ def load_weights(model: Transformer, file: Path) -> None:
         parameter.copy_(weights[name])
 
 
-def checksum(file: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def write_atomically(file: Path, content: bytes) -> None:
-    """Replace `file` by `content` so that a reader sees either the old or the new, also after a power cut."""
-    draft = file.with_name(f".{file.name}-{os.getpid()}")
-    draft.write_bytes(content)
-    flush_to_disk(draft)
-    draft.replace(file)
-
-
-def flush_to_disk(path: Path) -> None:
-    """Wait until a file or folder is on disk; folders cannot be flushed on Windows."""
-    if path.is_dir() and os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def warn(sentence: str) -> None:
+    """Tell a person what is odd but no reason to stop."""
+    print(f"warning: {one_line(sentence)}", file=sys.stderr)

@@ -28,6 +28,7 @@ from minitx.config import DataConfig, UserError, nearest, require
 BUILDERS = {".txt": "text", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}  # extension → library's builder
 EXTENSIONS = (*BUILDERS, ".txt.gz", ".jsonl.gz", ".csv.gz")
 BLOCK = 1 << 20  # bytes of a .txt file read at once
+MOST_RATIO, UNSUSPICIOUS = 200, 64 << 20  # times its size that a .gz file may unpack to, and bytes that it always may
 
 # Parts of the standard library that are not modules to read about, or hold machine-made tables.
 SKIPPED = {"test", "tests", "idle_test", "idlelib", "lib2to3", "turtledemo", "encodings", "ensurepip", "pydoc_data"}
@@ -149,8 +150,10 @@ def _docstrings(node: ast.Module | ast.ClassDef, name: str, prefix: str = "") ->
 def _read_file(path: Path, config: DataConfig) -> Iterator[Piece]:
     extension = Path(path.name.lower().removesuffix(".gz")).suffix
     try:
+        if path.name.lower().endswith(".gz"):
+            _check_ratio(path)
         if extension == ".txt":
-            yield from _read_text(path)
+            yield from _read_text(path, config.encoding_errors)
         elif path.stat().st_size:  # the library fails on an empty file
             yield from (Piece(text, True) for text in _column(path, BUILDERS[extension], config))
     except (OSError, EOFError) as error:
@@ -161,10 +164,23 @@ def _open(path: Path) -> IO[bytes]:
     return cast("IO[bytes]", gzip.open(path, "rb")) if path.name.lower().endswith(".gz") else path.open("rb")
 
 
-def _read_text(path: Path) -> Iterator[Piece]:
+def _check_ratio(path: Path) -> None:
+    """Raise `UserError` for a .gz file that was made to fill the disk: gone through once, nothing of it kept."""
+    limit, size = max(path.stat().st_size * MOST_RATIO, UNSUSPICIOUS), 0
+    with gzip.open(path, "rb") as file:
+        while block := file.read(BLOCK):
+            size += len(block)
+            require(
+                size <= limit,
+                f"{path} unpacks to more than {MOST_RATIO} times its size, as no text does: unpack it yourself if you "
+                "trust it.",
+            )
+
+
+def _read_text(path: Path, errors: str = "strict") -> Iterator[Piece]:
     """A .txt file as one document. Plain Python, since the library's text builder turns each \\r\\n and \\r into \\n
     and holds a whole document in memory."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
+    decoder = codecs.getincrementaldecoder("utf-8")(errors)
     start = 0  # where in the file the bytes start that the decoder is given next
     with _open(path) as file:
         while block := file.read(BLOCK):
@@ -176,22 +192,26 @@ def _read_text(path: Path) -> Iterator[Piece]:
             if text:
                 yield Piece(text, False)
     pending = len(decoder.getstate()[0])
-    if pending:
+    if pending and errors == "strict":
         raise _not_utf8(path, start - pending)
+    if pending:
+        yield Piece(decoder.decode(b"", final=True), False)
     if start:
         yield Piece("", True)
 
 
 def _not_utf8(path: Path, offset: int) -> UserError:
-    return UserError(f"{path} is not valid UTF-8 at byte {offset}: save it as UTF-8.")
+    return UserError(
+        f"{path} is not valid UTF-8 at byte {offset}: save it as UTF-8, or set data.encoding_errors to replace."
+    )
 
 
 def _open_rows(path: Path, builder: str, config: DataConfig) -> Iterable[dict[str, Any]]:
     """The rows of a file, read as they are asked for: without `streaming` the library would write a copy of all."""
     datasets = _library()
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {} if builder == "parquet" else {"encoding_errors": config.encoding_errors}
     if builder == "csv":  # keep "NA", "007" and the empty string as they are written
-        options = {"converters": {config.text_column: str}, "keep_default_na": False, "na_filter": False}
+        options |= {"converters": {config.text_column: str}, "keep_default_na": False, "na_filter": False}
     data_files = glob.escape(str(path.absolute()))
     rows: Iterable[dict[str, Any]] = datasets.load_dataset(
         builder, data_files={"train": [data_files]}, split="train", streaming=True, **options

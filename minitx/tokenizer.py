@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minitx.config import TokenizerConfig, UserError, require
+from minitx.faults import naming
 
 if TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor
@@ -116,7 +117,7 @@ class Tokenizer:
 
     def save(self, path: str | Path) -> None:
         """Write the model file, through to the disk."""
-        with Path(path).open("wb") as file:
+        with naming(Path(path)), Path(path).open("wb") as file:
             file.write(self.proto)
             file.flush()
             os.fsync(file.fileno())

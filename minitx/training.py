@@ -23,6 +23,7 @@ from torch.optim import Optimizer
 from minitx.batches import Batches, validation_windows
 from minitx.config import Config, TrainConfig, UserError
 from minitx.data import Prepared
+from minitx.divergence import check_finite, check_weights, is_finite, record_batch
 from minitx.model import Transformer, next_token_loss
 from minitx.optim import build_optimizers, learning_rate_factor, set_learning_rate
 from minitx.report import Report
@@ -40,7 +41,10 @@ def train_step(
     runtime: Runtime,
     config: TrainConfig,
 ) -> tuple[Tensor, Tensor]:
-    """One update from `grad_accum` batches; the mean loss in nats per token and the norm of the gradient."""
+    """One update from `grad_accum` batches; the mean loss in nats per token and the norm of the gradient.
+
+    With `skip_bad_steps` there is no update where one of the two is not finite.
+    """
     total = torch.zeros((), device=runtime.device)
     for _ in range(config.grad_accum):
         inputs, targets = (part.to(runtime.device, non_blocking=True) for part in batches.next())
@@ -49,22 +53,32 @@ def train_step(
         loss.backward()
         total += loss.detach()
     norm = torch.nn.utils.clip_grad_norm_(parameters, config.grad_clip or math.inf)
+    is_good = not config.skip_bad_steps or is_finite(total, norm)
     for optimizer in optimizers:
-        optimizer.step()
+        if is_good:
+            optimizer.step()
         optimizer.zero_grad()
     return total, norm
 
 
 @torch.inference_mode()
-def evaluate(model: Transformer, tokens: NDArray[np.unsignedinteger], batch_size: int, runtime: Runtime) -> float:
+def evaluate(
+    model: Transformer,
+    tokens: NDArray[np.unsignedinteger],
+    batch_size: int,
+    runtime: Runtime,
+    between: Callable[[], None] = lambda: None,
+) -> float:
     """Mean loss in nats per token over all of `tokens`.
 
     Every token but the first is predicted once, from the tokens before it in its window of one context length.
+    `between` is called before each batch and may end the evaluation by an exception.
     """
     training = model.training
     model.eval()
     total = torch.zeros((), dtype=torch.float64, device=runtime.device if runtime.device.type != "mps" else "cpu")
     for inputs, targets in validation_windows(tokens, model.config.context_length, batch_size):
+        between()
         with runtime.autocast():
             logits = model(inputs.to(runtime.device))
         total += next_token_loss(logits, targets.to(runtime.device), reduction="sum").to(total)
@@ -91,6 +105,10 @@ class Clock:
         return self.seconds
 
 
+class Stopped(Exception):  # noqa: N818  no error
+    """A stop was asked for in the middle of an evaluation."""
+
+
 class StopRequest:
     """While entered, the first Ctrl-C or SIGTERM is noted in `signal` for the loop to act on; a second ends at once."""
 
@@ -106,6 +124,11 @@ class StopRequest:
     def __exit__(self, *exception: object) -> None:
         for number, handler in self.previous.items():
             signal.signal(number, handler)
+
+    def check(self) -> None:
+        """Raise `Stopped` once there was a signal."""
+        if self.signal is not None:
+            raise Stopped
 
     def note(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
@@ -123,6 +146,10 @@ class Progress:
     val_loss: float | None = None
     best_val_loss: float = math.inf
     best_step: int = 0
+    skipped: int = 0
+    """Bad steps that were left out."""
+    unevaluated: list[float] | None = None
+    """Loss and norm of a step that is trained, but whose evaluation was cut short and is to be done again."""
 
 
 def fit(config: Config, run: Run, prepared: Prepared, runtime: Runtime, checkpoint: Checkpoint | None = None) -> int:
@@ -140,24 +167,34 @@ def fit(config: Config, run: Run, prepared: Prepared, runtime: Runtime, checkpoi
 
     clock = Clock(progress.seconds)
     logged_tokens, logged_seconds = progress.tokens, progress.seconds
+    saved_step = progress.step
     with StopRequest() as stop, Report(config, run, prepared, runtime, model, progress.step) as report:
         clock.start()
-        while progress.step < config.train.steps and not stop.signal:
-            factor = learning_rate_factor(progress.step, config.train)
-            set_learning_rate(optimizers, factor)
-            loss, norm = train_step(forward, parameters, optimizers, batches, runtime, config.train)
-            progress.step += 1
-            progress.tokens += tokens_per_step
-            report.advance()
+        while (progress.step < config.train.steps or progress.unevaluated) and not stop.signal:
+            if progress.unevaluated:
+                (loss, norm), drawn = map(torch.tensor, progress.unevaluated), None
+                progress.unevaluated = None
+            else:
+                set_learning_rate(optimizers, learning_rate_factor(progress.step, config.train))
+                drawn = batches.state()
+                loss, norm = train_step(forward, parameters, optimizers, batches, runtime, config.train)
+                progress.step += 1
+                progress.tokens += tokens_per_step
+                report.advance()
 
             step, last = progress.step, progress.step == config.train.steps
             is_due = {
                 "metrics": step % config.log.every == 0 or step == 1 or last,
                 "evaluation": step % config.train.eval_every == 0 or last,
-                "checkpoint": step % config.train.checkpoint_every == 0 or last or stop.signal,
+                "checkpoint": step % config.train.checkpoint_every == 0 or last,
             }
-            if runtime.device.type == "cpu" or any(is_due.values()):
-                check_finite(step, float(loss), float(norm))  # waits for a GPU
+            looks = runtime.device.type == "cpu" or any(is_due.values()) or config.train.skip_bad_steps
+            if drawn and looks and not is_finite(loss, norm):  # looking waits for a GPU
+                record = record_batch(run, prepared.tokenizer, batches, drawn, config.train, step, loss, norm)
+                progress.skipped += 1
+                if progress.skipped > config.train.skip_bad_steps:
+                    check_finite(step, float(loss), float(norm), config, run, record)
+                report.skipped(step, record)
             if not any(is_due.values()) and not report.is_due(step):
                 continue
             progress.seconds = clock.stop()
@@ -168,38 +205,39 @@ def fit(config: Config, run: Run, prepared: Prepared, runtime: Runtime, checkpoi
                 "train_loss": float(loss),
                 "val_loss": None,
                 "val_bits_per_byte": None,
-                "learning_rate": factor * config.train.learning_rate,
+                "learning_rate": learning_rate_factor(step - 1, config.train) * config.train.learning_rate,
                 "grad_norm": float(norm),
                 "tokens_per_second": (progress.tokens - logged_tokens) / (progress.seconds - logged_seconds),
             }
             is_best = False
             if is_due["evaluation"]:
-                progress.val_loss = evaluate(model, prepared.val, config.train.batch_size, runtime)
-                line["val_loss"] = progress.val_loss
-                line["val_bits_per_byte"] = bits_per_byte(progress.val_loss, len(prepared.val), prepared.val_bytes)
-                is_best = progress.val_loss < progress.best_val_loss
+                try:
+                    val_loss = evaluate(model, prepared.val, config.train.batch_size, runtime, stop.check)
+                except Stopped:
+                    progress.unevaluated = [float(loss), float(norm)]
+                    saved_step = -1
+                    break
+                progress.val_loss = line["val_loss"] = val_loss
+                line["val_bits_per_byte"] = bits_per_byte(val_loss, len(prepared.val), prepared.val_bytes)
+                is_best = val_loss < progress.best_val_loss
                 if is_best:
-                    progress.best_val_loss, progress.best_step = progress.val_loss, step
+                    progress.best_val_loss, progress.best_step = val_loss, step
             if is_due["metrics"] or is_due["evaluation"]:
                 report.metrics(line)
                 logged_tokens, logged_seconds = progress.tokens, progress.seconds
             report.heads(step, last)
             report.sample(step, last)
             if is_due["checkpoint"] or is_best:
+                report.flush()  # no checkpoint is ahead of its curves
                 save(run, config, model, optimizers, batches, runtime, progress, is_best)
+                saved_step = step
             clock.start()
+        if stop.signal and saved_step != progress.step:
+            report.flush()
+            save(run, config, model, optimizers, batches, runtime, progress, False)
         if not stop.signal:
             report.finish(progress)
     return stop.signal or 0
-
-
-def check_finite(step: int, loss: float, norm: float) -> None:
-    """Raise `UserError` when training has diverged."""
-    if not (math.isfinite(loss) and math.isfinite(norm)):
-        raise UserError(
-            f"The loss is {loss} and its gradient {norm} at step {step}: the learning rate is probably too high; "
-            "halve train.learning_rate and train.muon_learning_rate, or lengthen train.warmup_steps."
-        )
 
 
 def save(
@@ -212,7 +250,8 @@ def save(
     progress: Progress,
     is_best: bool,
 ) -> None:
-    """Write a checkpoint from which `restore` goes on exactly here."""
+    """Write a checkpoint from which `restore` goes on exactly here; raises UserError rather than keep lost weights."""
+    check_weights(model, progress.step, config, run)
     optimizer_state: dict[str, Any] = {
         "optimizers": [optimizer.state_dict() for optimizer in optimizers],
         "random_cpu": torch.get_rng_state(),
@@ -226,13 +265,22 @@ def save(
 def restore(
     checkpoint: Checkpoint, model: Transformer, optimizers: list[Optimizer], batches: Batches, runtime: Runtime
 ) -> Progress:
-    """Put everything back as `save` found it."""
+    """Put everything back as `save` found it; raises UserError where the checkpoint holds something else."""
     checkpoint.load_weights(model)
     saved = checkpoint.load_optimizer()
-    for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
-        optimizer.load_state_dict(state)
-    torch.set_rng_state(saved["random_cpu"])
-    if runtime.device.type == "cuda" and "random_cuda" in saved:
-        torch.cuda.set_rng_state(saved["random_cuda"], runtime.device)
-    batches.restore(checkpoint.state["batches"])
-    return Progress(**{name: checkpoint.state[name] for name in vars(Progress())})
+    try:
+        for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
+            asked = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+            optimizer.load_state_dict(state)
+            for group, settings in zip(optimizer.param_groups, asked, strict=True):
+                group.update(settings)  # a resumed run may be given another learning rate
+        torch.set_rng_state(saved["random_cpu"])
+        if runtime.device.type == "cuda" and "random_cuda" in saved:
+            torch.cuda.set_rng_state(saved["random_cuda"], runtime.device)
+        batches.restore(checkpoint.state["batches"])
+        return Progress(**{name: checkpoint.state[name] for name in vars(Progress()) if name in checkpoint.state})
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
+        raise UserError(
+            f"The checkpoint {checkpoint.path} does not fit this run ({type(error).__name__}: {error}): it was written "
+            "with other settings, or not by minitx."
+        ) from error

@@ -20,7 +20,7 @@ from minitx.model import cache_bytes_per_token
 from minitx.optim import build_optimizers
 from minitx.run import Run
 from minitx.runtime import decide
-from minitx.training import Clock, StopRequest, bits_per_byte, check_finite, evaluate, train_step
+from minitx.training import Clock, StopRequest, bits_per_byte, evaluate, train_step
 from tests.small import small_config, small_model
 
 MEASURED = ("seconds", "tokens_per_second")
@@ -202,13 +202,6 @@ def test_a_resumed_run_cannot_become_another(tmp_path: Path) -> None:
     longer = dataclasses.replace(stored, train=dataclasses.replace(stored.train, steps=16))
     with pytest.raises(UserError, match="has changed since"):
         train(longer, resume=config.out)
-
-
-def test_divergence_is_named() -> None:
-    check_finite(3, 1.0, 2.0)
-    for loss, norm in ((math.nan, 1.0), (1.0, math.inf)):
-        with pytest.raises(UserError, match="at step 3: the learning rate is probably too high"):
-            check_finite(3, loss, norm)
 
 
 def test_the_first_signal_is_noted_and_handlers_come_back() -> None:

@@ -31,6 +31,7 @@ def main(arguments: Sequence[str], prog: str) -> int:
     )
     run = Run.create(options.run)
     tokenizer.save(run.path / "tokenizer.model")
+    run.write_json("data.json", {"tokenizer": tokenizer.digest, "vocabulary": tokenizer.vocab_size})
     run.save_config(
         Config(out=str(run.path), model=model.config, tokenizer=TokenizerConfig(vocab_size=max(300, model.vocab_size)))
     )

@@ -1,0 +1,48 @@
+"""Faults of the world → one sentence: a disk that is full, a folder that cannot be written, memory that runs out."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+REMEDIES = {
+    errno.ENOSPC: "make room there",
+    errno.EDQUOT: "make room there, for your quota is used up",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
+    errno.EROFS: "use a folder on a disk that can be written",
+    errno.EACCES: "get permission for it, or use another folder",
+    errno.EPERM: "get permission for it, or use another folder",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+    errno.EIO: "check the disk",
+}
+
+
+@contextmanager
+def naming(file: Path) -> Iterator[None]:
+    """Give an `OSError` raised inside the name of the file, which a failed write does not know."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(file)
+        raise
+
+
+def sentence(error: OSError) -> str:
+    """What went wrong where, and what to do."""
+    reason = error.strerror or str(error) or type(error).__name__
+    remedy = REMEDIES.get(error.errno or 0, "see to it")
+    return f"{error.filename or 'A file'} cannot be read or written ({reason}): {remedy}, then try again."
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception is Python's or torch's way to say that memory ran out."""
+    said = str(error)
+    return isinstance(error, MemoryError) or "can't allocate memory" in said or "out of memory" in said
+
+
+def one_line(text: object) -> str:
+    """`text` on one line, with whatever could move a terminal's cursor written as a code such as \\x1b."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))

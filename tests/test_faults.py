@@ -1,0 +1,42 @@
+"""Faults of the world become one line each."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from minitx.cli import run_command
+from minitx.faults import naming, one_line, sentence
+
+
+def test_a_fault_names_its_file_and_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(OSError) as caught, naming(tmp_path / "metrics.jsonl"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    said = sentence(caught.value)
+    assert str(tmp_path / "metrics.jsonl") in said and "No space left on device" in said and "make room there" in said
+    with pytest.raises(OSError, match="other"), naming(tmp_path):
+        raise OSError(errno.EIO, "broken", "other")
+
+
+def test_commands_turn_faults_into_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def full() -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", "a\nb\x1b[2J")
+
+    def large() -> int:
+        raise MemoryError
+
+    def faulty() -> int:
+        raise RuntimeError("a fault of the program")
+
+    for command in (full, large):
+        assert run_command(command) == 2
+        err = capsys.readouterr().err
+        assert err.startswith("error: ") and err.count("\n") == 1 and "\x1b" not in err
+    with pytest.raises(RuntimeError, match="a fault of the program"):
+        run_command(faulty)
+
+
+def test_one_line() -> None:
+    assert one_line("a\n\x1b[31mé\u202e") == "a\\n\\x1b[31mé\\u202e"
