@@ -25,13 +25,11 @@ from minitx.data import Prepared
 from minitx.generation import evaluating, generate
 from minitx.model import Transformer
 from minitx.optim import build_optimizers, set_learning_rate
+from minitx.report import COMPARED
 from minitx.run import Run
 from minitx.runtime import Runtime
 from minitx.training import train_step
 
-COLUMNS = ("model.n_head", "model.n_kv_head", "model.attention", "seed")
-"""Settings that stand in TensorBoard's table of hyperparameters, besides the results."""
-RESULTS = ("val_loss", "val_bits_per_byte", "tokens_per_second", "decode_tokens_per_second", "cache_bytes_per_token")
 TIMING_ROUNDS = 5
 
 
@@ -327,15 +325,14 @@ def draw(
 
 
 def tell_board(folder: Path, measured: Sequence[Measured], rows: Sequence[Row], steps: int) -> None:
-    """TensorBoard's hyperparameter tab of `folder`: its columns, and for each run what training did not know yet."""
-    board = Board(folder)
-    board.experiment(COLUMNS, RESULTS)
-    board.close()
+    """Add to each run's row in TensorBoard's hyperparameter tab what its training did not measure."""
     row_of = {row.variant: row for row in rows}
     for each in measured:
+        row = row_of[each.variant]
         board = Board(folder / each.folder, steps + 1)
-        values = {**vars(row_of[each.variant]), **vars(each)}
-        board.results(steps + 1, {name: values[name] for name in RESULTS})
+        board.results(
+            steps + 1, dict(zip(COMPARED, (row.tokens_per_second, row.decode_tokens_per_second), strict=True))
+        )
         board.close()
 
 

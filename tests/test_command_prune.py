@@ -11,6 +11,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from minitx.__main__ import main
+from minitx.commands.prune import masked_difference
 from minitx.commands.train import train
 from minitx.config import Config
 from minitx.data import prepare
@@ -46,6 +47,8 @@ def test_named_heads_go_and_what_is_left_is_a_whole_run(run: Run, capsys: pytest
     told = pruned.read_json("pruning.json")
     before, after = told["before"], told["after"]
     assert told["largest_logit_difference_to_masked"] <= 1e-5
+    whole, smaller = (each.load_model("last", torch.device("cpu"))[0] for each in (run, pruned))
+    assert masked_difference(whole, smaller, [(0, 0), (1, 2), (1, 3)], torch.arange(32)[None]) > 1e-3
     assert before["validation loss (nats per token)"] == pytest.approx(val_loss(run))
     assert after["validation loss (nats per token)"] == pytest.approx(val_loss(pruned))
     # 3 query heads with their columns of the output projection, 1 key-value head; each 4 wide, d_model 16

@@ -42,6 +42,7 @@ ROOMS: dict[str, set[str]] = {
         "generation",
         "model",
         "optim",
+        "report",
         "run",
         "runtime",
         "training",
