@@ -1,7 +1,8 @@
 """`minitx compare`: train the same model with several head counts, or kinds of attention, and several seeds.
 
 Takes every setting that training takes. The same command goes on with a comparison that was cut off, and shows the
-result of one that is done.
+result of one that is done. Models with different head counts have equally many parameters in their matrices, which is
+checked; only the vectors of query-key norm, as wide as a head, differ (--model.qk_norm false takes them away).
 """
 
 from __future__ import annotations
