@@ -11,7 +11,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -104,19 +104,6 @@ class Board:
             summaries.append(_tensor(metadata.SESSION_END_INFO_TAG, [], content, shape=(0,)))
         summaries += [_scalar(tag, value) for tag, value in results.items() if _is_number(value)]
         self._add(self._last_step, summaries)
-
-    def experiment(self, hyperparameters: Sequence[str], metrics: Sequence[str]) -> None:
-        """The columns of the HParams tab for all runs in folders of this one: settings and results by their names.
-
-        Stands above what the runs themselves say, for TensorBoard takes the first that it meets.
-        """
-        from tensorboard.plugins.hparams import summary_v2
-
-        experiment = summary_v2.hparams_config_pb(
-            hparams=[summary_v2.HParam(name) for name in hyperparameters],
-            metrics=[summary_v2.Metric(_result_tag(name)) for name in metrics],
-        )
-        self._add(self._last_step, list(experiment.value))
 
     def results(self, step: int, metrics: Mapping[str, float]) -> None:
         """Results that are no curve, each as the scalar `Result/NAME`."""

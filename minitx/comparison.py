@@ -24,15 +24,12 @@ from minitx.config import Config, GenerateConfig, ModelConfig, require
 from minitx.data import Prepared
 from minitx.generation import evaluating, generate
 from minitx.model import Transformer
-from minitx.optim import build_optimizers
+from minitx.optim import build_optimizers, set_learning_rate
+from minitx.report import COMPARED
 from minitx.run import Run
 from minitx.runtime import Runtime
 from minitx.training import train_step
 
-KINDS = ("multi_head", "grouped_query", "multi_query", "latent")
-COLUMNS = ("model.n_head", "model.n_kv_head", "model.attention", "seed")
-"""Settings that stand in TensorBoard's table of hyperparameters, besides the results."""
-RESULTS = ("val_loss", "val_bits_per_byte", "tokens_per_second", "decode_tokens_per_second", "cache_bytes_per_token")
 TIMING_ROUNDS = 5
 
 
@@ -69,7 +66,8 @@ def head_variants(model: ModelConfig, counts: Sequence[int]) -> list[Variant]:
 
 
 def kind_variants(model: ModelConfig, kinds: Sequence[str]) -> list[Variant]:
-    """`model` with each kind of attention; grouped-query has its n_kv_head, or the most below n_head.
+    """`model` with each of the kinds multi_head, grouped_query (its n_kv_head, or the most below n_head), multi_query
+    and latent.
 
     Raises UserError where there is no number of groups between 1 and n_head.
     """
@@ -143,7 +141,7 @@ def results(folder: Path, runs: Sequence[tuple[Variant, int, str]]) -> list[Meas
 def time_variants(
     variants: Sequence[Variant], config: Config, prepared: Prepared, runtime: Runtime
 ) -> dict[str, Speed]:
-    """The speed of each variant, untrained, for weights do not change it.
+    """The speed of each variant, not compiled and with untrained weights, which do not matter for it.
 
     In rounds in which all take turns, so that a busy minute of the machine meets them alike; the first is not counted.
     """
@@ -151,6 +149,8 @@ def time_variants(
     end = prepared.tokenizer.end_of_document
     models = [Transformer(variant.model, prepared.tokenizer.vocab_size).to(runtime.device) for variant in variants]
     optimizers = [build_optimizers(model, config.train) for model in models]
+    for own in optimizers:
+        set_learning_rate(own, 0.0)
     batches = Batches(prepared.train, config.model.context_length, config.train.batch_size, config.seed)
     tokens = config.train.batch_size * config.train.grad_accum * config.model.context_length
     for timing_round in range(TIMING_ROUNDS + 1):
@@ -325,15 +325,14 @@ def draw(
 
 
 def tell_board(folder: Path, measured: Sequence[Measured], rows: Sequence[Row], steps: int) -> None:
-    """TensorBoard's hyperparameter tab of `folder`: its columns, and for each run what training did not know yet."""
-    board = Board(folder)
-    board.experiment(COLUMNS, RESULTS)
-    board.close()
+    """Add to each run's row in TensorBoard's hyperparameter tab what its training did not measure."""
     row_of = {row.variant: row for row in rows}
     for each in measured:
+        row = row_of[each.variant]
         board = Board(folder / each.folder, steps + 1)
-        values = {**vars(row_of[each.variant]), **vars(each)}
-        board.results(steps + 1, {name: values[name] for name in RESULTS})
+        board.results(
+            steps + 1, dict(zip(COMPARED, (row.tokens_per_second, row.decode_tokens_per_second), strict=True))
+        )
         board.close()
 
 
@@ -353,9 +352,9 @@ def write(
     Run(folder).write_json("comparison.json", content)
 
 
-def planned(config: Config, variants: Sequence[Variant], seeds: Sequence[int]) -> dict[str, Any]:
-    """What makes two comparisons the same one, as JSON holds it."""
+def planned(config: Config, variants: Sequence[Variant], seeds: Sequence[int], fingerprint: str) -> dict[str, Any]:
+    """What makes two comparisons the same one, the fingerprint of the text included, as JSON holds it."""
     settings = {name: value for name, value in config.to_dict().items() if name not in ("out", "model", "seed")}
     models = {variant.name: dataclasses.asdict(variant.model) for variant in variants}
-    plan: dict[str, Any] = json.loads(json.dumps({"settings": settings, "models": models, "seeds": list(seeds)}))
-    return plan
+    plan = {"settings": settings, "models": models, "seeds": list(seeds), "text": fingerprint}
+    return dict(json.loads(json.dumps(plan)))

@@ -24,8 +24,11 @@ from minitx.pictures import visible
 from minitx.run import Run, warn
 from minitx.runtime import Runtime, memory_bytes
 
-RESULTS = ("val_loss", "best_val_loss", "val_bits_per_byte", "parameters", "seconds")
+RESULTS = ("val_loss", "best_val_loss", "val_bits_per_byte", "parameters", "seconds", "cache_bytes_per_token")
 """What of summary.json stands in TensorBoard's table of hyperparameters."""
+COMPARED = ("train_tokens_per_second", "decode_tokens_per_second")
+"""Results that only `minitx compare` measures. Every run has columns for them, for TensorBoard takes the columns of the
+table from whichever run it reads first."""
 
 
 class Report:
@@ -131,7 +134,7 @@ class Report:
                 config = (self.run.path / "config.yaml").read_text("utf-8")
                 self.board.text("Run/configuration", config, 0)
                 self.board.markdown("Run/model card", model_card(self.model, self.prepared, self.runtime), 0)
-                self.board.hyperparameters(flatten(self.config.to_dict()), dict.fromkeys(RESULTS, math.nan))
+                self.board.hyperparameters(flatten(self.config.to_dict()), dict.fromkeys(RESULTS + COMPARED, math.nan))
         return self.board
 
     def summarise(self, progress: Any) -> dict[str, Any]:
@@ -146,13 +149,14 @@ class Report:
             "parameters": sum(parameters_by_part(self.model).values()),
             "tokens": progress.tokens,
             "seconds": progress.seconds,
+            "cache_bytes_per_token": cache_bytes_per_token(self.model.config),
             "memory_bytes": memory_bytes(self.runtime.device),
             "device": str(self.runtime.device),
             "fingerprint": self.prepared.fingerprint,
             "versions": {"minitx": __version__, "torch": torch.__version__, "python": platform.python_version()},
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
-        results = {name: float(summary[name]) for name in RESULTS}
+        results = {name: float(summary.get(name, math.nan)) for name in RESULTS + COMPARED}
         self.opened_board().hyperparameters(flatten(self.config.to_dict()), results)
         self.flush()
         self.run.write_json("summary.json", summary)  # last: with it the run is finished

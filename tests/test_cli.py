@@ -139,6 +139,18 @@ def test_help_explains_every_key_without_torch_or_datasets(script: str) -> None:
         assert len(explained[start:].split(" (type:")[0]) > len(key) + 15, f"{key} has no explanation"
 
 
+@pytest.mark.parametrize("verb", ["compare", "prune"])
+def test_help_of_a_verb_comes_without_torch(verb: str) -> None:
+    code = (
+        "import sys; from minitx.__main__ import main\n"
+        "try: main([sys.argv[1], '--help'])\n"
+        "except SystemExit: pass\n"
+        "sys.exit(str({'torch', 'datasets', 'numpy', 'tensorboard', 'matplotlib'} & set(sys.modules) or 0))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, verb], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == "0" and "--heads LIST" in done.stdout
+
+
 def test_help_is_much_quicker_than_torch() -> None:
     """The issue's limit is a quarter; a generous half here, for a noisy machine."""
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from minitx.commands.compare import KINDS
 from minitx.comparison import (
-    KINDS,
     Measured,
     Speed,
     check_equal_size,
@@ -123,9 +123,9 @@ def test_decoding_is_timed_without_the_prompt_and_within_the_context(monkeypatch
 
 def test_a_plan_says_what_makes_a_comparison_the_same() -> None:
     config, variants = Config(), head_variants(ModelConfig(), [1, 2])
-    plan = planned(config, variants, [1, 2])
-    assert planned(dataclasses.replace(config, out="elsewhere"), variants, [1, 2]) == plan
-    assert planned(config, variants, [1, 3]) != plan != planned(config, variants[:1], [1, 2])
-    assert (
-        planned(dataclasses.replace(config, train=dataclasses.replace(config.train, steps=7)), variants, [1, 2]) != plan
-    )
+    longer = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=7))
+    plan = planned(config, variants, [1, 2], "text")
+    assert planned(dataclasses.replace(config, out="elsewhere"), variants, [1, 2], "text") == plan
+    others = [(config, variants, [1, 3], "text"), (config, variants[:1], [1, 2], "text")]
+    others += [(longer, variants, [1, 2], "text"), (config, variants, [1, 2], "another")]
+    assert all(planned(*other) != plan for other in others)

@@ -38,7 +38,19 @@ ROOMS: dict[str, set[str]] = {
     "report": {"board", "config", "data", "generation", "head_scores", "heads", "model", "pictures", "run", "runtime"},
     "divergence": {"batches", "config", "run", "tokenizer"},
     "training": {"batches", "config", "data", "divergence", "model", "optim", "report", "run", "runtime"},
-    "comparison": {"batches", "board", "config", "data", "generation", "model", "optim", "run", "runtime", "training"},
+    "comparison": {
+        "batches",
+        "board",
+        "config",
+        "data",
+        "generation",
+        "model",
+        "optim",
+        "report",
+        "run",
+        "runtime",
+        "training",
+    },
 }
 """Module → the modules of minitx that it may import, in reading order. Commands may import all of them."""
 

@@ -1,7 +1,8 @@
 """`minitx compare`: train the same model with several head counts, or kinds of attention, and several seeds.
 
 Takes every setting that training takes. The same command goes on with a comparison that was cut off, and shows the
-result of one that is done.
+result of one that is done. Models with different head counts have equally many parameters in their matrices, which is
+checked; only the vectors of query-key norm, as wide as a head, differ (--model.qk_norm false takes them away).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from minitx.comparison import Variant
 
 DEFAULT_HEADS = "1,2,4,8,16"
+KINDS = ("multi_head", "grouped_query", "multi_query", "latent")
 
 
 def main(arguments: Sequence[str], prog: str) -> int:
@@ -34,7 +36,7 @@ def main(arguments: Sequence[str], prog: str) -> int:
     parser.add_argument(
         "--kinds",
         metavar="LIST",
-        help="Kinds of attention to compare, with commas: multi_head, grouped_query, multi_query, latent, or all.",
+        help=f"Kinds of attention to compare, with commas: {', '.join(KINDS)}, or all.",
     )
     parser.add_argument("--seeds", type=int, default=3, help="How many seeds each is trained with, from seed upwards.")
     namespace = parse(parser, Config, arguments)
@@ -59,11 +61,10 @@ def head_counts(text: str) -> list[int]:
 
 def kinds_named(text: str) -> list[str]:
     """Such as multi_head,latent as a list; raises UserError where there is no such kind."""
-    there = ["multi_head", "grouped_query", "multi_query", "latent"]
-    kinds = there if text == "all" else [part.strip() for part in text.split(",")]
+    kinds = list(KINDS) if text == "all" else [part.strip() for part in text.split(",")]
     require(
-        set(kinds) <= set(there) and len(set(kinds)) == len(kinds),
-        f"--kinds is {text!r}, but it takes some of {', '.join(there)}, each once, or all.",
+        set(kinds) <= set(KINDS) and len(set(kinds)) == len(kinds),
+        f"--kinds is {text!r}, but it takes some of {', '.join(KINDS)}, each once, or all.",
     )
     return kinds
 
@@ -93,7 +94,7 @@ def compare(config: Config, counts: list[int] | None, kinds: list[str] | None, n
     if counts is not None:
         comparison.check_equal_size(variants, prepared.tokenizer.vocab_size)
 
-    plan = comparison.planned(config, variants, seeds)
+    plan = comparison.planned(config, variants, seeds, prepared.fingerprint)
     folder = comparison_folder(config.out, plan)
     print(f"comparison in {folder}", flush=True)
     runs = [(variant, seed, f"{variant.folder}-seed-{seed}") for seed in seeds for variant in variants]
@@ -158,7 +159,8 @@ def train_missing(folder: Path, config: Config, runs: Sequence[tuple[Variant, in
                 return status
             trained += 1
         left = (time.monotonic() - began) / max(1, trained) * (len(missing) - trained)
-        print(f"{number}/{len(runs)} {variant.name}, seed {seed}: {result(folder / name)}, {left / 60:.0f} min left")
+        more = f", {left / 60:.0f} min left" if trained < len(missing) else ""
+        print(f"{number}/{len(runs)} {variant.name}, seed {seed}: {result(folder / name)}{more}", flush=True)
     return 0
 
 

@@ -1,7 +1,8 @@
 """`minitx prune RUN`: remove attention heads for good and write what is left as a run of its own.
 
 Heads are named (--heads 0.1,2.3), or chosen (--keep_fraction 0.5 --by greedy). --curve measures the loss against the
-number of heads removed. Heads are chosen on the first half of the validation text, the curve is measured on the second.
+number of heads removed. Heads are chosen on the first half of the validation text, the curve is measured on the second,
+and the loss of the new run, as in training, on all of it.
 """
 
 from __future__ import annotations
@@ -85,8 +86,6 @@ def heads_named(text: str) -> list[Head]:
 
 def prune(options: Any, named: list[Head] | None) -> int:
     """Choose, remove, measure, write; the exit status."""
-    import torch
-
     from minitx import pruning
     from minitx.data import prepare
     from minitx.run import Run
@@ -108,7 +107,8 @@ def prune(options: Any, named: list[Head] | None) -> int:
         )
     half = len(prepared.val) // 2
     require(half >= 2, "The validation text is too short to choose heads on one half and measure on the other.")
-    choose = counted(model, prepared.val[:half][: options.tokens], config.train.batch_size, "choosing heads")
+    batch_size = config.train.batch_size
+    choose = LossWithoutHeads(model, prepared.val[:half][: options.tokens], batch_size, "choosing heads")
 
     gone = named
     if options.keep_fraction is not None:
@@ -120,35 +120,38 @@ def prune(options: Any, named: list[Head] | None) -> int:
     folder = run.path
     if gone is not None:
         smaller = pruning.prune(model, gone)
-        made = write_run(options, run, checkpoint, config, model, smaller, gone, prepared, runtime)
+        made = write_run(options.out or f"{run.path}-pruned", checkpoint, config, smaller, prepared, runtime)
+        tell(made, run, checkpoint, model, smaller, gone, prepared, runtime)
         folder = made.path
     if options.curve:
-        measure = counted(model, prepared.val[half:][: options.tokens], config.train.batch_size, "measuring the curve")
+        measure = LossWithoutHeads(model, prepared.val[half:][: options.tokens], batch_size, "measuring the curve")
         write_curve(measured_curve(heads, choose, measure, options), folder, run)
     if gone is not None and options.finetune_steps:
         from minitx.commands.train import train
 
-        torch.manual_seed(config.seed)
         longer = dataclasses.replace(config.train, steps=checkpoint.step + options.finetune_steps)
         return train(dataclasses.replace(made.config(), train=longer), resume=str(made.path))
     return 0
 
 
-def counted(model: Transformer, tokens: NDArray[np.unsignedinteger], batch_size: int, label: str) -> LossWithout:
-    """The loss on `tokens` without some heads, remembered; says on a terminal how often it was computed."""
-    from minitx.pruning import gated_loss
+class LossWithoutHeads:
+    """The loss on `tokens` without some heads, measured once for each set; counted on a terminal."""
 
-    known: dict[frozenset[Head], float] = {}
+    def __init__(self, model: Transformer, tokens: NDArray[np.unsignedinteger], batch_size: int, label: str) -> None:
+        from tqdm import tqdm
 
-    def loss_without(gone: Collection[Head]) -> float:
+        self.model, self.tokens, self.batch_size = model, tokens, batch_size
+        self.known: dict[frozenset[Head], float] = {}
+        self.bar = tqdm(desc=label, unit="loss", leave=False, delay=0.5, disable=not sys.stderr.isatty())
+
+    def __call__(self, gone: Collection[Head]) -> float:
+        from minitx.pruning import gated_loss
+
         key = frozenset(gone)
-        if key not in known:
-            known[key] = gated_loss(model, tokens, batch_size, key)
-            if sys.stderr.isatty():
-                print(f"\r{label}: {len(known)} measured", end="", file=sys.stderr, flush=True)
-        return known[key]
-
-    return loss_without
+        if key not in self.known:
+            self.known[key] = gated_loss(self.model, self.tokens, self.batch_size, key)
+            self.bar.update()
+        return self.known[key]
 
 
 def chosen(heads: list[Head], count: int, by: str, seed: int, loss_without: LossWithout) -> list[Head]:
@@ -163,64 +166,66 @@ def chosen(heads: list[Head], count: int, by: str, seed: int, loss_without: Loss
 
 
 def write_run(
-    options: Any,
-    run: Run,
-    checkpoint: Checkpoint,
-    config: Config,
-    model: Transformer,
-    smaller: Transformer,
-    gone: list[Head],
-    prepared: Prepared,
-    runtime: Runtime,
+    out: str, checkpoint: Checkpoint, config: Config, smaller: Transformer, prepared: Prepared, runtime: Runtime
 ) -> Run:
-    """Make the new run folder, measure what was won and lost, say it, and keep it in pruning.json."""
+    """A whole run folder of the pruned model, at the step that its weights come from: it can be resumed from there.
+
+    Optimizers start afresh. The metrics begin with the loss after pruning.
+    """
     import torch
 
     from minitx.batches import Batches
-    from minitx.model import cache_bytes_per_token
     from minitx.optim import build_optimizers
     from minitx.report import Report
     from minitx.run import Run
     from minitx.training import Progress, bits_per_byte, evaluate, save
 
-    made = Run.create(options.out or f"{run.path}-pruned")
+    made = Run.create(out)
     config = dataclasses.replace(config, out=str(made.path), model=smaller.config)
     prepared.tokenizer.save(made.path / "tokenizer.model")
     made.write_json("data.json", prepared.describe())
     made.save_config(config)
-    models, batch_size = (model, smaller), config.train.batch_size
-    losses = [evaluate(each, prepared.val, batch_size, runtime) for each in models]
-    known = {name: checkpoint.state[name] for name in ("step", "tokens", "seconds") if name in checkpoint.state}
-    progress = Progress(**known, val_loss=losses[1], best_val_loss=losses[1], best_step=checkpoint.step)
-    batches = Batches(prepared.train, config.model.context_length, batch_size, config.seed)
-    if "batches" in checkpoint.state:
+    loss = evaluate(smaller, prepared.val, config.train.batch_size, runtime)
+    known = {name: checkpoint.state[name] for name in ("tokens", "seconds") if name in checkpoint.state}
+    progress = Progress(checkpoint.step, **known, val_loss=loss, best_val_loss=loss, best_step=checkpoint.step)
+    batches = Batches(prepared.train, config.model.context_length, config.train.batch_size, config.seed)
+    if "batches" in checkpoint.state:  # an imported run has none
         batches.restore(checkpoint.state["batches"])
     torch.manual_seed(config.seed)
-    save(made, config, smaller, build_optimizers(smaller, config.train), batches, runtime, progress, is_best=True)
-    line = {
-        "step": progress.step,
-        "tokens": progress.tokens,
-        "seconds": progress.seconds,
-        "train_loss": None,
-        "val_loss": losses[1],
-        "val_bits_per_byte": bits_per_byte(losses[1], len(prepared.val), prepared.val_bytes),
-        "learning_rate": None,
-        "grad_norm": None,
-        "tokens_per_second": None,
-    }
-    made.append_metrics(line)
+    measured = {"val_loss": loss, "val_bits_per_byte": bits_per_byte(loss, len(prepared.val), prepared.val_bytes)}
+    line = {"step": progress.step, "tokens": progress.tokens, "seconds": progress.seconds, "train_loss": None}
+    made.append_metrics({**line, **measured, "learning_rate": None, "grad_norm": None, "tokens_per_second": None})
     with Report(config, made, prepared, runtime, smaller, step=0) as report:
-        report.opened_board().scalars(progress.step, {name: line[name] for name in ("val_loss", "val_bits_per_byte")})
+        report.opened_board().scalars(progress.step, measured)
         report.heads(progress.step, last=True)
         report.summarise(progress)
+    save(made, config, smaller, build_optimizers(smaller, config.train), batches, runtime, progress, is_best=True)
+    return made
 
-    window = torch.from_numpy(prepared.val[: config.model.context_length].astype("int64"))[None].to(runtime.device)
-    forward = speeds([lambda each=each: each(window) for each in models], window.numel())  # type: ignore[misc]  # a loop variable
+
+def tell(
+    made: Run,
+    run: Run,
+    checkpoint: Checkpoint,
+    model: Transformer,
+    smaller: Transformer,
+    gone: list[Head],
+    prepared: Prepared,
+    runtime: Runtime,
+) -> None:
+    """Measure what was won and lost, say it, and keep it in pruning.json."""
+    import torch
+
+    from minitx.model import cache_bytes_per_token
+    from minitx.training import evaluate
+
+    window = torch.from_numpy(prepared.val[: model.config.context_length].astype("int64"))[None].to(runtime.device)
+    whole_loss = evaluate(model, prepared.val, made.config().train.batch_size, runtime)
     numbers: dict[str, list[float]] = {
-        "parameters": [sum(p.numel() for p in each.parameters()) for each in models],
-        "validation loss (nats per token)": losses,
-        "forward tokens per second": forward,
-        "cache bytes per token": [cache_bytes_per_token(each.config) for each in models],
+        "parameters": [sum(p.numel() for p in each.parameters()) for each in (model, smaller)],
+        "validation loss (nats per token)": [whole_loss, made.read_json("summary.json")["val_loss"]],
+        "forward tokens per second": speeds([lambda: model(window), lambda: smaller(window)], window.numel()),
+        "cache bytes per token": [cache_bytes_per_token(each.config) for each in (model, smaller)],
     }
     removed = [f"{layer}.{head}" for layer, head in sorted(gone)]
     difference = masked_difference(model, smaller, gone, window)
@@ -241,9 +246,8 @@ def write_run(
     print(
         f"\nLogits differ from those of the masked model by at most {difference:.1g}."
         f'\nThe pruned run is in {made.path}. Next:\n  python generate.py {made.path} --prompt "The"\n'
-        f"  python train.py --resume {made.path} --train.steps {progress.step + 100}"
+        f"  python train.py --resume {made.path} --train.steps {checkpoint.step + 100}"
     )
-    return made
 
 
 def masked_difference(model: Transformer, smaller: Transformer, gone: list[Head], window: Any) -> float:
