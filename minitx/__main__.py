@@ -13,6 +13,7 @@ from minitx.config import UserError, nearest
 VERBS = {
     "train": "train a model (the same as train.py)",
     "generate": "write text with a trained model (the same as generate.py)",
+    "heads": "say what each attention head of a run does and how much it matters",
     "data": "prepare a text for training and say what it holds",
     "export": "write a run's model in the format of the transformers library",
     "import": "make a run folder of a Llama or Qwen3 model in that format",

@@ -102,7 +102,7 @@ class Transformer(nn.Module):
         """Logits (batch, seq, vocab_size) for the token after each of `tokens`, (batch, seq).
 
         cache: one per layer, from `new_cache`; tokens then follow those already in it.
-        gates: (layer, head), multiply the heads' outputs: 1 leaves a head, 0 removes it.
+        gates: (layer, head) or (layer, batch, head), multiply the heads' outputs: 1 leaves a head, 0 removes it.
         explicit, recorder: see `MultiHeadAttention`.
         """
         start = cache[0].length if cache else 0

@@ -27,6 +27,8 @@ ROOMS: dict[str, set[str]] = {
     "run": {"cli", "config", "model", "tokenizer"},
     "generation": {"attention", "config", "model", "sampling"},
     "heads": {"attention", "head_scores", "model"},
+    "importance": {"attention", "batches", "model"},
+    "head_table": {"head_scores", "heads", "importance", "model"},
     "pictures": set(),
     "board": {"head_scores", "pictures"},
     "hf": {"config", "model"},
