@@ -1,18 +1,21 @@
-"""A table of every head of a model: what it attends to, how much it matters, the role it fits.
+"""A table of every head of a model: what it attends to, how much it matters, the role it fits, the links it follows.
 
-`describe` measures and returns plain data for JSON; `as_text` and `as_picture` show it.
+`describe` and `describe_probes` measure and return plain data for JSON; `as_text`, `probes_as_text` and `as_picture`
+show it, and `history_as_picture` shows how the scores of a run came about.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from minitx.config import Probe
 from minitx.head_scores import (
     SCORES,
     UNCLASSIFIED,
@@ -27,6 +30,8 @@ from minitx.head_scores import (
 from minitx.heads import patterns, scored_text
 from minitx.importance import Tokens, ablate, survey, without_output_projection
 from minitx.model import Transformer
+from minitx.probes import measure_links, place, preferred, rivals
+from minitx.tokenizer import Tokenizer
 
 SHORT = {
     "entropy": "entropy",
@@ -43,12 +48,18 @@ SHORT = {
 
 
 def describe(
-    model: Transformer, tokens: Tokens, *, ablation: bool = True, advance: Callable[[int], None] | None = None
+    model: Transformer,
+    tokens: Tokens,
+    *,
+    ablation: bool = True,
+    projection: bool = False,
+    advance: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """Everything about the heads of `model` on a text of at least 2 tokens, as plain data with None for "no figure".
 
     Patterns are scored on the first sequences of the text (`heads.scored_text`); losses are over all of it. `advance`
-    is told the number of tokens done, which are twice the text in all. Without `ablation` its figures are left out.
+    is told the number of tokens done, which are twice the text in all.
+    Without `ablation` its figures are left out; with `projection` the loss without the output projections is added.
     """
     text = scored_text(model, tokens)
     seen, scored = patterns(model, text), text.numpy()
@@ -107,6 +118,7 @@ def describe(
             "gradient_zero": rank_correlation(measured.gradient, ablated.zero),
             "gradient_mean": rank_correlation(measured.gradient, ablated.mean),
         }
+    if projection:
         found["without_output_projection"] = list(without_output_projection(model, tokens))
     plain: dict[str, Any] = _plain(found)
     return plain
@@ -157,11 +169,66 @@ def as_text(found: dict[str, Any]) -> str:
             "Rank correlation of the gradient with ablation: "
             f"{_number(ranks['gradient_zero'])} (without it), {_number(ranks['gradient_mean'])} (held at its mean)."
         )
+    if "without_output_projection" in found:
         changes = found["without_output_projection"]
         told = ", ".join(f"{layer}: {change:+.3f}" for layer, change in enumerate(changes) if change is not None)
         if told:
-            lines.append(f"With the identity for the output projection of one layer, the loss changes by ({told}).")
+            lines.append(f"With the identity for the output projection of one layer alone, the loss changes by {told}.")
     return "\n".join(lines)
+
+
+def describe_probes(
+    model: Transformer, tokenizer: Tokenizer, probes: Sequence[Probe], others: Tokens
+) -> list[dict[str, Any]]:
+    """For each probe with links, its links and the ambiguous words among them, as plain data; chance from `others`."""
+    found = []
+    for probe in probes:
+        tokens = tokenizer.encode(probe.text)[: model.config.context_length]
+        placed = place(probe, [tokenizer.token_bytes(token) for token in tokens])
+        if not placed:
+            continue
+        seen = patterns(model, torch.tensor([tokens]))[:, 0]
+        links = measure_links(model, placed, seen, others)
+        shown = [
+            {
+                "name": one.link.name,
+                "distance": one.link.queries.start - one.link.keys.stop + 1,
+                "attention": one.attention.tolist(),
+                "chance": one.chance.tolist(),
+                "spread": one.spread.tolist(),
+            }
+            for one in links
+        ]
+        ambiguous = [
+            {"candidates": [one.link.name for one in group], "preferred": preferred(group).tolist()}
+            for group in rivals(links)
+        ]
+        found.append({"text": probe.text, "tokens": len(tokens), "links": shown, "ambiguous": ambiguous})
+    plain: list[dict[str, Any]] = _plain(found)
+    return plain
+
+
+def probes_as_text(found: list[dict[str, Any]]) -> str:
+    """A table for each probe: a line for each head, a column for each link, candidates for one word side by side."""
+    lines = ["Attention along each link, and in brackets what the same head gives the same places of other texts."]
+    for probe in found:
+        links, ambiguous = probe["links"], probe["ambiguous"]
+        width = max(20, *(len(link["name"]) + 3 for link in links))
+        lines += ["", probe["text"], ""]
+        heading = "".join(f"{link['name']:<{width}}" for link in links)
+        lines.append(f"head  {heading}" + ("prefers" if ambiguous else ""))
+        lines.append("back  " + "".join(f"{link['distance']:<{width}}" for link in links))
+        for layer, head in np.ndindex(np.array(links[0]["attention"]).shape):
+            cells = (
+                f"{_number(link['attention'][layer][head])} "
+                f"({_number(link['chance'][layer][head])}±{_number(link['spread'][layer][head])})"
+                for link in links
+            )
+            choices = (group["candidates"][at] for group in ambiguous if (at := group["preferred"][layer][head]) >= 0)
+            lines.append(
+                f"{layer}.{head:<4}" + "".join(f"{cell:<{width}}" for cell in cells) + (", ".join(choices) or "-")
+            )
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def as_picture(found: dict[str, Any], file: Path, title: str) -> None:
@@ -213,6 +280,47 @@ def as_picture(found: dict[str, Any], file: Path, title: str) -> None:
             )
     figure.supxlabel("head", fontsize=9)
     figure.supylabel("layer", fontsize=9)
+    figure.savefig(file, dpi=120)
+
+
+def history_as_picture(lines: list[dict[str, Any]], file: Path, title: str) -> None:
+    """How every head came to its scores: a panel per score over steps, a line per head, coloured by layer, and the
+    loss on random tokens and on their repetition. `lines` are those of heads.jsonl."""
+    from matplotlib import colormaps
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    steps = [line["step"] for line in lines]
+    names = [name for name in lines[0]["scores"] if not math.isnan(lines[0]["chance"][name] or math.nan)]
+    columns = 3
+    rows = math.ceil((len(names) + 1) / columns)
+    figure = Figure(figsize=(11, 2.4 * rows + 0.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=11)
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=True)
+    for axis in axes.flat[len(names) + 1 :]:
+        axis.axis("off")
+    mark = "." if len(steps) < 30 else None
+    for axis, name in zip(axes.flat, names, strict=False):
+        values = np.array([line["scores"][name] for line in lines], dtype=np.float64)  # (step, layer, head)
+        for layer, head in np.ndindex(values.shape[1:]):
+            colour = colormaps["viridis"](layer / max(1, values.shape[1] - 1) * 0.85)
+            label = f"layer {layer}" if head == 0 and name == names[0] else None
+            axis.plot(steps, values[:, layer, head], color=colour, linewidth=1.2, marker=mark, label=label)
+        axis.axhline(lines[0]["chance"][name], color="0.4", linestyle="--", linewidth=1)
+        axis.set_title(f"{name.replace('_', ' ')}  (dashed: chance)", fontsize=9)
+        if name not in ("entropy", "distance"):
+            axis.set_ylim(-0.02, 1.02)
+    losses = np.array([line["repeated_loss"] for line in lines], dtype=np.float64)  # (step, half)
+    loss_axis = axes.flat[len(names)]
+    loss_axis.plot(steps, losses[:, 0], color="0.6", marker=mark, label="random tokens")
+    loss_axis.plot(steps, losses[:, 1], color="tab:red", marker=mark, label="their repetition")
+    loss_axis.set_title("loss, nats per token", fontsize=9)
+    loss_axis.legend(fontsize=7)
+    axes.flat[0].legend(fontsize=7)
+    for axis in axes.flat[: len(names) + 1]:
+        axis.tick_params(labelsize=7)
+    figure.supxlabel("step", fontsize=9)
     figure.savefig(file, dpi=120)
 
 

@@ -63,7 +63,21 @@ def window_losses(logits: Tensor, targets: Tensor) -> Tensor:
     return losses.view(targets.shape).sum(dim=1)
 
 
-def survey(model: Transformer, tokens: Tokens, batch_size: int = 16, advance: Advance | None = None) -> Survey:
+ROWS = 256
+"""Tokens whose logits are computed at a time, so that they are still in the cache when their loss is."""
+
+
+def _losses(model: Transformer, residual: Tensor, targets: Tensor) -> Tensor:
+    """(batch): the summed loss of each window from the residual after the last block, without the whole logits."""
+    rows = model.final_norm(residual).flatten(0, 1).split(ROWS)
+    parts = [
+        F.cross_entropy(model.output(row).float(), target, reduction="none")
+        for row, target in zip(rows, targets.flatten().split(ROWS), strict=True)
+    ]
+    return torch.cat(parts).view(targets.shape).sum(dim=1)
+
+
+def survey(model: Transformer, tokens: Tokens, batch_size: int = 8, advance: Advance | None = None) -> Survey:
     """One pass forward and back over all of `tokens`, in windows of a context length; `advance` is told their number.
 
     Every window has gates of its own, so that the absolute value of each gradient is taken before the mean. The model
@@ -98,7 +112,7 @@ def survey(model: Transformer, tokens: Tokens, batch_size: int = 16, advance: Ad
 
 
 def ablate(
-    model: Transformer, tokens: Tokens, mean_share: Tensor, batch_size: int = 16, advance: Advance | None = None
+    model: Transformer, tokens: Tokens, mean_share: Tensor, batch_size: int = 8, advance: Advance | None = None
 ) -> Ablation:
     """The loss on all of `tokens` without each head in turn; `mean_share` (layer, head, d_model) is from `survey`."""
     config, means = model.config, mean_share.to(model.embedding.weight.device)
@@ -112,10 +126,10 @@ def ablate(
             mixed = residual + _attended(model, layer, residual, recorder)
             for head in range(config.n_head):
                 gated = mixed - recorder.shares[0][:, head]
-                without[layer, head, 0] = window_losses(_rest(model, layer, gated), targets)
-                without[layer, head, 1] = window_losses(_rest(model, layer, gated + means[layer, head]), targets)
+                without[layer, head, 0] = _losses(model, _rest(model, layer, gated), targets)
+                without[layer, head, 1] = _losses(model, _rest(model, layer, gated + means[layer, head]), targets)
             residual = _feed_forward(model, layer, mixed)
-        whole = window_losses(model.output(model.final_norm(residual)), targets)
+        whole = _losses(model, residual, targets)
         return whole.cpu().double(), without.cpu().double()
 
     whole, without = zip(*_each_batch(model, tokens, batch_size, look, advance), strict=True)
@@ -127,7 +141,7 @@ def ablate(
     return Ablation(float(base.sum()) / count, total[..., 0], error[..., 0], total[..., 1], error[..., 1])
 
 
-def without_output_projection(model: Transformer, tokens: Tokens, batch_size: int = 16) -> Floats:
+def without_output_projection(model: Transformer, tokens: Tokens, batch_size: int = 8) -> Floats:
     """(layer): the change of the loss, nats per token, with the identity in place of a layer's output projection.
 
     The heads' outputs then go side by side into the residual, unmixed. NaN where they are not as wide as the residual.
@@ -142,9 +156,9 @@ def without_output_projection(model: Transformer, tokens: Tokens, batch_size: in
             attended = _attended(model, layer, residual, recorder)
             concatenated = recorder.head_outputs[0].transpose(1, 2).flatten(2)  # (batch, seq, head * d_head)
             if concatenated.size(-1) == residual.size(-1):
-                changed[layer] = window_losses(_rest(model, layer, residual + concatenated), targets).sum()
+                changed[layer] = _losses(model, _rest(model, layer, residual + concatenated), targets).sum()
             residual = _feed_forward(model, layer, residual + attended)
-        return changed - window_losses(model.output(model.final_norm(residual)), targets).sum().cpu()
+        return changed - _losses(model, residual, targets).sum().cpu()
 
     changes = list(_each_batch(model, tokens, batch_size, look, None))
     total: Floats = (torch.stack(changes).sum(dim=0) / (len(tokens) - 1)).numpy()
@@ -203,8 +217,8 @@ def _feed_forward(model: Transformer, layer: int, mixed: Tensor) -> Tensor:
 
 
 def _rest(model: Transformer, layer: int, mixed: Tensor) -> Tensor:
-    """Logits from the residual after the attention of `layer`, (batch, seq, d_model)."""
+    """The residual after the last block from that after the attention of `layer`, (batch, seq, d_model)."""
     residual = _feed_forward(model, layer, mixed)
     for block in model.blocks[layer + 1 :]:
         residual = block(residual, _rotary(model, residual.size(1)), None, None, False, None)
-    return model.output(model.final_norm(residual))
+    return residual

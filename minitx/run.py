@@ -1,6 +1,7 @@
 """The run folder: what training leaves and everything else reads.
 
-    runs/NAME/config.yaml, tokenizer.model, data.json, metrics.jsonl, summary.json, checkpoints/, events.out.tfevents.*
+    runs/NAME/config.yaml, tokenizer.model, data.json, metrics.jsonl, heads.jsonl, summary.json, checkpoints/,
+    events.out.tfevents.*
 
 A checkpoint is written beside its place, flushed to disk and renamed, and its state.json holds a checksum of every
 file, so that one is either whole or recognised as damaged. Nothing that is read is ever unpickled.
@@ -28,6 +29,7 @@ from minitx.model import Transformer
 from minitx.tokenizer import Tokenizer
 
 MODEL_FILE, OPTIMIZER_FILE, STATE_FILE = "model.safetensors", "optimizer.pt", "state.json"
+METRICS_FILE, HEADS_FILE = "metrics.jsonl", "heads.jsonl"
 
 
 @dataclass(frozen=True)
@@ -120,14 +122,14 @@ class Run:
 
     # Metrics
 
-    def append_metrics(self, line: dict[str, Any]) -> None:
-        """Add one line to metrics.jsonl."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+    def append_metrics(self, line: dict[str, Any], name: str = METRICS_FILE) -> None:
+        """Add one line to metrics.jsonl, or to the other file `name` of lines with a step."""
+        with (self.path / name).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
-    def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl; a last line that a kill cut short is left out."""
-        file = self.path / "metrics.jsonl"
+    def metrics(self, name: str = METRICS_FILE) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl, or of `name`; a last line that a kill cut short is left out."""
+        file = self.path / name
         lines = []
         for line in file.read_text("utf-8").splitlines() if file.is_file() else []:
             try:
@@ -136,10 +138,12 @@ class Run:
                 break
         return lines
 
-    def cut_metrics(self, step: int) -> None:
+    def cut_metrics(self, step: int, name: str = METRICS_FILE) -> None:
         """Forget the lines after `step`, which a resumed run writes again."""
-        kept = [json.dumps(line) + "\n" for line in self.metrics() if line["step"] <= step]
-        write_atomically(self.path / "metrics.jsonl", "".join(kept).encode())
+        if not (self.path / name).is_file():
+            return
+        kept = [json.dumps(line) + "\n" for line in self.metrics(name) if line["step"] <= step]
+        write_atomically(self.path / name, "".join(kept).encode())
 
     # Checkpoints
 

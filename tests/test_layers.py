@@ -28,11 +28,12 @@ ROOMS: dict[str, set[str]] = {
     "generation": {"attention", "config", "model", "sampling"},
     "heads": {"attention", "head_scores", "model"},
     "importance": {"attention", "batches", "model"},
-    "head_table": {"head_scores", "heads", "importance", "model"},
+    "probes": {"config", "heads", "model"},
+    "head_table": {"config", "head_scores", "heads", "importance", "model", "probes", "tokenizer"},
     "pictures": set(),
     "board": {"head_scores", "pictures"},
     "hf": {"config", "model"},
-    "report": {"board", "config", "data", "generation", "head_scores", "heads", "model", "run", "runtime"},
+    "report": {"board", "config", "data", "generation", "head_scores", "heads", "model", "probes", "run", "runtime"},
     "training": {"batches", "config", "data", "model", "optim", "report", "run", "runtime"},
 }
 """Module → the modules of minitx that it may import, in reading order. Commands may import all of them."""

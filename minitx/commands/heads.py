@@ -27,34 +27,54 @@ def main(arguments: Sequence[str], prog: str) -> int:
     parser.add_argument("--checkpoint", type=str, default="best", help="best, last, or a step of the run.")
     parser.add_argument("--json", action="store_true", help="Print one JSON object.")
     parser.add_argument("--picture", type=str, metavar="FILE", help="Also draw layers × heads, a panel per figure.")
+    parser.add_argument("--probes", action="store_true", help="Show the run's labelled links instead of the table.")
+    parser.add_argument("--history", type=str, metavar="FILE", help="Draw the scores over the run's steps instead.")
+    parser.add_argument(
+        "--output_projection", action="store_true", help="Also ablate each layer's output projection (identity)."
+    )
     parser.add_argument("--no_ablation", action="store_true", help="Leave out ablation, which takes the longest.")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps.")
     options = parse_plain(parser, arguments)
     require(options.text is None or options.text_file is None, "Both --text and --text_file are given: leave one out.")
-    require(
-        options.picture is None or Path(options.picture).suffix.lower() in (".png", ".svg", ".pdf"),
-        f"--picture {options.picture} is no picture: end its name with .png, .svg or .pdf.",
-    )
+    for name in (options.picture, options.history):
+        require(
+            name is None or Path(name).suffix.lower() in (".png", ".svg", ".pdf"),
+            f"{name} is no picture: end its name with .png, .svg or .pdf.",
+        )
     text = read_text(options.text, options.text_file)
 
     from tqdm import tqdm
 
-    from minitx.head_table import as_picture, as_text, describe
-    from minitx.run import Run
+    from minitx.head_table import as_picture, as_text, describe, describe_probes, history_as_picture, probes_as_text
+    from minitx.run import HEADS_FILE, Run
     from minitx.runtime import decide
 
     run = Run.find(options.run)
+    if options.history is not None:
+        lines = run.metrics(HEADS_FILE)
+        require(bool(lines), f"{run.path} has no {HEADS_FILE}: train with log.heads_every above 0.")
+        title = f"{run.path.name}: the heads while it learns"
+        save_picture(lambda file: history_as_picture(lines, file, title), options.history)
+        return 0
     runtime = decide(options.device, "float32", False, "auto")
     model, checkpoint = run.load_model(options.checkpoint, runtime.device)
     tokens = validation_tokens(run) if text is None else text_tokens(run, text)
+    about = {"run": str(run.path), "checkpoint": checkpoint, "text": "validation" if text is None else "given"}
+    if options.probes:
+        probes = run.config().log.read_probes()
+        require(any(probe.links for probe in probes), f"The probes of {run.path} have no links: see log.probes.")
+        shown = describe_probes(model, run.tokenizer(), probes, tokens)
+        show(about, {"probes": shown}, options.json, lambda found: probes_as_text(found["probes"]))
+        return 0
     passes = 1 if options.no_ablation else 2
     with tqdm(total=passes * (len(tokens) - 1), unit="token", disable=not sys.stderr.isatty(), leave=False) as bar:
 
         def advance(count: int) -> None:
             bar.update(count)
 
-        found = describe(model, tokens, ablation=not options.no_ablation, advance=advance)
-    about = {"run": str(run.path), "checkpoint": checkpoint, "text": "validation" if text is None else "given"}
+        found = describe(
+            model, tokens, ablation=not options.no_ablation, projection=options.output_projection, advance=advance
+        )
     show(about, found, options.json, as_text)
     if options.picture is not None:
         title = f"{run.path.name}, {checkpoint}: the heads on {len(tokens):,} tokens of {about['text']} text"

@@ -73,6 +73,8 @@ def resumed_checkpoint(run: Run, fingerprint: str, steps: int) -> Checkpoint | N
 
     Raises UserError when the text is another one now, or when nothing is left to do.
     """
+    from minitx.run import HEADS_FILE
+
     require(
         run.read_json("data.json")["fingerprint"] == fingerprint,
         f"The text that {run.path} learned from has changed since: resume where it is unchanged, or start a new run.",
@@ -86,5 +88,6 @@ def resumed_checkpoint(run: Run, fingerprint: str, steps: int) -> Checkpoint | N
         f"The run {run.path} is finished at step {step}: to go on, give more steps, as in --train.steps {2 * steps}.",
     )
     run.cut_metrics(step)
+    run.cut_metrics(step, HEADS_FILE)
     print(f"going on from step {step}", flush=True)
     return checkpoint
