@@ -14,6 +14,7 @@ VERBS = {
     "train": "train a model (the same as train.py)",
     "generate": "write text with a trained model (the same as generate.py)",
     "heads": "say what each attention head of a run does and how much it matters",
+    "walkthrough": "show one attention layer of a run step by step, with its real numbers",
     "data": "prepare a text for training and say what it holds",
     "export": "write a run's model in the format of the transformers library",
     "import": "make a run folder of a Llama or Qwen3 model in that format",
@@ -30,7 +31,7 @@ def dispatch(verb: str, arguments: Sequence[str]) -> int:
     """Run one verb; raises UserError when there is none of that name."""
     if verb in ("-h", "--help"):
         print("usage: minitx VERB …    (minitx VERB --help explains one)\n")
-        print("\n".join(f"  {name:10} {meaning}" for name, meaning in VERBS.items()))
+        print("\n".join(f"  {name:11} {meaning}" for name, meaning in VERBS.items()))
         return 0
     if verb == "--version":
         print(f"minitx {__version__}")

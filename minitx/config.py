@@ -129,17 +129,13 @@ def find_words(text: str, words: str) -> tuple[int, int]:
     if not (plain and number.isdigit()):
         plain, number = words, ""
     places = [match.span() for match in re.finditer(rf"(?<!\w){re.escape(plain)}(?!\w)", text)]
-    require(
-        bool(places), f"log.probes names {plain!r}, which are no words of {text!r}: write them as they stand there."
-    )
+    require(bool(places), f"{plain!r} stands nowhere in {text!r}: write words as they are there.")
     require(
         bool(number) or len(places) == 1,
-        f"log.probes names {plain!r}, which stands {len(places)} times in {text!r}: write '{plain}#1' or another.",
+        f"{plain!r} stands {len(places)} times in {text!r}: say which, as in '{plain}#1'.",
     )
     at = int(number or 1)
-    require(
-        1 <= at <= len(places), f"log.probes names {words!r}, but {plain!r} stands {len(places)} times in {text!r}."
-    )
+    require(1 <= at <= len(places), f"{words!r} is asked for, but {plain!r} stands {len(places)} times in {text!r}.")
     return places[at - 1]
 
 
@@ -148,8 +144,8 @@ class DataConfig:
     """Where the text comes from and how it is split."""
 
     source: str = "python-docs"
-    """Text to learn from: python-docs (comes with Python), a file, folder or glob (.txt, .jsonl, .csv, .parquet, or
-    .gz of these), or the name of a data set on the Hugging Face Hub."""
+    """Text to learn from: python-docs (comes with Python), repeats (random letters that come twice), a file, folder or
+    glob (.txt, .jsonl, .csv, .parquet, or .gz of these), or the name of a data set on the Hugging Face Hub."""
     name: str | None = None
     """Configuration of a Hub data set, such as wikitext-2-raw-v1."""
     split: str = "train"

@@ -49,17 +49,22 @@ def place(probe: Probe, pieces: Sequence[bytes]) -> list[PlacedLink]:
     A token belongs to a span that it shares a byte with. Left out are links that reach behind the last token (a text is
     cut at the context length) and those whose two spans share a token.
     """
+    placed = (
+        PlacedLink(link.name, *(token_span(probe.text, pieces, span) for span in (link.source, link.target)))
+        for link in probe.links
+    )
+    return [link for link in placed if link.queries and link.keys and link.keys.stop <= link.queries.start]
+
+
+def token_span(text: str, pieces: Sequence[bytes], span: tuple[int, int]) -> range:
+    """The tokens of `text`, of which `pieces` are the bytes, that share a byte with the characters of `span`; empty
+    where the tokens end before it does."""
     ends = np.cumsum([len(piece) for piece in pieces])
     starts = ends - [len(piece) for piece in pieces]
-
-    def tokens(span: tuple[int, int]) -> range:
-        first, last = (len(probe.text[:at].encode()) for at in span)
-        inside = np.flatnonzero((starts < last) & (ends > first))
-        whole = len(inside) > 0 and last <= ends[-1]
-        return range(inside[0], inside[-1] + 1) if whole else range(0)
-
-    placed = (PlacedLink(link.name, tokens(link.source), tokens(link.target)) for link in probe.links)
-    return [link for link in placed if link.queries and link.keys and link.keys.stop <= link.queries.start]
+    first, last = (len(text[:at].encode()) for at in span)
+    inside = np.flatnonzero((starts < last) & (ends > first))
+    whole = len(inside) > 0 and last <= ends[-1]
+    return range(int(inside[0]), int(inside[-1]) + 1) if whole else range(0)
 
 
 def attention(seen: NDArray[np.floating[Any]], link: PlacedLink) -> Floats:

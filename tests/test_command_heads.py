@@ -76,7 +76,7 @@ def test_another_text_than_the_run_learned_from_is_refused(run: Path, capsys: py
     assert "has changed since" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("verb", ["heads"])
+@pytest.mark.parametrize("verb", ["heads", "walkthrough"])
 def test_help_imports_nothing_heavy(verb: str) -> None:
     code = (
         "import sys; from minitx.__main__ import main\n"

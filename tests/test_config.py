@@ -57,10 +57,10 @@ def test_defaults_are_valid_and_derived_values_follow() -> None:
         (LogConfig, {"probes": [{"text": "a b", "link": []}]}, "a probe is a text or has the keys"),
         (LogConfig, {"probes": [{"text": "a b", "links": [{"from": "b"}]}]}, "a link has from, to"),
         (LogConfig, {"probes": [{"text": "a b", "links": ["b"]}]}, "a link has from, to"),
-        (LogConfig, {"probes": [{"text": "a b", "links": [{"from": "b", "to": "c"}]}]}, "'c', which are no words of"),
+        (LogConfig, {"probes": [{"text": "a b", "links": [{"from": "b", "to": "c"}]}]}, "'c' stands nowhere in"),
         (LogConfig, {"probes": [{"text": "a b", "links": [{"from": "a", "to": "b"}]}]}, "attention looks back"),
         (LogConfig, {"probes": [{"text": "a b", "links": [{"from": "b", "to": "b"}]}]}, "attention looks back"),
-        (LogConfig, {"probes": [{"text": "a a b", "links": [{"from": "b", "to": "a"}]}]}, "2 times .*: write 'a#1'"),
+        (LogConfig, {"probes": [{"text": "a a b", "links": [{"from": "b", "to": "a"}]}]}, "2 times .*, as in 'a#1'"),
         (LogConfig, {"probes": [{"text": "a a b", "links": [{"from": "b", "to": "a#3"}]}]}, "'a' stands 2 times"),
         (
             LogConfig,

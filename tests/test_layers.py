@@ -30,6 +30,7 @@ ROOMS: dict[str, set[str]] = {
     "importance": {"attention", "batches", "model"},
     "probes": {"config", "heads", "model"},
     "head_table": {"config", "head_scores", "heads", "importance", "model", "probes", "tokenizer"},
+    "walkthrough": {"attention", "config", "model"},
     "pictures": set(),
     "board": {"head_scores", "pictures"},
     "hf": {"config", "model"},
