@@ -13,6 +13,8 @@ from minitx.config import UserError, nearest
 VERBS = {
     "train": "train a model (the same as train.py)",
     "generate": "write text with a trained model (the same as generate.py)",
+    "heads": "say what each attention head of a run does and how much it matters",
+    "walkthrough": "show one attention layer of a run step by step, with its real numbers",
     "data": "prepare a text for training and say what it holds",
     "compare": "train a model at several head counts, or with several kinds of attention",
     "prune": "remove attention heads for good",
@@ -31,7 +33,7 @@ def dispatch(verb: str, arguments: Sequence[str]) -> int:
     """Run one verb; raises UserError when there is none of that name."""
     if verb in ("-h", "--help"):
         print("usage: minitx VERB …    (minitx VERB --help explains one)\n")
-        print("\n".join(f"  {name:10} {meaning}" for name, meaning in VERBS.items()))
+        print("\n".join(f"  {name:11} {meaning}" for name, meaning in VERBS.items()))
         return 0
     if verb == "--version":
         print(f"minitx {__version__}")

@@ -192,7 +192,7 @@ class MultiHeadAttention(nn.Module):
         causal: forbid looking ahead; by default for self-attention only.
         rotary: cosines and sines of the positions of x, each (seq, d_head); self-attention only.
         cache: keys and values of earlier tokens; those of x are added to it.
-        gate: (head) for the heads there are, multiplies each head's output: 1 leaves it, 0 removes the head.
+        gate: (head) or (batch, head) for the heads there are, multiplies each head's output: 1 leaves it, 0 removes it.
         explicit: take the explicit route; a recorder takes it too, so that there always is a pattern to record.
         """
         if context is not None and (cache is not None or rotary is not None or causal):
@@ -218,7 +218,7 @@ class MultiHeadAttention(nn.Module):
         else:
             head_output = fused_attention(query, key, value, causal, dropout)
         if gate is not None:
-            head_output = head_output * gate.view(-1, 1, 1)
+            head_output = head_output * gate.view(*gate.shape, 1, 1)
         if recorder is not None:
             recorder.record(pattern, head_output, self.output.weight)
         concatenated = head_output.transpose(1, 2).flatten(2)  # (batch, seq, head * d_head)

@@ -112,7 +112,7 @@ class Board:
     def head_scores(
         self, step: int, scores: Mapping[str, NDArray[np.floating[Any]]], chance: Mapping[str, float] | None
     ) -> None:
-        """Scores (layer, head) by their name in `SCORES`, each under `layer L head H/NAME`; NaN is left out.
+        """Scores by their name in `SCORES`, or links, (layer, head), under `layer L head H/NAME`; NaN is left out.
 
         `chance`, what uniform attention scores, goes under `uniform attention/NAME`. The Custom Scalars tab gets, for
         every score and layer, one chart that compares the heads.
@@ -122,7 +122,7 @@ class Board:
             summaries.append(_layout({name: len(values) for name, values in scores.items()}))
         for name, values in scores.items():
             title = name.replace("_", " ")
-            description = "" if self._scores_described else SCORES[name].description
+            description = "" if self._scores_described else _description(name)
             for (layer, head), value in np.ndenumerate(values):
                 if _is_number(value):
                     summaries.append(_scalar(f"layer {layer} head {head}/{title}", value, description))
@@ -192,6 +192,10 @@ def _result_tag(name: str) -> str:
     return f"Result/{name.replace('_', ' ')}"
 
 
+def _description(name: str) -> str:
+    return SCORES[name].description if name in SCORES else f"attention along the link {name} of a probe"
+
+
 def _is_number(value: float | None) -> TypeGuard[float]:
     return value is not None and not math.isnan(value)
 
@@ -231,7 +235,10 @@ def _layout(layers: Mapping[str, int]) -> Summary.Value:
     for name, count in layers.items():
         title = name.replace("_", " ")
         charts = [
-            chart(f"layer {layer}: {title}", [rf"layer {layer} head \d+/{title}", f"uniform attention/{title}"])
+            chart(
+                f"layer {layer}: {title}",
+                [rf"layer {layer} head \d+/{re.escape(title)}", f"uniform attention/{re.escape(title)}"],
+            )
             for layer in range(count)
         ]
         categories.append(Category(title=f"Heads: {title}", chart=charts))

@@ -138,7 +138,7 @@ def prepare(
     for everything that is wrong with the source.
     """
     require(
-        data.val_split is None or not (data.source == "python-docs" or sources.is_path(data.source)),
+        data.val_split is None or not (data.source in ("python-docs", "repeats") or sources.is_path(data.source)),
         f"data.val_split is {data.val_split}, but only a Hub data set has splits: leave it out.",
     )
     seed = seed if data.seed is None else data.seed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -45,6 +46,30 @@ def scored_text(model: Transformer, tokens: NDArray[np.unsignedinteger], n_seque
     batch = min(n_sequences, MOST_PATTERN_VALUES // (config.n_layer * config.n_head * seq * seq), len(tokens) // seq)
     batch = max(1, batch)
     return torch.from_numpy(tokens[: batch * seq].astype(np.int64)).view(batch, seq)
+
+
+def repeated_text(tokens: NDArray[np.unsignedinteger], length: int, n_sequences: int = 8) -> Tensor:
+    """(batch, length): random tokens of the kinds in `tokens`, the second half the same as the first; no order but the
+    repetition is in them. The same at every call."""
+    random = np.random.default_rng(0)
+    half = random.choice(np.unique(tokens), (n_sequences, length // 2)).astype(np.int64)
+    return torch.from_numpy(np.concatenate([half, half], axis=1))
+
+
+def repeated_loss(model: Transformer, tokens: NDArray[np.unsignedinteger]) -> tuple[float, float]:
+    """Nats per token on the first and on the second half of `repeated_text`: what is gained where the model has seen
+    it all before is what looking things up is worth (Olsson et al. 2022). NaN where the context is too short."""
+    length = min(model.config.context_length, 128) // 2 * 2
+    if length < 4:
+        return float("nan"), float("nan")
+    text = repeated_text(tokens, length)
+    training = model.training
+    model.eval()
+    with torch.inference_mode():
+        logits = model(text.to(model.embedding.weight.device)).float().cpu()
+    model.train(training)
+    losses = F.cross_entropy(logits[:, :-1].flatten(0, 1), text[:, 1:].flatten(), reduction="none").view(len(text), -1)
+    return float(losses[:, : length // 2 - 1].mean()), float(losses[:, length // 2 :].mean())
 
 
 def score(model: Transformer, tokens: Tensor) -> dict[str, NDArray[np.float64]]:

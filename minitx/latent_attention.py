@@ -116,7 +116,7 @@ class LatentAttention(nn.Module):
             unfold_value = self.value.weight.view(self.n_head, self.d_head, self.d_latent)
             head_output = head_output @ unfold_value.mT.to(head_output.dtype)  # (batch, head, seq, d_head)
         if gate is not None:
-            head_output = head_output * gate.view(-1, 1, 1)
+            head_output = head_output * gate.view(*gate.shape, 1, 1)
         if recorder is not None:
             recorder.record(pattern, head_output, self.output.weight)
         concatenated = head_output.transpose(1, 2).flatten(2)  # (batch, seq, head * d_head)

@@ -110,8 +110,8 @@ class Transformer(nn.Module):
         """Logits (batch, seq, vocab_size) for the token after each of `tokens`, (batch, seq).
 
         cache: one per layer, from `new_cache`; tokens then follow those already in it.
-        gates: (layer, n_head), multiply the heads' outputs: 1 leaves a head, 0 removes it; in a pruned model those of
-            heads that are gone are not read.
+        gates: (layer, n_head) or (layer, batch, n_head), multiply the heads' outputs: 1 leaves a head, 0 removes it;
+            in a pruned model those of heads that are gone are not read.
         explicit, recorder: see `MultiHeadAttention`.
         """
         start = cache[0].length if cache else 0
@@ -125,7 +125,7 @@ class Transformer(nn.Module):
                 residual,
                 rotary,
                 cache[i] if cache else None,
-                gates[i, self.config.heads_in(i)] if gates is not None else None,
+                gates[i][..., self.config.heads_in(i)] if gates is not None else None,
                 explicit,
                 recorder,
             )

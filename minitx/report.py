@@ -18,10 +18,11 @@ from minitx.config import Config, GenerateConfig, ModelConfig
 from minitx.data import Prepared
 from minitx.generation import complete
 from minitx.head_scores import SCORES, chance
-from minitx.heads import patterns, score, scored_text
+from minitx.heads import patterns, repeated_loss, score, scored_text
 from minitx.model import Transformer, cache_bytes_per_token, matmul_flops_per_token, parameters_by_part
 from minitx.pictures import visible
-from minitx.run import Run, warn
+from minitx.probes import measure_links, place, uniform
+from minitx.run import HEADS_FILE, Run, warn
 from minitx.runtime import Runtime, memory_bytes
 
 RESULTS = ("val_loss", "best_val_loss", "val_bits_per_byte", "parameters", "seconds", "cache_bytes_per_token")
@@ -42,7 +43,8 @@ class Report:
         self.board: Board | None = None
         self.val_loss: float | None = None
         self.probes = [
-            (text, prepared.tokenizer.encode(text)[: config.model.context_length]) for text in config.log.probes
+            (probe, prepared.tokenizer.encode(probe.text)[: config.model.context_length])
+            for probe in config.log.read_probes()
         ]
         self.bar = tqdm(
             total=config.train.steps,
@@ -94,14 +96,30 @@ class Report:
         every = self.config.log.heads_every
         if not every or not (step % every == 0 or last):
             return
-        board = self.opened_board()
-        text = scored_text(self.model, self.prepared.val)
+        board, val, tokenizer = self.opened_board(), self.prepared.val, self.prepared.tokenizer
+        text = scored_text(self.model, val)
+        scores = score(self.model, text)
         by_chance = {name: chance(text.numpy(), name) for name in SCORES}
-        board.head_scores(step, score(self.model, text), by_chance)
-        for i, (_, tokens) in enumerate(self.probes):
-            labels = [self.prepared.tokenizer.token_text(token) for token in tokens]
-            recorded = patterns(self.model, torch.tensor([tokens]))
-            board.patterns(step, i, labels, recorded[:, 0])
+        line: dict[str, Any] = {
+            "step": step,
+            "scores": {name: values.tolist() for name, values in scores.items()},
+            "chance": by_chance,
+            "links": [],
+            "repeated_loss": repeated_loss(self.model, val),
+        }
+        links, evenly = {}, {}
+        for i, (probe, tokens) in enumerate(self.probes):
+            labels = [tokenizer.token_text(token) for token in tokens]
+            seen = patterns(self.model, torch.tensor([tokens]))[:, 0]
+            board.patterns(step, i, labels, seen)
+            placed = place(probe, [tokenizer.token_bytes(token) for token in tokens])
+            for found in measure_links(self.model, placed, seen, val):
+                name = f"probe {i} {found.link.name}"
+                links[name], evenly[name] = found.attention, uniform(found.link)
+                figures = {key: getattr(found, key).tolist() for key in ("attention", "chance", "spread")}
+                line["links"].append({"probe": i, "name": found.link.name, **figures})
+        board.head_scores(step, {**scores, **links}, {**by_chance, **evenly})
+        self.run.append_metrics(without_nan(line), HEADS_FILE)
         board.flush()
 
     def sample(self, step: int, last: bool) -> None:
@@ -174,6 +192,15 @@ class Report:
             f'  python generate.py {path} --prompt "The"\n'
             f"  tensorboard --logdir {path.parent}"
         )
+
+
+def without_nan(value: Any) -> Any:
+    """`value` with None in place of every NaN, which JSON does not know."""
+    if isinstance(value, dict):
+        return {key: without_nan(inside) for key, inside in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(inside) for inside in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def model_card(model: Transformer, prepared: Prepared, runtime: Runtime) -> str:

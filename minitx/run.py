@@ -1,6 +1,7 @@
 """The run folder: what training leaves and everything else reads.
 
-    runs/NAME/config.yaml, tokenizer.model, data.json, metrics.jsonl, summary.json, checkpoints/, events.out.tfevents.*
+    runs/NAME/config.yaml, tokenizer.model, data.json, metrics.jsonl, heads.jsonl, summary.json, checkpoints/,
+    events.out.tfevents.*
 
 A checkpoint is written beside its place, flushed to disk and renamed, and its state.json holds a checksum of every
 file, of its own content and of the metrics and curves up to it, so that one is either whole or recognised as damaged.
@@ -49,8 +50,8 @@ if sys.platform != "win32":
     import fcntl
 
 MODEL_FILE, OPTIMIZER_FILE, STATE_FILE = "model.safetensors", "optimizer.pt", "state.json"
-METRICS_FILE = "metrics.jsonl"
-LOGS = (METRICS_FILE, "events.out.tfevents.*")
+METRICS_FILE, HEADS_FILE = "metrics.jsonl", "heads.jsonl"
+LOGS = (METRICS_FILE, HEADS_FILE, "events.out.tfevents.*")
 DRAFT = re.compile(r"\..+-\d+")
 """Name of what is being written, with the process that writes it, until it is renamed to what it is."""
 
@@ -181,16 +182,19 @@ class Run:
 
     # Metrics
 
-    def append_metrics(self, line: dict[str, Any]) -> None:
-        """Add one line to metrics.jsonl; what is not finite becomes null, which JSON has no other word for."""
+    def append_metrics(self, line: dict[str, Any], name: str = METRICS_FILE) -> None:
+        """Add one line to metrics.jsonl, or to the other file `name` of lines with a step.
+
+        What is not finite becomes null, which JSON has no other word for.
+        """
         finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
-        file = self.path / METRICS_FILE
+        file = self.path / name
         with naming(file), file.open("a", encoding="utf-8") as opened:
             opened.write(json.dumps(finite) + "\n")
 
-    def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl; one that a kill cut short, or that is damaged, is left out."""
-        file = self.path / METRICS_FILE
+    def metrics(self, name: str = METRICS_FILE) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl, or of `name`; one that a kill cut short, or that is damaged, is left out."""
+        file = self.path / name
         lines = []
         for text in file.read_text("utf-8", errors="replace").split("\n") if file.is_file() else []:
             with contextlib.suppress(ValueError, RecursionError):
@@ -227,8 +231,8 @@ class Run:
             kept = content[:size]
             if hashlib.sha256(kept).hexdigest() != saved[name]["sha256"]:
                 warn(f"{file} has changed since the checkpoint: what of it cannot be read is lost.")
-                if name == METRICS_FILE and checkpoint:
-                    lines = [json.dumps(line) + "\n" for line in self.metrics() if line["step"] <= checkpoint.step]
+                if name in (METRICS_FILE, HEADS_FILE) and checkpoint:
+                    lines = [json.dumps(line) + "\n" for line in self.metrics(name) if line["step"] <= checkpoint.step]
                     kept = "".join(lines).encode()
             if kept != content or file.is_symlink():
                 write_atomically(file, kept)

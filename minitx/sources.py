@@ -1,4 +1,5 @@
-"""Where text comes from: the documentation that comes with Python, files, or a data set on the Hugging Face Hub.
+"""Where text comes from: the documentation that comes with Python, sequences that repeat, files, or a data set on the
+Hugging Face Hub.
 
 `read(config, split)` yields documents as `Piece`s, in an order that never changes and with every newline and space
 as it was; `identity(config)` says what that text depends on, for a cache. All that is wrong with a source ends in
@@ -14,6 +15,8 @@ import glob
 import gzip
 import importlib
 import inspect
+import random
+import string
 import sys
 import sysconfig
 import urllib.error
@@ -33,6 +36,7 @@ MOST_RATIO, UNSUSPICIOUS = 200, 64 << 20  # times its size that a .gz file may u
 # Parts of the standard library that are not modules to read about, or hold machine-made tables.
 SKIPPED = {"test", "tests", "idle_test", "idlelib", "lib2to3", "turtledemo", "encodings", "ensurepip", "pydoc_data"}
 SHORTEST_MODULE = 200  # characters
+REPEATED_DOCUMENTS = 40_000
 
 
 class Piece(NamedTuple):
@@ -46,6 +50,8 @@ def read(config: DataConfig, split: str) -> Iterator[Piece]:
     """The documents of `split` (which only a Hub data set knows), at most `max_documents`, empty ones left out."""
     if config.source == "python-docs":
         pieces: Iterator[Piece] = (Piece(text, True) for text in python_docs())
+    elif config.source == "repeats":
+        pieces = (Piece(text, True) for text in repeats())
     elif is_path(config.source):
         pieces = (piece for path in files(config.source) for piece in _read_file(path, config))
     else:
@@ -58,6 +64,8 @@ def identity(config: DataConfig) -> dict[str, Any]:
     """What the text of the source depends on besides `config`: versions, files, or the data set's revision."""
     if config.source == "python-docs":
         return {"python": sys.version, "folder": sysconfig.get_path("stdlib")}
+    if config.source == "repeats":
+        return {"repeats": 1}
     if is_path(config.source):
         stats = [(path, path.stat()) for path in files(config.source)]
         return {"files": [[str(path.absolute()), stat.st_size, stat.st_mtime_ns] for path, stat in stats]}
@@ -142,6 +150,20 @@ def _docstrings(node: ast.Module | ast.ClassDef, name: str, prefix: str = "") ->
             docstring = ast.get_docstring(child, clean=False)
             if docstring:
                 yield f"{prefix}{child.name}({ast.unparse(child.args)})", docstring
+
+
+# --- sequences that repeat ---
+
+
+def repeats() -> Iterator[str]:
+    """Documents of random letters that come twice, such as "kXqbkXqb": the second half can only be looked up.
+
+    8 to 24 different letters, so that neither the letters nor the distance back say what comes next (as the random
+    sequences of Olsson et al. 2022). Always the same documents.
+    """
+    draw = random.Random(0)
+    for _ in range(REPEATED_DOCUMENTS):
+        yield "".join(draw.sample(string.ascii_letters, draw.randint(8, 24))) * 2
 
 
 # --- files ---

@@ -16,6 +16,7 @@ from minitx.config import (
     TrainConfig,
     UserError,
     nearest,
+    read_probe,
 )
 
 
@@ -71,6 +72,20 @@ def test_sizes_of_latent_attention_and_of_pruned_layers_follow() -> None:
         (TrainConfig, {"sample_prompt": ""}, "train.sample_prompt is empty"),
         (LogConfig, {"every": 0}, "log.every is 0"),
         (LogConfig, {"probes": ["a", ""]}, "log.probes holds an empty text"),
+        (LogConfig, {"probes": [{"links": []}]}, "a probe is a text or has the keys text and links"),
+        (LogConfig, {"probes": [{"text": "a b", "link": []}]}, "a probe is a text or has the keys"),
+        (LogConfig, {"probes": [{"text": "a b", "links": [{"from": "b"}]}]}, "a link has from, to"),
+        (LogConfig, {"probes": [{"text": "a b", "links": ["b"]}]}, "a link has from, to"),
+        (LogConfig, {"probes": [{"text": "a b", "links": [{"from": "b", "to": "c"}]}]}, "'c' stands nowhere in"),
+        (LogConfig, {"probes": [{"text": "a b", "links": [{"from": "a", "to": "b"}]}]}, "attention looks back"),
+        (LogConfig, {"probes": [{"text": "a b", "links": [{"from": "b", "to": "b"}]}]}, "attention looks back"),
+        (LogConfig, {"probes": [{"text": "a a b", "links": [{"from": "b", "to": "a"}]}]}, "2 times .*, as in 'a#1'"),
+        (LogConfig, {"probes": [{"text": "a a b", "links": [{"from": "b", "to": "a#3"}]}]}, "'a' stands 2 times"),
+        (
+            LogConfig,
+            {"probes": [{"text": "a b", "links": [{"from": "b", "to": "a"}, {"from": "b", "to": "a"}]}]},
+            "two links of one name",
+        ),
         (Config, {"seed": -1}, "seed is -1"),
         (Config, {"threads": 0}, "threads is 0"),
         (Config, {"out": ""}, "out is empty"),
@@ -102,3 +117,25 @@ def test_one_stop_text_or_several() -> None:
 def test_nearest() -> None:
     assert nearest("n_heads", ["n_layer", "n_head"]) == " (did you mean n_head?)"
     assert nearest("zzz", ["n_layer", "n_head"]) == ""
+
+
+def test_links_are_found_by_words_and_number() -> None:
+    text = "Sara's cat didn't see C#; the cat saw her, she said."
+    links = [
+        {"from": "cat#2", "to": "cat#1"},
+        {"name": "x", "from": "her", "to": "didn't see"},
+        {"from": "said", "to": "C#"},
+    ]
+    probe = read_probe({"text": text, "links": links})
+    assert [text[slice(*link.source)] for link in probe.links] == ["cat", "her", "said"]
+    assert [text[slice(*link.target)] for link in probe.links] == ["cat", "didn't see", "C#"]
+    assert [link.name for link in probe.links] == ["cat#2 → cat#1", "x", "said → C#"]
+    assert probe.links[0].target[0] < probe.links[0].source[0]
+
+
+def test_default_probes_have_the_links_of_the_literature() -> None:
+    names = {link.name for probe in LogConfig().read_probes() for link in probe.links}
+    assert {"it → animal", "it → street", "telescope → man", "telescope → astronomer", "they → animals"} <= names
+    assert {"her → Sara", "her → Maya", "because → cross", "cross → didn't", "animals → tired"} <= names
+    LogConfig().probes.clear()
+    assert LogConfig().probes, "the defaults are one list"

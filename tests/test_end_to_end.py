@@ -13,7 +13,7 @@ import pytest
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from minitx.run import Run
+from minitx.run import HEADS_FILE, Run
 from tests.small import small_config
 
 ROOT = Path(__file__).parents[1]
@@ -55,6 +55,7 @@ def test_the_run_folder_is_as_designed(folder: Path) -> None:
         "tokenizer.model",
         "data.json",
         "metrics.jsonl",
+        "heads.jsonl",
         "checkpoints",
         "summary.json",
     }
@@ -120,6 +121,7 @@ def test_resume_goes_on(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "going on from step 12" in done.stdout
     assert [line["step"] for line in Run(folder / "runs" / "small").metrics()] == list(range(1, 15))
+    assert [line["step"] for line in Run(folder / "runs" / "small").metrics(HEADS_FILE)] == [6, 12, 14]
 
 
 def test_a_run_folder_copied_elsewhere_still_works(folder: Path, tmp_path: Path) -> None:

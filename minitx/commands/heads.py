@@ -1,0 +1,135 @@
+"""`minitx heads RUN`: what each attention head does and how much it matters, as a table, JSON and a picture."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import ArgumentParser
+
+from minitx.cli import parse_plain
+from minitx.config import UserError, require
+
+if TYPE_CHECKING:
+    from minitx.importance import Tokens
+    from minitx.run import Run
+
+
+def main(arguments: Sequence[str], prog: str) -> int:
+    """Describe the heads as the command line says; the exit status."""
+    parser = ArgumentParser(prog=prog, description=__doc__, exit_on_error=False)
+    parser.add_argument("run", metavar="RUN", nargs="?", help="Run folder; by default the newest one.")
+    parser.add_argument("--text", type=str, help="Text to measure on; by default the run's whole validation split.")
+    parser.add_argument("--text_file", type=str, metavar="FILE", help="File that holds the text, in UTF-8.")
+    parser.add_argument("--checkpoint", type=str, default="best", help="best, last, or a step of the run.")
+    parser.add_argument("--json", action="store_true", help="Print one JSON object.")
+    parser.add_argument("--picture", type=str, metavar="FILE", help="Also draw layers × heads, a panel per figure.")
+    parser.add_argument("--probes", action="store_true", help="Show the run's labelled links instead of the table.")
+    parser.add_argument("--history", type=str, metavar="FILE", help="Draw the scores over the run's steps instead.")
+    parser.add_argument(
+        "--output_projection", action="store_true", help="Also ablate each layer's output projection (identity)."
+    )
+    parser.add_argument("--no_ablation", action="store_true", help="Leave out ablation, which takes the longest.")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps.")
+    options = parse_plain(parser, arguments)
+    require(options.text is None or options.text_file is None, "Both --text and --text_file are given: leave one out.")
+    for name in (options.picture, options.history):
+        require(
+            name is None or Path(name).suffix.lower() in (".png", ".svg", ".pdf"),
+            f"{name} is no picture: end its name with .png, .svg or .pdf.",
+        )
+    text = read_text(options.text, options.text_file)
+
+    from tqdm import tqdm
+
+    from minitx.head_table import as_picture, as_text, describe, describe_probes, history_as_picture, probes_as_text
+    from minitx.run import HEADS_FILE, Run
+    from minitx.runtime import decide
+
+    run = Run.find(options.run)
+    if options.history is not None:
+        lines = run.metrics(HEADS_FILE)
+        require(bool(lines), f"{run.path} has no {HEADS_FILE}: train with log.heads_every above 0.")
+        title = f"{run.path.name}: the heads while it learns"
+        save_picture(lambda file: history_as_picture(lines, file, title), options.history)
+        return 0
+    runtime = decide(options.device, "float32", False, "auto")
+    model, checkpoint = run.load_model(options.checkpoint, runtime.device)
+    tokens = validation_tokens(run) if text is None else text_tokens(run, text)
+    about = {"run": str(run.path), "checkpoint": checkpoint, "text": "validation" if text is None else "given"}
+    if options.probes:
+        probes = run.config().log.read_probes()
+        require(any(probe.links for probe in probes), f"The probes of {run.path} have no links: see log.probes.")
+        shown = describe_probes(model, run.tokenizer(), probes, tokens)
+        show(about, {"probes": shown}, options.json, lambda found: probes_as_text(found["probes"]))
+        return 0
+    passes = 1 if options.no_ablation else 2
+    with tqdm(total=passes * (len(tokens) - 1), unit="token", disable=not sys.stderr.isatty(), leave=False) as bar:
+
+        def advance(count: int) -> None:
+            bar.update(count)
+
+        found = describe(
+            model, tokens, ablation=not options.no_ablation, projection=options.output_projection, advance=advance
+        )
+    show(about, found, options.json, as_text)
+    if options.picture is not None:
+        title = f"{run.path.name}, {checkpoint}: the heads on {len(tokens):,} tokens of {about['text']} text"
+        save_picture(lambda file: as_picture(found, file, title), options.picture)
+    return 0
+
+
+def show(about: dict[str, str], found: dict[str, Any], as_json: bool, as_text: Any) -> None:
+    """Print what was found, under a line that says of which run."""
+    if as_json:
+        print(json.dumps(about | found, indent=2, ensure_ascii=False))
+    else:
+        print(f"{about['run']}, {about['checkpoint']}, on its {about['text']} text\n")
+        print(as_text(found))
+
+
+def save_picture(draw: Any, name: str) -> None:
+    """Draw into the file `name`; raises UserError where that cannot be."""
+    try:
+        draw(Path(name))
+    except OSError as error:
+        raise UserError(f"The picture {name} cannot be written ({error.strerror}): name another file.") from error
+    print(f"picture in {name}", file=sys.stderr)
+
+
+def read_text(text: str | None, file: str | None) -> str | None:
+    """The text of the command line or of a file; None where neither is given. Raises UserError."""
+    if file is not None:
+        try:
+            text = Path(file).read_bytes().decode("utf-8")
+        except OSError as error:
+            raise UserError(f"--text_file {file} cannot be read ({error.strerror}): name a text file.") from error
+        except UnicodeDecodeError as error:
+            raise UserError(f"--text_file {file} is not UTF-8 (byte {error.start}): convert it to UTF-8.") from error
+    require(text != "", "The text is empty: give some, or leave it out to take the run's validation split.")
+    return text
+
+
+def text_tokens(run: Run, text: str) -> Tokens:
+    """End of document and the tokens of `text`, as in a corpus; raises UserError where it is too short."""
+    import numpy as np
+
+    tokenizer = run.tokenizer()
+    return np.array([tokenizer.end_of_document, *tokenizer.encode(text)], dtype=np.uint32)
+
+
+def validation_tokens(run: Run) -> Tokens:
+    """The run's validation split, from the cache or its source; raises UserError where that is another text now."""
+    from minitx.data import prepare
+
+    config = run.config()
+    prepared = prepare(config.data, config.tokenizer, config.seed, progress=True, tokenizer_model=run.tokenizer())
+    if (run.path / "data.json").is_file():
+        require(
+            run.read_json("data.json")["fingerprint"] == prepared.fingerprint,
+            f"The text that {run.path} learned from has changed since: give a text with --text or --text_file.",
+        )
+    return prepared.val

@@ -1,0 +1,89 @@
+"""The command `minitx heads` on a run made by hand: the forms of its answer, and what a person can get wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from minitx.__main__ import main
+from minitx.data import prepare
+from minitx.run import Run
+from tests.small import small_config, small_model
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run folder with a checkpoint of random weights on the text of `small_config`."""
+    config = small_config(tmp_path)
+    run = Run.create(config.out)
+    run.save_config(config)
+    prepared = prepare(config.data, config.tokenizer, config.seed, progress=False)
+    prepared.tokenizer.save(run.path / "tokenizer.model")
+    run.write_json("data.json", prepared.describe())
+    run.save_checkpoint(small_model(prepared.tokenizer.vocab_size), {}, {"step": 3}, best=True, keep=1)
+    return run.path
+
+
+def test_text_json_and_picture(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["heads", str(run), "--picture", str(tmp_path / "heads.png")]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(f"{run}, step-000003, on its validation text") and "unclassified" in out
+    assert (tmp_path / "heads.png").stat().st_size > 10_000 and "heads.png" in err
+    assert main(["heads", str(run), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["tokens"] > 1000 and len(found["heads"]) == 4
+
+
+def test_a_given_text_is_measured_instead(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.txt").write_text("the cat sat on a mat. null")
+    answers = []
+    for option in (["--text", "the cat sat on a mat. null"], ["--text_file", str(tmp_path / "a.txt")]):
+        assert main(["heads", str(run), *option, "--json", "--no_ablation"]) == 0
+        answers.append(json.loads(capsys.readouterr().out))
+    assert answers[0] == answers[1] and answers[0]["tokens"] == 27
+    assert main(["heads", str(run), "--text", "null", "--json", "--no_ablation"]) == 0
+    assert json.loads(capsys.readouterr().out)["tokens"] == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--text", "a", "--text_file", "b"], "leave one out"),
+        (["--text", ""], "text is empty"),
+        (["--text_file", "nowhere.txt"], "nowhere.txt cannot be read"),
+        (["--checkpoint", "9"], "keeps no checkpoint 9"),
+        (["--picture", "heads.docx", "--text", "the cat", "--no_ablation"], "end its name with .png"),
+        (["--picture", "nowhere/heads.png", "--text", "the cat", "--no_ablation"], "cannot be written"),
+        (["--colour"], "--colour"),
+    ],
+)
+def test_what_a_person_can_get_wrong(
+    arguments: list[str], sentence: str, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["heads", str(run), *arguments]) == 2
+    err = capsys.readouterr().err
+    assert sentence in err and err.count("error: ") == 1
+
+
+def test_another_text_than_the_run_learned_from_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = run.parents[1] / "text.txt"
+    text.write_text(text.read_text("utf-8") + "more of it.\n", "utf-8")
+    assert main(["heads", str(run)]) == 2
+    assert "has changed since" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["heads", "walkthrough"])
+def test_help_imports_nothing_heavy(verb: str) -> None:
+    code = (
+        "import sys; from minitx.__main__ import main\n"
+        f"try: main([{verb!r}, '--help'])\n"
+        "except SystemExit as end: status = end.code\n"
+        "heavy = {'torch', 'datasets', 'numpy', 'tensorboard', 'matplotlib'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,75 @@
+"""The table of heads: complete, in plain numbers, readable as text, JSON and a picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from minitx.head_scores import SCORES, UNCLASSIFIED
+from minitx.head_table import as_picture, as_text, describe
+from tests.small import small_model
+
+TOKENS = np.random.default_rng(0).integers(0, 30, 200).astype(np.uint16)
+
+
+def test_every_head_has_every_figure_in_plain_numbers() -> None:
+    told: list[int] = []
+    found = json.loads(
+        json.dumps(describe(small_model(), TOKENS, projection=True, advance=told.append), allow_nan=False)
+    )
+    assert sum(told) == 2 * (len(TOKENS) - 1)
+    assert [(entry["layer"], entry["head"]) for entry in found["heads"]] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    for entry in found["heads"]:
+        assert entry["scores"].keys() == entry["spreads"].keys() == {*SCORES, "semantic"} == found["chance"].keys()
+        assert entry["ablation"].keys() == {"zero", "zero_error", "mean", "mean_error"}
+        assert entry["gradient"] > 0 and entry["contribution"] > 0
+    assert found["unclassified"] == np.mean([entry["role"] == UNCLASSIFIED for entry in found["heads"]])
+    assert -1 <= found["rank_correlation"]["gradient_zero"] <= 1
+    assert len(found["without_output_projection"]) == 2
+
+
+def test_a_duplicated_head_is_found() -> None:
+    model = small_model()
+    with torch.no_grad():
+        for name in ("query", "key"):
+            weight = model.get_parameter(f"blocks.1.attention.{name}.weight")
+            weight[8:] = weight[:8]
+    heads = describe(model, TOKENS, ablation=False)["heads"]
+    assert heads[2]["most_like"] == {"layer": 1, "head": 1, "similarity": 1.0}
+    assert heads[0]["most_like"]["similarity"] < 1
+
+
+def test_the_text_names_every_head_and_says_what_was_left_out() -> None:
+    text = as_text(describe(small_model(), TOKENS, ablation=False))
+    assert all(text.count(f"\n{place} ") == 2 for place in ("0.0", "0.1", "1.0", "1.1"))
+    assert text.count("not measured") == 4 and "Rank correlation" not in text
+    assert "100% of the heads fit no role" in text
+    assert max(len(line) for line in text.split("\n")) <= 130
+
+
+@pytest.mark.parametrize("tokens", [TOKENS[:2], TOKENS[:33]])
+def test_short_texts_have_gaps_and_no_faults(tokens: np.ndarray, tmp_path: Path) -> None:
+    """Two tokens: no repeats, one window, no spread. The text and the picture say - there."""
+    found = describe(small_model(), tokens)
+    assert found["heads"][0]["spreads"]["entropy"] is None
+    assert " -±-" in as_text(found) or len(tokens) > 2
+    as_picture(found, tmp_path / "heads.png", "title")
+    with Image.open(tmp_path / "heads.png") as image:
+        assert min(image.size) > 300
+
+
+def test_a_model_of_one_head(tmp_path: Path) -> None:
+    from minitx.config import ModelConfig
+    from minitx.model import Transformer
+
+    torch.manual_seed(0)
+    model = Transformer(ModelConfig(n_layer=1, n_head=1, d_model=16, context_length=32), 30).eval()
+    found = describe(model, TOKENS)
+    assert found["heads"][0]["most_like"] is None and found["similarity"] is None
+    assert as_text(found)
+    as_picture(found, tmp_path / "heads.svg", "title")
