@@ -228,12 +228,15 @@ class LogConfig:
     """Steps between lines of metrics."""
     heads_every: int = 100
     """Steps between pictures and scores of the attention heads; also at the end; 0 for none."""
+    snapshots_every: int = 20
+    """Steps between snapshots of the attention heads for TensorBoard's Attention tab; also at the end; 0 for none."""
     probes: list[str] = field(default_factory=lambda: list(DEFAULT_PROBES))
     """Texts whose attention patterns are drawn."""
 
     def __post_init__(self) -> None:
         require(self.every >= 1, f"log.every is {self.every}, but it must be at least 1.")
-        require(self.heads_every >= 0, f"log.heads_every is {self.heads_every}, but it must not be negative.")
+        for name in ("heads_every", "snapshots_every"):
+            require(getattr(self, name) >= 0, f"log.{name} is {getattr(self, name)}, but it must not be negative.")
         require(all(self.probes), "log.probes holds an empty text: take it out.")
 
 

@@ -11,16 +11,17 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from minitx import __version__
+from minitx import __version__, snapshots
 from minitx.board import METRIC_TAGS, Board
 from minitx.config import Config, GenerateConfig
 from minitx.data import Prepared
 from minitx.generation import complete
 from minitx.head_scores import SCORES, chance
-from minitx.heads import patterns, score, scored_text
+from minitx.heads import score, scored_text
 from minitx.model import Transformer, cache_bytes_per_token, matmul_flops_per_token, parameters_by_part
 from minitx.run import Run
 from minitx.runtime import Runtime, memory_bytes
+from minitx.viewing import probe_of
 
 RESULTS = ("val_loss", "best_val_loss", "val_bits_per_byte", "parameters", "seconds")
 """What of summary.json stands in TensorBoard's table of hyperparameters."""
@@ -58,9 +59,8 @@ class Report:
 
     def is_due(self, step: int) -> bool:
         """Whether heads or a sample are to be shown at `step`."""
-        return any(
-            every and step % every == 0 for every in (self.config.log.heads_every, self.config.train.sample_every)
-        )
+        log, train = self.config.log, self.config.train
+        return any(every and step % every == 0 for every in (log.heads_every, log.snapshots_every, train.sample_every))
 
     def advance(self) -> None:
         """One step more is done."""
@@ -85,19 +85,27 @@ class Report:
         self.bar.set_postfix_str(f"loss {line['train_loss']:.3f}{validation}, {speed}", refresh=False)
 
     def heads(self, step: int, last: bool) -> None:
-        """Log the pattern of every head on the probes, and its scores on validation text."""
-        every = self.config.log.heads_every
-        if not every or not (step % every == 0 or last):
+        """Log what every head does on the probes, and its scores on validation text: as curves and pictures for
+        TensorBoard's own tabs, and as a snapshot for the Attention tab."""
+        log = self.config.log
+        pictures, snapshot = (
+            bool(every) and (step % every == 0 or last) for every in (log.heads_every, log.snapshots_every)
+        )
+        if not (pictures or snapshot):
             return
-        board = self.opened_board()
         text = scored_text(self.model, self.prepared.val)
         by_chance = {name: chance(text.numpy(), name) for name in SCORES}
-        board.head_scores(step, score(self.model, text), by_chance)
-        for i, (_, tokens) in enumerate(self.probes):
-            labels = [self.prepared.tokenizer.token_text(token) for token in tokens]
-            recorded = patterns(self.model, torch.tensor([tokens]))
-            board.patterns(step, i, labels, recorded[:, 0])
-        board.flush()
+        scores = score(self.model, text)
+        probes = [probe_of(self.model, self.prepared.tokenizer, text, tokens) for text, tokens in self.probes]
+        if snapshot and probes:
+            roles = snapshots.roles(scores, by_chance)
+            snapshots.write(self.run.path, step, snapshots.encode(step, probes, scores, by_chance, roles))
+        if pictures:
+            board = self.opened_board()
+            board.head_scores(step, scores, by_chance)
+            for i, probe in enumerate(probes):
+                board.patterns(step, i, list(probe.tokens), probe.patterns)
+            board.flush()
 
     def sample(self, step: int, last: bool) -> None:
         """Print and log a text that the model writes."""
@@ -115,6 +123,7 @@ class Report:
         """TensorBoard's writer, opened at first use so that training starts without waiting for it."""
         if self.board is None:
             self.board = Board(self.run.path, self.start_step + 1 if self.start_step else 0)
+            snapshots.forget_after(self.run.path, self.start_step)
             if self.start_step == 0:
                 config = (self.run.path / "config.yaml").read_text("utf-8")
                 self.board.text("Run/configuration", config, 0)
