@@ -7,7 +7,7 @@ import { pairIndex } from "./snapshot.js";
 import { tableColour } from "./theme.js";
 
 const MOST_CELL = 44;
-const LEAST_LABELLED_CELL = 9;
+const LEAST_LABELLED_CELL = 8;
 const MOST_LABEL = 110;
 
 /** Where a map of `tokens` goes in (width, height): {cell, left, top, side, labelled}. */
@@ -19,7 +19,9 @@ export function mapLayout(context, tokens, width, height, font) {
   const room = Math.max(40, Math.min(width - margin - 6, height - margin - 6));
   let cell = Math.min(MOST_CELL, room / tokens.length);
   if (cell >= 4) cell = Math.floor(cell);
-  return { cell, left: margin, top: 4, side: cell * tokens.length, margin, labelled, seq: tokens.length, width, height };
+  const side = cell * tokens.length;
+  const left = margin + Math.max(0, (width - margin - side - 6) / 2);
+  return { cell, left, top: 4, side, margin, labelled, seq: tokens.length };
 }
 
 /** The cell under a point, {query, key}, or null. */
@@ -100,7 +102,7 @@ function drawStairs(context, { cell, left, top, side, seq }, theme) {
 }
 
 function drawLabels(context, { cell, left, top, side, margin }, tokens, focus, theme) {
-  context.font = theme.font;
+  context.font = theme.font.replace("12px", `${Math.min(12, cell)}px`);
   context.textBaseline = "middle";
   for (const [index, token] of tokens.entries()) {
     const middle = (index + 0.5) * cell;

@@ -8,7 +8,8 @@ import { pairIndex } from "./snapshot.js";
 
 const MOST_LINES = 1500;
 const LEAST_LEVEL = 40; // of 255: a weight of 0.025; weaker lines are drawn only for a focused token
-const ROW = 20;
+const LEAST_FOCUSED = 26; // a weight of 0.01
+const [LEAST_ROW, MOST_ROW] = [16, 26];
 const BAR = 9;
 
 /**
@@ -23,8 +24,8 @@ export function chooseLines(heads, seq, focus, withFirst) {
   };
   if (focus) {
     for (let head = 0; head < heads.length; head++) {
-      if (focus.query !== null) for (let key = 0; key <= focus.query; key++) keep(head, focus.query, key, 8);
-      if (focus.key !== null) for (let query = focus.key; query < seq; query++) keep(head, query, focus.key, 8);
+      if (focus.query !== null) for (let key = 0; key <= focus.query; key++) keep(head, focus.query, key, LEAST_FOCUSED);
+      if (focus.key !== null) for (let query = focus.key; query < seq; query++) keep(head, query, focus.key, LEAST_FOCUSED);
     }
   } else {
     const least = leastLevel(heads, withFirst);
@@ -52,7 +53,8 @@ function leastLevel(heads, withFirst) {
 // Two columns
 
 /** Where two columns of `tokens` go: {row, left, right, width, height}; the height is all of the text's. */
-export function columnsLayout(context, tokens, width, heads, font) {
+export function columnsLayout(context, tokens, width, room, heads, font) {
+  const row = Math.min(MOST_ROW, Math.max(LEAST_ROW, Math.floor((room - 32) / tokens.length)));
   context.font = font;
   const widest = Math.min(150, width * 0.3, Math.max(...tokens.map((token) => context.measureText(token).width)) + 8);
   const bars = Math.min(heads, 12) * BAR + 6;
@@ -60,14 +62,14 @@ export function columnsLayout(context, tokens, width, heads, font) {
   const start = Math.max(4, (width - middle - 2 * (widest + bars)) / 2);
   return {
     seq: tokens.length,
-    row: ROW,
+    row,
     top: 24,
     label: widest,
     bars,
     left: start + widest + bars,
     right: start + widest + bars + middle,
     width,
-    height: 24 + tokens.length * ROW + 8,
+    height: 24 + tokens.length * row + 8,
   };
 }
 
@@ -108,9 +110,9 @@ export function drawColumns(context, layout, { tokens, links, heads, lines }, fo
   context.textBaseline = "middle";
   context.fillStyle = theme.muted;
   context.textAlign = "right";
-  context.fillText("this token …", left - 6, top - 11);
+  context.fillText("token", left - 6, top - 11);
   context.textAlign = "left";
-  context.fillText("… attends to", right + 6, top - 11);
+  context.fillText("attends to", right + 6, top - 11);
   const first = Math.max(0, Math.floor((from - top) / row));
   const last = Math.min(layout.seq - 1, Math.ceil((to - top) / row));
   const ends = endWeights(lines, heads.length, focus);
@@ -119,8 +121,8 @@ export function drawColumns(context, layout, { tokens, links, heads, lines }, fo
     drawToken(context, text, left - 6 - (focus ? layout.bars : 0), middle(index), "right", focus?.query === index, theme);
     drawToken(context, text, right + 6 + (focus ? layout.bars : 0), middle(index), "left", focus?.key === index, theme);
     for (let head = 0; head < Math.min(heads.length, 12); head++) {
-      drawBar(context, right + 5 + head * BAR, middle(index), ends.keys.get(index)?.[head], heads[head]);
-      drawBar(context, left - 5 - (head + 1) * BAR, middle(index), ends.queries.get(index)?.[head], heads[head]);
+      drawBar(context, right + 5 + head * BAR, middle(index), row, ends.keys.get(index)?.[head], heads[head]);
+      drawBar(context, left - 5 - (head + 1) * BAR, middle(index), row, ends.queries.get(index)?.[head], heads[head]);
     }
   }
   context.globalAlpha = 1;
@@ -140,12 +142,12 @@ function endWeights(lines, heads, focus) {
   return { keys, queries };
 }
 
-function drawBar(context, x, y, level, head) {
-  if (!level) return;
-  const height = Math.max(2, (ROW - 4) * (level / 255) ** 2);
+function drawBar(context, x, y, row, level, head) {
+  if (!level || level < LEAST_LEVEL) return;
+  const height = Math.max(2, (row - 4) * (level / 255) ** 2);
   context.globalAlpha = 0.25 + 0.75 * (level / 255);
   context.fillStyle = head.colour;
-  context.fillRect(x, y + (ROW - 4) / 2 - height, BAR - 2, height);
+  context.fillRect(x, y + (row - 4) / 2 - height, BAR - 2, height);
   context.globalAlpha = 1;
 }
 
@@ -182,11 +184,13 @@ function drawLinkPath(context, link, x, y, theme) {
 // One line with arcs
 
 /** Where one line of `tokens` goes: {places: [{x, width}], base, width, height}; the width is all of the text's. */
-export function arcsLayout(context, tokens, height, font) {
+export function arcsLayout(context, tokens, room, height, font) {
   context.font = font;
+  const widths = tokens.map((token) => Math.min(140, context.measureText(token).width) + 8);
+  const spare = (room - 32 - widths.reduce((sum, width) => sum + width, 0)) / tokens.length;
   let x = 16;
-  const places = tokens.map((token) => {
-    const width = Math.min(140, context.measureText(token).width) + 10;
+  const places = widths.map((least) => {
+    const width = least + Math.max(0, Math.min(60, spare));
     const place = { x, width };
     x += width;
     return place;
@@ -205,6 +209,7 @@ export function arcsHit(layout, x, y) {
 export function drawArcs(context, layout, { tokens, links, heads, lines }, focus, theme, from, to) {
   const { places, base } = layout;
   const middle = (index) => places[index].x + places[index].width / 2;
+  const spanMiddle = ([start, end]) => (middle(start) + middle(end - 1)) / 2;
   const span = Math.max(1, middle(layout.seq - 1) - middle(0));
   const rise = (a, b) => Math.min(base - 14, 16 + (Math.abs(a - b) / Math.min(span, 900)) * (base - 30));
   const arc = (a, b, height) => {
@@ -215,7 +220,7 @@ export function drawArcs(context, layout, { tokens, links, heads, lines }, focus
   context.lineCap = "round";
   for (const { head, query, key, level } of lines) {
     const [a, b] = [middle(query), middle(key)];
-    if (a < from - 20 || b > to + 20) continue;
+    if (a < from - 20 || b > to + 20) continue; // a is right of b
     stroke(context, heads[head], level, focus);
     if (query === key) {
       context.beginPath();
@@ -227,11 +232,10 @@ export function drawArcs(context, layout, { tokens, links, heads, lines }, focus
   }
   context.globalAlpha = 1;
   for (const link of links) {
-    const [a, b] = [middle((link.query[0] + link.query[1] - 1) / 2), middle((link.key[0] + link.key[1] - 1) / 2)];
-    const [left, right] = [middle(Math.floor((link.key[0] + link.key[1] - 1) / 2)), middle(Math.floor((link.query[0] + link.query[1] - 1) / 2))];
-    if (b > to || a < from) continue;
-    arc(right, left, rise(a, b));
-    drawLinkPath(context, link, (left + right) / 2, base - rise(a, b), theme);
+    const [b, a] = [spanMiddle(link.query), spanMiddle(link.key)];
+    if (a > to || b < from) continue;
+    arc(b, a, rise(a, b));
+    drawLinkPath(context, link, (a + b) / 2, base - rise(a, b), theme);
   }
   context.font = theme.font;
   context.textBaseline = "middle";

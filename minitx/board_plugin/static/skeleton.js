@@ -7,7 +7,7 @@ const KEYS = [
   ["arrow keys", "from head to head; on the slider from step to step; on a large view from token to token"],
   [", and .", "a step back, a step on"],
   ["space", "play, pause"],
-  ["1 2 3", "map, columns, line"],
+  ["1 2 3 4", "both, map, columns, line"],
   ["Shift + click", "lay another head over the chosen one"],
   ["Enter, Escape", "hold the token pointed at, let go"],
 ];
@@ -35,7 +35,7 @@ export function buildSkeleton(root, act) {
     page: button("HTML", "Save this text at all steps as one HTML file", act.page),
     help: button("?", "Keys", () => (parts.keys.hidden = !parts.keys.hidden), { class: "round", "aria-label": "Keys" }),
     play: button("▶", "Play", act.play, { class: "round play", "aria-label": "Play" }),
-    slider: element("input", { type: "range", min: 0, max: 0, step: 1, "aria-label": "Step", oninput: (event) => act.slide(Number(event.target.value)) }),
+    slider: element("input", { type: "range", min: 0, max: 0, step: 1, "aria-label": "Step", oninput: (event) => act.slide(Number(event.target.value)), onkeydown: act.slideKey }),
     step: element("output", { class: "step" }),
     live: element("span", { class: "live", title: "Follows the newest snapshot" }),
     grid: element("div", { class: "grid", role: "group", "aria-label": "Heads" }),
@@ -79,8 +79,9 @@ export function buildSkeleton(root, act) {
         element("div", { class: "chip-row" }, parts.chips, element("div", { class: "segments" }, parts.oneHead, parts.allHeads)),
         parts.stages)),
     element("footer", {},
-      parts.chartTitle, parts.chartBox,
-      element("div", { class: "time" }, parts.play, parts.slider, parts.step, parts.live)),
+      element("div", { class: "time-title" }, parts.chartTitle, parts.live, parts.step),
+      parts.chartBox,
+      element("div", { class: "time" }, parts.play, parts.slider)),
     parts.tooltip, parts.spoken);
   root.classList.add("attention");
   return parts;

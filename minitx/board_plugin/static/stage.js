@@ -65,12 +65,12 @@ export function drawStage(stage, content, focus, options, theme) {
     stage.hit = (x, y) => mapHit(layout, x, y);
     paint = (context) => drawMap(context, layout, map, focus, theme);
   } else if (view === "columns") {
-    layout = columnsLayout(measure, probe.tokens, width, heads.length, theme.font);
+    layout = columnsLayout(measure, probe.tokens, width, height, heads.length, theme.font);
     text.lines = chooseLines(heads, probe.seq, focus, options.first);
     stage.hit = (x, y) => columnsHit(layout, x, y);
     paint = (context, x, y) => drawColumns(context, layout, text, focus, theme, y, y + height);
   } else {
-    layout = arcsLayout(measure, probe.tokens, height, theme.font);
+    layout = arcsLayout(measure, probe.tokens, width, height, theme.font);
     text.lines = chooseLines(heads, probe.seq, focus, options.first);
     stage.hit = (x, y) => arcsHit(layout, x, y);
     paint = (context, x) => drawArcs(context, layout, text, focus, theme, x, x + width);

@@ -8,7 +8,7 @@ export const START = {
   step: null, // null: the newest, also when newer ones come
   head: 0, // the chosen head
   shown: [0], // heads laid over each other in the token views
-  view: "map", // map | columns | arcs
+  view: "both", // both (map and columns) | map | columns | arcs
   score: "", // colours the survey and is drawn against steps; "" for none
   sort: false, // the survey by that score instead of by layer
   first: true, // attention to the first token is drawn in the token views
@@ -18,7 +18,7 @@ export const START = {
   other: { run: null, step: null, head: null }, // the second pattern; null: the same as the first
 };
 
-export const VIEWS = { map: "Map", columns: "Columns", arcs: "Line" };
+export const VIEWS = { both: "Both", map: "Map", columns: "Columns", arcs: "Line" };
 
 /** The state as what stands after "?" in an address; only what differs from the start. */
 export function toLink(state) {
@@ -88,5 +88,6 @@ export function scoreTitle(name) {
 /** A weight or score in few characters. */
 export function figure(value) {
   if (value === null || value === undefined) return "–";
-  return Math.abs(value) >= 10 ? value.toFixed(1) : value.toFixed(Math.abs(value) < 0.01 && value !== 0 ? 4 : 2);
+  const size = Math.abs(value);
+  return value.toFixed(size >= 10 ? 1 : size >= 0.1 || size === 0 ? 2 : size >= 0.01 ? 3 : 4);
 }

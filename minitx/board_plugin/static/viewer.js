@@ -16,6 +16,12 @@ import { headColour, readTheme } from "./theme.js";
 const POLL_MILLISECONDS = 3000;
 const LONG = 64; // tokens above which whole patterns are asked for head by head
 
+const TITLES = {
+  map: "Rows: tokens. Columns: what they attend to.",
+  columns: "Point at a token for its own lines.",
+  arcs: "Arcs lead back to what a token attends to. Point at one for its own.",
+};
+
 /** Fill `root` with a viewer of `source`; `link` is what to open with, `linkTo(text)` the address of a view. */
 export function startViewer(root, source, { link = "", linkTo }) {
   let state = { ...START, ...fromLink(link) };
@@ -32,7 +38,8 @@ export function startViewer(root, source, { link = "", linkTo }) {
     picture: () => savePicture(),
     page: () => savePage(),
     play: () => play(),
-    slide: (index) => goTo(data.info?.steps[index] ?? null),
+    slide: (step) => goTo(nearestOf(data.info?.steps ?? [], step)),
+    slideKey: (event) => slideKey(event),
     ownText: (text) => text.trim() && change({ probe: -1, text: text.trim(), token: null }),
   });
   const stages = [0, 1, 2].map(() => createStage({ hover: hoverPattern, press: pin, keys: patternKeys }));
@@ -228,9 +235,9 @@ export function startViewer(root, source, { link = "", linkTo }) {
     parts.others.hidden = !state.compare;
     if (state.compare && first) drawOthers(asOption);
     const steps = info?.steps ?? [];
-    const at = Math.max(0, steps.indexOf(currentStep()));
-    parts.slider.max = Math.max(0, steps.length - 1);
-    parts.slider.value = at;
+    parts.slider.min = steps[0] ?? 0;
+    parts.slider.max = steps.at(-1) ?? 0;
+    parts.slider.value = currentStep() ?? 0;
     parts.slider.setAttribute("aria-valuetext", `step ${data.step ?? ""}`);
     parts.step.textContent = steps.length ? `step ${currentStep().toLocaleString("en")}` : "";
     parts.live.textContent = source.isLive && state.step === null && steps.length ? "● newest" : "";
@@ -286,18 +293,19 @@ export function startViewer(root, source, { link = "", linkTo }) {
         ),
       ),
     );
-    parts.chips.parentElement.hidden = state.view === "map";
+    parts.chips.parentElement.hidden = state.view === "map" || (state.view === "both" && Boolean(data.second));
   }
 
   function drawStages(theme) {
     const { first, second } = data;
-    const contents = [content(first, state.head, state.view === "map" ? [state.head] : state.shown, theme)];
+    const view = state.view === "both" && second ? "map" : state.view;
+    const contents = (view === "both" ? ["map", "columns"] : [view]).map((one) => content(first, state.head, state.shown, one, theme));
     if (second) {
       const head = otherHead(data, state);
       const isSameShape = second.layers === first.layers && second.heads === first.heads;
-      const heads = state.view === "map" || state.other.head !== null || !isSameShape ? [head] : state.shown;
+      const heads = state.other.head !== null || !isSameShape ? [head] : state.shown;
       contents[0].title = sideTitle(data.run, data.step, state.head, first);
-      contents.push({ ...content(second, head, heads, theme), title: sideTitle(data.otherRun, data.otherStep, head, second) });
+      contents.push({ ...content(second, head, heads, view, theme), title: sideTitle(data.otherRun, data.otherStep, head, second) });
       const [a, b] = [first.probes[0], second.probes[0]];
       const isSame = a.seq === b.seq && a.tokens.every((token, index) => token === b.tokens[index]);
       const packed = [a.whole(state.head), b.whole(head)];
@@ -318,10 +326,10 @@ export function startViewer(root, source, { link = "", linkTo }) {
     }
   }
 
-  function content(snapshot, head, heads, theme) {
+  function content(snapshot, head, shown, view, theme) {
     const probe = snapshot.probes[0];
-    const layers = heads.map((one) => ({ head: one, name: headName(one, snapshot.heads, true), colour: headColour(theme, one, snapshot.heads), packed: probe.whole(one) }));
-    return { title: "", view: state.view, probe, heads: layers.filter((one) => one.packed) };
+    const heads = (view === "map" ? [head] : shown).map((one) => ({ head: one, name: headName(one, snapshot.heads, true), colour: headColour(theme, one, snapshot.heads), packed: probe.whole(one) }));
+    return { title: TITLES[view], view, probe, heads: heads.filter((one) => one.packed) };
   }
 
   const fitting = (focus, { probe }) => (focus && Math.max(focus.query ?? 0, focus.key ?? 0) < probe.seq ? focus : null);
@@ -445,7 +453,7 @@ export function startViewer(root, source, { link = "", linkTo }) {
   root.ownerDocument.addEventListener("keydown", (event) => {
     const isTyping = event.target.closest?.("input, select, textarea");
     if (isTyping || event.ctrlKey || event.metaKey || event.altKey) return;
-    const views = { 1: "map", 2: "columns", 3: "arcs" };
+    const views = { 1: "both", 2: "map", 3: "columns", 4: "arcs" };
     if (event.key === ",") move(-1);
     else if (event.key === ".") move(1);
     else if (event.key === " " && !event.target.closest?.("button")) play();
@@ -455,6 +463,14 @@ export function startViewer(root, source, { link = "", linkTo }) {
     event.preventDefault();
     return undefined;
   });
+
+  /** On the slider an arrow key goes to the next snapshot, wherever that is. */
+  function slideKey(event) {
+    const by = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -10, PageUp: 10 }[event.key];
+    if (!by) return;
+    event.preventDefault();
+    move(by);
+  }
 
   // Time
 
