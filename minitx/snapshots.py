@@ -4,9 +4,9 @@
 
 `encode` makes one of numpy arrays, `write` puts it into a run, `read_header` and `extract` read it with everything
 checked, for a file may be cut short or made by a stranger. A weight p is stored as the byte 255 √p, which is off by
-0.002 at most and still tells 0.0001 from nothing; patterns are causal, so only key ≤ query is stored, row by row. A
-probe of more than `SMALL` tokens is stored twice, first reduced to `SMALL` (the largest weight of each block), so that
-the picture of all heads is quick to load.
+0.004 at most, by less where p is small, and tells 0.0001 from nothing; patterns are causal, so only key ≤ query is
+stored, row by row. A probe of more than `SMALL` tokens is stored twice, first reduced to `SMALL` (the largest weight of
+each block), so that the picture of all heads is quick to load.
 """
 
 from __future__ import annotations

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from minitx import snapshots
+from minitx.head_scores import SCORES, chance, score_heads
 from minitx.heads import patterns
 from minitx.model import Transformer
 from minitx.snapshots import Link, Probe
 from minitx.tokenizer import Tokenizer
-
-Scores = Mapping[str, NDArray[np.floating[Any]]]
 
 
 def probe_of(
@@ -27,9 +24,14 @@ def probe_of(
     return Probe(text, labels, patterns(model, torch.tensor([seen]))[:, 0], links)
 
 
-def text_snapshot(model: Transformer, tokenizer: Tokenizer, texts: Sequence[str], step: int) -> bytes:
-    """A snapshot with a probe for each text; the end-of-document token stands for a text that is empty."""
-    encoded = [tokenizer.encode(text) or [tokenizer.end_of_document] for text in texts]
-    return snapshots.encode(
-        step, [probe_of(model, tokenizer, text, tokens) for text, tokens in zip(texts, encoded, strict=True)]
-    )
+def text_snapshot(
+    model: Transformer, tokenizer: Tokenizer, texts: Sequence[tuple[str, Sequence[int]]], step: int
+) -> bytes:
+    """A snapshot with a probe for each text and its tokens; of one text alone with what the heads score on it."""
+    probes = [probe_of(model, tokenizer, text, tokens) for text, tokens in texts]
+    if len(texts) > 1:
+        return snapshots.encode(step, probes)
+    seen = np.array([list(texts[0][1])[: model.config.context_length]])  # (1, seq)
+    scores = score_heads(probes[0].patterns[:, None], seen)
+    by_chance = {name: chance(seen, name) for name in SCORES}
+    return snapshots.encode(step, probes, scores, by_chance, snapshots.roles(scores, by_chance))

@@ -28,7 +28,7 @@ ROOMS: dict[str, set[str]] = {
     "generation": {"attention", "config", "model", "sampling"},
     "heads": {"attention", "head_scores", "model"},
     "snapshots": set(),
-    "viewing": {"heads", "model", "snapshots", "tokenizer"},
+    "viewing": {"head_scores", "heads", "model", "snapshots", "tokenizer"},
     "pictures": set(),
     "board": {"head_scores", "pictures"},
     "hf": {"config", "model"},

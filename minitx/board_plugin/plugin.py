@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import mimetypes
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from werkzeug import Request, Response
 
 from minitx import snapshots
 from minitx.board_plugin.own_text import OwnText, OwnTextError
-from minitx.board_plugin.page import page
+from minitx.board_plugin.page import POLICY, page
 from minitx.board_plugin.store import NotFound, Store
 from minitx.snapshots import SnapshotError
 
@@ -97,26 +98,19 @@ class AttentionPlugin(base_plugin.TBPlugin):
         """One probe of a run at all steps, or as many as fit, as a self-contained HTML file."""
         run, probe = text(request, "run"), number(request, "probe", "0")
         steps = snapshots.steps(self.store.folder(run))
-        sizes = [self.store.file(run, step).stat().st_size for step in steps]
-        stride = max(1, -(-sum(sizes) // MOST_PAGE_BYTES))
-        wanted = {*steps[::-1][::stride], number(request, "step", "-1")}
+        chosen = number(request, "step", str(steps[-1] if steps else 0))
+        size = self.store.file(run, chosen).stat().st_size
+        stride = max(1, -(-len(steps) * size // MOST_PAGE_BYTES))
         contents = []
-        for step in sorted(wanted & set(steps)):
-            try:
-                with self.store.file(run, step).open("rb") as opened:
-                    header = snapshots.read_header(opened)
-                    contents.append(snapshots.extract(opened, probe, range(header["layers"] * header["heads"])))
-            except SnapshotError:
-                continue
+        for step in sorted({*steps[::-1][::stride], chosen}):
+            with suppress(SnapshotError, NotFound), self.store.file(run, step).open("rb") as opened:
+                header = snapshots.read_header(opened)
+                contents.append(snapshots.extract(opened, probe, range(header["layers"] * header["heads"])))
         if not contents:
             raise NotFound(f"The run {run!r:.200} has no snapshot of probe {probe} that can be read.")
         title = run if run != "." or self.store.root is None else self.store.root.name
         body = page(contents, title=title, view=request.args.get("view", "")[:2000])
-        return Response(
-            body,
-            mimetype="text/html",
-            headers={"Content-Disposition": "attachment; filename=attention.html", "X-Content-Type-Options": "nosniff"},
-        )
+        return as_page(body)
 
     def _own_text(self, request: Request) -> Response:
         refusal = self.own_text.refusal(request)
@@ -134,6 +128,8 @@ class AttentionPlugin(base_plugin.TBPlugin):
             raise NotFound(f"The run {run!r:.200} keeps no checkpoint yet, so no text can be run through it.")
         nearest = min(kept, key=lambda other: abs(other - step))
         content = self.own_text.run(folder, nearest, words)
+        if asked.get("page"):
+            return as_page(page([content], title=run, view=str(asked.get("view", ""))[:2000]))
         return reply(request, content)
 
 
@@ -165,6 +161,12 @@ def reply(request: Request, content: Any, code: int = 200) -> Response:
     """JSON, or bytes as they are."""
     kind = "application/octet-stream" if isinstance(content, bytes) else "application/json"
     return http_util.Respond(request, content, kind, code=code)
+
+
+def as_page(body: str) -> Response:
+    """An HTML file to be saved."""
+    headers = {"Content-Disposition": "attachment; filename=attention.html", "Content-Security-Policy": POLICY}
+    return Response(body, mimetype="text/html", headers=headers)
 
 
 def text(request: Request, name: str) -> str:

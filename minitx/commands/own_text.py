@@ -22,7 +22,8 @@ def main() -> int:
     torch.set_num_threads(1)
     run = Run.find(asked["run"])
     model, _ = run.load_model(str(asked["step"]), torch.device("cpu"))
-    sys.stdout.buffer.write(text_snapshot(model, run.tokenizer(), [asked["text"]], int(asked["step"])))
+    tokenizer, text = run.tokenizer(), asked["text"]
+    sys.stdout.buffer.write(text_snapshot(model, tokenizer, [(text, tokenizer.encode(text))], int(asked["step"])))
     return 0
 
 

@@ -56,7 +56,7 @@ export function drawThumbnail(canvas, levels, side, table) {
  */
 export function drawMap(context, layout, map, focus, theme) {
   const { cell, left, top, side, seq } = layout;
-  context.imageSmoothingEnabled = false;
+  context.imageSmoothingEnabled = cell < 1; // else rows would be left out
   const small = document.createElement("canvas");
   drawThumbnail(small, map.levels, seq, map.table);
   context.drawImage(small, left, top, side, side);

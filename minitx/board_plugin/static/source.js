@@ -5,13 +5,14 @@
 //   scores(run, name)                   → {steps, values: [[number or null, …] or null], chance: [number or null]}
 //   snapshot(run, step, probe, heads)   → a parsed snapshot with that probe alone
 //   ownText(run, step, text)            → the same of a text of the user's own
-//   page(run, step, probe, link)        → address of a self-contained HTML file, or null
+//   page(run, step, probe, link, text)  → a self-contained HTML file, as a Blob; null where there is no server
 //
 // What cannot be had throws an Error whose message is one sentence.
 
 import { parseSnapshot } from "./snapshot.js";
 
 const MOST_KEPT = 400;
+const OWN_HEADERS = { "Content-Type": "application/json", "X-Minitx": "1" };
 
 /** The source that asks the routes of minitx/board_plugin/plugin.py. */
 export function serverSource() {
@@ -74,10 +75,13 @@ export function serverSource() {
     },
     ownText: (run, step, text) => {
       const body = JSON.stringify({ run, step, text });
-      const headers = { "Content-Type": "application/json", "X-Minitx": "1" };
-      return once(`own ${body}`, () => binary("./own_text", { method: "POST", headers, body }));
+      return once(`own ${body}`, () => binary("./own_text", { method: "POST", headers: OWN_HEADERS, body }));
     },
-    page: (run, step, probe, link) => address("page", { run, step, probe, view: link }),
+    page: async (run, step, probe, link, text) => {
+      if (probe >= 0) return (await ask(address("page", { run, step, probe, view: link }))).blob();
+      const body = JSON.stringify({ run, step, text, page: true, view: link });
+      return (await ask("./own_text", { method: "POST", headers: OWN_HEADERS, body })).blob();
+    },
     /** Forget snapshots, for steps may have been written again. */
     forget: () => kept.clear(),
   };
@@ -104,7 +108,7 @@ export function fileSource(data) {
       return { ...found, probes: [found.probes[probe]] };
     },
     ownText: null,
-    page: () => null,
+    page: null,
     forget: () => {},
   };
 }

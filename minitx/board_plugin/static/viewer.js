@@ -246,7 +246,7 @@ export function startViewer(root, source, { link = "", linkTo }) {
     parts.ownForm.hidden = !source.ownText;
     parts.own.disabled = parts.look.disabled = Boolean(data.refusal);
     parts.own.title = data.refusal ?? "";
-    parts.page.hidden = !source.page(data.run, 0, 0, "");
+    parts.page.hidden = !source.page;
     parts.fault.textContent = data.fault;
     parts.fault.hidden = !data.fault;
     parts.note.textContent = data.note;
@@ -533,8 +533,13 @@ export function startViewer(root, source, { link = "", linkTo }) {
   }
 
   async function savePage() {
-    const address = source.page(data.run, data.step, Math.max(0, data.probe), toLink({ ...state, run: "", probe: 0, compare: false }));
-    element("a", { href: address, download: "attention.html" }).click();
+    const link = toLink({ ...state, run: "", probe: 0, text: "", compare: false });
+    try {
+      download(await source.page(data.run, data.first.step, data.probe, link, state.text), "attention.html");
+    } catch (error) {
+      data = { ...data, fault: error.message };
+      draw();
+    }
   }
 
   parts.chart.addEventListener("pointermove", (event) => {
