@@ -80,9 +80,9 @@ def encode(
 ) -> bytes:
     """The bytes of a snapshot.
 
-    `scores` are arrays (layer, head) by name, anything that heads can be compared by (importance, too); `chance` is what
-    uniform attention scores; `roles` (layer, head) are names such as "previous token". Raises ValueError where the
-    shapes disagree.
+    `scores` are arrays (layer, head) by name, anything that heads can be compared by (importance, too); `chance` is
+    what uniform attention scores; `roles` (layer, head) are names such as "previous token". Raises ValueError where
+    the shapes disagree.
     """
     layers, heads = probes[0].patterns.shape[:2]
     for probe in probes:

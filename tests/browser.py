@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
 HAS_PLAYWRIGHT = importlib.util.find_spec("playwright") is not None
 REASON = "needs Chromium on the path" if CHROMIUM is None else "needs the Python package playwright"
 needs_browser = pytest.mark.skipif(CHROMIUM is None or not HAS_PLAYWRIGHT, reason=REASON)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from minitx.board_plugin.page import MODULES, STATIC, page, script, write_html
-from minitx.snapshots import Probe, encode
+from minitx.snapshots import Link, Probe, encode
 from tests.browser import Page, chromium, needs_browser
 from tests.test_snapshots import patterns
 
@@ -37,7 +37,9 @@ def test_top_level_names_are_unique_and_nothing_of_the_modules_is_left() -> None
 def test_no_file_asks_for_anything_from_elsewhere_or_writes_markup() -> None:
     for file in STATIC.iterdir():
         text = file.read_text("utf-8")
-        assert not re.search(r"https?://|innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", text), file.name
+        assert not re.search(r"https?://|innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", text), (
+            file.name
+        )
 
 
 def test_texts_cannot_leave_the_data() -> None:
@@ -66,6 +68,23 @@ def test_the_file_shows_itself_without_a_network(tmp_path: Path) -> None:
         assert shown.tab.title().startswith("Attention · </script>")
         assert shown.tab.evaluate("document.body.scrollWidth <= window.innerWidth")
         assert not shown.errors and shown.requests == [file.as_uri()]
+
+
+@needs_browser
+def test_labelled_links_are_drawn_in_every_view_and_can_be_hidden(tmp_path: Path) -> None:
+    file = tmp_path / "heads.html"
+    probe = Probe("a", ["Ann", "said", "she", "slept"], patterns(1, 1, 4), [Link("pronoun", (2, 3), (0, 1))])
+    write_html(file, [encode(1, [probe])], title="run")
+    with chromium() as browser, Page(browser, file.as_uri()) as shown:
+        for view in ("Map", "Columns", "Line"):
+            shown.tab.locator(".segments button", has_text=view).click()
+            canvas = shown.tab.locator(".stage canvas").first
+            drawn = [canvas.evaluate("canvas => canvas.toDataURL()")]
+            for _ in range(2):
+                shown.tab.locator("button", has_text="Links").click()
+                drawn.append(canvas.evaluate("canvas => canvas.toDataURL()"))
+            assert drawn[0] == drawn[2] != drawn[1], view
+        assert not shown.errors
 
 
 @needs_browser

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -322,4 +321,4 @@ def test_a_wheel_carries_the_viewer() -> None:
 
     settings = tomllib.loads((PACKAGE.parents[1] / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
     assert settings["package-data"]["minitx.board_plugin"] == ["static/*"]
-    assert os.listdir(PACKAGE / "static") and not [path for path in (PACKAGE / "static").iterdir() if path.is_dir()]
+    assert all(file.is_file() for file in (PACKAGE / "static").iterdir()), "a pattern of static/* takes no folders"

@@ -59,13 +59,14 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tab")
     config = small_config(folder, sample_every=0).to_dict()
     config["log"]["snapshots_every"] = 2
-    environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}
+    training = []
     for name, heads in (("small", 2), ("single", 1)):
         config["model"]["n_head"] = heads
-        (folder / "run.yaml").write_text(yaml.safe_dump({**config, "out": f"runs/{name}"}))
-        command = [sys.executable, str(ROOT / "train.py"), "--config", "run.yaml"]
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump({**config, "out": f"runs/{name}"}))
+        command = [sys.executable, str(ROOT / "train.py"), "--config", f"{name}.yaml"]
+        environment = {**os.environ, "XDG_CACHE_HOME": str(folder / name)}
+        training.append(subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL))
+    assert [process.wait() for process in training] == [0, 0]
     return folder / "runs"
 
 
@@ -114,7 +115,7 @@ def test_the_tab_appears_in_tensorboard_and_follows_its_dark_mode(browser: Any, 
         body = inside.locator(":root[data-theme=dark] body")
         body.wait_for()
         assert body.evaluate("body => getComputedStyle(body).backgroundColor") != before
-        inside.locator("button", has_text="Link").click()
+        inside.locator("button[title^='Copy a link']").click()
         address = inside.locator(".link-text").input_value()
         assert address.startswith(f"{server}/#attention&p.attention.view=")
         assert "step%3D4" in address and "head%3D3" in address
@@ -153,13 +154,13 @@ def test_hovering_shows_the_recorded_weight_and_the_heads_scores(browser: Any, s
         page.wait(is_at(12))
         stage = page.tab.locator(".stage-box").first
         stage.focus()
-        stage.press("ArrowUp")  # the last query and the first key, then one up
+        stage.press("ArrowUp")  # begins at the last query and the first key
+        stage.press("ArrowUp")
         spoken = page.tab.locator(".spoken").text_content()
         seq = patterns.shape[-1]
         query, key = seq - 2, 0
         assert f"token {query} to token {key}" in spoken
-        pair, value, _ = spoken.split("; ")
-        assert pair.startswith("t") is False or "→" in pair
+        value = spoken.split("; ")[1]
         assert float(value) == pytest.approx(patterns[1, 1, query, key], abs=0.006)
         found = {}
         box = stage.bounding_box()
@@ -216,6 +217,7 @@ def test_two_steps_and_two_runs_are_compared(browser: Any, server: str, logs: Pa
         assert titles == ["small · step 12 · layer 0, head 1", "small · step 2 · layer 0, head 1", "second − first"]
         stage = page.tab.locator(".stage-box").nth(2)
         stage.focus()
+        stage.press("ArrowUp")
         stage.press("ArrowUp")
         _, value, both = page.tab.locator(".spoken").text_content().split("; ")
         a, b = first[0, 1, -2, 0], second[0, 1, -2, 0]
@@ -289,12 +291,11 @@ def test_it_works_under_a_path_prefix_with_the_python_loader_on_a_phone_in_the_d
     ):
         page.wait(is_at(12))
         assert page.tab.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-        assert page.tab.evaluate("getComputedStyle(document.body).getPropertyValue('--kind').trim()") in ("dark", "light")
         assert not page.errors
 
 
 def test_names_and_tokens_are_never_markup(browser: Any, server: str, logs: Path) -> None:
-    odd = logs / '<img src=x onerror=\'document.title="hit"\'>'
+    odd = logs / "<img src=x onerror='document.title=\"hit\"'>"
     shutil.copytree(logs / "small" / "attention", odd / "attention")
     try:
         for file in (odd / "attention").iterdir():

@@ -51,6 +51,7 @@ def minitx(folder: Path, script: str, *arguments: str, stdin: str = "") -> subpr
 def test_the_run_folder_is_as_designed(folder: Path) -> None:
     run = folder / "runs" / "small"
     assert {file.name for file in run.iterdir() if "tfevents" not in file.name} == {
+        "attention",
         "config.yaml",
         "tokenizer.model",
         "data.json",

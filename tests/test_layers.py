@@ -32,7 +32,19 @@ ROOMS: dict[str, set[str]] = {
     "pictures": set(),
     "board": {"head_scores", "pictures"},
     "hf": {"config", "model"},
-    "report": {"board", "config", "data", "generation", "head_scores", "heads", "model", "run", "runtime", "snapshots", "viewing"},
+    "report": {
+        "board",
+        "config",
+        "data",
+        "generation",
+        "head_scores",
+        "heads",
+        "model",
+        "run",
+        "runtime",
+        "snapshots",
+        "viewing",
+    },
     "training": {"batches", "config", "data", "model", "optim", "report", "run", "runtime"},
 }
 """Module → the modules of minitx that it may import, in reading order. Commands may import all of them."""

@@ -40,4 +40,6 @@ def test_a_text_longer_than_the_context_is_cut(tokenizer: Tokenizer) -> None:
     tokens = tokenizer.encode("the cat sat on a mat and saw the dog")
     probe = probe_of(model, tokenizer, "…", tokens)
     assert len(probe.tokens) == model.config.context_length == 32 < len(tokens)
-    assert read_header(io.BytesIO(text_snapshot(model, tokenizer, [("…", tokens), ("a", tokens[:1])], 0)))["scores"] == {}
+    assert (
+        read_header(io.BytesIO(text_snapshot(model, tokenizer, [("…", tokens), ("a", tokens[:1])], 0)))["scores"] == {}
+    )

@@ -1,4 +1,4 @@
-"""TensorBoard's way in. Whatever is wrong with the tab, TensorBoard starts: so nothing is imported here that could fail."""
+"""TensorBoard's way in. It starts whatever is wrong with the tab, so nothing that could fail is imported here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from tensorboard.plugins import base_plugin
 
 
-class AttentionLoader(base_plugin.TBLoader):
+class AttentionLoader(base_plugin.TBLoader):  # type: ignore[misc]  # TensorBoard ships no types
     """Adds one flag to TensorBoard's command line, and the plugin, unless that cannot be loaded."""
 
     def define_flags(self, parser: argparse.ArgumentParser) -> None:

@@ -19,7 +19,7 @@ from werkzeug import Request, Response
 from minitx import snapshots
 from minitx.board_plugin.own_text import OwnText, OwnTextError
 from minitx.board_plugin.page import POLICY, page
-from minitx.board_plugin.store import NotFound, Store
+from minitx.board_plugin.store import MissingError, Store
 from minitx.snapshots import SnapshotError
 
 STATIC = Path(__file__).parent / "static"
@@ -28,11 +28,11 @@ MOST_PAGE_BYTES = 8_000_000
 """Snapshots that go into one self-contained HTML file; of more, every second, third … is taken."""
 
 
-class BadRequest(Exception):
+class RequestError(Exception):
     """The request makes no sense. The message is one sentence."""
 
 
-class AttentionPlugin(base_plugin.TBPlugin):
+class AttentionPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoard ships no types
     """TensorBoard's plugin "attention"."""
 
     plugin_name = "attention"
@@ -75,7 +75,9 @@ class AttentionPlugin(base_plugin.TBPlugin):
 
     def _runs(self, request: Request) -> Response:
         names = self.store.names()
-        note = "" if self.store.root else "Start TensorBoard with --logdir FOLDER: of --logdir_spec this tab sees nothing."
+        note = (
+            "" if self.store.root else "Start TensorBoard with --logdir FOLDER: of --logdir_spec this tab sees nothing."
+        )
         return reply(request, {"runs": names, "own_text": self.own_text.refusal(request), "note": note})
 
     def _run(self, request: Request) -> Response:
@@ -88,7 +90,9 @@ class AttentionPlugin(base_plugin.TBPlugin):
     def _snapshot(self, request: Request) -> Response:
         heads = [whole(head, "heads") for head in request.args.get("heads", "").split(",") if head]
         if len(heads) > MOST_HEADS_ASKED:
-            raise BadRequest(f"heads names {len(heads)} heads, but at most {MOST_HEADS_ASKED} can be asked for at once.")
+            raise RequestError(
+                f"heads names {len(heads)} heads, but at most {MOST_HEADS_ASKED} can be asked for at once."
+            )
         file = self.store.file(text(request, "run"), number(request, "step"))
         with file.open("rb") as opened:
             content = snapshots.extract(opened, number(request, "probe", "0"), heads)
@@ -103,11 +107,11 @@ class AttentionPlugin(base_plugin.TBPlugin):
         stride = max(1, -(-len(steps) * size // MOST_PAGE_BYTES))
         contents = []
         for step in sorted({*steps[::-1][::stride], chosen}):
-            with suppress(SnapshotError, NotFound), self.store.file(run, step).open("rb") as opened:
+            with suppress(SnapshotError, MissingError), self.store.file(run, step).open("rb") as opened:
                 header = snapshots.read_header(opened)
                 contents.append(snapshots.extract(opened, probe, range(header["layers"] * header["heads"])))
         if not contents:
-            raise NotFound(f"The run {run!r:.200} has no snapshot of probe {probe} that can be read.")
+            raise MissingError(f"The run {run!r:.200} has no snapshot of probe {probe} that can be read.")
         title = run if run != "." or self.store.root is None else self.store.root.name
         body = page(contents, title=title, view=request.args.get("view", "")[:2000])
         return as_page(body)
@@ -115,17 +119,17 @@ class AttentionPlugin(base_plugin.TBPlugin):
     def _own_text(self, request: Request) -> Response:
         refusal = self.own_text.refusal(request)
         if refusal or request.headers.get("X-Minitx") != "1":
-            raise BadRequest(refusal or "This route is for the Attention tab only.")
+            raise RequestError(refusal or "This route is for the Attention tab only.")
         if (request.content_length or 0) > MOST_REQUEST_BYTES:
-            raise BadRequest("The text is too long.")
+            raise RequestError("The text is too long.")
         try:
             asked = json.loads(request.get_data(cache=False)[: MOST_REQUEST_BYTES + 1])
             run, step, words = str(asked["run"]), int(asked["step"]), str(asked["text"])
         except (ValueError, KeyError, TypeError) as error:
-            raise BadRequest("The request is not an object with run, step and text.") from error
+            raise RequestError("The request is not an object with run, step and text.") from error
         folder, kept = self.store.folder(run), self.store.checkpoints(run)
         if not kept:
-            raise NotFound(f"The run {run!r:.200} keeps no checkpoint yet, so no text can be run through it.")
+            raise MissingError(f"The run {run!r:.200} keeps no checkpoint yet, so no text can be run through it.")
         nearest = min(kept, key=lambda other: abs(other - step))
         content = self.own_text.run(folder, nearest, words)
         if asked.get("page"):
@@ -140,11 +144,11 @@ def answering(view: Callable[[Request], Response], method: str = "GET") -> Calla
         request = Request(environ)
         try:
             if request.method != method:
-                raise BadRequest(f"This route takes {method} only.")
+                raise RequestError(f"This route takes {method} only.")
             response = view(request)
-        except NotFound as error:
+        except MissingError as error:
             response = reply(request, {"error": str(error)}, 404)
-        except (BadRequest, OwnTextError) as error:
+        except (RequestError, OwnTextError) as error:
             response = reply(request, {"error": str(error)}, 400)
         except SnapshotError as error:
             response = reply(request, {"error": str(error)}, 422)
@@ -173,7 +177,7 @@ def text(request: Request, name: str) -> str:
     """A parameter that has to be there."""
     value = request.args.get(name)
     if value is None:
-        raise BadRequest(f"{name} is missing.")
+        raise RequestError(f"{name} is missing.")
     return value
 
 
@@ -186,5 +190,5 @@ def whole(value: str | None, name: str) -> int:
     """`value` as a whole number of at most 12 digits."""
     digits = (value or "").removeprefix("-")
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 12):
-        raise BadRequest(f"{name} is {value!r:.40}, but it must be a whole number.")
+        raise RequestError(f"{name} is {value!r:.40}, but it must be a whole number.")
     return int(value or "")

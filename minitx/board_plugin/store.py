@@ -26,7 +26,7 @@ NOT_RUNS = frozenset({snapshots.FOLDER, "checkpoints", "__pycache__", ".git", ".
 CHECKPOINT = re.compile(r"step-([0-9]{6,12})")
 
 
-class NotFound(Exception):
+class MissingError(Exception):
     """There is nothing of that name. The message is one sentence."""
 
 
@@ -61,21 +61,21 @@ class Store:
         return sorted(found)
 
     def folder(self, run: str) -> Path:
-        """The folder of a run; raises NotFound where no run has that name."""
+        """The folder of a run; raises MissingError where no run has that name."""
         if self.root is None or run not in self.names():
-            raise NotFound(f"There is no run {run!r:.200} with snapshots in the log folder.")
+            raise MissingError(f"There is no run {run!r:.200} with snapshots in the log folder.")
         return self.root / run
 
     def file(self, run: str, step: int) -> Path:
-        """The snapshot of a step, a plain file inside the log folder; raises NotFound."""
+        """The snapshot of a step, a plain file inside the log folder; raises MissingError."""
         folder = self.folder(run)
         file = snapshots.path(folder, step)
         if not file.is_file() or os.path.realpath(file) != str(file):
-            raise NotFound(f"The run {run!r:.200} has no snapshot of step {step}.")
+            raise MissingError(f"The run {run!r:.200} has no snapshot of step {step}.")
         return file
 
     def header(self, run: str, step: int) -> dict[str, Any]:
-        """The header of a snapshot; raises NotFound and SnapshotError."""
+        """The header of a snapshot; raises MissingError and SnapshotError."""
         with self.file(run, step).open("rb") as opened:
             return snapshots.read_header(opened)
 
@@ -91,7 +91,7 @@ class Store:
                 return known[1]
             header = self.header(run, step)
             kept = {"scores": header["scores"], "chance": header["chance"]}
-        except (OSError, SnapshotError, NotFound):
+        except (OSError, SnapshotError, MissingError):
             return {"scores": {}, "chance": {}}
         with self._lock:
             self._known[file] = (mark, kept)
@@ -109,7 +109,7 @@ class Store:
             try:
                 newest = self.header(run, step)
                 break
-            except (OSError, SnapshotError, NotFound) as error:
+            except (OSError, SnapshotError, MissingError) as error:
                 fault = fault or f"Step {step}: {error}"
         return {"steps": steps, "checkpoints": self.checkpoints(run), "newest": newest, "fault": fault}
 

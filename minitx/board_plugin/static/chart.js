@@ -92,10 +92,12 @@ function drawNames(context, layout, chart, theme) {
   names.push({ name: "even", colour: theme.muted, value: lastOf((at) => chart.chance[at]) });
   context.textAlign = "left";
   context.textBaseline = "middle";
-  let below = Infinity;
-  for (const { name, colour, value } of names.filter((one) => one.value !== undefined).sort((a, b) => a.value - b.value)) {
-    const y = Math.min(layout.y(value), below - 11);
-    below = y;
+  let above = layout.top - 13;
+  const rows = names.filter((one) => one.value !== undefined).sort((a, b) => b.value - a.value);
+  for (const [order, { name, colour, value }] of rows.entries()) {
+    const room = layout.bottom + 8 - 11 * (rows.length - 1 - order); // those below need theirs
+    const y = Math.max(above + 11, Math.min(layout.y(value), room));
+    above = y;
     context.fillStyle = colour;
     context.fillText(name, layout.right + 5, y);
   }

@@ -9,7 +9,7 @@ export const START = {
   head: 0, // the chosen head
   shown: [0], // heads laid over each other in the token views
   view: "both", // both (map and columns) | map | columns | arcs
-  score: "", // colours the survey and is drawn against steps; "" for none
+  score: "previous_token", // colours the survey and is drawn against steps; "" for none
   sort: false, // the survey by that score instead of by layer
   first: true, // attention to the first token is drawn in the token views
   links: true, // so are the probe's labelled links

@@ -553,7 +553,7 @@ export function startViewer(root, source, { link = "", linkTo }) {
   const stepUnder = (event) => parts.chart.layout.stepAt(event.clientX - parts.chart.getBoundingClientRect().left);
 
   new ResizeObserver(() => data.info && draw()).observe(root);
-  if (!("score" in fromLink(link))) state = { ...state, score: "induction" };
+  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => data.info && draw());
   load().then(() => {
     if (source.isLive) setTimeout(poll, POLL_MILLISECONDS);
   });
