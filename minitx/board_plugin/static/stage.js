@@ -18,7 +18,7 @@ export function createStage({ hover, press, keys }) {
   const canvas = element("canvas");
   const spacer = element("div", { class: "spacer" });
   const box = element("div", { class: "stage-box", tabindex: 0, role: "application" }, canvas, spacer);
-  const stage = { root: element("section", { class: "stage" }, title, box), title, box, canvas, layout: null, hit: null };
+  const stage = { root: element("section", { class: "stage", hidden: true }, title, box), title, box, canvas, layout: null, hit: null };
   const focusAt = (event) => {
     if (!stage.hit) return null;
     const place = canvas.getBoundingClientRect();

@@ -67,6 +67,13 @@ export function nearestOf(numbers, wanted) {
   return numbers.reduce((best, one) => (Math.abs(one - wanted) < Math.abs(best - wanted) ? one : best));
 }
 
+/** The chosen head and the shown ones where there are `count` heads. */
+export function headsWithin({ head, shown }, count) {
+  const chosen = Math.min(Math.max(0, head), count - 1);
+  const there = shown.filter((one) => one < count);
+  return { head: chosen, shown: there.length ? there : [chosen] };
+}
+
 /** Heads in the order of the survey: by layer, or the greatest score first. */
 export function headOrder(count, scores, sort) {
   const order = Array.from({ length: count }, (_, head) => head);

@@ -5,16 +5,16 @@
 
 import { drawChart, chartLayout } from "./chart.js";
 import { download, element, fillSelect, fitCanvas } from "./dom.js";
+import { gather, otherHead } from "./gather.js";
 import { drawPicture } from "./picture.js";
 import { buildSkeleton } from "./skeleton.js";
 import { strongest, weightAt } from "./snapshot.js";
 import { createStage, drawStage, showFocus, signed } from "./stage.js";
-import { START, figure, fromLink, headName, nearestOf, scoreTitle, toLink } from "./state.js";
+import { START, figure, fromLink, headName, headsWithin, nearestOf, scoreTitle, toLink } from "./state.js";
 import { describeHead, drawSurvey, neighbour } from "./survey.js";
 import { headColour, readTheme } from "./theme.js";
 
 const POLL_MILLISECONDS = 3000;
-const LONG = 64; // tokens above which whole patterns are asked for head by head
 
 const TITLES = {
   map: "Rows: tokens. Columns: what they attend to.",
@@ -110,88 +110,11 @@ export function startViewer(root, source, { link = "", linkTo }) {
     while (isStale) {
       const wasFresh = isStale === "fresh";
       isStale = false;
-      const asked = state;
-      const found = await gather(asked, wasFresh);
+      const found = await gather(source, data, state, wasFresh, tellNote);
       if (!isStale || found.first) data = found;
       draw();
     }
     isLoading = false;
-  }
-
-  /** Everything that `asked` needs; what fails becomes the sentence `fault`. */
-  async function gather(asked, isFresh) {
-    const found = { ...data, fault: "", note: "" };
-    try {
-      if (isFresh || !found.runs.length) {
-        const { runs, own_text: refusal, note } = await source.runs();
-        Object.assign(found, { runs, refusal, emptyNote: note });
-      }
-      if (!found.runs.length) {
-        return { ...found, info: null, first: null, note: found.emptyNote || "No run here has snapshots yet: train one, and this page fills by itself." };
-      }
-      const run = found.runs.includes(asked.run) ? asked.run : found.runs[0];
-      if (asked.run && run !== asked.run) found.fault = `There is no run ${asked.run} here with snapshots; this is ${run}.`;
-      if (isFresh || found.run !== run) {
-        found.info = await source.run(run);
-        found.run = run;
-      }
-      const { info } = found;
-      if (info.fault && !info.newest) found.fault = info.fault;
-      const step = nearestOf(info.steps, asked.step);
-      const probes = info.newest?.probes ?? [];
-      const own = asked.probe < 0 && Boolean(asked.text) && Boolean(source.ownText) && !found.refusal;
-      const probe = Math.min(Math.max(0, asked.probe), Math.max(0, probes.length - 1));
-      found.probe = own ? -1 : probe;
-      found.first = null;
-      found.first = own ? await fetchOwn(found, info, run, step, asked.text) : await fetchPattern(run, step, probe, asked, probes[probe]?.tokens.length);
-      Object.assign(found, { step, second: null, otherInfo: null });
-      found.chart = info.newest && asked.score && info.newest.scores[asked.score] ? await source.scores(run, asked.score, info.steps) : null;
-      if (asked.compare) await gatherOther(found, asked, run, step, own, isFresh);
-    } catch (error) {
-      found.fault = error.message;
-    }
-    return found;
-  }
-
-  async function gatherOther(found, asked, run, step, own, isFresh) {
-    const otherRun = found.runs.includes(asked.other.run) ? asked.other.run : run;
-    const isKnown = !isFresh && data.otherInfo && data.otherRun === otherRun;
-    found.otherRun = otherRun;
-    found.otherInfo = otherRun === run ? found.info : isKnown ? data.otherInfo : await source.run(otherRun);
-    const otherStep = nearestOf(found.otherInfo.steps, asked.other.step ?? step);
-    found.otherStep = otherStep;
-    if (own) found.second = await source.ownText(otherRun, nearestOf(found.otherInfo.checkpoints, otherStep), asked.text);
-    else {
-      const texts = found.otherInfo.newest?.probes ?? [];
-      const probe = texts.findIndex((one) => one.text === found.first.probes[0].text);
-      if (probe < 0) throw new Error(`The run ${otherRun} has no snapshots of this text.`);
-      found.second = await fetchPattern(otherRun, otherStep, probe, asked, texts[probe].tokens.length, otherHead(found, asked));
-    }
-  }
-
-  const fetchPattern = (run, step, probe, asked, tokens, also = asked.other.head) => {
-    const heads = tokens > LONG ? [...new Set([asked.head, ...asked.shown, ...(asked.compare && also !== null ? [also] : [])])].sort((a, b) => a - b) : [];
-    return source.snapshot(run, step, probe, heads);
-  };
-
-  async function fetchOwn(found, info, run, step, text) {
-    const kept = nearestOf(info.checkpoints, step);
-    if (kept === null) throw new Error(`The run ${run} keeps no checkpoint, so no text can be run through it.`);
-    parts.note.textContent = "The model reads your text …";
-    const snapshot = await source.ownText(run, kept, text);
-    if (kept !== step) found.note = `Your text through the checkpoint of step ${kept}, the nearest to step ${step} that is still kept.`;
-    else found.note = `Your text through the checkpoint of step ${kept}.`;
-    return snapshot;
-  }
-
-  /** The head of the second pattern: the one asked for, or the same where there is one. */
-  function otherHead(found, asked) {
-    const other = found.second ?? found.otherInfo?.newest;
-    if (asked.other.head !== null) return Math.min(asked.other.head, (other?.layers ?? 1) * (other?.heads ?? 1) - 1);
-    const perLayer = found.first.heads;
-    const [layer, head] = [Math.floor(asked.head / perLayer), asked.head % perLayer];
-    if (!other) return asked.head;
-    return Math.min(layer, other.layers - 1) * other.heads + Math.min(head, other.heads - 1);
   }
 
   // Drawing
@@ -203,10 +126,8 @@ export function startViewer(root, source, { link = "", linkTo }) {
     const { first } = data;
     root.classList.toggle("empty", !first);
     if (first) {
-      const head = Math.min(state.head, first.count - 1);
-      const shown = state.shown.filter((one) => one < first.count);
-      state = { ...state, head, shown: shown.length ? shown : [head] };
-      drawSurvey(parts.grid, first, state, theme, { choose, hover: hoverHead, keys: headKeys });
+      state = { ...state, ...headsWithin(state, first.count) };
+      drawSurvey(parts.grid, first, { ...state, score: data.score }, theme, { choose, hover: hoverHead, keys: headKeys });
       drawHeading(theme);
       drawChips(theme);
       drawStages(theme);
@@ -225,11 +146,11 @@ export function startViewer(root, source, { link = "", linkTo }) {
     if (data.probe === -1) probes.push({ value: -1, label: `your text: ${shortText(state.text)}` });
     fillSelect(parts.probe, probes, data.probe ?? 0);
     const names = Object.keys(info?.newest?.scores ?? {});
-    fillSelect(parts.score, [{ value: "", label: "none" }, ...names.map((name) => ({ value: name, label: scoreTitle(name) }))], names.includes(state.score) ? state.score : "");
+    fillSelect(parts.score, [{ value: "", label: "none" }, ...names.map((name) => ({ value: name, label: scoreTitle(name) }))], names.includes(data.score) ? data.score : "");
     parts.scoreField.hidden = parts.sort.hidden = !names.length;
     for (const name of ["sort", "compare", "first", "links"]) parts[name].setAttribute("aria-pressed", String(state[name]));
     for (const [view, button] of Object.entries(parts.views)) button.setAttribute("aria-pressed", String(state.view === view));
-    parts.sort.disabled = !state.score;
+    parts.sort.disabled = !data.score;
     parts.first.hidden = state.view === "map";
     parts.links.hidden = !first?.probes[0].links.length;
     parts.others.hidden = !state.compare;
@@ -251,6 +172,11 @@ export function startViewer(root, source, { link = "", linkTo }) {
     parts.fault.hidden = !data.fault;
     parts.note.textContent = data.note;
     parts.note.hidden = !data.note;
+  }
+
+  function tellNote(note) {
+    parts.note.textContent = note;
+    parts.note.hidden = false;
   }
 
   function drawOthers(asOption) {
@@ -301,7 +227,7 @@ export function startViewer(root, source, { link = "", linkTo }) {
     const view = state.view === "both" && second ? "map" : state.view;
     const contents = (view === "both" ? ["map", "columns"] : [view]).map((one) => content(first, state.head, state.shown, one, theme));
     if (second) {
-      const head = otherHead(data, state);
+      const head = otherHead(data.first, data.second, state);
       const isSameShape = second.layers === first.layers && second.heads === first.heads;
       const heads = state.other.head !== null || !isSameShape ? [head] : state.shown;
       contents[0].title = sideTitle(data.run, data.step, state.head, first);
@@ -312,8 +238,7 @@ export function startViewer(root, source, { link = "", linkTo }) {
       if (isSame && packed.every(Boolean)) {
         contents.push({ ...contents[0], view: "map", heads: [{ head: state.head, packed: packed[0] }], against: packed[1], title: "second − first" });
       } else if (!isSame) {
-        parts.note.textContent = "The two runs cut this text into different tokens, so there is no difference to show.";
-        parts.note.hidden = false;
+        tellNote("The two runs cut this text into different tokens, so there is no difference to show.");
       }
     }
     parts.stages.classList.toggle("several", contents.length > 1);
@@ -344,7 +269,7 @@ export function startViewer(root, source, { link = "", linkTo }) {
     parts.chartBox.hidden = parts.chartTitle.hidden = !isShown;
     parts.slider.parentElement.hidden = !(info?.steps.length > 1);
     if (!isShown) return;
-    parts.chartTitle.textContent = `${scoreTitle(state.score)} of every head against steps; dashed: even attention`;
+    parts.chartTitle.textContent = `${scoreTitle(data.score)} of every head against steps; dashed: even attention`;
     parts.chart.setAttribute("aria-label", `${parts.chartTitle.textContent}; the slider below moves through the steps`);
     const [width, height] = [parts.chartBox.clientWidth, parts.chartBox.clientHeight];
     const order = [...state.shown.filter((head) => head !== state.head), state.head];
