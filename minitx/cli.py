@@ -97,6 +97,7 @@ class GenerateFlags:
     run: str | None
     json: bool
     interactive: bool
+    attention: str | None
     stream: bool | None
 
 
@@ -127,6 +128,9 @@ def parse_generate(arguments: Sequence[str], prog: str) -> tuple[GenerateConfig,
     parser.add_argument("run", nargs="?", metavar="RUN", help="Run folder; by default the newest one.")
     parser.add_argument("--json", action="store_true", help="Print one JSON object for each sample.")
     parser.add_argument("--interactive", action="store_true", help="Ask for one prompt after another.")
+    parser.add_argument(
+        "--attention", metavar="FILE.html", help="Write what every head attends to in the text, as a page to look at."
+    )
     streaming = parser.add_mutually_exclusive_group()
     streaming.add_argument(
         "--stream", dest="stream", action="store_true", default=None, help="Show text as it is made, also in a pipe."

@@ -421,13 +421,16 @@ class LogConfig:
     """Steps between lines of metrics."""
     heads_every: int = 40
     """Steps between pictures and scores of the attention heads; also at the end; 0 for none."""
+    snapshots_every: int = 20
+    """Steps between snapshots of the attention heads for TensorBoard's Attention tab; also at the end; 0 for none."""
     probes: list[str | ProbeSetting] = field(default_factory=lambda: copy.deepcopy(list(DEFAULT_PROBES)))
     """Texts whose attention patterns are drawn; {text, links: [{name, from, to}]} also measures how much each head
     attends from the later words `from` to the earlier `to`."""
 
     def __post_init__(self) -> None:
         require(self.every >= 1, f"log.every is {self.every}, but it must be at least 1.")
-        require(self.heads_every >= 0, f"log.heads_every is {self.heads_every}, but it must not be negative.")
+        for name in ("heads_every", "snapshots_every"):
+            require(getattr(self, name) >= 0, f"log.{name} is {getattr(self, name)}, but it must not be negative.")
         self.read_probes()
 
     def read_probes(self) -> list[Probe]:

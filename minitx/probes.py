@@ -31,6 +31,11 @@ class PlacedLink(NamedTuple):
     queries: range
     keys: range
 
+    @property
+    def spans(self) -> tuple[str, tuple[int, int], tuple[int, int]]:
+        """Name, queries and keys, the spans as [start, end)."""
+        return self.name, (self.queries.start, self.queries.stop), (self.keys.start, self.keys.stop)
+
 
 class LinkAttention(NamedTuple):
     """One link's figures, each (layer, head)."""

@@ -6,24 +6,28 @@ import math
 import platform
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from tqdm import tqdm
 
-from minitx import __version__
+from minitx import __version__, snapshots
 from minitx.board import METRIC_TAGS, Board
 from minitx.config import Config, GenerateConfig, ModelConfig
 from minitx.data import Prepared
 from minitx.generation import complete
 from minitx.head_scores import SCORES, chance
-from minitx.heads import patterns, repeated_loss, score, scored_text
+from minitx.heads import repeated_loss, score, scored_text
 from minitx.model import Transformer, cache_bytes_per_token, matmul_flops_per_token, parameters_by_part
 from minitx.pictures import visible
-from minitx.probes import measure_links, place, uniform
+from minitx.probes import PlacedLink, measure_links, place, uniform
 from minitx.run import HEADS_FILE, Run, warn
 from minitx.runtime import Runtime, memory_bytes
+from minitx.viewing import probe_of
 
 RESULTS = ("val_loss", "best_val_loss", "val_bits_per_byte", "parameters", "seconds", "cache_bytes_per_token")
 """What of summary.json stands in TensorBoard's table of hyperparameters."""
@@ -65,9 +69,8 @@ class Report:
 
     def is_due(self, step: int) -> bool:
         """Whether heads or a sample are to be shown at `step`."""
-        return any(
-            every and step % every == 0 for every in (self.config.log.heads_every, self.config.train.sample_every)
-        )
+        log, train = self.config.log, self.config.train
+        return any(every and step % every == 0 for every in (log.heads_every, log.snapshots_every, train.sample_every))
 
     def advance(self) -> None:
         """One step more is done."""
@@ -92,14 +95,38 @@ class Report:
         self.bar.set_postfix_str(f"loss {line['train_loss']:.3f}{validation}, {speed}", refresh=False)
 
     def heads(self, step: int, last: bool) -> None:
-        """Log the pattern of every head on the probes, and its scores on validation text."""
-        every = self.config.log.heads_every
-        if not every or not (step % every == 0 or last):
+        """Log what every head does on the probes, and its scores on validation text: as curves and pictures for
+        TensorBoard's own tabs, and as a snapshot for the Attention tab."""
+        log = self.config.log
+        pictures, snapshot = (
+            bool(every) and (step % every == 0 or last) for every in (log.heads_every, log.snapshots_every)
+        )
+        if not (pictures or snapshot):
             return
-        board, val, tokenizer = self.opened_board(), self.prepared.val, self.prepared.tokenizer
-        text = scored_text(self.model, val)
-        scores = score(self.model, text)
+        text, tokenizer = scored_text(self.model, self.prepared.val), self.prepared.tokenizer
         by_chance = {name: chance(text.numpy(), name) for name in SCORES}
+        scores = score(self.model, text)
+        placed = [place(probe, [tokenizer.token_bytes(token) for token in tokens]) for probe, tokens in self.probes]
+        seen = [
+            probe_of(self.model, tokenizer, probe.text, tokens, [snapshots.Link(*link.spans) for link in links])
+            for (probe, tokens), links in zip(self.probes, placed, strict=True)
+        ]
+        if snapshot and seen:
+            roles = snapshots.roles(scores, by_chance)
+            snapshots.write(self.run.path, step, snapshots.encode(step, seen, scores, by_chance, roles))
+        if pictures:
+            self.pictures(step, scores, by_chance, seen, placed)
+
+    def pictures(
+        self,
+        step: int,
+        scores: dict[str, NDArray[np.float64]],
+        by_chance: dict[str, float],
+        seen: Sequence[snapshots.Probe],
+        placed: Sequence[Sequence[PlacedLink]],
+    ) -> None:
+        """Log what the heads do for TensorBoard's own tabs, and as a line of heads.jsonl."""
+        board, val = self.opened_board(), self.prepared.val
         line: dict[str, Any] = {
             "step": step,
             "scores": {name: values.tolist() for name, values in scores.items()},
@@ -108,12 +135,9 @@ class Report:
             "repeated_loss": repeated_loss(self.model, val),
         }
         links, evenly = {}, {}
-        for i, (probe, tokens) in enumerate(self.probes):
-            labels = [tokenizer.token_text(token) for token in tokens]
-            seen = patterns(self.model, torch.tensor([tokens]))[:, 0]
-            board.patterns(step, i, labels, seen)
-            placed = place(probe, [tokenizer.token_bytes(token) for token in tokens])
-            for found in measure_links(self.model, placed, seen, val):
+        for i, (probe, its_links) in enumerate(zip(seen, placed, strict=True)):
+            board.patterns(step, i, list(probe.tokens), probe.patterns)
+            for found in measure_links(self.model, its_links, probe.patterns, val):
                 name = f"probe {i} {found.link.name}"
                 links[name], evenly[name] = found.attention, uniform(found.link)
                 figures = {key: getattr(found, key).tolist() for key in ("attention", "chance", "spread")}
@@ -148,6 +172,7 @@ class Report:
         """TensorBoard's writer, opened at first use so that training starts without waiting for it."""
         if self.board is None:
             self.board = Board(self.run.path, self.start_step + 1 if self.start_step else 0)
+            snapshots.forget_after(self.run.path, self.start_step)
             if self.start_step == 0:
                 config = (self.run.path / "config.yaml").read_text("utf-8")
                 self.board.text("Run/configuration", config, 0)

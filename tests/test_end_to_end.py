@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
 import subprocess
@@ -14,6 +16,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from minitx.run import HEADS_FILE, Run
+from minitx.snapshots import read_header, read_patterns, steps
 from tests.small import small_config
 
 ROOT = Path(__file__).parents[1]
@@ -51,6 +54,7 @@ def minitx(folder: Path, script: str, *arguments: str, stdin: str = "") -> subpr
 def test_the_run_folder_is_as_designed(folder: Path) -> None:
     run = folder / "runs" / "small"
     assert {file.name for file in run.iterdir() if "tfevents" not in file.name} == {
+        "attention",
         "config.yaml",
         "tokenizer.model",
         "data.json",
@@ -116,12 +120,27 @@ def test_generate_speaks_json(folder: Path) -> None:
     )
 
 
+def test_generate_writes_what_the_heads_attend_to(folder: Path) -> None:
+    done = minitx(folder, "generate.py", "--prompt", "the cat", "--max_new_tokens", "5", "--attention", "heads.html")
+    assert done.returncode == 0, done.stderr
+    data = json.loads((folder / "heads.html").read_text("utf-8").split('id="data">')[1].split("</script>")[0])
+    (content,) = (base64.b64decode(snapshot) for snapshot in data["snapshots"])
+    header = read_header(io.BytesIO(content))
+    assert header["step"] == 12 and header["probes"][0]["text"] == done.stdout.removesuffix("\n")
+    seq = len(Run(folder / "runs" / "small").tokenizer().encode(header["probes"][0]["text"]))
+    assert read_patterns(content).shape == (2, 2, seq, seq)
+
+
 def test_resume_goes_on(folder: Path) -> None:
+    run = folder / "runs" / "small"
+    assert steps(run) == [12]
+    (run / "attention" / "step-000013.heads").write_bytes(b"of a life that did not happen")
     done = minitx(folder, "train.py", "--resume", "runs/small", "--train.steps", "14")
     assert done.returncode == 0, done.stderr
     assert "going on from step 12" in done.stdout
-    assert [line["step"] for line in Run(folder / "runs" / "small").metrics()] == list(range(1, 15))
-    assert [line["step"] for line in Run(folder / "runs" / "small").metrics(HEADS_FILE)] == [6, 12, 14]
+    assert [line["step"] for line in Run(run).metrics()] == list(range(1, 15))
+    assert [line["step"] for line in Run(run).metrics(HEADS_FILE)] == [6, 12, 14]
+    assert steps(run) == [12, 14]
 
 
 def test_a_run_folder_copied_elsewhere_still_works(folder: Path, tmp_path: Path) -> None:
@@ -159,6 +178,8 @@ def test_data_says_what_the_text_holds(folder: Path) -> None:
         (["generate.py", "--prompt", ""], "prompt is empty"),
         (["generate.py", "--prompt", "a", "--device", "cuda:7"], "Device 'cuda:7' is not there"),
         (["generate.py", "--prompt_file", "nowhere.txt"], "nowhere.txt"),
+        (["generate.py", "--prompt", "a", "--attention", "nowhere/a.html"], "its folder is not there"),
+        (["generate.py", "--interactive", "--attention", "a.html"], "leave one out"),
         (["generate.py", "--checkpoint", "7", "--prompt", "a"], "keeps no checkpoint 7"),
         (["train.py", "--data.source", "nowhere.txt"], "nowhere.txt"),
         (["train.py", "--data.source", "empty.txt"], "empty"),

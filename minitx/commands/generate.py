@@ -21,6 +21,9 @@ from minitx.config import GenerateConfig, UserError, require
 
 if TYPE_CHECKING:
     from minitx.generation import Completion
+    from minitx.model import Transformer
+    from minitx.run import Run
+    from minitx.tokenizer import Tokenizer
 
     Complete = Callable[[str | None, Callable[[int, str], None] | None], list[Completion]]
 
@@ -36,6 +39,14 @@ def main(arguments: Sequence[str] | None = None, prog: str = "generate.py") -> i
     require(
         not flags.interactive or (options.prompt is None and options.prompt_file is None),
         "--interactive asks for the prompts: leave --prompt and --prompt_file out.",
+    )
+    require(
+        not (flags.interactive and flags.attention),
+        "Both --interactive and --attention are given: leave one out.",
+    )
+    require(
+        flags.attention is None or Path(flags.attention).parent.is_dir(),
+        f"--attention {flags.attention} cannot be written: its folder is not there.",
     )
     prompt = read_prompt(options)
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -55,9 +66,13 @@ def main(arguments: Sequence[str] | None = None, prog: str = "generate.py") -> i
     if flags.run is None or sys.stderr.isatty():
         print(f"{found.path}, {checkpoint}, on {device} ({reason})", file=sys.stderr)
 
+    made: list[Completion] = []
+
     def complete_prompt(text: str | None, on_text: Callable[[int, str], None] | None) -> list[Completion]:
         try:
-            return complete(model, tokenizer, text, options, on_text)
+            completions = complete(model, tokenizer, text, options, on_text)
+            made.extend(completions)
+            return completions
         except FloatingPointError as error:
             raise UserError(
                 f"The model of {found.path}, {checkpoint}, gives logits that are not finite, so its training failed: "
@@ -67,7 +82,30 @@ def main(arguments: Sequence[str] | None = None, prog: str = "generate.py") -> i
     if flags.interactive:
         return ask(complete_prompt, options, flags)
     show(complete_prompt, prompt, options, flags)
+    if flags.attention is not None:
+        write_attention(Path(flags.attention), found, checkpoint, model, tokenizer, made)
     return 0
+
+
+def write_attention(
+    file: Path, run: Run, checkpoint: str, model: Transformer, tokenizer: Tokenizer, completions: Sequence[Completion]
+) -> None:
+    """The page that shows what every head attends to in each prompt with its completion, as much of its end as the
+    model sees at once; raises UserError where it cannot be written."""
+    from minitx.board_plugin.page import write_html
+    from minitx.viewing import text_snapshot
+
+    texts = []
+    for made in completions:
+        start = [tokenizer.end_of_document] if made.prompt is None else tokenizer.encode(made.prompt)
+        tokens = [*start, *tokenizer.encode(made.completion)][-model.config.context_length :]
+        texts.append((f"{made.prompt or ''}{made.completion}", tokens))
+    snapshot = text_snapshot(model, tokenizer, texts, int(checkpoint.removeprefix("step-")))
+    try:
+        write_html(file, [snapshot], title=run.path.name)
+    except OSError as error:
+        raise UserError(f"--attention {file} cannot be written ({error.strerror}): name another file.") from error
+    print(f"Open {file} in a browser to see what the heads attend to.", file=sys.stderr)
 
 
 # The prompt

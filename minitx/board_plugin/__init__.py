@@ -1,0 +1,1 @@
+"""The Attention tab of TensorBoard: heads watched while they form. Never imports torch; the viewer is in static/."""

@@ -1,0 +1,246 @@
+// Token views: the text in two columns or in one line, with lines as strong as the attention between tokens.
+//
+// Queries are left or above, where a line starts; keys are right, or further left in the one line. With `focus` on a
+// token only its own lines are drawn, and the tokens at their other ends carry a bar for each head.
+
+import { shorten } from "./draw.js";
+import { pairIndex } from "./snapshot.js";
+
+const MOST_LINES = 1500;
+const LEAST_LEVEL = 40; // of 255: a weight of 0.025; weaker lines are drawn only for a focused token
+const LEAST_FOCUSED = 26; // a weight of 0.01
+const [LEAST_ROW, MOST_ROW] = [16, 26];
+const BAR = 9;
+
+/**
+ * The entries to draw, weakest first: [{head, query, key, level}], `heads` being [{packed, colour}].
+ * Without focus the strongest `MOST_LINES`; with it all that touch its query or its key.
+ */
+export function chooseLines(heads, seq, focus, withFirst) {
+  const found = [];
+  const keep = (head, query, key, least) => {
+    const level = heads[head].packed[pairIndex(query, key)];
+    if (level >= least && (withFirst || key > 0)) found.push({ head, query, key, level });
+  };
+  if (focus) {
+    for (let head = 0; head < heads.length; head++) {
+      if (focus.query !== null) for (let key = 0; key <= focus.query; key++) keep(head, focus.query, key, LEAST_FOCUSED);
+      if (focus.key !== null) for (let query = focus.key; query < seq; query++) keep(head, query, focus.key, LEAST_FOCUSED);
+    }
+  } else {
+    const least = leastLevel(heads, withFirst);
+    for (let head = 0; head < heads.length; head++) {
+      for (let query = 0, at = 0; query < seq; query++) {
+        for (let key = 0; key <= query; key++, at++) if (heads[head].packed[at] >= least) keep(head, query, key, least);
+      }
+    }
+  }
+  return found.sort((a, b) => a.level - b.level).slice(-2 * MOST_LINES);
+}
+
+/** The level from which on no more than about `MOST_LINES` entries lie. */
+function leastLevel(heads, withFirst) {
+  const counts = new Uint32Array(256);
+  for (const { packed } of heads) for (let at = 0; at < packed.length; at++) counts[packed[at]]++;
+  if (!withFirst) {
+    for (const { packed } of heads) for (let at = 0, query = 0; at < packed.length; at += ++query) counts[packed[at]]--;
+  }
+  let [level, sum] = [255, counts[255]];
+  while (level > LEAST_LEVEL && sum + counts[level - 1] <= MOST_LINES) sum += counts[--level];
+  return level;
+}
+
+// Two columns
+
+/** Where two columns of `tokens` go: {row, left, right, width, height}; the height is all of the text's. */
+export function columnsLayout(context, tokens, width, room, heads, font) {
+  const row = Math.min(MOST_ROW, Math.max(LEAST_ROW, Math.floor((room - 32) / tokens.length)));
+  context.font = font;
+  const widest = Math.min(150, width * 0.3, Math.max(...tokens.map((token) => context.measureText(token).width)) + 8);
+  const bars = Math.min(heads, 12) * BAR + 6;
+  const middle = Math.min(360, Math.max(60, width - 2 * (widest + bars) - 16));
+  const start = Math.max(4, (width - middle - 2 * (widest + bars)) / 2);
+  return {
+    seq: tokens.length,
+    row,
+    top: 24,
+    label: widest,
+    bars,
+    left: start + widest + bars,
+    right: start + widest + bars + middle,
+    width,
+    height: 24 + tokens.length * row + 8,
+  };
+}
+
+/** The token at a point: {query, key: null} in the left column, {query: null, key} in the right one, or null. */
+export function columnsHit(layout, x, y) {
+  const index = Math.floor((y - layout.top) / layout.row);
+  if (index < 0 || index >= layout.seq) return null;
+  if (x < layout.left + 8) return { query: index, key: null };
+  return x > layout.right - 8 ? { query: null, key: index } : null;
+}
+
+/** Draw what of the columns lies between `from` and `to` of the layout's height. */
+export function drawColumns(context, layout, { tokens, links, heads, lines }, focus, theme, from, to) {
+  const { row, top, left, right } = layout;
+  const middle = (index) => top + (index + 0.5) * row;
+  const isSeen = (a, b) => Math.max(a, b) >= from - row && Math.min(a, b) <= to + row;
+  const bend = (right - left) * 0.42;
+  context.lineCap = "round";
+  for (const { head, query, key, level } of lines) {
+    const [start, end] = [middle(query), middle(key)];
+    if (!isSeen(start, end)) continue;
+    stroke(context, heads[head], level, focus);
+    context.beginPath();
+    context.moveTo(left, start);
+    context.bezierCurveTo(left + bend, start, right - bend, end, right, end);
+    context.stroke();
+  }
+  context.globalAlpha = 1;
+  for (const link of links) {
+    const [start, end] = [middle((link.query[0] + link.query[1] - 1) / 2), middle((link.key[0] + link.key[1] - 1) / 2)];
+    if (!isSeen(start, end)) continue;
+    context.beginPath();
+    context.moveTo(left, start);
+    context.bezierCurveTo(left + bend, start, right - bend, end, right, end);
+    drawLinkPath(context, link, left + (right - left) / 2, (start + end) / 2, theme);
+  }
+  context.font = theme.font;
+  context.textBaseline = "middle";
+  context.fillStyle = theme.muted;
+  context.textAlign = "right";
+  context.fillText("token", left - 6, top - 11);
+  context.textAlign = "left";
+  context.fillText("attends to", right + 6, top - 11);
+  const first = Math.max(0, Math.floor((from - top) / row));
+  const last = Math.min(layout.seq - 1, Math.ceil((to - top) / row));
+  const ends = endWeights(lines, heads.length, focus);
+  for (let index = first; index <= last; index++) {
+    const text = shorten(context, tokens[index], layout.label - 8);
+    drawToken(context, text, left - 6 - (focus ? layout.bars : 0), middle(index), "right", focus?.query === index, theme);
+    drawToken(context, text, right + 6 + (focus ? layout.bars : 0), middle(index), "left", focus?.key === index, theme);
+    for (let head = 0; head < Math.min(heads.length, 12); head++) {
+      drawBar(context, right + 5 + head * BAR, middle(index), row, ends.keys.get(index)?.[head], heads[head]);
+      drawBar(context, left - 5 - (head + 1) * BAR, middle(index), row, ends.queries.get(index)?.[head], heads[head]);
+    }
+  }
+  context.globalAlpha = 1;
+}
+
+/** How strongly each head reaches each token at the far end of a focused token's lines. */
+function endWeights(lines, heads, focus) {
+  const [keys, queries] = [new Map(), new Map()];
+  const put = (map, token, head, level) => {
+    if (!map.has(token)) map.set(token, new Uint8Array(heads));
+    map.get(token)[head] = level;
+  };
+  for (const { head, query, key, level } of focus ? lines : []) {
+    if (focus.query === query) put(keys, key, head, level);
+    if (focus.key === key) put(queries, query, head, level);
+  }
+  return { keys, queries };
+}
+
+function drawBar(context, x, y, row, level, head) {
+  if (!level || level < LEAST_LEVEL) return;
+  const height = Math.max(2, (row - 4) * (level / 255) ** 2);
+  context.globalAlpha = 0.25 + 0.75 * (level / 255);
+  context.fillStyle = head.colour;
+  context.fillRect(x, y + (row - 4) / 2 - height, BAR - 2, height);
+  context.globalAlpha = 1;
+}
+
+function drawToken(context, text, x, y, side, isFocused, theme) {
+  context.textAlign = side;
+  context.fillStyle = isFocused ? theme.accent : theme.ink;
+  context.font = isFocused ? `bold ${theme.font}` : theme.font;
+  context.fillText(text, x, y);
+}
+
+function stroke(context, head, level, focus) {
+  const weight = (level / 255) ** 2;
+  context.strokeStyle = head.colour;
+  context.globalAlpha = Math.min(1, (focus ? 0.15 : 0.06) + weight * (focus ? 0.85 : 0.8));
+  context.lineWidth = 0.7 + weight * 3.3;
+}
+
+function drawLinkPath(context, link, x, y, theme) {
+  context.strokeStyle = theme.mark;
+  context.lineWidth = 2.5;
+  context.setLineDash([7, 5]);
+  context.stroke();
+  context.setLineDash([]);
+  context.font = theme.font;
+  context.textAlign = "center";
+  context.textBaseline = "middle";
+  const width = context.measureText(link.name).width + 8;
+  context.fillStyle = theme.panel;
+  context.fillRect(x - width / 2, y - 9, width, 18);
+  context.fillStyle = theme.mark;
+  context.fillText(link.name, x, y);
+}
+
+// One line with arcs
+
+/** Where one line of `tokens` goes: {places: [{x, width}], base, width, height}; the width is all of the text's. */
+export function arcsLayout(context, tokens, room, height, font) {
+  context.font = font;
+  const widths = tokens.map((token) => Math.min(140, context.measureText(token).width) + 8);
+  const spare = (room - 32 - widths.reduce((sum, width) => sum + width, 0)) / tokens.length;
+  let x = 16;
+  const places = widths.map((least) => {
+    const width = least + Math.max(0, Math.min(60, spare));
+    const place = { x, width };
+    x += width;
+    return place;
+  });
+  return { seq: tokens.length, places, base: height - 46, width: x + 16, height };
+}
+
+/** The token at a point, as query and key at once, or null. */
+export function arcsHit(layout, x, y) {
+  if (y < layout.base - 10) return null;
+  const index = layout.places.findIndex((place) => x >= place.x && x < place.x + place.width);
+  return index < 0 ? null : { query: index, key: index };
+}
+
+/** Draw what of the line lies between `from` and `to` of the layout's width. */
+export function drawArcs(context, layout, { tokens, links, heads, lines }, focus, theme, from, to) {
+  const { places, base } = layout;
+  const middle = (index) => places[index].x + places[index].width / 2;
+  const spanMiddle = ([start, end]) => (middle(start) + middle(end - 1)) / 2;
+  const span = Math.max(1, middle(layout.seq - 1) - middle(0));
+  const rise = (a, b) => Math.min(base - 14, 16 + (Math.abs(a - b) / Math.min(span, 900)) * (base - 30));
+  const arc = (a, b, height) => {
+    context.beginPath();
+    context.moveTo(a, base);
+    context.bezierCurveTo(a, base - height * 1.33, b, base - height * 1.33, b, base);
+  };
+  context.lineCap = "round";
+  for (const { head, query, key, level } of lines) {
+    const [a, b] = [middle(query), middle(key)];
+    if (a < from - 20 || b > to + 20) continue; // a is right of b
+    stroke(context, heads[head], level, focus);
+    if (query === key) {
+      context.beginPath();
+      context.arc(a, base - 7, 6, 0.6 * Math.PI, 2.4 * Math.PI);
+    } else arc(a, b, rise(a, b));
+    if (focus && focus.query !== query) context.setLineDash([3, 4]);
+    context.stroke();
+    context.setLineDash([]);
+  }
+  context.globalAlpha = 1;
+  for (const link of links) {
+    const [b, a] = [spanMiddle(link.query), spanMiddle(link.key)];
+    if (a > to || b < from) continue;
+    arc(b, a, rise(a, b));
+    drawLinkPath(context, link, (a + b) / 2, base - rise(a, b), theme);
+  }
+  context.font = theme.font;
+  context.textBaseline = "middle";
+  for (const [index, place] of places.entries()) {
+    if (place.x > to || place.x + place.width < from) continue;
+    drawToken(context, shorten(context, tokens[index], 140), middle(index), base + 16, "center", focus?.query === index, theme);
+  }
+}

@@ -1,0 +1,88 @@
+// The page: every control and box of the viewer, built once and filled by viewer.js.
+
+import { element } from "./dom.js";
+import { VIEWS } from "./state.js";
+
+const KEYS = [
+  ["arrow keys", "from head to head; on the slider from step to step; on a large view from token to token"],
+  [", and .", "a step back, a step on"],
+  ["space", "play, pause"],
+  ["1 2 3 4", "both, map, columns, line"],
+  ["Shift + click", "lay another head over the chosen one"],
+  ["Enter, Escape", "hold the token pointed at, let go"],
+];
+
+/** Build the page into `root`; returns its parts by name. */
+export function buildSkeleton(root, act) {
+  const select = (name, label) => element("select", { "aria-label": label, title: label, onchange: (event) => act.select(name, event.target.value) });
+  const button = (label, title, onclick, extra = {}) => element("button", { type: "button", title, onclick, ...extra }, label);
+  const field = (label, control) => element("label", { class: "field" }, element("span", {}, label), control);
+  const parts = {
+    run: select("run", "Run"),
+    probe: select("probe", "Text"),
+    score: select("score", "Score of heads"),
+    sort: button("Sort", "Sort heads by the score", () => act.toggle("sort"), { class: "toggle" }),
+    compare: button("Compare", "Show a second pattern beside this one", () => act.toggle("compare"), { class: "toggle" }),
+    otherRun: select("otherRun", "Run to compare with"),
+    otherStep: select("otherStep", "Step to compare with"),
+    otherHead: select("otherHead", "Head to compare with"),
+    first: button("First token", "Draw attention to the first token, where idle heads rest", () => act.toggle("first"), { class: "toggle" }),
+    links: button("Links", "Draw the labelled links of this text", () => act.toggle("links"), { class: "toggle" }),
+    allHeads: button("All", "Lay all heads of this layer over each other", act.allHeads),
+    oneHead: button("One", "Show the chosen head alone", act.oneHead),
+    link: button("Link", "Copy a link that opens this view again", act.link),
+    picture: button("PNG", "Save a picture of this view", act.picture),
+    page: button("HTML", "Save this text at all steps as one HTML file", act.page),
+    help: button("?", "Keys", () => (parts.keys.hidden = !parts.keys.hidden), { class: "round", "aria-label": "Keys" }),
+    play: button("▶", "Play", act.play, { class: "round play", "aria-label": "Play" }),
+    slider: element("input", { type: "range", min: 0, max: 0, step: 1, "aria-label": "Step", oninput: (event) => act.slide(Number(event.target.value)), onkeydown: act.slideKey }),
+    step: element("output", { class: "step" }),
+    live: element("span", { class: "live", title: "Follows the newest snapshot" }),
+    grid: element("div", { class: "grid", role: "group", "aria-label": "Heads" }),
+    heading: element("h2", {}),
+    facts: element("p", { class: "facts" }),
+    chips: element("div", { class: "chips", role: "group", "aria-label": "Heads laid over each other" }),
+    stages: element("div", { class: "stages" }),
+    chart: element("canvas", { class: "chart", role: "img" }),
+    chartBox: null,
+    chartTitle: element("span", { class: "chart-title" }),
+    note: element("p", { class: "note", role: "status" }),
+    fault: element("p", { class: "fault", role: "alert" }),
+    tooltip: element("div", { class: "tooltip", hidden: true }),
+    spoken: element("div", { class: "spoken", "aria-live": "polite" }),
+    own: element("input", { type: "text", maxlength: 4000, placeholder: "Type a text of your own …", "aria-label": "A text of your own" }),
+    look: element("button", { type: "submit" }, "Look"),
+    linkText: element("input", { type: "text", readonly: true, class: "link-text", hidden: true, "aria-label": "Link to this view" }),
+    views: {},
+  };
+  for (const [view, label] of Object.entries(VIEWS)) {
+    parts.views[view] = button(label, `Show the pattern as ${label.toLowerCase()}`, () => act.select("view", view));
+  }
+  parts.keys = element("dl", { class: "keys", hidden: true }, ...KEYS.flatMap(([key, does]) => [element("dt", {}, key), element("dd", {}, does)]));
+  parts.ownForm = element("form", { class: "own", onsubmit: (event) => { event.preventDefault(); act.ownText(parts.own.value); } }, parts.own, parts.look);
+  parts.others = element("div", { class: "others" }, element("span", {}, "with"), parts.otherRun, parts.otherStep, parts.otherHead);
+  parts.chartBox = element("div", { class: "chart-box" }, parts.chart);
+  parts.scoreField = field("Score", parts.score);
+  root.replaceChildren(
+    element("header", { class: "bar" },
+      field("Run", parts.run), field("Text", parts.probe), parts.ownForm,
+      element("div", { class: "away" }, parts.linkText, parts.link, parts.picture, parts.page, parts.help)),
+    parts.keys, parts.fault, parts.note,
+    element("main", {},
+      element("section", { class: "survey", "aria-label": "Survey" },
+        element("div", { class: "tools" }, parts.scoreField, parts.sort), element("div", { class: "scroll" }, parts.grid)),
+      element("section", { class: "zoom", "aria-label": "Chosen head" },
+        element("div", { class: "tools" },
+          parts.heading, element("div", { class: "segments", role: "group", "aria-label": "View" }, ...Object.values(parts.views)),
+          parts.first, parts.links, parts.compare, parts.others),
+        parts.facts,
+        element("div", { class: "chip-row" }, parts.chips, element("div", { class: "segments" }, parts.oneHead, parts.allHeads)),
+        parts.stages)),
+    element("footer", {},
+      element("div", { class: "time-title" }, parts.chartTitle, parts.live, parts.step),
+      parts.chartBox,
+      element("div", { class: "time" }, parts.play, parts.slider)),
+    parts.tooltip, parts.spoken);
+  root.classList.add("attention");
+  return parts;
+}

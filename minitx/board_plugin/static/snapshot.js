@@ -1,0 +1,88 @@
+// Reads the file format of minitx/snapshots.py: magic, length of the header, header (JSON), patterns.
+//
+// A weight p is the byte 255 √p. Patterns are causal: row by row up to the diagonal, so that the weight that query i
+// gives to key j ≤ i is entry i (i + 1) / 2 + j.
+
+const MAGIC = "minitx attention 1\n";
+const SMALL = 64;
+
+/** Bytes → {step, layers, heads, scores, chance, roles, probes}; throws an Error that is one sentence. */
+export function parseSnapshot(buffer) {
+  const bytes = new Uint8Array(buffer);
+  const start = MAGIC.length + 4;
+  if (bytes.length < start || new TextDecoder().decode(bytes.subarray(0, MAGIC.length)) !== MAGIC) {
+    throw new Error("This is not a snapshot that this version of minitx reads.");
+  }
+  const length = new DataView(buffer).getUint32(MAGIC.length, true);
+  if (length > bytes.length - start) throw new Error("This snapshot is cut short.");
+  let header;
+  try {
+    header = JSON.parse(new TextDecoder().decode(bytes.subarray(start, start + length)));
+  } catch {
+    throw new Error("The header of this snapshot is damaged.");
+  }
+  const count = header.layers * header.heads;
+  let place = start + length;
+  const take = (size) => {
+    if (!(size >= 0) || place + size > bytes.length) throw new Error("This snapshot is cut short.");
+    place += size;
+    return bytes.subarray(place - size, place);
+  };
+  const probes = header.probes.map((probe) => {
+    const seq = probe.tokens.length;
+    const block = Math.ceil(seq / SMALL);
+    const side = Math.ceil(seq / block);
+    const small = take(count * pairCount(side));
+    const whole = new Map();
+    if (seq > SMALL) {
+      const heads = probe.whole ?? Array.from({ length: count }, (_, head) => head);
+      for (const head of heads) whole.set(head, take(pairCount(seq)));
+    }
+    const smallOf = (head) => small.subarray(head * pairCount(side), (head + 1) * pairCount(side));
+    return {
+      text: probe.text,
+      tokens: probe.tokens,
+      links: probe.links ?? [],
+      seq,
+      side,
+      /** The pattern of a head reduced to (side, side), packed. */
+      small: smallOf,
+      /** The whole pattern of a head, packed, or null where it was not asked for. */
+      whole: (head) => (seq <= SMALL ? smallOf(head) : (whole.get(head) ?? null)),
+    };
+  });
+  return { ...header, count, probes };
+}
+
+/** Entries of a causal pattern over `seq` tokens. */
+export function pairCount(seq) {
+  return (seq * (seq + 1)) / 2;
+}
+
+/** Where the weight of (query, key) stands in a packed pattern. */
+export function pairIndex(query, key) {
+  return (query * (query + 1)) / 2 + key;
+}
+
+/** The weight 0 to 1 that a packed pattern gives; 0 for a key after the query. */
+export function weightAt(packed, query, key) {
+  return key > query ? 0 : (packed[pairIndex(query, key)] / 255) ** 2;
+}
+
+/** The `most` strongest partners of a token as [{token, weight}]: the keys of a query, or the queries of a key. */
+export function strongest(packed, seq, { query = null, key = null }, most) {
+  const found = [];
+  if (query !== null) for (let k = 0; k <= query; k++) found.push({ token: k, weight: weightAt(packed, query, k) });
+  else for (let q = key; q < seq; q++) found.push({ token: q, weight: weightAt(packed, q, key) });
+  return found.sort((a, b) => b.weight - a.weight).slice(0, most);
+}
+
+/** B − A of two packed patterns as bytes: 128 is equal, and the distance from it grows with the square root. */
+export function difference(a, b) {
+  const levels = new Uint8Array(a.length);
+  for (let i = 0; i < a.length; i++) {
+    const delta = (b[i] / 255) ** 2 - (a[i] / 255) ** 2;
+    levels[i] = 127.5 + Math.sign(delta) * Math.sqrt(Math.abs(delta)) * 127.5;
+  }
+  return levels;
+}

@@ -1,0 +1,106 @@
+// One large view of a pattern: a canvas in a box that scrolls where the text is longer than the box.
+//
+// Only what is seen is drawn, so a long text costs no more than a short one. The canvas sticks to the box while a
+// spacer as large as the layout scrolls behind it.
+
+import { element, fitCanvas } from "./dom.js";
+import { difference, weightAt } from "./snapshot.js";
+import { drawMap, mapHit, mapLayout } from "./draw.js";
+import { arcsHit, arcsLayout, chooseLines, columnsHit, columnsLayout, drawArcs, drawColumns } from "./lines.js";
+import { figure } from "./state.js";
+
+const LEGEND = [[0, "0"], [80, "0.1"], [128, "0.25"], [180, "0.5"], [255, "1"]];
+const DIFFERENCE_LEGEND = [[0, "−1"], [64, "−0.25"], [128, "0"], [191, "+0.25"], [255, "+1"]];
+
+/** A stage; `listeners` get what of the pattern is pointed at: hover(focus, event), press(focus), keys(event, stage). */
+export function createStage({ hover, press, keys }) {
+  const title = element("h3", { class: "stage-title" });
+  const canvas = element("canvas");
+  const spacer = element("div", { class: "spacer" });
+  const box = element("div", { class: "stage-box", tabindex: 0, role: "application" }, canvas, spacer);
+  const stage = { root: element("section", { class: "stage", hidden: true }, title, box), title, box, canvas, layout: null, hit: null };
+  const focusAt = (event) => {
+    if (!stage.hit) return null;
+    const place = canvas.getBoundingClientRect();
+    return stage.hit(event.clientX - place.left + box.scrollLeft, event.clientY - place.top + box.scrollTop);
+  };
+  box.addEventListener("pointermove", (event) => hover(focusAt(event), event, stage));
+  box.addEventListener("pointerleave", (event) => hover(null, event, stage));
+  box.addEventListener("click", (event) => press(focusAt(event)));
+  box.addEventListener("keydown", (event) => keys(event, stage));
+  box.addEventListener("scroll", () => stage.redraw?.());
+  return stage;
+}
+
+/**
+ * Draw `content` on a stage: {title, view, probe, head, heads: [{head, packed, colour}], against: packed or undefined}.
+ * With `against` it is the difference of the first head's pattern and that. Returns nothing; sets stage.hit.
+ */
+export function drawStage(stage, content, focus, options, theme) {
+  const { probe, heads, view, against } = content;
+  const { box, canvas } = stage;
+  stage.content = content;
+  stage.title.textContent = content.title;
+  box.setAttribute("aria-label", `${content.title}; arrow keys move over tokens, Enter holds one, Escape lets go`);
+  const [width, height] = [Math.max(120, box.clientWidth), Math.max(160, box.clientHeight)];
+  const measure = canvas.getContext("2d");
+  const links = options.links ? probe.links : [];
+  const text = { tokens: probe.tokens, links, heads };
+  let layout;
+  let paint;
+  if (view === "map") {
+    const plain = heads[0].packed;
+    layout = mapLayout(measure, probe.tokens, width, height, theme.font);
+    const map = {
+      tokens: probe.tokens,
+      links,
+      levels: against ? difference(plain, against) : plain,
+      table: against ? theme.diverging : theme.ramp,
+      legend: against ? DIFFERENCE_LEGEND : LEGEND,
+      value: (query, key) => {
+        const weight = weightAt(plain, query, key);
+        return against ? signed(weightAt(against, query, key) - weight) : figure(weight);
+      },
+    };
+    stage.hit = (x, y) => mapHit(layout, x, y);
+    paint = (context) => drawMap(context, layout, map, focus, theme);
+  } else if (view === "columns") {
+    layout = columnsLayout(measure, probe.tokens, width, height, heads.length, theme.font);
+    text.lines = chooseLines(heads, probe.seq, focus, options.first);
+    stage.hit = (x, y) => columnsHit(layout, x, y);
+    paint = (context, x, y) => drawColumns(context, layout, text, focus, theme, y, y + height);
+  } else {
+    layout = arcsLayout(measure, probe.tokens, width, height, theme.font);
+    text.lines = chooseLines(heads, probe.seq, focus, options.first);
+    stage.hit = (x, y) => arcsHit(layout, x, y);
+    paint = (context, x) => drawArcs(context, layout, text, focus, theme, x, x + width);
+  }
+  stage.layout = layout;
+  const spacer = box.lastElementChild;
+  spacer.style.width = `${view === "arcs" ? layout.width : 1}px`;
+  spacer.style.height = `${view === "columns" ? layout.height : 1}px`;
+  stage.redraw = () => {
+    const context = fitCanvas(canvas, width, height);
+    context.translate(-box.scrollLeft, -box.scrollTop);
+    paint(context, box.scrollLeft, box.scrollTop);
+  };
+  stage.redraw();
+}
+
+/** Scroll so that the token in focus is seen. */
+export function showFocus(stage, focus) {
+  const { box, layout, content } = stage;
+  const index = focus?.query ?? focus?.key;
+  if (index === undefined || index === null || !layout) return;
+  if (content.view === "columns") {
+    const y = layout.top + index * layout.row;
+    if (y < box.scrollTop || y > box.scrollTop + box.clientHeight - layout.row) box.scrollTop = y - box.clientHeight / 2;
+  } else if (content.view === "arcs") {
+    const { x } = layout.places[index];
+    if (x < box.scrollLeft || x > box.scrollLeft + box.clientWidth - 60) box.scrollLeft = x - box.clientWidth / 2;
+  }
+}
+
+export function signed(value) {
+  return `${value < 0 ? "−" : "+"}${figure(Math.abs(value))}`;
+}

@@ -1,0 +1,100 @@
+// What is on view, in one place: a plain object. Everything that is drawn follows from it and from the data.
+
+/** Heads count through the layers: layer * heads + head. */
+export const START = {
+  run: "",
+  probe: 0, // index, or -1 for the user's own text
+  text: "", // the own text
+  step: null, // null: the newest, also when newer ones come
+  head: 0, // the chosen head
+  shown: [0], // heads laid over each other in the token views
+  view: "both", // both (map and columns) | map | columns | arcs
+  score: "previous_token", // colours the survey and is drawn against steps; "" for none
+  sort: false, // the survey by that score instead of by layer
+  first: true, // attention to the first token is drawn in the token views
+  links: true, // so are the probe's labelled links
+  token: null, // pinned: {query, key}, either null
+  compare: false,
+  other: { run: null, step: null, head: null }, // the second pattern; null: the same as the first
+};
+
+export const VIEWS = { both: "Both", map: "Map", columns: "Columns", arcs: "Line" };
+
+/** The state as what stands after "?" in an address; only what differs from the start. */
+export function toLink(state) {
+  const link = new URLSearchParams();
+  const put = (name, value, start) => {
+    if (value !== null && String(value) !== String(start)) link.set(name, String(value));
+  };
+  for (const name of ["run", "text", "view", "score"]) put(name, state[name], START[name]);
+  for (const name of ["probe", "step", "head"]) put(name, state[name], START[name]);
+  for (const name of ["sort", "first", "links", "compare"]) put(name, Number(state[name]), Number(START[name]));
+  put("shown", state.shown.join("."), "0");
+  if (state.token) link.set("token", `${state.token.query ?? ""}.${state.token.key ?? ""}`);
+  if (state.compare) for (const name of ["run", "step", "head"]) put(`other_${name}`, state.other[name], null);
+  return link.toString();
+}
+
+/** A link → the changes it makes to the state; what makes no sense in it is left out. */
+export function fromLink(text) {
+  const link = new URLSearchParams(text);
+  const changes = {};
+  const whole = (value) => (value !== null && /^-?\d{1,12}$/.test(value) ? Number(value) : null);
+  for (const name of ["run", "text", "score"]) if (link.has(name)) changes[name] = link.get(name);
+  for (const name of ["probe", "step", "head"]) {
+    if (whole(link.get(name)) !== null) changes[name] = whole(link.get(name));
+  }
+  for (const name of ["sort", "first", "links", "compare"]) {
+    if (link.has(name)) changes[name] = link.get(name) === "1";
+  }
+  if (Object.hasOwn(VIEWS, link.get("view") ?? "")) changes.view = link.get("view");
+  const shown = (link.get("shown") ?? "").split(".").map(whole).filter((head) => head !== null && head >= 0);
+  if (shown.length) changes.shown = shown.slice(0, 64);
+  else if (changes.head) changes.shown = [changes.head];
+  if (link.has("token")) {
+    const [query, key] = link.get("token").split(".").map(whole);
+    if ((query ?? key ?? null) !== null) changes.token = { query: query ?? null, key: key ?? null };
+  }
+  const other = { run: link.get("other_run"), step: whole(link.get("other_step")), head: whole(link.get("other_head")) };
+  if (changes.compare) changes.other = other;
+  return changes;
+}
+
+/** The entry of sorted `numbers` nearest to `wanted`; the last where that is null; null where there are none. */
+export function nearestOf(numbers, wanted) {
+  if (!numbers.length) return null;
+  if (wanted === null) return numbers[numbers.length - 1];
+  return numbers.reduce((best, one) => (Math.abs(one - wanted) < Math.abs(best - wanted) ? one : best));
+}
+
+/** The chosen head and the shown ones where there are `count` heads. */
+export function headsWithin({ head, shown }, count) {
+  const chosen = Math.min(Math.max(0, head), count - 1);
+  const there = shown.filter((one) => one < count);
+  return { head: chosen, shown: there.length ? there : [chosen] };
+}
+
+/** Heads in the order of the survey: by layer, or the greatest score first. */
+export function headOrder(count, scores, sort) {
+  const order = Array.from({ length: count }, (_, head) => head);
+  if (sort && scores) order.sort((a, b) => (scores[b] ?? -Infinity) - (scores[a] ?? -Infinity) || a - b);
+  return order;
+}
+
+/** "layer 1, head 3", or "1·3" in short. */
+export function headName(head, headsPerLayer, short = false) {
+  const [layer, number] = [Math.floor(head / headsPerLayer), head % headsPerLayer];
+  return short ? `${layer}·${number}` : `layer ${layer}, head ${number}`;
+}
+
+/** A score's name as people read it. */
+export function scoreTitle(name) {
+  return name.replaceAll("_", " ");
+}
+
+/** A weight or score in few characters. */
+export function figure(value) {
+  if (value === null || value === undefined) return "–";
+  const size = Math.abs(value);
+  return value.toFixed(size >= 10 ? 1 : size >= 0.1 || size === 0 ? 2 : size >= 0.01 ? 3 : 4);
+}

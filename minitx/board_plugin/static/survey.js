@@ -1,0 +1,96 @@
+// The survey: a small pattern of every head, in the grid layers × heads or in the order of a score.
+
+import { element } from "./dom.js";
+import { drawThumbnail } from "./draw.js";
+import { figure, headName, headOrder } from "./state.js";
+import { headColour, tableColour } from "./theme.js";
+
+/** Make the grid's cells anew where number or order of heads changed, and keep them in `grid.cells` by head. */
+function arrange(grid, snapshot, order, isSorted, handlers) {
+  const plan = `${snapshot.layers}.${snapshot.heads}.${isSorted}.${order.join(".")}`;
+  if (grid.plan === plan) return;
+  grid.plan = plan;
+  grid.order = order;
+  grid.cells = new Map();
+  const columns = isSorted ? Math.min(order.length, Math.max(4, Math.ceil(Math.sqrt(order.length)))) : snapshot.heads;
+  grid.columns = columns;
+  const children = [];
+  if (!isSorted) {
+    children.push(element("span", { class: "corner" }));
+    for (let head = 0; head < snapshot.heads; head++) children.push(element("span", { class: "axis" }, `H${head}`));
+  }
+  for (const [place, head] of order.entries()) {
+    if (!isSorted && place % columns === 0) children.push(element("span", { class: "axis layer" }, `L${place / columns}`));
+    const canvas = element("canvas", { "aria-hidden": "true" });
+    const caption = element("span", { class: "caption" });
+    const cell = element(
+      "button",
+      {
+        class: "cell",
+        type: "button",
+        "data-head": head,
+        onclick: (event) => handlers.choose(head, event.shiftKey || event.ctrlKey || event.metaKey),
+        onpointermove: (event) => handlers.hover(head, event),
+        onpointerleave: () => handlers.hover(null),
+        onkeydown: handlers.keys,
+      },
+      canvas,
+      caption,
+    );
+    grid.cells.set(head, { cell, canvas, caption });
+    children.push(cell);
+  }
+  grid.classList.toggle("sorted", isSorted);
+  grid.style.setProperty("--columns", columns);
+  grid.replaceChildren(...children);
+}
+
+/** Draw all thumbnails and captions of `snapshot` (of one probe). */
+export function drawSurvey(grid, snapshot, state, theme, handlers) {
+  const probe = snapshot.probes[0];
+  const scores = state.score ? (snapshot.scores[state.score] ?? null) : null;
+  const isSorted = state.sort && scores !== null;
+  arrange(grid, snapshot, headOrder(snapshot.count, scores, isSorted), isSorted, handlers);
+  const known = (scores ?? []).filter((value) => value !== null);
+  const [low, high] = [Math.min(...known), Math.max(...known)];
+  for (const [head, { cell, canvas, caption }] of grid.cells) {
+    drawThumbnail(canvas, probe.small(head), probe.side, theme.ramp);
+    const value = scores?.[head] ?? null;
+    const name = headName(head, snapshot.heads, true);
+    caption.textContent = scores ? (isSorted ? `${name}  ${figure(value)}` : figure(value)) : isSorted ? name : "";
+    if (value === null) {
+      caption.style.background = caption.style.color = "";
+    } else {
+      const colour = tableColour(theme.ramp, Math.round(255 * (high > low ? (value - low) / (high - low) : 0.5)));
+      caption.style.background = colour.css;
+      caption.style.color = colour.isLight ? "#111" : "#fff";
+    }
+    const shownAt = state.shown.indexOf(head);
+    cell.classList.toggle("chosen", head === state.head);
+    cell.classList.toggle("shown", shownAt >= 0);
+    cell.style.setProperty("--head", headColour(theme, head, snapshot.heads));
+    cell.setAttribute("aria-pressed", String(head === state.head));
+    cell.tabIndex = head === state.head ? 0 : -1;
+    cell.setAttribute("aria-label", describeHead(snapshot, head).join(", "));
+  }
+}
+
+/** Layer, head, role and scores of a head as short texts. */
+export function describeHead(snapshot, head) {
+  const lines = [headName(head, snapshot.heads)];
+  if (snapshot.roles[head]) lines.push(`role: ${snapshot.roles[head]}`);
+  for (const [name, values] of Object.entries(snapshot.scores)) {
+    if (values[head] !== null) lines.push(`${name.replaceAll("_", " ")} ${figure(values[head])}`);
+  }
+  return lines;
+}
+
+/** The head that an arrow key leads to from `head`, in the order the grid shows them. */
+export function neighbour(grid, head, key) {
+  const place = grid.order.indexOf(head);
+  const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -grid.columns, ArrowDown: grid.columns }[key];
+  const next = place + step;
+  const sameRow = Math.floor(next / grid.columns) === Math.floor(place / grid.columns);
+  if (Math.abs(step) === 1 && !sameRow && !grid.classList.contains("sorted") && grid.columns > 1) return head;
+  return grid.order[next] ?? head;
+}

@@ -1,0 +1,70 @@
+"""A headless Chromium for tests, where there is one: `needs_browser` skips with the reason where there is not."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+HAS_PLAYWRIGHT = importlib.util.find_spec("playwright") is not None
+REASON = "needs Chromium on the path" if CHROMIUM is None else "needs the Python package playwright"
+needs_browser = pytest.mark.skipif(CHROMIUM is None or not HAS_PLAYWRIGHT, reason=REASON)
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+SLOW = 90_000
+"""Milliseconds that anything may take on a busy machine."""
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """A running browser."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS, timeout=SLOW)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+class Page:
+    """A tab of the browser that remembers what went wrong in it and what it asked for from elsewhere."""
+
+    def __init__(self, browser: Any, address: str, *, width: int = 1280, height: int = 800, dark: bool = False) -> None:
+        scheme = "dark" if dark else "light"
+        self.context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+        self.tab = self.context.new_page()
+        self.tab.set_default_timeout(SLOW)
+        self.errors: list[str] = []
+        self.requests: list[str] = []
+        self.tab.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.tab.on("request", lambda request: self.requests.append(request.url))
+        self.tab.goto(address)
+
+    def __enter__(self) -> Page:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if (folder := os.environ.get("MINITX_SCREENSHOTS")) and exception[0] is not None:
+            self.tab.screenshot(path=f"{folder}/failed.png")
+        self.context.close()
+
+    def wait(self, condition: str) -> None:
+        """Until a JavaScript expression is true."""
+        self.tab.wait_for_function(condition)

@@ -1,0 +1,95 @@
+"""The self-contained HTML file: one script out of all modules, nothing from elsewhere, and texts that stay texts."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from minitx.board_plugin.page import MODULES, STATIC, page, script, write_html
+from minitx.snapshots import Link, Probe, encode
+from tests.browser import Page, chromium, needs_browser
+from tests.test_snapshots import patterns
+
+NASTY = '</script><script>document.title="hit"</script><img src=x onerror="document.title=\'hit\'">'
+
+
+def snapshot(step: int = 5, text: str = "a text") -> bytes:
+    return encode(step, [Probe(text, [text, "b", "c"], patterns(2, 2, 3, seed=step))])
+
+
+def test_every_module_is_in_the_page_after_what_it_imports() -> None:
+    assert {*MODULES, "index"} == {file.stem for file in STATIC.glob("*.js")}
+    for place, name in enumerate(MODULES):
+        text = (STATIC / f"{name}.js").read_text("utf-8")
+        imported = re.findall(r'from "\./(\w+)\.js"', text)
+        assert set(imported) <= set(MODULES[:place]), name
+        assert text.count("import ") >= len(imported)
+
+
+def test_top_level_names_are_unique_and_nothing_of_the_modules_is_left() -> None:
+    names = re.findall(r"^(?:async )?(?:function|const|let|class) (\w+)", script(), re.MULTILINE)
+    assert len(names) == len(set(names)), sorted(name for name in names if names.count(name) > 1)
+    assert not re.search(r"^(import|export)\b", script(), re.MULTILINE)
+
+
+def test_no_file_asks_for_anything_from_elsewhere_or_writes_markup() -> None:
+    for file in STATIC.iterdir():
+        text = file.read_text("utf-8")
+        assert not re.search(r"https?://|innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", text), (
+            file.name
+        )
+
+
+def test_texts_cannot_leave_the_data() -> None:
+    made = page([snapshot(text=NASTY)], title=NASTY, view=NASTY)
+    assert made.count("<script") == 2 and made.count("</script>") == 2
+    assert "<img" not in made and "<title>Attention · &lt;/script&gt;" in made
+
+
+def test_it_is_written_where_asked(tmp_path: Path) -> None:
+    write_html(tmp_path / "a.html", [snapshot()], title="run")
+    assert (tmp_path / "a.html").read_text("utf-8").startswith("<!doctype html>")
+    with pytest.raises(OSError):
+        write_html(tmp_path / "nowhere" / "a.html", [snapshot()], title="run")
+
+
+@needs_browser
+def test_the_file_shows_itself_without_a_network(tmp_path: Path) -> None:
+    file = tmp_path / "heads.html"
+    write_html(file, [snapshot(5, NASTY), snapshot(10, NASTY)], title=NASTY, view="view=columns&shown=0.1")
+    with chromium() as browser, Page(browser, file.as_uri(), width=400) as shown:
+        shown.wait("document.body.dataset.step === '10'")
+        assert shown.tab.locator(".cell").count() == 4
+        assert shown.tab.locator(".chip[aria-pressed=true]").all_text_contents() == ["0·0", "0·1"]
+        shown.tab.locator("input[type=range]").fill("5")
+        shown.wait("document.body.dataset.step === '5'")
+        assert shown.tab.title().startswith("Attention · </script>")
+        assert shown.tab.evaluate("document.body.scrollWidth <= window.innerWidth")
+        assert not shown.errors and shown.requests == [file.as_uri()]
+
+
+@needs_browser
+def test_labelled_links_are_drawn_in_every_view_and_can_be_hidden(tmp_path: Path) -> None:
+    file = tmp_path / "heads.html"
+    probe = Probe("a", ["Ann", "said", "she", "slept"], patterns(1, 1, 4), [Link("pronoun", (2, 3), (0, 1))])
+    write_html(file, [encode(1, [probe])], title="run")
+    with chromium() as browser, Page(browser, file.as_uri()) as shown:
+        for view in ("Map", "Columns", "Line"):
+            shown.tab.locator(".segments button", has_text=view).click()
+            canvas = shown.tab.locator(".stage canvas").first
+            drawn = [canvas.evaluate("canvas => canvas.toDataURL()")]
+            for _ in range(2):
+                shown.tab.locator("button", has_text="Links").click()
+                drawn.append(canvas.evaluate("canvas => canvas.toDataURL()"))
+            assert drawn[0] == drawn[2] != drawn[1], view
+        assert not shown.errors
+
+
+@needs_browser
+def test_a_damaged_file_says_so(tmp_path: Path) -> None:
+    file = tmp_path / "heads.html"
+    write_html(file, [snapshot()[:-3]], title="run")
+    with chromium() as browser, Page(browser, file.as_uri()) as shown:
+        assert "cut short" in shown.tab.locator(".fault").text_content()
