@@ -90,8 +90,8 @@ def main(arguments: Sequence[str] | None = None, prog: str = "generate.py") -> i
 def write_attention(
     file: Path, run: Run, checkpoint: str, model: Transformer, tokenizer: Tokenizer, completions: Sequence[Completion]
 ) -> None:
-    """The page that shows what every head attends to in each prompt with its completion, as much of its end as the
-    model sees at once; raises UserError where it cannot be written."""
+    """The page that shows what every head attends to in each prompt with its completion, encoded anew, as much of its
+    end as the model sees at once; raises UserError where it cannot be written."""
     from minitx.board_plugin.page import write_html
     from minitx.viewing import text_snapshot
 
