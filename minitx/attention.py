@@ -86,6 +86,13 @@ class KeyValueCache:
         return self.keys.nbytes + self.values.nbytes
 
 
+class RMSNorm(nn.RMSNorm):
+    """Zhang and Sennrich 2019; the weight takes the precision of x, for the fused kernel takes no mixture."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
 def rotary_tables(length: int, d_head: int, theta: float) -> tuple[Tensor, Tensor]:
     """Cosines and sines, each (length, d_head), of rotary position embedding (Su et al. 2021, RoFormer, eq. 34).
 
@@ -171,8 +178,8 @@ class MultiHeadAttention(nn.Module):
         self.key = nn.Linear(config.d_model, self.n_kv_head * self.d_head, bias=False)
         self.value = nn.Linear(config.d_model, self.n_kv_head * self.d_head, bias=False)
         self.output = nn.Linear(self.n_head * self.d_head, config.d_model, bias=False)
-        self.query_norm = nn.RMSNorm(self.d_head, eps=config.norm_eps) if config.qk_norm else None
-        self.key_norm = nn.RMSNorm(self.d_head, eps=config.norm_eps) if config.qk_norm else None
+        self.query_norm = RMSNorm(self.d_head, eps=config.norm_eps) if config.qk_norm else None
+        self.key_norm = RMSNorm(self.d_head, eps=config.norm_eps) if config.qk_norm else None
 
     def forward(
         self,

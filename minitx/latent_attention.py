@@ -16,7 +16,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from minitx.attention import KeyValueCache, Recorder, explicit_attention, fused_attention, rotate
+from minitx.attention import KeyValueCache, Recorder, RMSNorm, explicit_attention, fused_attention, rotate
 from minitx.config import ModelConfig
 
 
@@ -56,7 +56,7 @@ class LatentAttention(nn.Module):
         self.key = nn.Linear(self.d_latent, self.n_head * self.d_head, bias=False)
         self.value = nn.Linear(self.d_latent, self.n_head * self.d_head, bias=False)
         self.output = nn.Linear(self.n_head * self.d_head, config.d_model, bias=False)
-        self.latent_norm = nn.RMSNorm(self.d_latent, eps=config.norm_eps) if config.qk_norm else None
+        self.latent_norm = RMSNorm(self.d_latent, eps=config.norm_eps) if config.qk_norm else None
 
     def forward(
         self,

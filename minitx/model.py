@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minitx.attention import KeyValueCache, MultiHeadAttention, Recorder, rotary_tables
+from minitx.attention import KeyValueCache, MultiHeadAttention, Recorder, RMSNorm, rotary_tables
 from minitx.config import ModelConfig
 from minitx.latent_attention import LatentAttention
 
@@ -37,10 +37,10 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
+        self.attention_norm = RMSNorm(config.d_model, eps=config.norm_eps)
         attention = LatentAttention if config.attention == "latent" else MultiHeadAttention
         self.attention: LatentAttention | MultiHeadAttention = attention(config, layer)
-        self.feed_forward_norm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
+        self.feed_forward_norm = RMSNorm(config.d_model, eps=config.norm_eps)
         self.feed_forward = FeedForward(config)
         self.dropout = nn.Dropout(config.dropout)
 
@@ -73,7 +73,7 @@ class Transformer(nn.Module):
         with warnings.catch_warnings():  # a layer may have lost all its heads
             warnings.filterwarnings("ignore", "Initializing zero-element tensors")
             self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
-        self.final_norm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
+        self.final_norm = RMSNorm(config.d_model, eps=config.norm_eps)
         self.output = nn.Linear(config.d_model, vocab_size, bias=False)
         if config.tie_embeddings:
             self.output.weight = self.embedding.weight
