@@ -135,7 +135,7 @@ function drawAxes(context, { left, top, side }, theme) {
 
 /** The colour scale, in the half that causality leaves empty. */
 function drawScale(context, { left, top, side }, map, theme) {
-  const [width, height] = [10, Math.min(130, side * 0.34)];
+  const [width, height] = [10, Math.floor(Math.min(130, side * 0.34))];
   if (height < 40) return;
   const x = left + side - width - 38;
   context.font = theme.font;

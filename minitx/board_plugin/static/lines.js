@@ -9,7 +9,7 @@ import { pairIndex } from "./snapshot.js";
 const MOST_LINES = 1500;
 const LEAST_LEVEL = 40; // of 255: a weight of 0.025; weaker lines are drawn only for a focused token
 const LEAST_FOCUSED = 26; // a weight of 0.01
-const [LEAST_ROW, MOST_ROW] = [16, 26];
+const [LEAST_ROW, MOST_ROW] = [13, 26];
 const BAR = 9;
 
 /**
@@ -115,11 +115,12 @@ export function drawColumns(context, layout, { tokens, links, heads, lines }, fo
   context.fillText("attends to", right + 6, top - 11);
   const first = Math.max(0, Math.floor((from - top) / row));
   const last = Math.min(layout.seq - 1, Math.ceil((to - top) / row));
+  const small = { ...theme, font: theme.font.replace("12px", `${Math.min(12, row - 2)}px`) };
   const ends = endWeights(lines, heads.length, focus);
   for (let index = first; index <= last; index++) {
     const text = shorten(context, tokens[index], layout.label - 8);
-    drawToken(context, text, left - 6 - (focus ? layout.bars : 0), middle(index), "right", focus?.query === index, theme);
-    drawToken(context, text, right + 6 + (focus ? layout.bars : 0), middle(index), "left", focus?.key === index, theme);
+    drawToken(context, text, left - 6 - (focus ? layout.bars : 0), middle(index), "right", focus?.query === index, small);
+    drawToken(context, text, right + 6 + (focus ? layout.bars : 0), middle(index), "left", focus?.key === index, small);
     for (let head = 0; head < Math.min(heads.length, 12); head++) {
       drawBar(context, right + 5 + head * BAR, middle(index), row, ends.keys.get(index)?.[head], heads[head]);
       drawBar(context, left - 5 - (head + 1) * BAR, middle(index), row, ends.queries.get(index)?.[head], heads[head]);

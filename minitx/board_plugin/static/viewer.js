@@ -480,6 +480,7 @@ export function startViewer(root, source, { link = "", linkTo }) {
   new ResizeObserver(() => data.info && draw()).observe(root);
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => data.info && draw());
   load().then(() => {
+    for (const stage of stages) if (state.token && !stage.root.hidden) showFocus(stage, state.token);
     if (source.isLive) setTimeout(poll, POLL_MILLISECONDS);
   });
   return { redraw: draw };
