@@ -190,6 +190,15 @@ def role(scores: Mapping[str, float], by_chance: Mapping[str, float]) -> tuple[s
     return (best if strengths[best] >= LEAST_STRENGTH else UNCLASSIFIED), strengths[best]
 
 
+def roles(scores: Mapping[str, Floats], by_chance: Mapping[str, float]) -> list[list[str]]:
+    """The `role` of every head of scores (layer, head), in words."""
+    layers, heads = next(iter(scores.values())).shape
+    return [
+        [role({n: float(v[i, j]) for n, v in scores.items()}, by_chance)[0].replace("_", " ") for j in range(heads)]
+        for i in range(layers)
+    ]
+
+
 def spread_over_texts(patterns: NDArray[np.floating[Any]], tokens: Tokens) -> dict[str, Floats]:
     """The standard deviation of every score over the texts of the batch: name → (layer, head); NaN below two texts."""
     single = [score_heads(patterns[:, text : text + 1], tokens[text : text + 1]) for text in range(len(tokens))]

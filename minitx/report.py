@@ -20,7 +20,7 @@ from minitx.board import METRIC_TAGS, Board
 from minitx.config import Config, GenerateConfig, ModelConfig
 from minitx.data import Prepared
 from minitx.generation import complete
-from minitx.head_scores import SCORES, chance
+from minitx.head_scores import SCORES, chance, roles
 from minitx.heads import repeated_loss, score, scored_text
 from minitx.model import Transformer, cache_bytes_per_token, matmul_flops_per_token, parameters_by_part
 from minitx.pictures import visible
@@ -112,8 +112,8 @@ class Report:
             for (probe, tokens), links in zip(self.probes, placed, strict=True)
         ]
         if snapshot and seen:
-            roles = snapshots.roles(scores, by_chance)
-            snapshots.write(self.run.path, step, snapshots.encode(step, seen, scores, by_chance, roles))
+            content = snapshots.encode(step, seen, scores, by_chance, roles(scores, by_chance))
+            snapshots.write(self.run.path, step, content)
         if pictures:
             self.pictures(step, scores, by_chance, seen, placed)
 

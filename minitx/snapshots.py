@@ -35,8 +35,6 @@ SMALL = 64
 """Tokens up to which a pattern is stored once; a longer one is reduced to this many rows or fewer besides."""
 MOST_HEADS, MOST_TOKENS, MOST_PROBES, MOST_HEADER_BYTES = 4096, 8192, 256, 2**24
 """What a reader believes; a file that declares more is refused before memory is taken."""
-ROLES = ("current_token", "previous_token", "first_token", "duplicate_token", "induction")
-"""Scores that are a share of the attention."""
 
 Floats = NDArray[np.floating[Any]]
 Levels = NDArray[np.uint8]
@@ -81,8 +79,8 @@ def encode(
     """The bytes of a snapshot.
 
     `scores` are arrays (layer, head) by name, anything that heads can be compared by (importance, too); `chance` is
-    what uniform attention scores; `roles` (layer, head) are names such as "previous token". Raises ValueError where
-    the shapes disagree.
+    what uniform attention scores; `roles` (layer, head) are names such as "previous token" or "unclassified". Raises
+    ValueError where the shapes disagree.
     """
     layers, heads = probes[0].patterns.shape[:2]
     for probe in probes:
@@ -135,22 +133,6 @@ def forget_after(run: Path, step: int) -> None:
         if later > step:
             with suppress(FileNotFoundError):
                 path(run, later).unlink()
-
-
-def roles(scores: Mapping[str, Floats], chance: Mapping[str, float]) -> list[list[str]]:
-    """What each head (layer, head) can be named after: the score that takes the most of the attention which uniform
-    attention would put elsewhere, if that is half of it or more; "" for the others."""
-    named = [name for name in ROLES if name in scores and chance.get(name, 1) < 1]
-    if not named:
-        return [["" for _ in layer] for layer in next(iter(scores.values()))]
-    strength = np.stack([(scores[name] - chance[name]) / (1 - chance[name]) for name in named])
-    strength = np.nan_to_num(strength, nan=-1)
-    best, most = strength.argmax(axis=0), strength.max(axis=0)
-    titles = [name.replace("_", " ") for name in named]
-    return [
-        [titles[i] if share >= 0.5 else "" for i, share in zip(*rows, strict=True)]
-        for rows in zip(best, most, strict=True)
-    ]
 
 
 def encode_weights(weights: Floats) -> Levels:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from minitx import snapshots
-from minitx.head_scores import SCORES, chance, score_heads
+from minitx.head_scores import SCORES, chance, roles, score_heads
 from minitx.heads import patterns
 from minitx.model import Transformer
 from minitx.snapshots import Link, Probe
@@ -34,4 +34,4 @@ def text_snapshot(
     seen = np.array([list(texts[0][1])[: model.config.context_length]])  # (1, seq)
     scores = score_heads(probes[0].patterns[:, None], seen)
     by_chance = {name: chance(seen, name) for name in SCORES}
-    return snapshots.encode(step, probes, scores, by_chance, snapshots.roles(scores, by_chance))
+    return snapshots.encode(step, probes, scores, by_chance, roles(scores, by_chance))

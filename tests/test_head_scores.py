@@ -15,6 +15,7 @@ from minitx.head_scores import (
     chance,
     rank_correlation,
     role,
+    roles,
     score_heads,
     semantic_correlation,
     similarity,
@@ -330,3 +331,11 @@ def test_rank_correlation() -> None:
     assert rank_correlation(np.array([1, 2, 3]), np.array([3, 2, 1])) == pytest.approx(-1)
     assert rank_correlation(np.array([1, 2, 2, 3]), np.array([1, 2, 3, 4])) == pytest.approx(0.9486832980505139)
     assert math.isnan(rank_correlation(np.array([1, 1]), np.array([1, 2])))
+
+
+def test_roles_name_heads_that_do_one_thing() -> None:
+    scores = {name: np.full((1, 3), 0.1) for name in SCORES}
+    scores["previous_token"] = np.array([[0.9, 0.3, 0.1]])
+    scores["induction"] = np.array([[0.2, np.nan, 0.55]])
+    by_chance = dict.fromkeys(SCORES, 0.05)
+    assert roles(scores, by_chance) == [["previous token", "unclassified", "induction"]]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import struct
-import time
 from pathlib import Path
 from typing import Any
 
@@ -172,25 +171,8 @@ def test_a_run_lists_writes_and_forgets_its_steps(tmp_path: Path) -> None:
     assert snapshots.steps(tmp_path) == [5, 100]
 
 
-def test_roles_name_heads_that_do_one_thing() -> None:
-    scores = {
-        "previous_token": np.array([[0.9, 0.3, 0.1]]),
-        "induction": np.array([[0.2, np.nan, 0.55]]),
-        "entropy": np.array([[5.0, 5.0, 5.0]]),
-    }
-    assert snapshots.roles(scores, {"previous_token": 0.1, "induction": 0.05, "entropy": 3.0}) == [
-        ["previous token", "", "induction"]
-    ]
-
-
-def test_writing_takes_less_than_five_milliseconds(tmp_path: Path) -> None:
-    """The best of many, for the machine may be busy; with scores, 4 layers × 4 heads × 64 tokens."""
-    there = probe(64, 4, 4)
+def test_a_snapshot_is_small(tmp_path: Path) -> None:
+    """4 layers × 4 heads × 64 tokens with scores: a thousand of them stay below 40 MB."""
     scores = {name: np.random.default_rng(0).random((4, 4)) for name in "abcdefg"}
-    taken = []
-    for step in range(30):
-        started = time.perf_counter()
-        snapshots.write(tmp_path, step, encode(step, [there], scores, dict.fromkeys(scores, 0.1)))
-        taken.append(time.perf_counter() - started)
-    assert min(taken) < 0.005
+    snapshots.write(tmp_path, 0, encode(0, [probe(64, 4, 4)], scores, dict.fromkeys(scores, 0.1)))
     assert snapshots.path(tmp_path, 0).stat().st_size < 40_000
