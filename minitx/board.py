@@ -58,7 +58,7 @@ class Board:
         self._writer = RecordWriter(self._file.open("xb"))
         self._canvases: dict[int, Canvas] = {}
         self._name = folder.resolve().name
-        self._last_step = start_step
+        self._last_step = max(0, start_step - 1)  # of which results are told where nothing is left to do
         self._scores_described = False
         self._record(Event(wall_time=time.time(), file_version="brain.Event:2"))
         # TensorBoard's Python loader takes a session's start for a restart only if it has seen one before.

@@ -127,7 +127,10 @@ class Run:
         return load_config(self.path / "config.yaml")
 
     def save_config(self, config: Config) -> None:
-        text = yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True, width=120)
+        settings = config.to_dict()
+        text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=120)
+        if yaml.safe_load(text) != settings:  # PyYAML writes U+0085 and its like so that they come back as spaces
+            text = yaml.safe_dump(settings, sort_keys=False, width=120)
         write_atomically(self.path / "config.yaml", sealed(text).encode())
 
     def tokenizer(self) -> Tokenizer:

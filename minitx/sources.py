@@ -13,12 +13,16 @@ import codecs
 import contextlib
 import glob
 import gzip
+import http.client
 import importlib
 import inspect
+import itertools
 import random
+import socket
 import string
 import sys
 import sysconfig
+import time
 import urllib.error
 import urllib.request
 import warnings
@@ -30,6 +34,8 @@ from minitx.config import DataConfig, UserError, nearest, require
 
 BUILDERS = {".txt": "text", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}  # extension → library's builder
 EXTENSIONS = (*BUILDERS, ".txt.gz", ".jsonl.gz", ".csv.gz")
+WAITS = (1, 3, 9)  # seconds before each further try of what the network spoiled
+PATIENCE = 20  # seconds after which there is no further try; the library has its own within each
 BLOCK = 1 << 20  # bytes of a .txt file read at once
 MOST_RATIO, UNSUSPICIOUS = 200, 64 << 20  # times its size that a .gz file may unpack to, and bytes that it always may
 
@@ -232,8 +238,13 @@ def _open_rows(path: Path, builder: str, config: DataConfig) -> Iterable[dict[st
     """The rows of a file, read as they are asked for: without `streaming` the library would write a copy of all."""
     datasets = _library()
     options: dict[str, Any] = {} if builder == "parquet" else {"encoding_errors": config.encoding_errors}
+    if builder == "json" and config.encoding_errors == "replace":
+        options["encoding"] = "utf8"  # by its usual name the library decodes nothing, and pyarrow fails
     if builder == "csv":  # keep "NA", "007" and the empty string as they are written
-        options |= {"converters": {config.text_column: str}, "keep_default_na": False, "na_filter": False}
+        column = config.text_column
+        if config.encoding_errors == "replace":  # pandas decodes a converter's column strictly; `_column` puts it right
+            column, options["encoding"] = column.encode().decode("latin-1"), "latin-1"
+        options |= {"converters": {column: str}, "keep_default_na": False, "na_filter": False}
     data_files = glob.escape(str(path.absolute()))
     rows: Iterable[dict[str, Any]] = datasets.load_dataset(
         builder, data_files={"train": [data_files]}, split="train", streaming=True, **options
@@ -256,7 +267,14 @@ def _column(path: Path, builder: str, config: DataConfig) -> Iterator[str]:
                     pass
             reason = str(error).strip().split("\n")[0] or type(error).__name__
             raise UserError(f"{path} cannot be read ({reason}): check the file.") from error
+        if builder == "csv" and config.encoding_errors == "replace":
+            row = {_from_latin(name): _from_latin(value) for name, value in row.items()}
         yield from _text_of(row, path, config.text_column)
+
+
+def _from_latin(value: Any) -> Any:
+    """Bytes that were read as Latin-1 as the UTF-8 that they are."""
+    return value.encode("latin-1").decode("utf-8", errors="replace") if isinstance(value, str) else value
 
 
 def _text_of(row: dict[str, Any], place: object, column: str) -> Iterator[str]:
@@ -281,40 +299,71 @@ def _text_of(row: dict[str, Any], place: object, column: str) -> Iterator[str]:
 
 
 def _read_hub(config: DataConfig, split: str) -> Iterator[str]:
+    """The texts of a split; where the network fails in between, from there on again after a while."""
+    seen, began = 0, time.monotonic()
+    for wait in (*WAITS, None):
+        try:
+            for row in itertools.islice(_open_split(config, split), seen, None):
+                seen += 1
+                yield from _text_of(row, config.source, config.text_column)
+            return
+        except UserError:
+            raise
+        except Exception as error:
+            if wait is None or time.monotonic() - began > PATIENCE or not _may_pass(error):
+                raise _hub_error(config, error) from error
+            time.sleep(wait)
+
+
+def _open_split(config: DataConfig, split: str) -> Iterator[dict[str, Any]]:
     datasets = _library()
     _go_offline_if_unreachable()
-    try:
-        data = datasets.load_dataset(
-            config.source,
-            config.name,
-            split=split,
-            streaming=config.streaming,
-            download_config=datasets.DownloadConfig(max_retries=2),
-        )
-        columns = data.column_names
-        if columns and config.text_column in columns:
-            data = data.select_columns([config.text_column])  # spares decoding the others
-        rows = iter(data)
-    except Exception as error:
-        raise _hub_error(config, error) from error
-    while True:
-        try:
-            row = next(rows)
-        except StopIteration:
-            return
-        except Exception as error:
-            raise _hub_error(config, error) from error
-        yield from _text_of(row, config.source, config.text_column)
+    data = datasets.load_dataset(
+        config.source,
+        config.name,
+        split=split,
+        streaming=config.streaming,
+        download_config=datasets.DownloadConfig(max_retries=2),
+    )
+    columns = data.column_names
+    if columns and config.text_column in columns:
+        data = data.select_columns([config.text_column])  # spares decoding the others
+    return iter(data)
 
 
 def _hub_revision(config: DataConfig) -> str:
     """The commit of the data set that the Hub, or where it cannot be reached the library's cache, has."""
-    datasets = _library()
-    _go_offline_if_unreachable()
-    try:
-        return str(datasets.load_dataset_builder(config.source, config.name).hash)
-    except Exception as error:
-        raise _hub_error(config, error) from error
+    datasets, began = _library(), time.monotonic()
+    for wait in (*WAITS, None):
+        _go_offline_if_unreachable()
+        try:
+            return str(datasets.load_dataset_builder(config.source, config.name).hash)
+        except Exception as error:
+            if wait is None or time.monotonic() - began > PATIENCE or not _may_pass(error):
+                raise _hub_error(config, error) from error
+            time.sleep(wait)
+    raise AssertionError("the last try returns or raises")
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether trying again can help: the connection broke, timed out or ended early, or the server was busy."""
+    import huggingface_hub
+
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        return False
+    causes = [error]
+    while cause := causes[-1].__cause__ or causes[-1].__context__:
+        causes.append(cause)
+    for cause in causes:
+        status = getattr(getattr(cause, "response", None), "status_code", None)
+        if status is not None:
+            return status >= 500 or status in (408, 429)
+    return any(
+        isinstance(cause, ConnectionError | TimeoutError)
+        or type(cause).__module__.startswith("http")
+        or "Consistency check failed" in str(cause)
+        for cause in causes
+    )
 
 
 def _hub_error(config: DataConfig, error: Exception) -> UserError:
@@ -347,6 +396,9 @@ def _library() -> Any:
     import huggingface_hub
 
     datasets.disable_progress_bars()
+    datasets.config.STREAMING_READ_MAX_RETRIES = datasets.config.STREAMING_OPEN_MAX_RETRIES = 3  # of 20
+    datasets.config.STREAMING_READ_RETRY_INTERVAL = datasets.config.STREAMING_OPEN_RETRY_INTERVAL = 1  # of 5 seconds
+    datasets.config.STREAMING_READ_SERVER_UNAVAILABLE_RETRY_INTERVAL = 2  # of 20 seconds
     datasets.utils.logging.set_verbosity(datasets.utils.logging.CRITICAL)
     huggingface_hub.utils.logging.set_verbosity(datasets.utils.logging.CRITICAL)
     return datasets
@@ -359,13 +411,18 @@ def _go_offline_if_unreachable() -> None:
 
     if huggingface_hub.constants.HF_HUB_OFFLINE:
         return
-    try:
-        urllib.request.urlopen(huggingface_hub.constants.ENDPOINT, timeout=10).close()
-    except urllib.error.HTTPError:
-        return  # an answer, if an unfriendly one
-    except (OSError, ValueError):
-        huggingface_hub.constants.HF_HUB_OFFLINE = True
-        datasets.config.HF_HUB_OFFLINE = True
+    for wait in (1, 3, None):
+        try:
+            urllib.request.urlopen(huggingface_hub.constants.ENDPOINT, timeout=6).close()
+            return
+        except urllib.error.HTTPError:
+            return  # an answer, if an unfriendly one
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            if wait is None or isinstance(getattr(error, "reason", None), ConnectionRefusedError | socket.gaierror):
+                break  # nobody is there
+            time.sleep(wait)
+    huggingface_hub.constants.HF_HUB_OFFLINE = True
+    datasets.config.HF_HUB_OFFLINE = True
 
 
 # --- all of them ---

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from minitx.batches import Batches, validation_windows
-from minitx.config import Config, TrainConfig, UserError
+from minitx.config import Config, TrainConfig, UserError, require
 from minitx.data import Prepared
 from minitx.divergence import check_finite, check_weights, is_finite, record_batch
 from minitx.model import Transformer, next_token_loss
@@ -278,7 +278,10 @@ def restore(
         if runtime.device.type == "cuda" and "random_cuda" in saved:
             torch.cuda.set_rng_state(saved["random_cuda"], runtime.device)
         batches.restore(checkpoint.state["batches"])
-        return Progress(**{name: checkpoint.state[name] for name in vars(Progress()) if name in checkpoint.state})
+        progress = Progress(**{name: checkpoint.state[name] for name in vars(Progress())})
+        numbers = [progress.tokens, progress.seconds, progress.best_val_loss, *(progress.unevaluated or [])]
+        require(all(isinstance(number, int | float) for number in numbers), f"{numbers} are not all numbers")
+        return progress
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
         raise UserError(
             f"The checkpoint {checkpoint.path} does not fit this run ({type(error).__name__}: {error}): it was written "

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from minitx.cli import load_config, parse_generate, parse_train, run_command
-from minitx.config import Config, DataConfig, GenerateConfig, ModelConfig, TrainConfig, UserError
+from minitx.config import Config, DataConfig, GenerateConfig, LogConfig, ModelConfig, TrainConfig, UserError
+from minitx.run import Run
 
 ROOT = Path(__file__).parents[1]
 
@@ -87,6 +91,14 @@ def test_mistakes_on_the_command_line(arguments: list[str], sentence: str) -> No
         (b"model: [\n", "not valid YAML (line 2)"),
         (b"3\n", "holds no settings"),
         (b"\xff\xfe\x00", "not UTF-8 text (byte 0)"),
+        (b"a: &a [x, x]\nb: &b [*a, *a]\nlog:\n  probes: [*b, *b]\n", "an anchor, an alias or a tag (line 1)"),
+        (b"seed: !!python/object/apply:os.system ['true']\n", "an anchor, an alias or a tag (line 1)"),
+        (b"log:\n  probes: " + b"[" * 50_000, "more than 10 levels (line 2)"),
+        (b"a: " * 12 + b"1\n", "not valid YAML"),
+        (b"log:\n  probes: [" + b"x" * 10_000_000 + b"]\n", "has 10000018 bytes, but settings need no more than"),
+        (b"seed: " + b"9" * 5000 + b"\n", "holds a value that cannot be read"),
+        (b"seed: 2020-13-45\n", "holds a value that cannot be read"),
+        (b"model:\n  d_model: 1000000000000\n", "model.d_model is 1000000000000, but it must be at most"),
     ],
 )
 def test_mistakes_in_a_file(content: bytes, sentence: str, tmp_path: Path) -> None:
@@ -162,3 +174,31 @@ def test_help_is_much_quicker_than_torch() -> None:
     helping = min(seconds("train.py", "--help") for _ in range(3))
     importing = min(seconds("-c", "import torch") for _ in range(3))
     assert helping < importing / 2
+
+
+@given(
+    st.builds(
+        Config,
+        out=st.text(min_size=1),
+        seed=st.integers(0, 2**63 - 1),
+        threads=st.one_of(st.just("auto"), st.integers(1, 99)),
+        compile=st.sampled_from(["auto", True, False]),
+        data=st.builds(
+            DataConfig, source=st.text(min_size=1), name=st.none() | st.text(), val_fraction=st.floats(1e-9, 0.999)
+        ),
+        train=st.builds(
+            TrainConfig,
+            learning_rate=st.floats(1e-300, 1e300),
+            beta1=st.floats(0, 0.9999),
+            sample_prompt=st.none() | st.text(min_size=1),
+        ),
+        log=st.builds(LogConfig, probes=st.lists(st.text(min_size=1), max_size=3)),
+    )
+)
+@settings(deadline=None, max_examples=12, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+def test_any_configuration_comes_back_from_its_run(config: Config) -> None:
+    """Dataclass → YAML → dataclass, whatever text or number is in it."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(Path(folder))
+        run.save_config(config)
+        assert run.config() == config

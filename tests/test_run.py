@@ -91,8 +91,8 @@ def test_a_pickle_in_place_of_the_optimizer_is_not_run(tmp_path: Path) -> None:
     """Even with a checksum that fits."""
 
     class Mark:
-        def __reduce__(self) -> tuple[object, tuple[str, str]]:
-            return (exec, (f"open({str(tmp_path / 'mark')!r}, 'w')", ""))
+        def __reduce__(self) -> tuple[object, tuple[str, dict[str, object]]]:
+            return (exec, (f"open({str(tmp_path / 'mark')!r}, 'w')", {}))
 
     run = Run(tmp_path)
     saved(run, 1)
@@ -104,6 +104,8 @@ def test_a_pickle_in_place_of_the_optimizer_is_not_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="optimizer.pt"):
         run.checkpoint("last").load_optimizer()
     assert not (tmp_path / "mark").exists()
+    pickle.loads((folder / "optimizer.pt").read_bytes())
+    assert (tmp_path / "mark").exists(), "the pickle would have left no mark"
 
 
 def test_weights_of_another_shape_are_named(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import hashlib
@@ -16,7 +17,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow  # type: ignore[import-untyped]  # it ships no types
 import pyarrow.parquet  # type: ignore[import-untyped]
@@ -182,18 +183,39 @@ class Hub(http.server.BaseHTTPRequestHandler):
     """Speaks as much of the Hub's protocol as loading the data set me/tiny takes."""
 
     files: dict[str, bytes]
+    faults: ClassVar[list[str]] = []
+    """What happens to the next requests, one after another: drop, delay, truncate, busy."""
+    spoiled: ClassVar[list[str]] = []
+    """What happened, and to which request."""
 
     def log_message(self, format: str, *arguments: Any) -> None:
         """Say nothing."""
 
     def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
+        fault = ""
+        if self.faults and (
+            self.faults[0] != "truncate"
+            or (self.command == "GET" and "/resolve/" in self.path and "/data/" in self.path)
+        ):
+            fault = self.faults.pop(0)
+            self.spoiled.append(f"{fault} {self.command} {self.path}")
+        if fault == "drop":
+            self.close_connection = True
+            self.connection.close()
+            return
+        if fault == "delay":
+            time.sleep(4)
+        if fault == "busy":
+            status = 503
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body)
+            with contextlib.suppress(OSError):  # a client that did not wait
+                self.wfile.write(body[: len(body) // 2] if fault == "truncate" else body)
+        self.close_connection = fault == "truncate"
 
     def answer_json(self, value: object, status: int = 200, **headers: str) -> None:
         self.answer(status, json.dumps(value).encode(), Content_Type="application/json", **headers)
@@ -317,3 +339,53 @@ def test_hub(hub: str, tmp_path: Path) -> None:
         assert found == [["held out"], COMMIT]
         assert "the Hub cannot be reached" in lost
         assert time.monotonic() - begin < 20
+
+
+@pytest.mark.parametrize(
+    "streaming,faults", [(False, ["drop"] * 2), (True, ["drop", "busy", "delay"]), (True, ["truncate"] * 2)]
+)
+def test_what_passes_on_the_network_is_tried_again(
+    hub: str, tmp_path: Path, streaming: bool, faults: list[str]
+) -> None:
+    Hub.faults[:], Hub.spoiled[:] = faults, []
+    config = {"source": "me/tiny", "streaming": streaming}
+    (answer,) = ask(hub, tmp_path, (config, "train"), HF_HUB_DOWNLOAD_TIMEOUT="2", HF_HUB_ETAG_TIMEOUT="2")
+    assert len(Hub.spoiled) == len(faults) and Hub.faults == [], "the faults did not happen"
+    assert answer == [["a\r\nb \n", "two"], COMMIT]
+
+
+def test_what_does_not_pass_ends_in_a_sentence(hub: str, tmp_path: Path) -> None:
+    Hub.faults[:] = ["busy"] * 1000
+    try:
+        (answer,) = ask(hub, tmp_path, ({"source": "me/tiny"}, "train"), HF_HUB_DOWNLOAD_TIMEOUT="2")
+    finally:
+        Hub.faults.clear()
+    assert isinstance(answer, str) and "me/tiny" in answer and "\n" not in answer
+
+
+def test_bytes_that_are_not_utf8_can_be_replaced(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"ab\xffcd\xc3")
+    (tmp_path / "b.jsonl").write_bytes(b'{"text": "ab\xffcd"}\n')
+    (tmp_path / "c.csv").write_bytes(b"text\nab\xffcd\n")
+    whole = write(tmp_path / "whole.csv", TEXTS, column="té")
+    assert texts(DataConfig(str(whole), text_column="té", encoding_errors="replace")) == TEXTS
+    for name, expected in (("a.txt", "ab\ufffdcd\ufffd"), ("b.jsonl", "ab\ufffdcd"), ("c.csv", "ab\ufffdcd")):
+        assert texts(DataConfig(str(tmp_path / name), encoding_errors="replace")) == [expected]
+        with pytest.raises(UserError, match=r"not valid UTF-8 at byte \d+.*encoding_errors to replace"):
+            texts(DataConfig(str(tmp_path / name)))
+
+
+@pytest.mark.parametrize("name", ["a.txt.gz", "a.jsonl.gz"])
+def test_a_bomb_is_refused(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "UNSUSPICIOUS", 1 << 20)
+    (tmp_path / name).write_bytes(gzip.compress(b"a" * (4 << 20)))
+    with pytest.raises(UserError, match=r"unpacks to more than 200 times its size"):
+        texts(DataConfig(str(tmp_path / name)))
+    (tmp_path / name).write_bytes(gzip.compress(b'{"text": "a"}\n' * 1000))  # much alike, but small
+    assert sum(map(len, texts(DataConfig(str(tmp_path / name))))) >= 1000
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv"])
+def test_a_line_of_ten_megabytes(tmp_path: Path, name: str) -> None:
+    line = "word " * (2 << 20)
+    assert texts(DataConfig(str(write(tmp_path / name, [line])))) == [line]

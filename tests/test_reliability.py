@@ -1,0 +1,297 @@
+"""A run is never lost: a little of each harm of `tests.reliability`, signals, two at once, files made to hurt."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minitx.files import checksum, json_bytes, read_json
+from minitx.run import Run
+from tests import reliability
+from tests.reliability import ROOT, differences, environment, in_process, quickly, written
+from tests.small import small_config
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has neither SIGKILL nor limits on the size of files")
+
+
+def test_killed_runs_go_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    done = reliability.kills(tmp_path, 2, seed=2, names=["adamw"])
+    assert done["kills"] == 2
+    assert done["divergent"] == done["unresumable"] == done["drafts left"] == 0
+
+
+def test_no_damage_is_loaded_unnoticed(tmp_path: Path) -> None:
+    done = reliability.damage(tmp_path, 20, seed=1)
+    assert done["damages"] == 20
+    assert done["unnoticed"] == done["tracebacks"] == done["hangs"] == 0
+    assert done["generate went on with a warning"] and done["resume refused in a sentence"]
+
+
+@pytest.mark.parametrize("mounted,sizes", [(False, [66_000]), (True, [400_000])], ids=["limited", "mounted"])
+def test_a_full_disk_loses_nothing(tmp_path: Path, mounted: bool, sizes: list[int]) -> None:
+    try:
+        done = reliability.disk(tmp_path, sizes, mounted=mounted)
+    except (PermissionError, FileNotFoundError) as error:
+        pytest.skip(f"this machine mounts no small file system: {error}")
+    assert done["full"] == 1, "there was room after all"
+    assert done["not one sentence"] == done["not whole"] == done["unresumable"] == done["divergent"] == 0
+
+
+def test_a_folder_without_permission_is_a_sentence(tmp_path: Path) -> None:
+    """As a user who may not write there; root may write everywhere, so it becomes nobody first."""
+    config = small_config(tmp_path)
+    written(tmp_path, config, "small")
+    (tmp_path / "shut").mkdir(mode=0o555)
+    code = (
+        "import os, sys\n"
+        "from tests.reliability import in_process\n"
+        "from minitx.__main__ import main\n"
+        "warm = in_process(['train', '--config', 'small.yaml', '--out', 'runs/warm'])\n"  # all that is to be imported
+        "assert warm.status == 0, warm\n"
+        "if os.getuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "os.environ['XDG_CACHE_HOME'] = sys.argv[2]\n"
+        "if os.access(sys.argv[1], os.W_OK): sys.exit(77)\n"
+        "sys.exit(main(['train', '--config', 'small.yaml', '--out', sys.argv[1] + '/runs/a']))"
+    )
+    for parent in (tmp_path, *tmp_path.parents):
+        if os.getuid() == 0 and not parent.stat().st_mode & 0o005:
+            parent.chmod(parent.stat().st_mode | 0o055)  # folders of pytest's own
+    for cache in ("cache/shared", "shut"):
+        (tmp_path / "cache" / "shared").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cache" / "shared").chmod(0o777)
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / "shut"), str(tmp_path / cache)],
+            cwd=tmp_path,
+            env=environment(tmp_path),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode == 77:
+            pytest.skip("this user may write everywhere")
+        assert done.returncode == 2, done.stderr
+        assert done.stderr.count("\n") == 1 and "Permission denied" in done.stderr, done.stderr
+
+
+# Signals
+
+
+def started(folder: Path, *arguments: str, until: str) -> subprocess.Popen[str]:
+    """A training that has got as far as to print `until`."""
+    process = subprocess.Popen(
+        [sys.executable, "-u", str(ROOT / "train.py"), *arguments],
+        cwd=folder,
+        env=environment(folder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if until in line:
+            return process
+    raise AssertionError(process.communicate()[1])
+
+
+def test_signals_in_long_evaluations_save_and_the_run_goes_on_exactly(tmp_path: Path) -> None:
+    """Evaluation takes most of the time here, so that the signals meet it."""
+    config = small_config(tmp_path, steps=12, batch_size=1, eval_every=4, sample_every=0, checkpoint_every=100)
+    config = dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, val_fraction=0.9),
+        log=dataclasses.replace(config.log, heads_every=0),
+    )
+    written(tmp_path, config, "small")
+    run = tmp_path / "runs" / "small"
+    begin = ("--config", "small.yaml")
+    for number, arguments, until in ((signal.SIGINT, begin, "4/12"), (signal.SIGTERM, ("--resume", str(run)), "8/12")):
+        process = started(tmp_path, *arguments, until=f"step {until}")
+        time.sleep(0.05)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 128 + number, err
+        assert f"Stopped by {number.name}. Go on with: python train.py --resume " in out
+    assert quickly(tmp_path, "train.py", "--resume", str(run)).returncode == 0
+    assert quickly(tmp_path, "train.py", "--config", "small.yaml", "--out", "runs/whole").returncode == 0
+    assert differences(run, tmp_path / "runs" / "whole") == []
+
+
+def test_an_evaluation_that_is_stopped_is_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The signal comes before the second batch of the evaluation at step 6."""
+    import minitx.training
+
+    original, calls = minitx.training.evaluate, [0]
+
+    def evaluating(model: Any, tokens: Any, size: int, runtime: Any, between: Callable[[], None]) -> float:
+        calls[0] += 1
+        left = iter([False, calls[0] == 1])
+
+        def signalled() -> None:
+            if next(left, False):
+                signal.raise_signal(signal.SIGTERM)
+            between()
+
+        return original(model, tokens, size, runtime, signalled)
+
+    monkeypatch.setattr(minitx.training, "evaluate", evaluating)
+    written(tmp_path, small_config(tmp_path), "small")
+    assert quickly(tmp_path, "train.py", "--config", "small.yaml").returncode == 143
+    run = Run(tmp_path / "runs" / "small")
+    assert run.checkpoint("last").state["unevaluated"] is not None and run.checkpoint("last").step == 6
+    assert [line["step"] for line in run.metrics()] == [1, 2, 3, 4, 5]
+    assert quickly(tmp_path, "train.py", "--resume", "runs/small").returncode == 0
+    assert quickly(tmp_path, "train.py", "--config", "small.yaml", "--out", "runs/whole").returncode == 0
+    assert differences(run.path, tmp_path / "runs" / "whole") == []
+
+
+def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
+    config = small_config(tmp_path, steps=100_000, eval_every=100_000, checkpoint_every=5, sample_every=0)
+    written(tmp_path, config, "small")
+    process = started(tmp_path, "--config", "small.yaml", until="run folder")
+    run = Run(tmp_path / "runs" / "small")
+    while not run.checkpoint_names():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode in (130, 143)
+    checkpoint, faults = run.newest_whole_checkpoint()
+    assert checkpoint is not None and faults == []
+
+
+def test_a_signal_while_the_text_is_prepared_leaves_nothing(tmp_path: Path) -> None:
+    process = started(tmp_path, "--device", "cpu", until="device cpu")  # the default text, which takes seconds
+    while not list((tmp_path / "cache").rglob("unfinished-*")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (143, "terminated\n")
+    assert list((tmp_path / "cache" / "minitx").iterdir()) == [] and not (tmp_path / "runs").exists()
+
+
+# Two at once
+
+
+def test_two_trainings_in_the_same_second_both_finish(tmp_path: Path) -> None:
+    written(tmp_path, small_config(tmp_path), "small")
+    pair = [started(tmp_path, "--config", "small.yaml", until="device") for _ in range(2)]
+    for process in pair:
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+    assert differences(tmp_path / "runs" / "small", tmp_path / "runs" / "small-2") == []
+    cached = list((tmp_path / "cache" / "minitx").iterdir())
+    assert len(cached) == 1 and (cached[0] / "meta.json").exists()
+
+
+# Files made to hurt
+
+
+class Mark:
+    """A pickle that leaves a file where it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, tuple[str, dict[str, object]]]:
+        return (exec, (f"open({str(self.mark)!r}, 'w')", {}))
+
+
+def test_a_pickle_in_place_of_any_file_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the checksums fit, as a stranger would make them."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    written(tmp_path, small_config(tmp_path, steps=4), "small")
+    assert in_process(["train", "--config", "small.yaml"]).status == 0
+    mark = tmp_path / "mark"
+    evil = pickle.dumps(Mark(mark))
+    files = [file for file in (tmp_path / "runs" / "small").rglob("*") if file.is_file()]
+    assert {"optimizer.pt", "config.yaml", "model.safetensors", "tokenizer.model"} <= {file.name for file in files}
+    for file in files:
+        before = {file: file.read_bytes()}
+        file.write_bytes(evil)
+        state, data = file.parent / "state.json", tmp_path / "runs" / "small" / "data.json"
+        for described, key in ((state, "checksums"), (data, "tokenizer")):
+            if described.exists() and described != file:
+                before[described] = described.read_bytes()
+                content = read_json(described)
+                content[key] = {**content[key], file.name: checksum(file)} if key == "checksums" else checksum(file)
+                if key == "checksums" or file.name == "tokenizer.model":
+                    described.write_bytes(json_bytes(content))
+        for command in (
+            ["generate", "runs/small", "--max_new_tokens", "2"],
+            ["train", "--resume", "runs/small", "--train.steps", "4"],
+        ):
+            outcome = in_process(command)
+            assert outcome.fault == "", (file, outcome)
+        assert not mark.exists(), f"{file} was unpickled"
+        for changed, original in before.items():
+            changed.write_bytes(original)
+    pickle.loads(evil)
+    assert mark.exists(), "the pickle would have left no mark"
+
+
+def test_a_state_of_absurd_numbers_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a checksum that fits: a stranger's, not damage."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    written(tmp_path, small_config(tmp_path, steps=4), "small")
+    assert in_process(["train", "--config", "small.yaml"]).status == 0
+    file = tmp_path / "runs" / "small" / "checkpoints" / "step-000004" / "state.json"
+    whole = read_json(file)
+    for name, value in (
+        ("batches", {"epoch": -1, "position": 0}),
+        ("batches", {"epoch": 0, "position": 1 << 70}),
+        ("batches", []),
+        ("step", 1e308),
+        ("step", "4"),
+        ("logs", {"metrics.jsonl": 3}),
+        ("logs", None),
+        ("checksums", {}),
+        ("unevaluated", "x"),
+        ("seconds", "x"),
+        ("best", "../../../x"),
+        ("best", ["x"]),
+    ):
+        file.write_bytes(json_bytes({**whole, name: value}))
+        for command in (
+            ["generate", "runs/small", "--max_new_tokens", "2"],
+            ["train", "--resume", "runs/small", "--train.steps", "5"],
+        ):
+            outcome = in_process(command)
+            assert outcome.fault == "" and outcome.status in (0, 2), (name, value, outcome)
+        for folder in (tmp_path / "runs" / "small" / "checkpoints").glob("step-000005"):
+            for part in folder.iterdir():
+                part.unlink()
+            folder.rmdir()
+
+
+def test_a_model_beyond_the_machine_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "big.yaml").write_text("model:\n  n_layer: 1000000000\n")
+    outcome = in_process(["train", "--config", "big.yaml", "--device", "cpu"])
+    assert outcome.status == 2 and "1,000,000,000 layers" in outcome.err and outcome.err.count("\n") == 1
+
+
+def test_what_a_model_writes_cannot_move_the_cursor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "text.txt").write_text("\x1b[2J\x07 \u202e" * 400)
+    config = small_config(tmp_path, steps=2, sample_prompt="\x1b[2J")
+    config = dataclasses.replace(config, log=dataclasses.replace(config.log, probes=["\x1b[2J\x07"]))
+    written(tmp_path, config, "small")
+    outcome = in_process(["train", "--config", "small.yaml"])
+    assert outcome.status == 0 and "--- sample" in outcome.out
+    assert not {"\x1b", "\x07", "\u202e"} & set(outcome.out + outcome.err)
+    shown = json.dumps([str(points) for points in reliability.curves(tmp_path / "runs" / "small").values()])
+    assert "x1b" in shown and "\\x1b[2J" not in shown.replace("\\\\x1b", "")
