@@ -17,7 +17,7 @@ from minitx.config import Config, GenerateConfig
 from minitx.data import Prepared
 from minitx.generation import complete
 from minitx.head_scores import SCORES, chance
-from minitx.heads import patterns, repeated_loss, score, scored_text
+from minitx.heads import patterns, repeats, score, scored_text
 from minitx.model import Transformer, cache_bytes_per_token, matmul_flops_per_token, parameters_by_part
 from minitx.probes import measure_links, place, uniform
 from minitx.run import HEADS_FILE, Run
@@ -95,12 +95,14 @@ class Report:
         text = scored_text(self.model, val)
         scores = score(self.model, text)
         by_chance = {name: chance(text.numpy(), name) for name in SCORES}
+        repeated = repeats(self.model, val)
+        scores["induction_on_repeats"], by_chance["induction_on_repeats"] = repeated.induction, repeated.chance
         line: dict[str, Any] = {
             "step": step,
             "scores": {name: values.tolist() for name, values in scores.items()},
             "chance": by_chance,
             "links": [],
-            "repeated_loss": repeated_loss(self.model, val),
+            "repeated_loss": [repeated.first_loss, repeated.second_loss],
         }
         links, evenly = {}, {}
         for i, (probe, tokens) in enumerate(self.probes):
