@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from minitx.head_scores import SCORES, UNCLASSIFIED
-from minitx.head_table import as_picture, as_text, describe
+from minitx.head_table import as_picture, as_text, describe, history_as_picture
 from tests.small import small_model
 
 TOKENS = np.random.default_rng(0).integers(0, 30, 200).astype(np.uint16)
@@ -78,3 +78,20 @@ def test_a_model_of_one_head(tmp_path: Path) -> None:
     assert found["heads"][0]["most_like"] is None and found["similarity"] is None
     assert as_text(found)
     as_picture(found, tmp_path / "heads.svg", "title")
+
+
+def test_the_history_of_a_run_is_drawn(tmp_path: Path) -> None:
+    """Also where a score has no chance level in the text, and where a loss is missing."""
+    grid = [[0.1, 0.2], [0.3, None]]
+    lines = [
+        {
+            "step": step,
+            "scores": {"induction": grid, "entropy": grid, "first_mention": [[None, None], [None, None]]},
+            "chance": {"induction": 0.1, "entropy": 1.0, "first_mention": None},
+            "repeated_loss": [3.0, None],
+        }
+        for step in (10, 20)
+    ]
+    history_as_picture(lines, tmp_path / "history.png", "title")
+    with Image.open(tmp_path / "history.png") as image:
+        assert image.size[0] > 1000
