@@ -193,6 +193,8 @@ def _result_tag(name: str) -> str:
 
 
 def _description(name: str) -> str:
+    if name == "induction_on_repeats":
+        return f"{SCORES['induction'].description}, on random tokens that come twice"
     return SCORES[name].description if name in SCORES else f"attention along the link {name} of a probe"
 
 

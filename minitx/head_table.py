@@ -27,7 +27,7 @@ from minitx.head_scores import (
     similarity,
     spread_over_texts,
 )
-from minitx.heads import patterns, scored_text
+from minitx.heads import patterns, repeats, scored_text
 from minitx.importance import Tokens, ablate, survey, without_output_projection
 from minitx.model import Transformer
 from minitx.probes import measure_links, place, preferred, rivals
@@ -42,6 +42,7 @@ SHORT = {
     "duplicate_token": "duplicate",
     "first_mention": "mention",
     "induction": "induction",
+    "induction_on_repeats": "on repeats",
     "semantic": "meaning",
 }
 """Column of the printed table for each score."""
@@ -58,7 +59,8 @@ def describe(
     """Everything about the heads of `model` on a text of at least 2 tokens, as plain data with None for "no figure".
 
     Patterns are scored on the first sequences of the text (`heads.scored_text`); losses are over all of it. `advance`
-    is told the number of tokens done, which are twice the text in all.
+    is told the number of tokens done, which are twice the text in all. Whether a head has the role of induction is
+    judged on random tokens that come twice, as in the literature, for a text's repeats often go on otherwise.
     Without `ablation` its figures are left out; with `projection` the loss without the output projections is added.
     """
     text = scored_text(model, tokens)
@@ -69,6 +71,9 @@ def describe(
     semantic = semantic_correlation(seen, scored, embedding)
     by_text = [semantic_correlation(seen[:, [i]], scored[[i]], embedding) for i in range(len(scored))]
     semantic_spread = np.std(by_text, axis=0, ddof=1) if len(by_text) > 1 else np.full_like(semantic, np.nan)
+    repeated = repeats(model, tokens)
+    scores["induction_on_repeats"], spreads["induction_on_repeats"] = repeated.induction, repeated.spread
+    by_chance["induction_on_repeats"] = repeated.chance
     alike = similarity(seen[:, :2])
     np.fill_diagonal(alike, -1)
     pairs = alike[np.tril_indices(len(alike), -1)]
@@ -78,7 +83,9 @@ def describe(
     heads = []
     n_head = scores["entropy"].shape[1]
     for layer, head in np.ndindex(scores["entropy"].shape):
-        name, strength = role({key: float(values[layer, head]) for key, values in scores.items()}, by_chance)
+        judged = {key: float(values[layer, head]) for key, values in scores.items()}
+        judged["induction"] = judged["induction_on_repeats"]
+        name, strength = role(judged, by_chance | {"induction": repeated.chance})
         twin = int(alike[layer * n_head + head].argmax())
         entry: dict[str, Any] = {
             "layer": layer,
@@ -111,6 +118,7 @@ def describe(
         "heads": heads,
         "unclassified": sum(entry["role"] == UNCLASSIFIED for entry in heads) / len(heads),
         "residual": list(measured.residual),
+        "repeated_loss": [repeated.first_loss, repeated.second_loss],
         "similarity": {"mean": pairs.mean(), "spread": pairs.std()} if len(pairs) else None,
     }
     if ablated is not None:
@@ -125,7 +133,7 @@ def describe(
 
 
 def as_text(found: dict[str, Any]) -> str:
-    """Two tables and what they come to, for a terminal 110 characters wide."""
+    """Two tables and what they come to, for a terminal 130 characters wide."""
     names = list(SHORT)
     lines = [
         f"What each head attends to, on {found['scored_tokens']:,} tokens: score ± its standard deviation over texts.",
@@ -160,6 +168,9 @@ def as_text(found: dict[str, Any]) -> str:
         )
     lines.append("")
     lines.append(f"{found['unclassified']:.0%} of the heads fit no role (unclassified).")
+    first, second = found["repeated_loss"]
+    if first is not None:
+        lines.append(f"Loss on random tokens {first:.2f} nats per token, on the same again {second:.2f}.")
     if found["similarity"]:
         alike = found["similarity"]
         lines.append(f"Two heads attend alike to {alike['mean']:.2f} ± {alike['spread']:.2f}, over all pairs.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -9,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from minitx.attention import Recorder
-from minitx.head_scores import score_heads
+from minitx.head_scores import chance, score_heads, spread_over_texts
 from minitx.model import Transformer
 
 MOST_SCORED_TOKENS, MOST_PATTERN_VALUES = 256, 2**24
@@ -48,28 +50,50 @@ def scored_text(model: Transformer, tokens: NDArray[np.unsignedinteger], n_seque
     return torch.from_numpy(tokens[: batch * seq].astype(np.int64)).view(batch, seq)
 
 
-def repeated_text(tokens: NDArray[np.unsignedinteger], length: int, n_sequences: int = 8) -> Tensor:
-    """(batch, length): random tokens of the kinds in `tokens`, the second half the same as the first; no order but the
-    repetition is in them. The same at every call."""
-    random = np.random.default_rng(0)
-    half = random.choice(np.unique(tokens), (n_sequences, length // 2)).astype(np.int64)
+def repeated_text(tokens: NDArray[np.unsignedinteger], most: int, n_sequences: int = 8) -> Tensor:
+    """(batch, seq): different random tokens of the kinds in `tokens`, then the same again; no order but the repetition
+    is in them. The kind of the first token, end of document in a split, is left out. `most` tokens, or fewer where
+    there are not so many kinds. The same at every call."""
+    random, kinds = np.random.default_rng(0), np.unique(tokens[tokens != tokens[0]]).astype(np.int64)
+    half = np.stack([random.permutation(kinds)[: most // 2] for _ in range(n_sequences)])
     return torch.from_numpy(np.concatenate([half, half], axis=1))
 
 
-def repeated_loss(model: Transformer, tokens: NDArray[np.unsignedinteger]) -> tuple[float, float]:
-    """Nats per token on the first and on the second half of `repeated_text`: what is gained where the model has seen
-    it all before is what looking things up is worth (Olsson et al. 2022). NaN where the context is too short."""
-    length = min(model.config.context_length, 128) // 2 * 2
-    if length < 4:
-        return float("nan"), float("nan")
-    text = repeated_text(tokens, length)
+class Repeats(NamedTuple):
+    """What a model does on `repeated_text`: the sign of induction heads (Olsson et al. 2022), in any text."""
+
+    first_loss: float
+    """Nats per token on the first half; NaN where the context is too short."""
+    second_loss: float
+    """On the second half, which can be looked up in the first."""
+    induction: NDArray[np.float64]
+    """(layer, head): the score of that name; every token of the second half has one place to look at."""
+    spread: NDArray[np.float64]
+    """Its standard deviation over the texts."""
+    chance: float
+
+
+def repeats(model: Transformer, tokens: NDArray[np.unsignedinteger]) -> Repeats:
+    """The loss and the induction scores on random tokens, of the kinds in `tokens`, that come twice."""
+    text = repeated_text(tokens, min(model.config.context_length, 128))
+    half = text.size(1) // 2
+    if half < 2:
+        nothing = np.full((model.config.n_layer, model.config.n_head), np.nan)
+        return Repeats(float("nan"), float("nan"), nothing, nothing, float("nan"))
     training = model.training
     model.eval()
     with torch.inference_mode():
         logits = model(text.to(model.embedding.weight.device)).float().cpu()
     model.train(training)
     losses = F.cross_entropy(logits[:, :-1].flatten(0, 1), text[:, 1:].flatten(), reduction="none").view(len(text), -1)
-    return float(losses[:, : length // 2 - 1].mean()), float(losses[:, length // 2 :].mean())
+    seen = patterns(model, text)
+    return Repeats(
+        float(losses[:, : half - 1].mean()),
+        float(losses[:, half:].mean()),
+        score_heads(seen, text.numpy())["induction"],
+        spread_over_texts(seen, text.numpy())["induction"],
+        chance(text.numpy(), "induction"),
+    )
 
 
 def score(model: Transformer, tokens: Tensor) -> dict[str, NDArray[np.float64]]:

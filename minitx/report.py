@@ -21,7 +21,7 @@ from minitx.config import Config, GenerateConfig, ModelConfig
 from minitx.data import Prepared
 from minitx.generation import complete
 from minitx.head_scores import SCORES, chance, roles
-from minitx.heads import repeated_loss, score, scored_text
+from minitx.heads import repeats, score, scored_text
 from minitx.model import Transformer, cache_bytes_per_token, matmul_flops_per_token, parameters_by_part
 from minitx.pictures import visible
 from minitx.probes import PlacedLink, measure_links, place, uniform
@@ -127,12 +127,15 @@ class Report:
     ) -> None:
         """Log what the heads do for TensorBoard's own tabs, and as a line of heads.jsonl."""
         board, val = self.opened_board(), self.prepared.val
+        repeated = repeats(self.model, val)
+        scores = {**scores, "induction_on_repeats": repeated.induction}
+        by_chance = {**by_chance, "induction_on_repeats": repeated.chance}
         line: dict[str, Any] = {
             "step": step,
             "scores": {name: values.tolist() for name, values in scores.items()},
             "chance": by_chance,
             "links": [],
-            "repeated_loss": repeated_loss(self.model, val),
+            "repeated_loss": [repeated.first_loss, repeated.second_loss],
         }
         links, evenly = {}, {}
         for i, (probe, its_links) in enumerate(zip(seen, placed, strict=True)):

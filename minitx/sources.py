@@ -19,7 +19,6 @@ import inspect
 import itertools
 import random
 import socket
-import string
 import sys
 import sysconfig
 import time
@@ -42,7 +41,7 @@ MOST_RATIO, UNSUSPICIOUS = 200, 64 << 20  # times its size that a .gz file may u
 # Parts of the standard library that are not modules to read about, or hold machine-made tables.
 SKIPPED = {"test", "tests", "idle_test", "idlelib", "lib2to3", "turtledemo", "encodings", "ensurepip", "pydoc_data"}
 SHORTEST_MODULE = 200  # characters
-REPEATED_DOCUMENTS = 40_000
+REPEATED_DOCUMENTS, REPEATED_LETTERS = 30_000, "abcdefghijklmnop"
 
 
 class Piece(NamedTuple):
@@ -71,7 +70,7 @@ def identity(config: DataConfig) -> dict[str, Any]:
     if config.source == "python-docs":
         return {"python": sys.version, "folder": sysconfig.get_path("stdlib")}
     if config.source == "repeats":
-        return {"repeats": 1}
+        return {"documents": REPEATED_DOCUMENTS, "letters": REPEATED_LETTERS}
     if is_path(config.source):
         stats = [(path, path.stat()) for path in files(config.source)]
         return {"files": [[str(path.absolute()), stat.st_size, stat.st_mtime_ns] for path, stat in stats]}
@@ -162,14 +161,15 @@ def _docstrings(node: ast.Module | ast.ClassDef, name: str, prefix: str = "") ->
 
 
 def repeats() -> Iterator[str]:
-    """Documents of random letters that come twice, such as "kXqbkXqb": the second half can only be looked up.
+    """Documents of random letters that come twice, such as "dkabjmiedkabjmie": what comes next the second time can only
+    be looked up (after the random sequences of Olsson et al. 2022).
 
-    8 to 24 different letters, so that neither the letters nor the distance back say what comes next (as the random
-    sequences of Olsson et al. 2022). Always the same documents.
+    8 to 16 different letters of 16, so that neither the letters nor the distance back give it away. Always the same
+    documents.
     """
     draw = random.Random(0)
     for _ in range(REPEATED_DOCUMENTS):
-        yield "".join(draw.sample(string.ascii_letters, draw.randint(8, 24))) * 2
+        yield "".join(draw.sample(REPEATED_LETTERS, draw.randint(8, 16))) * 2
 
 
 # --- files ---

@@ -103,6 +103,29 @@ def test_cross_attention_with_itself_is_self_attention() -> None:
     torch.testing.assert_close(ours(x, context=x), ours(x, causal=False), rtol=0, atol=0)
 
 
+def test_another_context_changes_keys_and_values_and_no_query() -> None:
+    """Worked by hand: the queries stay those of x; against the keys and values of the context they give the output."""
+    ours, x, context = block(), tokens(), tokens(seq=11, seed=2)
+    seen: dict[str, list[Tensor]] = {"query": [], "key": [], "value": []}
+    for name, outputs in seen.items():
+        layer: nn.Linear = getattr(ours, name)
+        layer.register_forward_hook(lambda _, inputs, output, outputs=outputs: outputs.append(output))
+    ours(x, causal=False)
+    crossed = ours(x, context=context)
+    assert torch.equal(*seen["query"])
+    assert [output.shape[1] for output in seen["key"] + seen["value"]] == [7, 11, 7, 11]
+    query, key, value = (ours.split(seen[name][1], 4) for name in ("query", "key", "value"))
+    pattern = (query @ key.transpose(-2, -1) / math.sqrt(12)).softmax(-1)  # (batch, head, 7, 11)
+    torch.testing.assert_close(crossed, ours.output((pattern @ value).transpose(1, 2).flatten(2)), rtol=0, atol=1e-5)
+
+
+def test_gates_may_differ_by_sequence() -> None:
+    ours, x = block(), tokens()
+    gates = torch.tensor([[1.0, 0.0, 1.0, 0.5], [0.0, 1.0, 1.0, 1.0]])
+    for row in range(2):
+        torch.testing.assert_close(ours(x, gate=gates)[row], ours(x, gate=gates[row])[row], rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("argument", [{"causal": True}, {"rotary": rotary_tables(7, 12, 1e4)}])
 def test_cross_attention_refuses_what_it_would_ignore(argument: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="cross-attention"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from minitx.__main__ import main
+from minitx.config import LogConfig, ProbeSetting
 from minitx.data import prepare
 from minitx.run import Run
 from tests.small import small_config, small_model
@@ -47,6 +49,26 @@ def test_a_given_text_is_measured_instead(run: Path, tmp_path: Path, capsys: pyt
     assert answers[0] == answers[1] and answers[0]["tokens"] == 27
     assert main(["heads", str(run), "--text", "null", "--json", "--no_ablation"]) == 0
     assert json.loads(capsys.readouterr().out)["tokens"] == 5
+
+
+def test_probes_and_history(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["heads", str(run), "--probes"]) == 2
+    assert "have no links" in capsys.readouterr().err
+    config = Run(run).config()
+    links = [{"from": "mat", "to": "cat"}, {"from": "mat", "to": "sat"}]
+    probe: ProbeSetting = {"text": "the cat sat on a mat.", "links": links}
+    Run(run).save_config(dataclasses.replace(config, log=LogConfig(probes=[probe, "rain"])))
+    assert main(["heads", str(run), "--probes"]) == 0
+    assert "mat → cat" in capsys.readouterr().out
+    assert main(["heads", str(run), "--probes", "--json"]) == 0
+    [found] = json.loads(capsys.readouterr().out)["probes"]
+    assert [link["distance"] for link in found["links"]] == [11, 7]
+    assert main(["heads", str(run), "--history", str(tmp_path / "a.png")]) == 2
+    assert "has no heads.jsonl" in capsys.readouterr().err
+    line = {"scores": {"induction": [[0.5]]}, "chance": {"induction": 0.1}, "repeated_loss": [1.0, 0.5]}
+    Run(run).append_metrics({"step": 1, **line}, "heads.jsonl")
+    assert main(["heads", str(run), "--history", str(tmp_path / "a.png")]) == 0
+    assert (tmp_path / "a.png").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from minitx.head_scores import SCORES, UNCLASSIFIED
-from minitx.head_table import as_picture, as_text, describe
+from minitx.head_table import as_picture, as_text, describe, history_as_picture
 from tests.small import small_model
 
 TOKENS = np.random.default_rng(0).integers(0, 30, 200).astype(np.uint16)
@@ -25,7 +25,12 @@ def test_every_head_has_every_figure_in_plain_numbers() -> None:
     assert sum(told) == 2 * (len(TOKENS) - 1)
     assert [(entry["layer"], entry["head"]) for entry in found["heads"]] == [(0, 0), (0, 1), (1, 0), (1, 1)]
     for entry in found["heads"]:
-        assert entry["scores"].keys() == entry["spreads"].keys() == {*SCORES, "semantic"} == found["chance"].keys()
+        assert (
+            entry["scores"].keys()
+            == entry["spreads"].keys()
+            == {*SCORES, "semantic", "induction_on_repeats"}
+            == found["chance"].keys()
+        )
         assert entry["ablation"].keys() == {"zero", "zero_error", "mean", "mean_error"}
         assert entry["gradient"] > 0 and entry["contribution"] > 0
     assert found["unclassified"] == np.mean([entry["role"] == UNCLASSIFIED for entry in found["heads"]])
@@ -49,7 +54,7 @@ def test_the_text_names_every_head_and_says_what_was_left_out() -> None:
     assert all(text.count(f"\n{place} ") == 2 for place in ("0.0", "0.1", "1.0", "1.1"))
     assert text.count("not measured") == 4 and "Rank correlation" not in text
     assert "100% of the heads fit no role" in text
-    assert max(len(line) for line in text.split("\n")) <= 130
+    assert max(len(line) for line in text.split("\n")) <= 140
 
 
 @pytest.mark.parametrize("tokens", [TOKENS[:2], TOKENS[:33]])
@@ -73,3 +78,20 @@ def test_a_model_of_one_head(tmp_path: Path) -> None:
     assert found["heads"][0]["most_like"] is None and found["similarity"] is None
     assert as_text(found)
     as_picture(found, tmp_path / "heads.svg", "title")
+
+
+def test_the_history_of_a_run_is_drawn(tmp_path: Path) -> None:
+    """Also where a score has no chance level in the text, and where a loss is missing."""
+    grid = [[0.1, 0.2], [0.3, None]]
+    lines = [
+        {
+            "step": step,
+            "scores": {"induction": grid, "entropy": grid, "first_mention": [[None, None], [None, None]]},
+            "chance": {"induction": 0.1, "entropy": 1.0, "first_mention": None},
+            "repeated_loss": [3.0, None],
+        }
+        for step in (10, 20)
+    ]
+    history_as_picture(lines, tmp_path / "history.png", "title")
+    with Image.open(tmp_path / "history.png") as image:
+        assert image.size[0] > 1000

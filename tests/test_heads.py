@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from minitx.config import ModelConfig
-from minitx.heads import MOST_PATTERN_VALUES, patterns, record, score, scored_text
+from minitx.heads import MOST_PATTERN_VALUES, patterns, record, repeated_text, repeats, score, scored_text
 from minitx.model import Transformer
 from tests.small import small_model
 
@@ -69,3 +69,31 @@ def test_scored_text_is_bounded() -> None:
     assert scored_text(model, tokens[:50]).shape == (1, 32)
     assert scored_text(model, tokens[:9]).shape == (1, 9)
     assert text.numel() * 32 * 4 <= MOST_PATTERN_VALUES
+
+
+def test_repeated_text_is_random_and_comes_twice() -> None:
+    tokens = np.array([0, 5, 6, 7, 8, 9, 5, 6, 0], dtype=np.uint16)
+    text = repeated_text(tokens, 100, n_sequences=20)
+    assert text.shape == (20, 10) and torch.equal(text[:, :5], text[:, 5:])
+    assert {tuple(sorted(row)) for row in text[:, :5].tolist()} == {(5, 6, 7, 8, 9)}
+    assert len({tuple(row) for row in text.tolist()}) > 10
+    assert torch.equal(text, repeated_text(tokens, 100, n_sequences=20))
+    assert repeated_text(tokens, 7).shape == (8, 6)
+
+
+def test_repeats_against_the_model_run_otherwise() -> None:
+    model = small_model()
+    tokens = np.random.default_rng(0).integers(0, 30, 300).astype(np.uint16)
+    found, text = repeats(model, tokens), repeated_text(tokens, 32)
+    with torch.no_grad():
+        log_probabilities = model.double()(text).log_softmax(-1)
+    model.float()
+    losses = torch.stack([-log_probabilities[:, i].gather(1, text[:, i + 1 : i + 2])[:, 0] for i in range(31)], dim=1)
+    assert found.first_loss == pytest.approx(losses[:, :15].mean().item(), abs=1e-5)
+    assert found.second_loss == pytest.approx(losses[:, 16:].mean().item(), abs=1e-5)
+    seen = patterns(model, text)
+    diagonal = [[np.mean([seen[i, :, h, q, q - 15] for q in range(16, 32)]) for h in range(2)] for i in range(2)]
+    np.testing.assert_allclose(found.induction, diagonal, atol=1e-5)
+    assert found.chance == pytest.approx(np.mean([1 / (q + 1) for q in range(16, 32)]))
+    short = repeats(model, tokens[:2])
+    assert np.isnan(short.second_loss) and np.isnan(short.induction).all()

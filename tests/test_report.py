@@ -12,9 +12,10 @@ import torch
 
 from minitx.config import ModelConfig
 from minitx.data import prepare
+from minitx.head_scores import SCORES
 from minitx.model import Transformer
 from minitx.report import Report, attention_rows, flatten, model_card
-from minitx.run import Run
+from minitx.run import HEADS_FILE, Run
 from minitx.runtime import decide
 from tests.small import small_config
 
@@ -90,6 +91,36 @@ def test_a_probe_longer_than_the_context_is_cut(tmp_path: Path) -> None:
         with Report(config, report.run, report.prepared, report.runtime, report.model, step=0) as other:
             assert len(other.probes[0][1]) == 32
             other.heads(6, last=False)
+
+
+def test_scores_and_links_of_every_head_are_kept(tmp_path: Path) -> None:
+    """In heads.jsonl and under the same names on TensorBoard."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with opened(tmp_path) as report:
+        links = [{"from": "sat", "to": "cat"}, {"from": "sat", "to": "the", "name": "subject's article"}]
+        log = dataclasses.replace(report.config.log, probes=["rain", {"text": "the cat sat.", "links": links}])
+        config = dataclasses.replace(report.config, log=log)
+        with Report(config, report.run, report.prepared, report.runtime, report.model, step=0) as other:
+            for step in (6, 7, 12):
+                other.heads(step, last=False)
+    lines = report.run.metrics(HEADS_FILE)
+    assert [line["step"] for line in lines] == [6, 12]
+    assert {*SCORES, "induction_on_repeats"} == lines[0]["scores"].keys() == lines[0]["chance"].keys()
+    assert [(link["probe"], link["name"]) for link in lines[0]["links"]] == [(1, "sat → cat"), (1, "subject's article")]
+    events = EventAccumulator(str(report.run.path), size_guidance={"scalars": 0})
+    events.Reload()
+    for layer in range(2):
+        for head in range(2):
+            written = lines[0]["links"][0]["attention"][layer][head]
+            assert 0 < written < 1 and 0 < lines[0]["links"][0]["chance"][layer][head] < 1
+            shown = events.Scalars(f"layer {layer} head {head}/probe 1 sat → cat")
+            assert [event.step for event in shown] == [6, 12]
+            assert shown[0].value == pytest.approx(written, rel=1e-6)
+            assert events.Scalars(f"layer {layer} head {head}/induction on repeats")
+    # Letters: "sat" are the tokens 8 to 10, "cat" 4 to 6; evenly spread, each query has 1 of i + 1 for each key.
+    evenly = events.Scalars("uniform attention/probe 1 sat → cat")[0].value
+    assert evenly == pytest.approx((3 / 9 + 3 / 10 + 3 / 11) / 3)
 
 
 def test_model_card_counts(tmp_path: Path) -> None:

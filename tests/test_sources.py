@@ -25,7 +25,7 @@ import pytest
 
 from minitx import sources
 from minitx.config import DataConfig, UserError
-from minitx.sources import identity, is_path, python_docs, read
+from minitx.sources import identity, is_path, python_docs, read, repeats
 
 ROOT = Path(__file__).parents[1]
 TEXTS = ["a\r\nb\n\n  c  \n", " lead\ttrail ", "NA", "007", "2020-01-01", "x\u2028y\x0cz\x85", "\"q\", 's'", "\n", "\r"]
@@ -270,7 +270,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 ASK = """
 import json, sys
 from minitx.config import DataConfig, UserError
-from minitx.sources import identity, read
+from minitx.sources import identity, is_path, python_docs, read, repeats
 for options, split in json.loads(sys.argv[1]):
     try:
         config = DataConfig(**options)
@@ -389,3 +389,17 @@ def test_a_bomb_is_refused(tmp_path: Path, name: str, monkeypatch: pytest.Monkey
 def test_a_line_of_ten_megabytes(tmp_path: Path, name: str) -> None:
     line = "word " * (2 << 20)
     assert texts(DataConfig(str(write(tmp_path / name, [line])))) == [line]
+
+
+def test_repeats_come_twice_in_no_order() -> None:
+    documents = list(repeats())
+    assert documents == list(repeats()) and len(documents) > 10_000
+    halves = [document[: len(document) // 2] for document in documents]
+    assert all(
+        document == half * 2 and len({*half}) == len(half) for document, half in zip(documents, halves, strict=True)
+    )
+    assert {len(half) for half in halves} == set(range(8, 17))
+    assert len({*halves}) > 0.99 * len(halves)
+    pieces = list(read(DataConfig(source="repeats", max_documents=3), "train"))
+    assert [piece.text for piece in pieces] == documents[:3] and all(piece.last for piece in pieces)
+    assert identity(DataConfig(source="repeats")) == identity(DataConfig(source="repeats")) != {}
