@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from minitx.attention import Recorder
+from minitx.config import ModelConfig
 from minitx.head_scores import chance, score_heads, spread_over_texts
 from minitx.model import Transformer
 
@@ -25,7 +26,7 @@ def record(model: Transformer, tokens: Tensor, *, want_shares: bool = False) -> 
     model.eval()
     try:
         with torch.inference_mode():
-            model(tokens.to(model.embedding.weight.device), recorder=recorder)
+            model.residual(tokens.to(model.embedding.weight.device), recorder=recorder)
     finally:
         model.train(training)
     return recorder
@@ -33,9 +34,14 @@ def record(model: Transformer, tokens: Tensor, *, want_shares: bool = False) -> 
 
 def patterns(model: Transformer, tokens: Tensor) -> NDArray[np.float32]:
     """The pattern of every head on tokens (batch, seq): (layer, batch, head, query, key); NaN for pruned heads."""
-    (batch, seq), config = tokens.shape, model.config
+    return all_heads(record(model, tokens), model.config)
+
+
+def all_heads(recorder: Recorder, config: ModelConfig) -> NDArray[np.float32]:
+    """Recorded patterns as one array (layer, batch, head, query, key); NaN for pruned heads."""
+    batch, _, seq, _ = recorder.patterns[0].shape
     array = np.full((config.n_layer, batch, config.n_head, seq, seq), np.nan, dtype=np.float32)
-    for layer, pattern in enumerate(record(model, tokens).patterns):
+    for layer, pattern in enumerate(recorder.patterns):
         array[layer, :, config.heads_in(layer)] = pattern.float().cpu().numpy().swapaxes(0, 1)
     return array
 
@@ -80,13 +86,13 @@ def repeats(model: Transformer, tokens: NDArray[np.unsignedinteger]) -> Repeats:
     if half < 2:
         nothing = np.full((model.config.n_layer, model.config.n_head), np.nan)
         return Repeats(float("nan"), float("nan"), nothing, nothing, float("nan"))
-    training = model.training
+    training, recorder = model.training, Recorder()
     model.eval()
     with torch.inference_mode():
-        logits = model(text.to(model.embedding.weight.device)).float().cpu()
+        logits = model(text.to(model.embedding.weight.device), recorder=recorder).float().cpu()
     model.train(training)
     losses = F.cross_entropy(logits[:, :-1].flatten(0, 1), text[:, 1:].flatten(), reduction="none").view(len(text), -1)
-    seen = patterns(model, text)
+    seen = all_heads(recorder, model.config)
     return Repeats(
         float(losses[:, : half - 1].mean()),
         float(losses[:, half:].mean()),

@@ -107,7 +107,23 @@ class Transformer(nn.Module):
         explicit: bool = False,
         recorder: Recorder | None = None,
     ) -> Tensor:
-        """Logits (batch, seq, vocab_size) for the token after each of `tokens`, (batch, seq).
+        """Logits (batch, seq, vocab_size) for the token after each of `tokens`, (batch, seq); see `residual`."""
+        return self.unembed(self.residual(tokens, cache=cache, gates=gates, explicit=explicit, recorder=recorder))
+
+    def unembed(self, residual: Tensor) -> Tensor:
+        """Logits (batch, seq, vocab_size) from the residual (batch, seq, d_model) after the last block."""
+        return self.output(self.final_norm(residual))
+
+    def residual(
+        self,
+        tokens: Tensor,
+        *,
+        cache: list[KeyValueCache] | None = None,
+        gates: Tensor | None = None,
+        explicit: bool = False,
+        recorder: Recorder | None = None,
+    ) -> Tensor:
+        """The residual (batch, seq, d_model) after the last block, for `tokens` (batch, seq).
 
         cache: one per layer, from `new_cache`; tokens then follow those already in it.
         gates: (layer, n_head) or (layer, batch, n_head), multiply the heads' outputs: 1 leaves a head, 0 removes it;
@@ -129,7 +145,7 @@ class Transformer(nn.Module):
                 explicit,
                 recorder,
             )
-        return self.output(self.final_norm(residual))
+        return residual
 
     def new_cache(
         self, batch: int, capacity: int | None = None, dtype: torch.dtype | None = None

@@ -18,7 +18,7 @@ from minitx.heads import patterns
 from minitx.model import Transformer
 
 Floats = NDArray[np.float64]
-REFERENCES = 64
+REFERENCES = 32
 """Texts that chance is taken from."""
 CLEAR = 2.0
 """Standard deviations by which a head must tell two candidates apart before it is said to prefer one."""

@@ -30,7 +30,7 @@ ROOMS: dict[str, set[str]] = {
     "memory": {"config", "model"},
     "run": {"cli", "config", "faults", "files", "memory", "model", "tokenizer"},
     "generation": {"attention", "config", "model", "sampling"},
-    "heads": {"attention", "head_scores", "model"},
+    "heads": {"attention", "config", "head_scores", "model"},
     "importance": {"attention", "batches", "model"},
     "probes": {"config", "heads", "model"},
     "head_table": {"config", "head_scores", "heads", "importance", "model", "probes", "tokenizer"},

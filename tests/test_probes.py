@@ -14,7 +14,17 @@ from minitx.cli import load_config
 from minitx.config import Config, LogConfig, read_probe
 from minitx.head_table import describe_probes, probes_as_text
 from minitx.heads import patterns
-from minitx.probes import LinkAttention, PlacedLink, attention, measure_links, place, preferred, rivals, uniform
+from minitx.probes import (
+    REFERENCES,
+    LinkAttention,
+    PlacedLink,
+    attention,
+    measure_links,
+    place,
+    preferred,
+    rivals,
+    uniform,
+)
 from tests.small import small_model
 
 TEXT = "Zoë's cat saw the dog because it barked."
@@ -59,7 +69,7 @@ def test_chance_is_what_the_head_does_at_the_same_places_of_other_texts() -> Non
     link = PlacedLink("x", range(9, 11), range(3, 4))
     seen = patterns(model, tokens)[:, 0]
     [found] = measure_links(model, [link], seen, others)
-    starts = np.unique(np.linspace(0, len(others) - 16, 64).astype(int))
+    starts = np.unique(np.linspace(0, len(others) - 16, REFERENCES).astype(int))
     usual = []
     for start in starts:
         pattern = patterns(model, torch.from_numpy(others[start : start + 16].astype(np.int64))[None])[:, 0]
