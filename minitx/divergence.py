@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from minitx.batches import Batches
-from minitx.config import Config, TrainConfig, UserError
+from minitx.config import Config, UserError
 from minitx.run import Run
 from minitx.tokenizer import Tokenizer
 
@@ -19,34 +19,35 @@ def is_finite(loss: Tensor, norm: Tensor) -> bool:
     return math.isfinite(float(loss)) and math.isfinite(float(norm))
 
 
-def record_batch(
+def bad_step(
     run: Run,
     tokenizer: Tokenizer,
     batches: Batches,
     drawn: dict[str, int],
-    config: TrainConfig,
+    config: Config,
     step: int,
     loss: Tensor,
     norm: Tensor,
+    *,
+    skip: bool,
 ) -> Path:
-    """Write diverged-STEP.json: the loss, the gradient's norm, and the texts and tokens drawn since `drawn`."""
+    """Write diverged-STEP.json: the loss, the gradient's norm, and the texts and tokens drawn since `drawn`.
+
+    Raises UserError unless the step may be skipped.
+    """
     after = batches.state()
     batches.restore(drawn)
-    rows = [row.tolist() for _ in range(config.grad_accum) for row in batches.next()[0]]
+    rows = [row.tolist() for _ in range(config.train.grad_accum) for row in batches.next()[0]]
     batches.restore(after)
     name = f"diverged-{step:06d}.json"
     sequences = [{"text": tokenizer.decode(row), "tokens": row} for row in rows]
     run.write_json(name, {"step": step, "loss": str(float(loss)), "grad_norm": str(float(norm)), "batch": sequences})
-    return run.path / name
-
-
-def check_finite(step: int, loss: float, norm: float, config: Config, run: Run, record: Path) -> None:
-    """Raise `UserError` when training has diverged."""
-    if not (math.isfinite(loss) and math.isfinite(norm)):
+    if not skip:
         raise UserError(
-            f"The loss is {loss} and its gradient {norm} at step {step}: {likely_cause(step, config)}. "
-            f"Its batch is in {record}. {way_back(run)}"
+            f"The loss is {float(loss)} and its gradient {float(norm)} at step {step}: {likely_cause(step, config)}. "
+            f"Its batch is in {run.path / name}. {way_back(run)}"
         )
+    return run.path / name
 
 
 def check_weights(model: nn.Module, step: int, config: Config, run: Run) -> None:

@@ -23,7 +23,7 @@ from torch.optim import Optimizer
 from minitx.batches import Batches, validation_windows
 from minitx.config import Config, TrainConfig, UserError, require
 from minitx.data import Prepared
-from minitx.divergence import check_finite, check_weights, is_finite, record_batch
+from minitx.divergence import bad_step, check_weights, is_finite
 from minitx.model import Transformer, next_token_loss
 from minitx.optim import build_optimizers, learning_rate_factor, set_learning_rate
 from minitx.report import Report
@@ -190,10 +190,9 @@ def fit(config: Config, run: Run, prepared: Prepared, runtime: Runtime, checkpoi
             }
             looks = runtime.device.type == "cpu" or any(is_due.values()) or config.train.skip_bad_steps
             if drawn and looks and not is_finite(loss, norm):  # looking waits for a GPU
-                record = record_batch(run, prepared.tokenizer, batches, drawn, config.train, step, loss, norm)
                 progress.skipped += 1
-                if progress.skipped > config.train.skip_bad_steps:
-                    check_finite(step, float(loss), float(norm), config, run, record)
+                skip = progress.skipped <= config.train.skip_bad_steps
+                record = bad_step(run, prepared.tokenizer, batches, drawn, config, step, loss, norm, skip=skip)
                 report.skipped(step, record)
             if not any(is_due.values()) and not report.is_due(step):
                 continue

@@ -425,10 +425,14 @@ def harm_file(file: Path, whole: Path, files: list[Path], random_: random.Random
 # Full disks
 
 
-def disk(folder: Path, sizes: list[int], *, mounted: bool) -> Counter[str]:
+def disk(folder: Path, sizes: list[int], *, mounted: bool, cached: bool = False) -> Counter[str]:
     """Train where there is room for so many bytes only, on a small file system of its own (which takes root) or with a
-    limit on the size of files; then make room, go on, and compare. What came of it."""
+    limit on the size of files; then make room, go on, and compare. What came of it.
+
+    cached: the prepared text is elsewhere, so that the little room is the run folder's.
+    """
     config = small_config(folder, steps=12, checkpoint_every=3)
+    config = dataclasses.replace(config, log=dataclasses.replace(config.log, heads_every=1))
     done: Counter[str] = Counter(
         dict.fromkeys(("full", "not one sentence", "not whole", "unresumable", "divergent"), 0)
     )
@@ -446,12 +450,12 @@ def disk(folder: Path, sizes: list[int], *, mounted: bool) -> Counter[str]:
         ):
             shutil.rmtree(place / "runs", ignore_errors=True)
             arguments = ["train.py", "--config", str(folder / "reference.yaml"), "--out", str(place / "runs" / "small")]
-            cache = {"XDG_CACHE_HOME": str(place / "cache")}
+            cache = {} if cached else {"XDG_CACHE_HOME": str(place / "cache")}
             ended = minitx(folder, *arguments, harm="none" if mounted else f"size:{size}", **cache)
             if ended.returncode == 0:
                 continue
             done["full"] += 1
-            where = ended.stderr.partition("error: ")[2][:60].replace(str(place), "")
+            where = ended.stderr.partition("error: ")[2].replace(str(place), "")[:70]
             print(f"{size} bytes: {where}…", flush=True)
             if ended.returncode != 2 or ended.stderr.count("\n") != 1:
                 done["not one sentence"] += 1
@@ -557,15 +561,22 @@ def main() -> None:
         elif options.kind == "long":
             result = long(folder, options.count or 10_000)
         else:
-            sizes = {"limited": [round(4000 * 1.38**i) for i in range(12)]}
-            sizes["mounted"] = [round(8192 * 1.55**i) for i in range(12)]
-            (folder / "limited").mkdir()
-            (folder / "mounted").mkdir()
-            result = {"limited": dict(disk(folder / "limited", sizes["limited"], mounted=False))}
-            try:
-                result["mounted"] = dict(disk(folder / "mounted", sizes["mounted"], mounted=True))
-            except PermissionError as error:
-                print(f"no small file system: {error}")
+            ways: dict[str, tuple[list[int], bool, bool]] = {
+                "files limited": ([round(4000 * 1.6**i) for i in range(11)], False, False),
+                "small disk": ([round(8192 * 1.6**i) for i in range(11)], True, False),
+                "small disk for the run alone": (
+                    [4096 * i for i in (1, 2, 3, 4, 5, 6, 8, 20, 50, 90, 130)],
+                    True,
+                    True,
+                ),
+            }
+            result = {}
+            for way, (sizes, mounted, cached) in ways.items():
+                (folder / way).mkdir()
+                try:
+                    result[way] = dict(disk(folder / way, sizes, mounted=mounted, cached=cached))
+                except PermissionError as error:
+                    print(f"no small file system: {error}")
     print(json.dumps(result, indent=2))
     print(f"{time.monotonic() - began:.0f} s")
 

@@ -128,6 +128,24 @@ def test_cache_follows_what_it_depends_on(tmp_path: Path, monkeypatch: pytest.Mo
     assert len(prepare(source(tmp_path, ["other text\n" * 50]), CHAR, 1, progress=False).val) > 2
 
 
+def test_a_resumed_run_takes_what_it_kept_of_the_hub_without_asking(tmp_path: Path, cache: Path) -> None:
+    """The Hub is not there, and the key of the cache depends on what it would say."""
+    kept = prepare(source(tmp_path, ["some text of a certain length\n" * 20]), CHAR, 1, progress=False)
+    hub = DataConfig("me/none")
+    again = prepare(hub, CHAR, 1, progress=False, tokenizer_model=kept.tokenizer, kept=kept.folder.name)
+    assert again.folder == kept.folder and again.fingerprint == kept.fingerprint
+
+
+@pytest.mark.parametrize("name", data_module.FILES)
+def test_a_flipped_bit_in_the_cache_is_noticed(name: str, tmp_path: Path) -> None:
+    config = source(tmp_path, ["some text of a certain length\n" * 20])
+    folder = prepare(config, CHAR, 1, progress=False).folder
+    whole = (folder / name).read_bytes()
+    (folder / name).write_bytes(whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:])
+    prepare(config, CHAR, 1, progress=False)
+    assert (folder / name).read_bytes() == whole
+
+
 def test_fingerprint_tells_documents_apart(tmp_path: Path) -> None:
     prints = {prepare(source(tmp_path, t), CHAR, 1, progress=False).fingerprint for t in (["ab", "c"], ["a", "bc"])}
     assert len(prints) == 2

@@ -19,7 +19,7 @@ import pytest
 from minitx.files import checksum, json_bytes, read_json
 from minitx.run import Run
 from tests import reliability
-from tests.reliability import ROOT, differences, environment, in_process, quickly, written
+from tests.reliability import ROOT, differences, environment, in_process, minitx, quickly, written
 from tests.small import small_config
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has neither SIGKILL nor limits on the size of files")
@@ -38,7 +38,7 @@ def test_no_damage_is_loaded_unnoticed(tmp_path: Path) -> None:
     assert done["generate went on with a warning"] and done["resume refused in a sentence"]
 
 
-@pytest.mark.parametrize("mounted,sizes", [(False, [66_000]), (True, [400_000])], ids=["limited", "mounted"])
+@pytest.mark.parametrize("mounted,sizes", [(False, [200_000]), (True, [1_000_000])], ids=["limited", "mounted"])
 def test_a_full_disk_loses_nothing(tmp_path: Path, mounted: bool, sizes: list[int]) -> None:
     try:
         done = reliability.disk(tmp_path, sizes, mounted=mounted)
@@ -46,6 +46,24 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, mounted: bool, sizes: list[in
         pytest.skip(f"this machine mounts no small file system: {error}")
     assert done["full"] == 1, "there was room after all"
     assert done["not one sentence"] == done["not whole"] == done["unresumable"] == done["divergent"] == 0
+
+
+def test_a_disk_that_turns_read_only_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    try:
+        with reliability.small_disk(tmp_path / "disk", 100 << 20):
+            run = tmp_path / "disk" / "small"
+            written(tmp_path, small_config(tmp_path), "small")
+            assert quickly(tmp_path, "train.py", "--config", "small.yaml", "--out", str(run)).returncode == 0
+            more = ("train.py", "--resume", str(run), "--train.steps", "14")
+            subprocess.run(["mount", "-o", "remount,ro", str(run.parent)], check=True)
+            done = quickly(tmp_path, *more)
+            assert done.returncode == 2 and "Read-only file system" in done.stderr and done.stderr.count("\n") == 1
+            assert quickly(tmp_path, "generate.py", str(run), "--max_new_tokens", "3").returncode == 0
+            subprocess.run(["mount", "-o", "remount,rw", str(run.parent)], check=True)
+            assert quickly(tmp_path, *more).returncode == 0
+    except (PermissionError, FileNotFoundError) as error:
+        pytest.skip(f"this machine mounts no small file system: {error}")
 
 
 def test_a_folder_without_permission_is_a_sentence(tmp_path: Path) -> None:
@@ -82,6 +100,36 @@ def test_a_folder_without_permission_is_a_sentence(tmp_path: Path) -> None:
             pytest.skip("this user may write everywhere")
         assert done.returncode == 2, done.stderr
         assert done.stderr.count("\n") == 1 and "Permission denied" in done.stderr, done.stderr
+
+
+def test_tensorboard_shows_each_step_of_a_resumed_run_once(tmp_path: Path) -> None:
+    """By the server that TensorBoard reads event files with where it is installed, in a program of its own."""
+    server = pytest.importorskip("tensorboard.data.server_ingester", reason="this TensorBoard has no data server")
+    from tensorboard.context import RequestContext
+    from tensorboard.util.grpc_util import ChannelCredsType
+
+    try:
+        binary = server.get_server_binary()
+    except server.NoDataServerError as error:
+        pytest.skip(f"the data server is not installed: {error}")
+    written(tmp_path, small_config(tmp_path, steps=10, checkpoint_every=4, eval_every=10), "small")
+    assert minitx(tmp_path, "train.py", "--config", "small.yaml", harm="step:8").returncode == -signal.SIGKILL
+    assert quickly(tmp_path, "train.py", "--resume", "runs/small").returncode == 0
+    ingester = server.SubprocessServerDataIngester(
+        binary, str(tmp_path / "runs"), reload_interval=0, channel_creds_type=ChannelCredsType.LOCAL
+    )
+    ingester.start()
+    points: dict[str, Any] = {}
+    for _ in range(100):
+        points = ingester.data_provider.read_scalars(
+            RequestContext(), experiment_id="", plugin_name="scalars", downsample=1000
+        ).get("small", {})
+        if points and points["Loss/train"][-1].step == 10:
+            break
+        time.sleep(0.1)
+    assert [point.step for point in points["Loss/train"]] == list(range(1, 11))
+    losses = [line["train_loss"] for line in Run(tmp_path / "runs" / "small").metrics()]
+    assert [point.value for point in points["Loss/train"]] == pytest.approx(losses, rel=1e-6)
 
 
 # Signals
