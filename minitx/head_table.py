@@ -42,7 +42,7 @@ SHORT = {
     "duplicate_token": "duplicate",
     "first_mention": "mention",
     "induction": "induction",
-    "induction_on_repeats": "on repeats",
+    "induction_on_repeats": "repeats",
     "semantic": "meaning",
 }
 """Column of the printed table for each score."""
@@ -303,12 +303,12 @@ def history_as_picture(lines: list[dict[str, Any]], file: Path, title: str) -> N
 
     steps = [line["step"] for line in lines]
     names = [name for name in lines[0]["scores"] if not math.isnan(lines[0]["chance"][name] or math.nan)]
-    columns = 3
+    columns = 5
     rows = math.ceil((len(names) + 1) / columns)
-    figure = Figure(figsize=(11, 2.4 * rows + 0.6), layout="constrained")
+    figure = Figure(figsize=(14, 2.5 * rows + 0.6), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=11)
-    axes = figure.subplots(rows, columns, squeeze=False, sharex=True)
+    axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat[len(names) + 1 :]:
         axis.axis("off")
     mark = "." if len(steps) < 30 else None
