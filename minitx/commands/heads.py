@@ -66,6 +66,10 @@ def main(arguments: Sequence[str], prog: str) -> int:
         shown = describe_probes(model, run.tokenizer(), probes, tokens)
         show(about, {"probes": shown}, options.json, lambda found: probes_as_text(found["probes"]))
         return 0
+    require(
+        model.config.kept_heads is None,
+        f"{run.path} is a pruned run, and only whole models are measured here: name the run that it was pruned from.",
+    )
     passes = 1 if options.no_ablation else 2
     with tqdm(total=passes * (len(tokens) - 1), unit="token", disable=not sys.stderr.isatty(), leave=False) as bar:
 
