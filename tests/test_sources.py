@@ -355,7 +355,7 @@ def test_what_passes_on_the_network_is_tried_again(
 
 
 def test_what_does_not_pass_ends_in_a_sentence(hub: str, tmp_path: Path) -> None:
-    Hub.faults[:] = ["busy"] * 1000
+    Hub.faults[:] = ["drop"] * 1000
     try:
         (answer,) = ask(hub, tmp_path, ({"source": "me/tiny"}, "train"), HF_HUB_DOWNLOAD_TIMEOUT="2")
     finally:
