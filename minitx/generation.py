@@ -23,6 +23,7 @@ from torch import Tensor
 
 from minitx.attention import KeyValueCache
 from minitx.config import GenerateConfig, UserError
+from minitx.decoding import Decoder
 from minitx.model import Transformer
 from minitx.sampling import sample
 
@@ -134,11 +135,12 @@ def generate(
     logits = next_logits(model, window, cache).expand(batch, -1)  # (batch, vocab)
     for layer in cache:
         layer.repeat(batch)
+    decoder = Decoder(model, batch) if Decoder.takes(model) else None
 
     ended = [False] * batch
     for position in range(options.max_new_tokens):
         if position > 0:
-            logits = decode(model, recent, cache)
+            logits = decode(model, decoder, recent, cache)
         tokens = sample(logits, seen, options, generator)  # (batch)
         recent.append(tokens)
         if seen is not None:
@@ -166,16 +168,18 @@ def window_start(length: int, context_length: int) -> int:
 
 def next_logits(model: Transformer, tokens: Tensor, cache: list[KeyValueCache]) -> Tensor:
     """Logits (batch, vocab), on the CPU, of what follows `tokens`, (batch, seq), which are added to the cache."""
-    logits: Tensor = model(tokens.to(model.embedding.weight.device), cache=cache)  # (batch, seq, vocab)
-    return logits[:, -1].cpu()
+    residual = model.residual(tokens.to(model.embedding.weight.device), cache=cache)  # (batch, seq, d_model)
+    return model.unembed(residual[:, -1]).cpu()
 
 
-def decode(model: Transformer, recent: deque[Tensor], cache: list[KeyValueCache]) -> Tensor:
+def decode(model: Transformer, decoder: Decoder | None, recent: deque[Tensor], cache: list[KeyValueCache]) -> Tensor:
     """Logits (batch, vocab) of what follows the last of the `recent` tokens, each (batch); the rest are in the cache.
 
     A full cache is emptied and the recent tokens are encoded anew.
     """
     if cache[0].length < model.config.context_length:
+        if decoder is not None:
+            return decoder(recent[-1], cache)
         return next_logits(model, recent[-1][:, None], cache)
     for layer in cache:
         layer.clear()

@@ -48,11 +48,11 @@ def sample(logits: Tensor, seen: Tensor | None, options: SamplingOptions, genera
     seen: (batch, vocab), True for tokens already in the row; needed for a repetition penalty only.
     Raises FloatingPointError when a row has NaN or infinite logits, or none that is finite.
     """
-    logits = logits.double()
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if seen is not None and options.repetition_penalty != 1:
-        logits = penalise(logits, seen, options.repetition_penalty)
+        logits = penalise(logits.double(), seen, options.repetition_penalty)
     if options.temperature == 0:
-        return below_largest(logits).argmax(dim=1)  # the first of equals, hence the lowest id
+        return largest(logits).indices.squeeze(1)
     return draw(probabilities(logits, options), generator)
 
 
@@ -96,10 +96,18 @@ def penalise(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
 
 def below_largest(logits: Tensor) -> Tensor:
     """The logits minus the largest of their row. Raises FloatingPointError where that is not a finite number."""
-    largest = logits.amax(dim=1, keepdim=True)  # (batch, 1); NaN if any is NaN
-    if not largest.isfinite().all():
+    return logits - largest(logits).values
+
+
+def largest(logits: Tensor) -> torch.return_types.max:
+    """The largest logit of each row and its token, of equals the lowest; both (batch, 1).
+
+    Raises FloatingPointError where that is not a finite number.
+    """
+    found = logits.max(dim=1, keepdim=True)  # NaN if any is NaN
+    if not found.values.isfinite().all():
         raise FloatingPointError("the logits of a token are not finite")
-    return logits - largest
+    return found
 
 
 def keep_top_k(logits: Tensor, top_k: int) -> Tensor:

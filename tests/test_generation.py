@@ -121,9 +121,9 @@ def test_a_text_goes_on_the_same_wherever_its_prompt_ended() -> None:
 def test_the_prompt_is_encoded_once_and_then_one_token_a_step() -> None:
     model = tiny_model()
     shapes = []
-    model.register_forward_pre_hook(lambda _, arguments: shapes.append(tuple(arguments[0].shape)))
+    model.embedding.register_forward_pre_hook(lambda _, arguments: shapes.append(tuple(arguments[0].shape)))
     list(generate(model, [1, 2, 3, 4, 5], GenerateConfig(max_new_tokens=9, num_samples=3), end_token=-1))
-    assert shapes == [(1, 5), (3, 1), (3, 1), (3, 1), (3, 5), (3, 1), (3, 1), (3, 1), (3, 5)]
+    assert shapes == [(1, 5), (3,), (3,), (3,), (3, 5), (3,), (3,), (3,), (3, 5)]
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, columns: Sequence[Sequence[int]]) -> None:
@@ -204,7 +204,7 @@ def test_every_module_gets_its_own_mode_back(fails: bool) -> None:
 def test_without_a_prompt_a_document_starts() -> None:
     model = tiny_model()
     starts = []
-    model.register_forward_pre_hook(lambda _, arguments: starts.append(arguments[0].tolist()))
+    model.embedding.register_forward_pre_hook(lambda _, arguments: starts.append(arguments[0].tolist()))
     completion = complete(model, ByteTokenizer(), None, GenerateConfig(prompt="not this", max_new_tokens=1))[0]
     assert starts == [[[END]]]
     assert completion.prompt is None
@@ -245,7 +245,7 @@ def test_generation_ends_with_the_last_stop_text() -> None:
     """Not at max_new_tokens: a stop text is what tells that the rest is not wanted."""
     model = tiny_model()
     calls: list[None] = []
-    model.register_forward_pre_hook(lambda *_: calls.append(None))
+    model.embedding.register_forward_pre_hook(lambda *_: calls.append(None))
     text = complete(model, ByteTokenizer(), "ab", GenerateConfig(max_new_tokens=300, temperature=0))[0].completion
     calls.clear()
     stopped = complete(

@@ -1,0 +1,77 @@
+"""The decoder's logits are the model's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from minitx.config import ModelConfig
+from minitx.decoding import Decoder
+from minitx.model import Transformer
+
+SHAPES: list[dict[str, Any]] = [
+    {},
+    {"qk_norm": False},
+    {"n_kv_head": 2},
+    {"n_kv_head": 1, "qk_norm": False},
+    {"tie_embeddings": True},
+]
+
+
+def model_of(seed: int = 0, **settings: Any) -> Transformer:
+    """A model whose norms do something."""
+    torch.manual_seed(seed)
+    model = Transformer(ModelConfig(**{"n_layer": 2, "d_model": 64, "context_length": 16} | settings), 99).eval()
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return model
+
+
+@pytest.mark.parametrize("settings", SHAPES)
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-5), (torch.bfloat16, 0.3)])
+def test_logits_are_those_of_the_whole_text(
+    settings: dict[str, Any], batch: int, dtype: torch.dtype, tolerance: float
+) -> None:
+    model = model_of(**settings).to(dtype)
+    tokens = torch.randint(99, (batch, 16))
+    with torch.inference_mode():
+        expected = model(tokens)
+        cache = model.new_cache(batch)
+        model(tokens[:, :5], cache=cache)
+        decoder = Decoder(model, batch)
+        for position in range(5, 16):
+            logits = decoder(tokens[:, position], cache)
+            assert logits.dtype == dtype
+            torch.testing.assert_close(logits, expected[:, position], rtol=0, atol=tolerance)
+
+
+def test_vectors_near_zero_are_not_blown_up() -> None:
+    """The term that RMSNorm adds below the root."""
+    model = model_of(norm_eps=1e-2).double()
+    model.embedding.weight.data *= 1e-3
+    tokens = torch.tensor([[1, 2]])
+    cache = model.new_cache(1)
+    with torch.inference_mode():
+        model(tokens[:, :1], cache=cache)
+        logits = Decoder(model)(tokens[:, 1], cache)
+        torch.testing.assert_close(logits, model(tokens)[:, 1], rtol=0, atol=1e-12)
+
+
+def test_what_it_cannot_decode_it_does_not_take() -> None:
+    assert Decoder.takes(model_of())
+    assert not Decoder.takes(model_of(attention="latent"))
+    assert not Decoder.takes(model_of(kept_heads=[[0, 1, 3], [0, 1, 2, 3]]))
+    assert not Decoder.takes(model_of().to("meta"))
+
+
+def test_the_model_stays_as_it_is() -> None:
+    model = model_of(tie_embeddings=True)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    strides = {name: tensor.stride() for name, tensor in model.state_dict().items()}
+    with torch.inference_mode():
+        Decoder(model)(torch.tensor([1]), model.new_cache(1))
+    assert {name: tensor.stride() for name, tensor in model.state_dict().items()} == strides
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
