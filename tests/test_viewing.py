@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from minitx import config
 from minitx.config import TokenizerConfig
-from minitx.heads import patterns
+from minitx.heads import patterns, score, scored_text
+from minitx.importance import importance, survey
 from minitx.snapshots import read_header, read_patterns
 from minitx.tokenizer import Tokenizer
-from minitx.viewing import probe_of, text_snapshot
+from minitx.viewing import probe_of, text_snapshot, view_probes
 from tests.small import small_model, small_text
 
 
@@ -33,6 +35,23 @@ def test_the_snapshot_of_a_text_holds_its_patterns_and_scores(tokenizer: Tokeniz
     head = expected[1, 0]  # layer 1, head 0; its score is entry 1 * n_head + 0
     by_hand = np.mean([head[i, i - 1] for i in range(1, 7)])
     assert header["scores"]["previous_token"][2] == pytest.approx(by_hand, abs=1e-5)
+    matters = survey(model, np.array(tokens)).gradient  # of the text's own next tokens
+    assert header["scores"]["importance"] == pytest.approx(matters.ravel().tolist(), rel=1e-3)
+
+
+def test_probes_are_seen_with_what_the_heads_score_on_another_text(tokenizer: Tokenizer) -> None:
+    model = small_model(tokenizer.vocab_size)
+    tokens = np.array(tokenizer.encode(small_text(20)), np.uint16)
+    link = config.Link("subject", (8, 11), (4, 7))
+    view = view_probes(model, tokenizer, [config.Probe("the cat sat.", (link,)), config.Probe("rain", ())], tokens)
+    header = read_header(io.BytesIO(view.snapshot(7)))
+    assert [probe["text"] for probe in header["probes"]] == ["the cat sat.", "rain"]
+    assert header["probes"][0]["links"] == [{"name": "subject", "query": [8, 11], "key": [4, 7]}]
+    text = scored_text(model, tokens)
+    for name, values in score(model, text).items():
+        np.testing.assert_allclose(view.scores[name], values)
+    np.testing.assert_allclose(view.scores["importance"], importance(model, text))  # no longer than its 32 tokens
+    assert header["chance"]["importance"] is None and len(header["roles"]) == 4
 
 
 def test_a_text_longer_than_the_context_is_cut(tokenizer: Tokenizer) -> None:
