@@ -10,7 +10,7 @@ import { drawPicture } from "./picture.js";
 import { buildSkeleton } from "./skeleton.js";
 import { strongest, weightAt } from "./snapshot.js";
 import { createStage, drawStage, showFocus, signed } from "./stage.js";
-import { START, figure, fromLink, headName, headsWithin, nearestOf, scoreTitle, toLink } from "./state.js";
+import { MEANINGS, START, figure, fromLink, headName, headsWithin, nearestOf, scoreTitle, toLink } from "./state.js";
 import { describeHead, drawSurvey, neighbour } from "./survey.js";
 import { headColour, readTheme } from "./theme.js";
 
@@ -146,7 +146,9 @@ export function startViewer(root, source, { link = "", linkTo }) {
     if (data.probe === -1) probes.push({ value: -1, label: `your text: ${shortText(state.text)}` });
     fillSelect(parts.probe, probes, data.probe ?? 0);
     const names = Object.keys(info?.newest?.scores ?? {});
-    fillSelect(parts.score, [{ value: "", label: "none" }, ...names.map((name) => ({ value: name, label: scoreTitle(name) }))], names.includes(data.score) ? data.score : "");
+    const scores = names.map((name) => ({ value: name, label: scoreTitle(name), title: MEANINGS[name] }));
+    fillSelect(parts.score, [{ value: "", label: "none" }, ...scores], names.includes(data.score) ? data.score : "");
+    parts.score.title = MEANINGS[data.score] ?? "Score of heads";
     parts.scoreField.hidden = parts.sort.hidden = !names.length;
     for (const name of ["sort", "compare", "first", "links"]) parts[name].setAttribute("aria-pressed", String(state[name]));
     for (const [view, button] of Object.entries(parts.views)) button.setAttribute("aria-pressed", String(state.view === view));
@@ -269,7 +271,9 @@ export function startViewer(root, source, { link = "", linkTo }) {
     parts.chartBox.hidden = parts.chartTitle.hidden = !isShown;
     parts.slider.parentElement.hidden = !(info?.steps.length > 1);
     if (!isShown) return;
-    parts.chartTitle.textContent = `${scoreTitle(data.score)} of every head against steps; dashed: even attention`;
+    const dashed = chart.chance.some((value) => value !== null) ? "; dashed: even attention" : "";
+    parts.chartTitle.textContent = `${scoreTitle(data.score)} of every head against steps${dashed}`;
+    parts.chartTitle.title = MEANINGS[data.score] ?? "";
     parts.chart.setAttribute("aria-label", `${parts.chartTitle.textContent}; the slider below moves through the steps`);
     const [width, height] = [parts.chartBox.clientWidth, parts.chartBox.clientHeight];
     const order = [...state.shown.filter((head) => head !== state.head), state.head];
