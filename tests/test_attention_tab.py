@@ -228,6 +228,40 @@ def test_two_steps_and_two_runs_are_compared(browser: Any, server: str, logs: Pa
         assert not page.errors
 
 
+def test_two_heads_are_compared_with_their_difference(browser: Any, server: str, logs: Path) -> None:
+    """Chosen from the lists, of one step: both keep their own pattern, and the third is the second less the first."""
+    patterns = recorded(logs, "small", 12)
+    first, second = patterns[0, 1], patterns[1, 0]
+    with Page(browser, frame(server, "run=small&view=map&head=1")) as page:
+        page.wait(is_at(12))
+        page.tab.locator("button", has_text="Compare").click()
+        page.tab.locator("select[aria-label='Head to compare with']").select_option("2")
+        page.wait("document.querySelectorAll('.stage:not([hidden])').length === 3")
+        page.wait("document.querySelectorAll('.stage h3')[1].textContent.endsWith('layer 1, head 0')")
+        titles = page.tab.locator(".stage:not([hidden]) h3").all_text_contents()
+        assert titles == ["small · step 12 · layer 0, head 1", "small · step 12 · layer 1, head 0", "second − first"]
+        query, key = first.shape[0] - 2, 3
+        for place, expected in enumerate((first[query, key], second[query, key], second[query, key] - first[query, key])):
+            stage = page.tab.locator(".stage-box").nth(place)
+            stage.focus()
+            stage.press("Escape")
+            for arrow in ("ArrowUp", "ArrowUp", "ArrowRight", "ArrowRight", "ArrowRight"):  # from the last row's start
+                stage.press(arrow)
+            pair, value, where = page.tab.locator(".spoken").text_content().split("; ")
+            assert float(value.replace("−", "-")) == pytest.approx(expected, abs=0.01), place
+        both = [float(word) for word in where.split(" and ")]
+        assert both == pytest.approx([first[query, key], second[query, key]], abs=0.006)
+        drawn = page.tab.eval_on_selector_all(".stage canvas", "all => all.map(one => one.toDataURL())")
+        assert len(set(drawn)) == 3
+        page.tab.locator("select[aria-label='Head to compare with']").select_option("1")  # with itself: no difference
+        page.wait("document.querySelectorAll('.stage h3')[1].textContent.endsWith('layer 0, head 1')")
+        page.tab.locator(".stage-box").nth(2).press("ArrowUp")
+        assert page.tab.locator(".spoken").text_content().split("; ")[1].lstrip("+−") == "0.00"
+        page.tab.locator("button", has_text="Compare").click()
+        page.wait("document.querySelectorAll('.stage:not([hidden])').length === 1")
+        assert not page.errors
+
+
 def test_an_own_text_is_run_through_the_nearest_checkpoint(browser: Any, server: str, logs: Path) -> None:
     kept = sorted(int(path.name[5:]) for path in (logs / "small" / "checkpoints").glob("step-*"))
     with Page(browser, frame(server, "run=small&step=2")) as page:
