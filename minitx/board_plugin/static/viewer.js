@@ -34,6 +34,7 @@ export function startViewer(root, source, { link = "", linkTo }) {
     toggle: (name) => toggle(name),
     allHeads: () => overlay("all"),
     oneHead: () => overlay("one"),
+    help: () => showHelp(),
     link: () => showLink(),
     picture: () => savePicture(),
     page: () => savePage(),
@@ -443,6 +444,12 @@ export function startViewer(root, source, { link = "", linkTo }) {
       }
     }
     setTimeout(poll, POLL_MILLISECONDS);
+  }
+
+  /** Keys and scores, or no more; what stands below has another size then. */
+  function showHelp() {
+    parts.keys.hidden = !parts.keys.hidden;
+    if (data.info) draw();
   }
 
   // Taking away
