@@ -23,6 +23,7 @@ import yaml
 from minitx import snapshots
 from tests.browser import SLOW, Page, chromium, needs_browser
 from tests.small import small_config
+from tests.test_snapshots import read_patterns
 
 ROOT = Path(__file__).parents[1]
 pytestmark = needs_browser
@@ -89,7 +90,7 @@ def frame(server: str, link: str = "run=small") -> str:
 
 def recorded(logs: Path, run: str, step: int, probe: int = 0) -> Any:
     """The patterns (layer, head, query, key) that the run recorded."""
-    return snapshots.read_patterns(snapshots.path(logs / run, step).read_bytes(), probe)
+    return read_patterns(snapshots.path(logs / run, step).read_bytes(), probe)
 
 
 def pixels(page: Page, selector: str) -> str:
@@ -241,16 +242,18 @@ def test_two_heads_are_compared_with_their_difference(browser: Any, server: str,
         titles = page.tab.locator(".stage:not([hidden]) h3").all_text_contents()
         assert titles == ["small · step 12 · layer 0, head 1", "small · step 12 · layer 1, head 0", "second − first"]
         query, key = first.shape[0] - 2, 3
-        for place, expected in enumerate((first[query, key], second[query, key], second[query, key] - first[query, key])):
+        for place, expected in enumerate(
+            (first[query, key], second[query, key], second[query, key] - first[query, key])
+        ):
             stage = page.tab.locator(".stage-box").nth(place)
             stage.focus()
             stage.press("Escape")
             for arrow in ("ArrowUp", "ArrowUp", "ArrowRight", "ArrowRight", "ArrowRight"):  # from the last row's start
                 stage.press(arrow)
-            pair, value, where = page.tab.locator(".spoken").text_content().split("; ")
+            _, value, where = page.tab.locator(".spoken").text_content().split("; ")
             assert float(value.replace("−", "-")) == pytest.approx(expected, abs=0.01), place
         both = [float(word) for word in where.split(" and ")]
-        assert both == pytest.approx([first[query, key], second[query, key]], abs=0.006)
+        assert both == pytest.approx([a, b], abs=0.006)
         drawn = page.tab.eval_on_selector_all(".stage canvas", "all => all.map(one => one.toDataURL())")
         assert len(set(drawn)) == 3
         page.tab.locator("select[aria-label='Head to compare with']").select_option("1")  # with itself: no difference

@@ -21,9 +21,10 @@ from minitx.data import prepare
 from minitx.head_scores import SCORES
 from minitx.heads import patterns
 from minitx.run import Run
-from minitx.snapshots import read_header, read_patterns
+from minitx.snapshots import read_header
 from tests.browser import Page, chromium, needs_browser
 from tests.small import small_config, small_model
+from tests.test_snapshots import read_patterns
 
 
 @pytest.fixture

@@ -12,10 +12,11 @@ from minitx import config
 from minitx.config import TokenizerConfig
 from minitx.heads import patterns, score, scored_text
 from minitx.importance import importance, survey
-from minitx.snapshots import read_header, read_patterns
+from minitx.snapshots import read_header
 from minitx.tokenizer import Tokenizer
 from minitx.viewing import probe_of, text_snapshot, view_probes
 from tests.small import small_model, small_text
+from tests.test_snapshots import read_patterns
 
 
 @pytest.fixture(scope="module")
