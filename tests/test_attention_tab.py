@@ -242,9 +242,8 @@ def test_two_heads_are_compared_with_their_difference(browser: Any, server: str,
         titles = page.tab.locator(".stage:not([hidden]) h3").all_text_contents()
         assert titles == ["small · step 12 · layer 0, head 1", "small · step 12 · layer 1, head 0", "second − first"]
         query, key = first.shape[0] - 2, 3
-        for place, expected in enumerate(
-            (first[query, key], second[query, key], second[query, key] - first[query, key])
-        ):
+        a, b = first[query, key], second[query, key]
+        for place, expected in enumerate((a, b, b - a)):
             stage = page.tab.locator(".stage-box").nth(place)
             stage.focus()
             stage.press("Escape")
