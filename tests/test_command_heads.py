@@ -75,7 +75,8 @@ def test_probes_and_history(run: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert [link["distance"] for link in found["links"]] == [11, 7]
     assert main(["heads", str(run), "--history", str(tmp_path / "a.png")]) == 2
     assert "has no heads.jsonl" in capsys.readouterr().err
-    line = {"scores": {"induction": [[0.5]]}, "chance": {"induction": 0.1}, "repeated_loss": [1.0, 0.5]}
+    scores, chance = {"induction": [[0.5]], "importance": [[0.02]]}, {"induction": 0.1, "importance": None}
+    line = {"scores": scores, "chance": chance, "repeated_loss": [1.0, 0.5]}
     Run(run).append_metrics({"step": 1, **line}, "heads.jsonl")
     assert main(["heads", str(run), "--history", str(tmp_path / "a.png")]) == 0
     assert (tmp_path / "a.png").stat().st_size > 10_000
