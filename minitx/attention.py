@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minitx.config import ModelConfig
+from minitx.norm import RMSNorm
 
 
 @dataclass
@@ -86,29 +87,22 @@ class KeyValueCache:
         return self.keys.nbytes + self.values.nbytes
 
 
-class RMSNorm(nn.RMSNorm):
-    """Zhang and Sennrich 2019; the weight takes the precision of x, for the fused kernel takes no mixture."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
-
-
 def rotary_tables(length: int, d_head: int, theta: float) -> tuple[Tensor, Tensor]:
     """Cosines and sines, each (length, d_head), of rotary position embedding (Su et al. 2021, RoFormer, eq. 34).
 
     Component i of the first half of a head turns together with component i of the second half, by
-    position · theta^(-2i / d_head): the layout of Llama in `transformers`.
+    position · theta^(-2i / d_head): the layout of Llama in `transformers`. The sines of the first half are negative.
     """
     frequency = theta ** (-torch.arange(0, d_head, 2, dtype=torch.float32) / d_head)  # (d_head / 2)
-    angle = torch.outer(torch.arange(length, dtype=torch.float32), frequency).repeat(1, 2)  # (length, d_head)
-    return angle.cos(), angle.sin()
+    angle = torch.outer(torch.arange(length, dtype=torch.float32), frequency)  # (length, d_head / 2)
+    return angle.cos().repeat(1, 2), torch.cat((-angle.sin(), angle.sin()), dim=1)
 
 
 def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
     """Turn the vectors of x, (batch, head, seq, d_head), by the angles of their positions; tables (seq, d_head)."""
     cos, sin = rotary
-    first, second = x.chunk(2, dim=-1)
-    return x * cos.to(x.dtype) + torch.cat((-second, first), dim=-1) * sin.to(x.dtype)
+    other_half = x.roll(x.size(-1) // 2, dims=-1)
+    return torch.addcmul(x * cos.to(x.dtype), other_half, sin.to(x.dtype))
 
 
 def causal_mask(n_query: int, n_key: int, device: torch.device | str = "cpu") -> Tensor:
@@ -126,17 +120,19 @@ def explicit_attention(
     group = query.size(1) // max(1, key.size(1))  # a layer may have lost all its heads
     if group > 1:
         key, value = key.repeat_interleave(group, dim=1), value.repeat_interleave(group, dim=1)
-    scores = query @ key.transpose(-2, -1) / math.sqrt(query.size(-1))  # (batch, head, query, key)
-    if causal:
-        mask = causal_mask(query.size(2), key.size(2), query.device)
-        scores = scores.masked_fill(~mask, float("-inf"))
-    pattern = scores.softmax(dim=-1)  # (batch, head, query, key)
+    n_query, n_key, scale = query.size(2), key.size(2), 1 / math.sqrt(query.size(3))
+    hidden = ~causal_mask(n_query, n_key, query.device) if causal else query.new_zeros(1, dtype=torch.bool)
+    mask = torch.zeros_like(hidden, dtype=query.dtype).masked_fill(hidden, float("-inf"))  # (query, key)
+    scores = torch.baddbmm(mask, query.flatten(0, 1), key.flatten(0, 1).mT, alpha=scale)  # (batch * head, query, key)
+    pattern = scores.unflatten(0, query.shape[:2]).softmax(dim=-1)  # (batch, head, query, key)
     mixed = F.dropout(pattern, dropout).to(value.dtype) @ value  # (batch, head, query, d_head)
     return mixed, pattern
 
 
 def fused_attention(query: Tensor, key: Tensor, value: Tensor, causal: bool, dropout: float) -> Tensor:
     """The same head output from PyTorch's fused kernel, which never forms the pattern."""
+    if query.device.type == "cpu" and query.dtype == torch.bfloat16 and torch.is_grad_enabled():
+        return explicit_attention(query, key, value, causal, dropout)[0]  # the kernel's backward pass is far slower
     grouped = query.size(1) != key.size(1)
     n_query, n_key = query.size(2), key.size(2)
     if not causal or n_query == 1:  # the newest token alone may look at everything

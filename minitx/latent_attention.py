@@ -16,8 +16,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from minitx.attention import KeyValueCache, Recorder, RMSNorm, explicit_attention, fused_attention, rotate
+from minitx.attention import KeyValueCache, Recorder, explicit_attention, fused_attention, rotate
 from minitx.config import ModelConfig
+from minitx.norm import RMSNorm
 
 
 class LatentCache(KeyValueCache):

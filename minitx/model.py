@@ -14,9 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minitx.attention import KeyValueCache, MultiHeadAttention, Recorder, RMSNorm, rotary_tables
+from minitx.attention import KeyValueCache, MultiHeadAttention, Recorder, rotary_tables
 from minitx.config import ModelConfig
 from minitx.latent_attention import LatentAttention
+from minitx.norm import RMSNorm
 
 
 class FeedForward(nn.Module):

@@ -1,15 +1,16 @@
 """Parameters → groups → optimizers, and the learning rate of a step.
 
-Muon takes the matrices of the blocks, whose updates it makes orthogonal; AdamW takes everything else. Both are
-PyTorch's own.
+Muon takes the matrices of the blocks, whose updates it makes orthogonal; AdamW, PyTorch's own, everything else.
 """
 
 from __future__ import annotations
 
 from torch import nn
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import AdamW, Optimizer
 
 from minitx.config import TrainConfig
+from minitx.muon import Muon
+from minitx.runtime import quickest_dtype
 
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
@@ -36,13 +37,12 @@ def build_optimizers(model: nn.Module, config: TrainConfig) -> list[Optimizer]:
     optimizers: list[Optimizer] = []
     if config.optimizer == "muon":
         optimizers.append(
-            # Jordan et al. 2024; matching AdamW's update size lets one rate serve matrices of every shape (Liu 2025).
             Muon(
                 hidden,
                 lr=config.muon_learning_rate,
                 weight_decay=config.weight_decay,
                 momentum=config.muon_momentum,
-                adjust_lr_fn="match_rms_adamw",
+                dtype=quickest_dtype(next(model.parameters()).device),
             )
         )
         decayed = outer

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,9 @@ from minitx.config import UserError
 
 MOST_AUTO_THREADS = 8
 """Small matrices gain nothing from more threads."""
+
+MALLOC_TRIM_THRESHOLD, MALLOC_TOP_PAD, MALLOC_MMAP_MAX = -1, -2, -4
+"""Names of GNU's malloc.h."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ def decide(device: str, dtype: str, compile: str | bool, threads: str | int) -> 
         chosen_compile, why_compile = bool(compile), "as asked"
     chosen_threads, why_threads = choose_threads(threads)
     torch.set_num_threads(chosen_threads)
+    keep_freed_memory()
     reasons = {"device": why_device, "precision": why_dtype, "compile": why_compile, "threads": why_threads}
     return Runtime(chosen_device, chosen_dtype, chosen_compile, chosen_threads, reasons)
 
@@ -86,11 +90,21 @@ def choose_device(name: str) -> tuple[torch.device, str]:
 
 def choose_dtype(name: str, device: torch.device) -> tuple[torch.dtype, str]:
     """The precision of matrix products that `name` (auto, float32 or bfloat16) stands for on `device`, and why."""
-    if name == "auto":
-        if device.type == "cuda" and torch.cuda.is_bf16_supported():
-            return torch.bfloat16, "twice as fast as float32 or more on this GPU"
-        return torch.float32, "exact, and quick enough for small models"
-    return getattr(torch, name), "as asked"
+    if name != "auto":
+        return getattr(torch, name), "as asked"
+    if quickest_dtype(device) == torch.bfloat16:
+        return torch.bfloat16, f"this {'GPU' if device.type == 'cuda' else 'processor'} multiplies it fastest"
+    return torch.float32, f"no fast bfloat16 on this {device.type}"
+
+
+def quickest_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the hardware multiplies it, as recent GPUs and server processors do; float32 elsewhere."""
+    if device.type == "cuda":
+        has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        # There is no public question for this in torch 2.11.
+        has_bfloat16 = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if has_bfloat16 else torch.float32
 
 
 def choose_threads(threads: str | int) -> tuple[int, str]:
@@ -100,6 +114,21 @@ def choose_threads(threads: str | int) -> tuple[int, str]:
     if os.environ.get("OMP_NUM_THREADS"):
         return torch.get_num_threads(), "OMP_NUM_THREADS"
     return min(torch.get_num_threads(), MOST_AUTO_THREADS), "one for each core"
+
+
+def keep_freed_memory() -> None:
+    """Have the C library hold on to memory that tensors gave back, for the next step to use again.
+
+    GNU's otherwise hands large pieces back to the system each time, which then maps and clears them page by page.
+    """
+    if sys.platform != "linux":
+        return
+    import ctypes
+
+    with suppress(OSError, AttributeError):
+        set_option = ctypes.CDLL(None).mallopt
+        for option, value in ((MALLOC_MMAP_MAX, 0), (MALLOC_TRIM_THRESHOLD, -1), (MALLOC_TOP_PAD, 64 << 20)):
+            set_option(option, value)
 
 
 def memory_bytes(device: torch.device) -> int:
