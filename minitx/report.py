@@ -96,7 +96,8 @@ class Report:
         )
         if not (pictures or snapshot):
             return
-        view = view_probes(self.model, self.prepared.tokenizer, self.probes, self.prepared.val)
+        prepared, precision = self.prepared, self.runtime.autocast
+        view = view_probes(self.model, prepared.tokenizer, self.probes, prepared.val, precision)
         if snapshot and view.probes:
             snapshots.write(self.run.path, step, view.snapshot(step))
         if pictures:
@@ -105,7 +106,8 @@ class Report:
     def pictures(self, step: int, view: View) -> None:
         """Log what the heads do for TensorBoard's own tabs, and as a line of heads.jsonl."""
         board, val = self.opened_board(), self.prepared.val
-        repeated = repeats(self.model, val)
+        with self.runtime.autocast():
+            repeated = repeats(self.model, val)
         scores = {**view.scores, "induction_on_repeats": repeated.induction}
         by_chance = {**view.chance, "induction_on_repeats": repeated.chance}
         line: dict[str, Any] = {
@@ -118,7 +120,9 @@ class Report:
         links, evenly = {}, {}
         for i, (probe, its_links) in enumerate(zip(view.probes, view.links, strict=True)):
             board.patterns(step, i, list(probe.tokens), probe.patterns)
-            for found in measure_links(self.model, its_links, probe.patterns, val):
+            with self.runtime.autocast():
+                measured = measure_links(self.model, its_links, probe.patterns, val)
+            for found in measured:
                 name = f"probe {i} {found.link.name}"
                 links[name], evenly[name] = found.attention, uniform(found.link)
                 figures = {key: getattr(found, key).tolist() for key in ("attention", "chance", "spread")}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from minitx.probes import PlacedLink, place
 from minitx.snapshots import Link, Probe
 from minitx.tokenizer import Tokenizer
 
-IMPORTANCE_TOKENS = 32
+IMPORTANCE_TOKENS = 24
 """How much of each text that heads are scored on their importance is measured on. It takes a pass back as well, and of
 equally many tokens more but shorter texts rank the heads better (docs/notes.md)."""
 
@@ -46,10 +47,18 @@ def view_probes(
     tokenizer: Tokenizer,
     probes: Sequence[config.Probe],
     tokens: NDArray[np.unsignedinteger[Any]],
+    precision: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> View:
-    """Look at the heads on `probes`, each cut at the context length, and score them on the start of `tokens`."""
+    """Look at the heads on `probes`, each cut at the context length, and score them on the start of `tokens`.
+
+    `precision` makes the context that scores are computed in, such as training's own; patterns that are shown are in
+    float32.
+    """
     text = scored_text(model, tokens)
-    scores = {**score(model, text), "importance": importance(model, text[:, :IMPORTANCE_TOKENS])}
+    with precision():
+        scores = score(model, text)
+    with precision():  # another one, for autocast keeps weights of inference mode, which have no gradient
+        scores["importance"] = importance(model, text[:, :IMPORTANCE_TOKENS])
     by_chance = {name: chance(text.numpy(), name) for name in SCORES} | {"importance": float("nan")}
     seen, placed = [], []
     for probe in probes:

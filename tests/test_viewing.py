@@ -14,7 +14,7 @@ from minitx.heads import patterns, score, scored_text
 from minitx.importance import importance, survey
 from minitx.snapshots import read_header
 from minitx.tokenizer import Tokenizer
-from minitx.viewing import probe_of, text_snapshot, view_probes
+from minitx.viewing import IMPORTANCE_TOKENS, probe_of, text_snapshot, view_probes
 from tests.small import small_model, small_text
 from tests.test_snapshots import read_patterns
 
@@ -51,8 +51,20 @@ def test_probes_are_seen_with_what_the_heads_score_on_another_text(tokenizer: To
     text = scored_text(model, tokens)
     for name, values in score(model, text).items():
         np.testing.assert_allclose(view.scores[name], values)
-    np.testing.assert_allclose(view.scores["importance"], importance(model, text))  # no longer than its 32 tokens
+    np.testing.assert_allclose(view.scores["importance"], importance(model, text[:, :IMPORTANCE_TOKENS]))
     assert header["chance"]["importance"] is None and len(header["roles"]) == 4
+
+
+def test_scores_can_be_computed_in_training_s_precision(tokenizer: Tokenizer) -> None:
+    """One autocast around both would hand weights of inference mode to the pass back."""
+    model, tokens = small_model(tokenizer.vocab_size), np.array(tokenizer.encode(small_text(20)), np.uint16)
+    probes = [config.Probe("the cat sat.")]
+    exact = view_probes(model, tokenizer, probes, tokens)
+    rough = view_probes(model, tokenizer, probes, tokens, lambda: torch.autocast("cpu", dtype=torch.bfloat16))
+    for name, values in exact.scores.items():
+        np.testing.assert_allclose(rough.scores[name], values, rtol=0.05, atol=0.01, err_msg=name)
+    assert not np.array_equal(rough.scores["importance"], exact.scores["importance"])
+    np.testing.assert_array_equal(rough.probes[0].patterns, exact.probes[0].patterns)
 
 
 def test_a_text_longer_than_the_context_is_cut(tokenizer: Tokenizer) -> None:
