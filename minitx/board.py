@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minitx.faults import naming
-from minitx.head_scores import SCORES
+from minitx.head_scores import IMPORTANCE, SCORES
 from minitx.pictures import Canvas, visible
 
 if TYPE_CHECKING:
@@ -195,6 +195,8 @@ def _result_tag(name: str) -> str:
 def _description(name: str) -> str:
     if name == "induction_on_repeats":
         return f"{SCORES['induction'].description}, on random tokens that come twice"
+    if name == "importance":
+        return IMPORTANCE
     return SCORES[name].description if name in SCORES else f"attention along the link {name} of a probe"
 
 

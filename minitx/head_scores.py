@@ -167,6 +167,8 @@ SCORES = {
     ),
 }
 
+IMPORTANCE = "how fast the loss changes, in nats per token, as the head's output is scaled: 0 for one that does nothing"
+"""What `importance.importance` is, which is no score of patterns but is shown beside them."""
 
 ROLES = ("current_token", "previous_token", "first_token", "first_mention", "duplicate_token", "induction")
 """Scores that are a share of the attention, so that a head can be named after one; of equals the first, so that a first

@@ -302,7 +302,7 @@ def history_as_picture(lines: list[dict[str, Any]], file: Path, title: str) -> N
     from matplotlib.figure import Figure
 
     steps = [line["step"] for line in lines]
-    names = [name for name in lines[0]["scores"] if not math.isnan(lines[0]["chance"][name] or math.nan)]
+    names = [name for name, values in lines[0]["scores"].items() if any(v is not None for row in values for v in row)]
     columns = 5
     rows = math.ceil((len(names) + 1) / columns)
     figure = Figure(figsize=(14, 2.5 * rows + 0.6), layout="constrained")
@@ -318,9 +318,11 @@ def history_as_picture(lines: list[dict[str, Any]], file: Path, title: str) -> N
             colour = colormaps["viridis"](layer / max(1, values.shape[1] - 1) * 0.85)
             label = f"layer {layer}" if head == 0 and name == names[0] else None
             axis.plot(steps, values[:, layer, head], color=colour, linewidth=1.2, marker=mark, label=label)
-        axis.axhline(lines[0]["chance"][name], color="0.4", linestyle="--", linewidth=1)
-        axis.set_title(f"{name.replace('_', ' ')}  (dashed: chance)", fontsize=9)
-        if name not in ("entropy", "distance"):
+        axis.set_title(name.replace("_", " "), fontsize=9)
+        if (by_chance := lines[0]["chance"].get(name)) is not None:
+            axis.axhline(by_chance, color="0.4", linestyle="--", linewidth=1)
+            axis.set_title(f"{name.replace('_', ' ')}  (dashed: chance)", fontsize=9)
+        if name not in ("entropy", "distance", "importance"):
             axis.set_ylim(-0.02, 1.02)
     losses = np.array([line["repeated_loss"] for line in lines], dtype=np.float64)  # (step, half)
     loss_axis = axes.flat[len(names)]

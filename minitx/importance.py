@@ -80,16 +80,13 @@ def _losses(model: Transformer, residual: Tensor, targets: Tensor) -> Tensor:
 def survey(model: Transformer, tokens: Tokens, batch_size: int = 8, advance: Advance | None = None) -> Survey:
     """One pass forward and back over all of `tokens`, in windows of a context length; `advance` is told their number.
 
-    Every window has gates of its own, so that the absolute value of each gradient is taken before the mean. The model
-    is left as it was.
+    The model is left as it was.
     """
-    config, count = model.config, len(tokens) - 1
+    count = len(tokens) - 1
 
     def look(inputs: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
-        gates = torch.ones(config.n_layer, len(inputs), config.n_head, device=inputs.device, requires_grad=True)
         recorder = Recorder(want_shares=True)
-        nats = window_losses(model(inputs, gates=gates, recorder=recorder), targets).sum()
-        (slope,) = torch.autograd.grad(nats, gates)  # (layer, batch, head), of each window's own loss
+        nats, slope = _slopes(model, inputs, targets, recorder)
         lengths, entering = [], model.embedding(inputs).detach()
         with torch.no_grad():
             for layer, share in enumerate(recorder.shares):  # (batch, head, seq, d_model)
@@ -98,7 +95,7 @@ def survey(model: Transformer, tokens: Tokens, batch_size: int = 8, advance: Adv
                 entering = _feed_forward(model, layer, mixed)
         shares = torch.stack(recorder.shares)  # (layer, batch, head, seq, d_model)
         sums = (
-            nats.detach(),
+            nats,
             slope.abs().sum(dim=1),
             shares.norm(dim=-1).sum(dim=(1, 3)),
             torch.stack(lengths),
@@ -109,6 +106,44 @@ def survey(model: Transformer, tokens: Tokens, batch_size: int = 8, advance: Adv
     parts = zip(*_each_batch(model, tokens, batch_size, look, advance), strict=True)
     loss, gradient, contribution, residual, mean_share = (torch.stack(part).sum(dim=0) for part in parts)
     return Survey(float(loss), gradient.numpy(), contribution.numpy(), residual.numpy(), mean_share.float())
+
+
+def importance(model: Transformer, text: Tensor) -> Floats:
+    """(layer, head): `Survey.gradient` of a few texts (batch, seq) alone, each token but the first predicted from those
+    before it; NaN for pruned heads, and for all where there is nothing to predict.
+
+    A pass forward and back on the fused route, as in training, but for the weights, which get no gradient. Nothing is
+    drawn at random and the model is left as it was, so training may stop for this and go on as if it had not.
+    """
+    config, found = model.config, np.full((model.config.n_layer, model.config.n_head), np.nan)
+    inputs, targets = text[:, :-1], text[:, 1:]
+    if targets.numel() == 0:
+        return found
+    training, device = model.training, model.embedding.weight.device
+    model.eval()
+    try:
+        _, slope = _slopes(model, inputs.to(device), targets.to(device))
+    finally:
+        model.train(training)
+    mean = (slope.abs().sum(dim=1).double().cpu() / targets.numel()).numpy()
+    for layer in range(config.n_layer):
+        found[layer, config.heads_in(layer)] = mean[layer, config.heads_in(layer)]
+    return found
+
+
+def _slopes(
+    model: Transformer, inputs: Tensor, targets: Tensor, recorder: Recorder | None = None
+) -> tuple[Tensor, Tensor]:
+    """The summed loss of all windows in nats, and (layer, batch, head): its slope along the gate of each head.
+
+    Every window has gates of its own, so that the absolute value of each slope can be taken before the mean.
+    """
+    config = model.config
+    with torch.enable_grad():
+        gates = torch.ones(config.n_layer, len(inputs), config.n_head, device=inputs.device, requires_grad=True)
+        nats = window_losses(model(inputs, gates=gates, recorder=recorder), targets).sum()
+        (slope,) = torch.autograd.grad(nats, gates)
+    return nats.detach(), slope
 
 
 def ablate(

@@ -78,7 +78,7 @@ class Canvas:
         image = Image.fromarray(pixels, mode="P")
         image.putpalette(palette().tobytes())
         buffer = io.BytesIO()
-        image.save(buffer, "PNG", compress_level=6)
+        image.save(buffer, "PNG", compress_level=3)
         return buffer.getvalue()
 
     def _write(self, y: int, x: int, text: str) -> None:

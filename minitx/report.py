@@ -6,13 +6,10 @@ import math
 import platform
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from minitx import __version__, snapshots
@@ -20,14 +17,13 @@ from minitx.board import METRIC_TAGS, Board
 from minitx.config import Config, GenerateConfig, ModelConfig
 from minitx.data import Prepared
 from minitx.generation import complete
-from minitx.head_scores import SCORES, chance, roles
-from minitx.heads import repeats, score, scored_text
+from minitx.heads import repeats
 from minitx.model import Transformer, cache_bytes_per_token, matmul_flops_per_token, parameters_by_part
 from minitx.pictures import visible
-from minitx.probes import PlacedLink, measure_links, place, uniform
+from minitx.probes import measure_links, uniform
 from minitx.run import HEADS_FILE, Run, warn
 from minitx.runtime import Runtime, memory_bytes
-from minitx.viewing import probe_of
+from minitx.viewing import View, view_probes
 
 RESULTS = ("val_loss", "best_val_loss", "val_bits_per_byte", "parameters", "seconds", "cache_bytes_per_token")
 """What of summary.json stands in TensorBoard's table of hyperparameters."""
@@ -46,10 +42,7 @@ class Report:
         self.start_step = step
         self.board: Board | None = None
         self.val_loss: float | None = None
-        self.probes = [
-            (probe, prepared.tokenizer.encode(probe.text)[: config.model.context_length])
-            for probe in config.log.read_probes()
-        ]
+        self.probes = config.log.read_probes()
         self.bar = tqdm(
             total=config.train.steps,
             initial=step,
@@ -103,33 +96,20 @@ class Report:
         )
         if not (pictures or snapshot):
             return
-        text, tokenizer = scored_text(self.model, self.prepared.val), self.prepared.tokenizer
-        by_chance = {name: chance(text.numpy(), name) for name in SCORES}
-        scores = score(self.model, text)
-        placed = [place(probe, [tokenizer.token_bytes(token) for token in tokens]) for probe, tokens in self.probes]
-        seen = [
-            probe_of(self.model, tokenizer, probe.text, tokens, [snapshots.Link(*link.spans) for link in links])
-            for (probe, tokens), links in zip(self.probes, placed, strict=True)
-        ]
-        if snapshot and seen:
-            content = snapshots.encode(step, seen, scores, by_chance, roles(scores, by_chance))
-            snapshots.write(self.run.path, step, content)
+        prepared, precision = self.prepared, self.runtime.autocast
+        view = view_probes(self.model, prepared.tokenizer, self.probes, prepared.val, precision)
+        if snapshot and view.probes:
+            snapshots.write(self.run.path, step, view.snapshot(step))
         if pictures:
-            self.pictures(step, scores, by_chance, seen, placed)
+            self.pictures(step, view)
 
-    def pictures(
-        self,
-        step: int,
-        scores: dict[str, NDArray[np.float64]],
-        by_chance: dict[str, float],
-        seen: Sequence[snapshots.Probe],
-        placed: Sequence[Sequence[PlacedLink]],
-    ) -> None:
+    def pictures(self, step: int, view: View) -> None:
         """Log what the heads do for TensorBoard's own tabs, and as a line of heads.jsonl."""
         board, val = self.opened_board(), self.prepared.val
-        repeated = repeats(self.model, val)
-        scores = {**scores, "induction_on_repeats": repeated.induction}
-        by_chance = {**by_chance, "induction_on_repeats": repeated.chance}
+        with self.runtime.autocast():
+            repeated = repeats(self.model, val)
+        scores = {**view.scores, "induction_on_repeats": repeated.induction}
+        by_chance = {**view.chance, "induction_on_repeats": repeated.chance}
         line: dict[str, Any] = {
             "step": step,
             "scores": {name: values.tolist() for name, values in scores.items()},
@@ -138,9 +118,11 @@ class Report:
             "repeated_loss": [repeated.first_loss, repeated.second_loss],
         }
         links, evenly = {}, {}
-        for i, (probe, its_links) in enumerate(zip(seen, placed, strict=True)):
+        for i, (probe, its_links) in enumerate(zip(view.probes, view.links, strict=True)):
             board.patterns(step, i, list(probe.tokens), probe.patterns)
-            for found in measure_links(self.model, its_links, probe.patterns, val):
+            with self.runtime.autocast():
+                measured = measure_links(self.model, its_links, probe.patterns, val)
+            for found in measured:
                 name = f"probe {i} {found.link.name}"
                 links[name], evenly[name] = found.attention, uniform(found.link)
                 figures = {key: getattr(found, key).tolist() for key in ("attention", "chance", "spread")}

@@ -3,45 +3,31 @@
     runs/NAME/config.yaml, tokenizer.model, data.json, metrics.jsonl, heads.jsonl, summary.json, checkpoints/,
     events.out.tfevents.*
 
-A checkpoint is written beside its place, flushed to disk and renamed, and its state.json holds a checksum of every
-file, of its own content and of the metrics and curves up to it, so that one is either whole or recognised as damaged.
-Nothing that is read is ever unpickled.
+The checkpoints (checkpoints.py) hold checksums of the metrics and curves up to them, so that a resumed run goes on
+exactly where one of them was. Nothing that is read is ever unpickled.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
-import io
 import json
 import math
 import os
 import re
 import sys
-import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
+from minitx.checkpoints import STATE_FILE, Checkpoint, read_checkpoint, step_of, write_checkpoint
 from minitx.cli import check_seal, load_config, sealed
 from minitx.config import Config, UserError, require
 from minitx.faults import naming, one_line
-from minitx.files import (
-    Watched,
-    checksum,
-    flush_to_disk,
-    json_bytes,
-    read_json,
-    remove,
-    write_atomically,
-)
+from minitx.files import checksum, flush_to_disk, json_bytes, read_json, remove, write_atomically
 from minitx.memory import require_memory
 from minitx.model import Transformer
 from minitx.tokenizer import Tokenizer
@@ -49,36 +35,10 @@ from minitx.tokenizer import Tokenizer
 if sys.platform != "win32":
     import fcntl
 
-MODEL_FILE, OPTIMIZER_FILE, STATE_FILE = "model.safetensors", "optimizer.pt", "state.json"
 METRICS_FILE, HEADS_FILE = "metrics.jsonl", "heads.jsonl"
 LOGS = (METRICS_FILE, HEADS_FILE, "events.out.tfevents.*")
 DRAFT = re.compile(r"\..+-\d+")
 """Name of what is being written, with the process that writes it, until it is renamed to what it is."""
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A whole checkpoint: its folder and its state.json (step, tokens, seconds, val_loss, batches, …)."""
-
-    path: Path
-    state: dict[str, Any]
-
-    @property
-    def step(self) -> int:
-        return int(self.state["step"])
-
-    def load_weights(self, model: Transformer) -> None:
-        """Copy the saved weights into `model`; raises UserError where they are not of its shape."""
-        load_weights(model, self.path / MODEL_FILE)
-
-    def load_optimizer(self) -> dict[str, Any]:
-        """The state of optimizers and random generators, on the CPU; raises UserError when it holds anything else."""
-        file = self.path / OPTIMIZER_FILE
-        try:
-            with warnings.catch_warnings(action="ignore"):
-                return dict(torch.load(file, map_location="cpu", weights_only=True))
-        except Exception as error:  # what a made-up file can raise inside torch has no end
-            raise UserError(f"{file} cannot be read as the state of an optimizer.") from error
 
 
 class Run:
@@ -258,32 +218,11 @@ class Run:
         folder = self.path / "checkpoints"
         place = folder / f"step-{state['step']:06d}"
         best_name = place.name if best else self.best(state["step"])
-        draft, old = (folder / f".{name}-{os.getpid()}" for name in (place.name, "old"))
-        try:
-            for left in (draft, old):
-                remove(left)
-            draft.mkdir(parents=True)
-            save_weights(model, draft / MODEL_FILE)
-            save_optimizer(optimizer_state, draft / OPTIMIZER_FILE)
-            checksums = {name: checksum(draft / name) for name in (MODEL_FILE, OPTIMIZER_FILE)}
-            content = {**state, "best": best_name, "logs": self.logs_so_far(), "checksums": checksums}
-            with naming(draft / STATE_FILE):
-                (draft / STATE_FILE).write_bytes(json_bytes(content))
-            for file in draft.iterdir():
-                flush_to_disk(file)
-            flush_to_disk(draft)
-        except BaseException:
-            remove(draft)
-            raise
-        if place.exists():  # a damaged one that resume stepped over
-            place.rename(old)
-        draft.rename(place)
-        flush_to_disk(folder)
+        write_checkpoint(place, model, optimizer_state, {**state, "best": best_name, "logs": self.logs_so_far()})
         # For people to read; minitx itself takes the newest checkpoint and the best that it names.
         write_atomically(folder / "last", place.name.encode())
         if best:
             write_atomically(folder / "best", place.name.encode())
-        remove(old)
         # Later steps than this one can only be damaged ones: they do not count among the newest.
         upto = [name for name in self.checkpoint_names() if step_of(name) <= state["step"]]
         for name in self.checkpoint_names():
@@ -350,69 +289,6 @@ class Run:
         model = Transformer(config.model, tokenizer.vocab_size)
         found.load_weights(model)
         return model.to(device).eval(), found.path.name
-
-
-def step_of(name: str) -> int:
-    """The step in the name of a checkpoint, step-000500."""
-    return int(name[5:])
-
-
-def read_checkpoint(path: Path) -> Checkpoint:
-    """The checkpoint in `path`, every file of it checked; raises UserError that names what is damaged."""
-    damaged = f"The checkpoint {path} is damaged"
-    try:
-        state = read_json(path / STATE_FILE)
-        checksums = {name: str(state["checksums"][name]) for name in (MODEL_FILE, OPTIMIZER_FILE)}
-        require(state["step"] == step_of(path.name), f"{damaged}: {STATE_FILE} is of step {state['step']}.")
-    except (UserError, KeyError, TypeError) as error:
-        raise UserError(f"{damaged}: {STATE_FILE} is missing or unreadable.") from error
-    for name, expected in checksums.items():
-        require((path / name).is_file(), f"{damaged}: {name} is missing.")
-        try:
-            found = checksum(path / name)
-        except OSError as error:
-            raise UserError(f"{damaged}: {name} cannot be read ({error.strerror}).") from error
-        require(found == expected, f"{damaged}: {name} has changed since it was saved.")
-    return Checkpoint(path, state)
-
-
-def save_weights(model: Transformer, file: Path) -> None:
-    """The parameters by name, as safetensors; a tied matrix is saved once. Raises OSError where there is no room."""
-    try:
-        save_file({name: p.detach().cpu().contiguous() for name, p in model.named_parameters()}, file)
-    except SafetensorError as error:
-        code = re.search(r"os error (\d+)", str(error))
-        number = int(code[1]) if code else errno.EIO
-        raise OSError(number, os.strerror(number), str(file)) from error
-
-
-def save_optimizer(state: dict[str, Any], file: Path) -> None:
-    """State of optimizers and generators by torch.save. Raises OSError where there is no room."""
-    with naming(file), contextlib.closing(Watched(io.FileIO(file, "w"))) as opened:
-        try:
-            torch.save(state, opened)
-        except RuntimeError as error:
-            if opened.error is None:
-                raise
-            raise opened.error from error
-
-
-@torch.no_grad()
-def load_weights(model: Transformer, file: Path) -> None:
-    """Copy the weights of a safetensors file into `model`; raises UserError where names or shapes differ."""
-    try:
-        weights = load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{file} cannot be read as weights: {error}.") from error
-    parameters = dict(model.named_parameters())
-    odd = sorted(parameters.keys() ^ weights.keys())
-    require(not odd, f"{file} does not fit the model: {', '.join(odd[:3])} is in one and not in the other.")
-    for name, parameter in parameters.items():
-        require(
-            parameter.shape == weights[name].shape,
-            f"{file} does not fit the model: {name} is {tuple(weights[name].shape)}, not {tuple(parameter.shape)}.",
-        )
-        parameter.copy_(weights[name])
 
 
 def warn(sentence: str) -> None:

@@ -144,22 +144,10 @@ def encode_weights(weights: Floats) -> Levels:
     return clean
 
 
-def decode_weights(levels: Levels) -> NDArray[np.float64]:
-    """Bytes → weights 0 to 1."""
-    return (levels / 255.0) ** 2
-
-
 def pack(levels: Levels) -> Levels:
     """(…, query, key) → (…, pair): the entries up to the diagonal, row by row."""
     seq = levels.shape[-1]
     return np.take(levels.reshape(*levels.shape[:-2], seq * seq), _triangle(seq), axis=-1)
-
-
-def unpack(packed: Levels, seq: int) -> Levels:
-    """(…, pair) → (…, query, key)."""
-    square = np.zeros((*packed.shape[:-1], seq * seq), np.uint8)
-    square[..., _triangle(seq)] = packed
-    return square.reshape(*packed.shape[:-1], seq, seq)
 
 
 def reduce(levels: Levels) -> Levels:
@@ -274,19 +262,6 @@ def extract(file: BinaryIO, probe: int, heads: Sequence[int] = ()) -> bytes:
     else:
         pieces.append(file.read(count * pairs(seq)))
     return _assemble({**header, "probes": [chosen]}, pieces)
-
-
-def read_patterns(content: bytes, probe: int = 0) -> NDArray[np.float64]:
-    """The patterns (layer, head, query, key) of a probe whose heads are all there; for whoever wants numbers."""
-    file = io.BytesIO(content)
-    header = read_header(file)
-    for skipped in header["probes"][:probe]:
-        file.seek(_size(skipped, header), io.SEEK_CUR)
-    seq, layers, heads = len(header["probes"][probe]["tokens"]), header["layers"], header["heads"]
-    if seq > SMALL:
-        file.seek(layers * heads * pairs(-(-seq // block_size(seq))), io.SEEK_CUR)
-    packed = np.frombuffer(file.read(layers * heads * pairs(seq)), np.uint8).reshape(layers, heads, pairs(seq))
-    return decode_weights(unpack(packed, seq))
 
 
 def _size(probe: Mapping[str, Any], header: Mapping[str, Any]) -> int:

@@ -13,28 +13,21 @@ import codecs
 import contextlib
 import glob
 import gzip
-import http.client
 import importlib
 import inspect
-import itertools
 import random
-import socket
 import sys
 import sysconfig
-import time
-import urllib.error
-import urllib.request
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
-from minitx.config import DataConfig, UserError, nearest, require
+from minitx.config import DataConfig, UserError, require
+from minitx.hub import library, read_split, revision, text_of
 
 BUILDERS = {".txt": "text", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}  # extension → library's builder
 EXTENSIONS = (*BUILDERS, ".txt.gz", ".jsonl.gz", ".csv.gz")
-WAITS = (1, 3, 9)  # seconds before each further try of what the network spoiled
-PATIENCE = 20  # seconds after which there is no further try; the library has its own within each
 BLOCK = 1 << 20  # bytes of a .txt file read at once
 MOST_RATIO, UNSUSPICIOUS = 200, 64 << 20  # times its size that a .gz file may unpack to, and bytes that it always may
 
@@ -60,7 +53,7 @@ def read(config: DataConfig, split: str) -> Iterator[Piece]:
     elif is_path(config.source):
         pieces = (piece for path in files(config.source) for piece in _read_file(path, config))
     else:
-        pieces = (Piece(text, True) for text in _read_hub(config, split))
+        pieces = (Piece(text, True) for text in read_split(config, split))
     pieces = _first_documents(pieces, config.max_documents)
     return _joined(pieces) if config.join_rows else pieces
 
@@ -74,7 +67,7 @@ def identity(config: DataConfig) -> dict[str, Any]:
     if is_path(config.source):
         stats = [(path, path.stat()) for path in files(config.source)]
         return {"files": [[str(path.absolute()), stat.st_size, stat.st_mtime_ns] for path, stat in stats]}
-    return {"revision": _hub_revision(config)}
+    return {"revision": revision(config)}
 
 
 def is_path(source: str) -> bool:
@@ -236,7 +229,7 @@ def _not_utf8(path: Path, offset: int) -> UserError:
 
 def _open_rows(path: Path, builder: str, config: DataConfig) -> Iterable[dict[str, Any]]:
     """The rows of a file, read as they are asked for: without `streaming` the library would write a copy of all."""
-    datasets = _library()
+    datasets = library()
     options: dict[str, Any] = {} if builder == "parquet" else {"encoding_errors": config.encoding_errors}
     if builder == "json" and config.encoding_errors == "replace":
         options["encoding"] = "utf8"  # by its usual name the library decodes nothing, and pyarrow fails
@@ -269,160 +262,12 @@ def _column(path: Path, builder: str, config: DataConfig) -> Iterator[str]:
             raise UserError(f"{path} cannot be read ({reason}): check the file.") from error
         if builder == "csv" and config.encoding_errors == "replace":
             row = {_from_latin(name): _from_latin(value) for name, value in row.items()}
-        yield from _text_of(row, path, config.text_column)
+        yield from text_of(row, path, config.text_column)
 
 
 def _from_latin(value: Any) -> Any:
     """Bytes that were read as Latin-1 as the UTF-8 that they are."""
     return value.encode("latin-1").decode("utf-8", errors="replace") if isinstance(value, str) else value
-
-
-def _text_of(row: dict[str, Any], place: object, column: str) -> Iterator[str]:
-    """The text of a row: none where it is null. Raises `UserError` where the column is missing or holds no text."""
-    require(
-        column in row,
-        f"data.text_column is {column}, but {place} has the columns {', '.join(row)}: name one of these"
-        f"{nearest(column, list(row))}.",
-    )
-    text = row[column]
-    if text is None:
-        return
-    require(
-        isinstance(text, str),
-        f"data.text_column is {column}, but that column of {place} holds {type(text).__name__}, not text: name another "
-        f"of {', '.join(row)}.",
-    )
-    yield text
-
-
-# --- the Hub ---
-
-
-def _read_hub(config: DataConfig, split: str) -> Iterator[str]:
-    """The texts of a split; where the network fails in between, from there on again after a while."""
-    seen, began = 0, time.monotonic()
-    for wait in (*WAITS, None):
-        try:
-            for row in itertools.islice(_open_split(config, split), seen, None):
-                seen += 1
-                yield from _text_of(row, config.source, config.text_column)
-            return
-        except UserError:
-            raise
-        except Exception as error:
-            if wait is None or time.monotonic() - began > PATIENCE or not _may_pass(error):
-                raise _hub_error(config, error) from error
-            time.sleep(wait)
-
-
-def _open_split(config: DataConfig, split: str) -> Iterator[dict[str, Any]]:
-    datasets = _library()
-    _go_offline_if_unreachable()
-    data = datasets.load_dataset(
-        config.source,
-        config.name,
-        split=split,
-        streaming=config.streaming,
-        download_config=datasets.DownloadConfig(max_retries=2),
-    )
-    columns = data.column_names
-    if columns and config.text_column in columns:
-        data = data.select_columns([config.text_column])  # spares decoding the others
-    return iter(data)
-
-
-def _hub_revision(config: DataConfig) -> str:
-    """The commit of the data set that the Hub, or where it cannot be reached the library's cache, has."""
-    datasets, began = _library(), time.monotonic()
-    for wait in (*WAITS, None):
-        _go_offline_if_unreachable()
-        try:
-            return str(datasets.load_dataset_builder(config.source, config.name).hash)
-        except Exception as error:
-            if wait is None or time.monotonic() - began > PATIENCE or not _may_pass(error):
-                raise _hub_error(config, error) from error
-            time.sleep(wait)
-    raise AssertionError("the last try returns or raises")
-
-
-def _may_pass(error: BaseException) -> bool:
-    """Whether trying again can help: the connection broke, timed out or ended early, or the server was busy."""
-    import huggingface_hub
-
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
-        return False
-    causes = [error]
-    while cause := causes[-1].__cause__ or causes[-1].__context__:
-        causes.append(cause)
-    for cause in causes:
-        status = getattr(getattr(cause, "response", None), "status_code", None)
-        if status is not None:
-            return status >= 500 or status in (408, 429)
-    return any(
-        isinstance(cause, ConnectionError | TimeoutError)
-        or type(cause).__module__.startswith("http")
-        or "Consistency check failed" in str(cause)
-        for cause in causes
-    )
-
-
-def _hub_error(config: DataConfig, error: Exception) -> UserError:
-    """One sentence for what the library raises, whose types and messages are the only clue to the cause."""
-    from datasets.exceptions import DatasetNotFoundError
-
-    place = f"Data set {config.source}"
-    message = " ".join(str(error).split())
-    if isinstance(error, DatasetNotFoundError):
-        return UserError(
-            f"data.source {config.source} is no file here, and no data set on the Hub that you may read: check the "
-            "name, or log in with `hf auth login` if it is private or gated."
-        )
-    if "Bad split" in message or "Unknown split" in message:
-        known = message.rpartition("[")[2].partition("]")[0].replace("'", "")
-        return UserError(f"{place} lacks the split asked for ({message.split('. ')[0]}): it has {known}.")
-    if "BuilderConfig" in message or "Config name is missing" in message or "in the cache" in message:
-        return UserError(f"{place} needs another data.name than {config.name} ({message}).")
-    if isinstance(error, (ConnectionError, TimeoutError)) or type(error).__module__.startswith("http"):
-        return UserError(
-            f"{place} cannot be fetched, since the Hub cannot be reached and the data set is not in the library's "
-            f"cache ({message}): check the network, or name a file as data.source."
-        )
-    return UserError(f"{place} cannot be read ({message or type(error).__name__}): check data.source and data.name.")
-
-
-def _library() -> Any:
-    """The datasets library, without its progress bars and log lines."""
-    import datasets
-    import huggingface_hub
-
-    datasets.disable_progress_bars()
-    datasets.config.STREAMING_READ_MAX_RETRIES = datasets.config.STREAMING_OPEN_MAX_RETRIES = 3  # of 20
-    datasets.config.STREAMING_READ_RETRY_INTERVAL = datasets.config.STREAMING_OPEN_RETRY_INTERVAL = 1  # of 5 seconds
-    datasets.config.STREAMING_READ_SERVER_UNAVAILABLE_RETRY_INTERVAL = 2  # of 20 seconds
-    datasets.utils.logging.set_verbosity(datasets.utils.logging.CRITICAL)
-    huggingface_hub.utils.logging.set_verbosity(datasets.utils.logging.CRITICAL)
-    return datasets
-
-
-def _go_offline_if_unreachable() -> None:
-    """Without a network the library retries for half a minute for each file; ask once and let it use its cache."""
-    import datasets
-    import huggingface_hub
-
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
-        return
-    for wait in (1, 3, None):
-        try:
-            urllib.request.urlopen(huggingface_hub.constants.ENDPOINT, timeout=6).close()
-            return
-        except urllib.error.HTTPError:
-            return  # an answer, if an unfriendly one
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            if wait is None or isinstance(getattr(error, "reason", None), ConnectionRefusedError | socket.gaierror):
-                break  # nobody is there
-            time.sleep(wait)
-    huggingface_hub.constants.HF_HUB_OFFLINE = True
-    datasets.config.HF_HUB_OFFLINE = True
 
 
 # --- all of them ---

@@ -7,7 +7,6 @@ a control token: the only ones are end of document and the unknown token that Se
 
 from __future__ import annotations
 
-import codecs
 import hashlib
 import io
 import os
@@ -197,22 +196,6 @@ class Tokenizer:
         if self._model.is_control(id):
             return b""
         return ("\ufffd" if self._model.is_unknown(id) else piece.replace(SPACE, " ")).encode()
-
-
-class StreamDecoder:
-    """Decode ids one by one: the texts of `feed`, then of `flush`, join to `tokenizer.decode` of all the ids."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-
-    def feed(self, id: int) -> str:
-        """The characters that `id` completes, perhaps none."""
-        return self._decoder.decode(self._tokenizer.token_bytes(id))
-
-    def flush(self) -> str:
-        """What is left at the end: U+FFFD where the last character is incomplete, else nothing."""
-        return self._decoder.decode(b"", final=True)
 
 
 def _sentences(texts: Iterable[str]) -> Iterator[str]:

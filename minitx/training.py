@@ -21,13 +21,14 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from minitx.batches import Batches, validation_windows
+from minitx.checkpoints import Checkpoint
 from minitx.config import Config, TrainConfig, UserError, require
 from minitx.data import Prepared
 from minitx.divergence import bad_step, check_weights, is_finite
 from minitx.model import Transformer, next_token_loss
 from minitx.optim import build_optimizers, learning_rate_factor, set_learning_rate
 from minitx.report import Report
-from minitx.run import Checkpoint, Run
+from minitx.run import Run
 from minitx.runtime import Runtime
 
 Forward = Callable[[Tensor], Tensor]

@@ -2,17 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from minitx import snapshots
+from minitx import config, snapshots
 from minitx.head_scores import SCORES, chance, roles, score_heads
-from minitx.heads import patterns
+from minitx.heads import patterns, score, scored_text
+from minitx.importance import importance
 from minitx.model import Transformer
+from minitx.probes import PlacedLink, place
 from minitx.snapshots import Link, Probe
 from minitx.tokenizer import Tokenizer
+
+IMPORTANCE_TOKENS = 24
+"""How much of each text that heads are scored on their importance is measured on. It takes a pass back as well, and of
+equally many tokens more but shorter texts rank the heads better (docs/notes.md)."""
+
+Floats = NDArray[np.float64]
+
+
+class View(NamedTuple):
+    """What the heads do on a run's probes, and what they score on a text of its own."""
+
+    scores: dict[str, Floats]
+    """Name → (layer, head): those of `head_scores.SCORES`, and importance."""
+    chance: dict[str, float]
+    """Name → what a head that spreads its attention evenly scores; NaN for importance, which knows no chance."""
+    probes: list[Probe]
+    links: list[list[PlacedLink]]
+    """Of each probe."""
+
+    def snapshot(self, step: int) -> bytes:
+        """The bytes of the snapshot that shows it; raises ValueError where there is no probe."""
+        return snapshots.encode(step, self.probes, self.scores, self.chance, roles(self.scores, self.chance))
+
+
+def view_probes(
+    model: Transformer,
+    tokenizer: Tokenizer,
+    probes: Sequence[config.Probe],
+    tokens: NDArray[np.unsignedinteger[Any]],
+    precision: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> View:
+    """Look at the heads on `probes`, each cut at the context length, and score them on the start of `tokens`.
+
+    `precision` makes the context that scores are computed in, such as training's own; patterns that are shown are in
+    float32.
+    """
+    text = scored_text(model, tokens)
+    with precision():
+        scores = score(model, text)
+    with precision():  # another one, for autocast keeps weights of inference mode, which have no gradient
+        scores["importance"] = importance(model, text[:, :IMPORTANCE_TOKENS])
+    by_chance = {name: chance(text.numpy(), name) for name in SCORES} | {"importance": float("nan")}
+    seen, placed = [], []
+    for probe in probes:
+        encoded = tokenizer.encode(probe.text)[: model.config.context_length]
+        links = place(probe, [tokenizer.token_bytes(token) for token in encoded])
+        seen.append(probe_of(model, tokenizer, probe.text, encoded, [Link(*link.spans) for link in links]))
+        placed.append(links)
+    return View(scores, by_chance, seen, placed)
 
 
 def probe_of(
@@ -27,11 +81,12 @@ def probe_of(
 def text_snapshot(
     model: Transformer, tokenizer: Tokenizer, texts: Sequence[tuple[str, Sequence[int]]], step: int
 ) -> bytes:
-    """A snapshot with a probe for each text and its tokens; of one text alone with what the heads score on it."""
+    """A snapshot with a probe for each text and its tokens; of one text alone with what the heads score on it, and
+    how much they matter to its own next tokens."""
     probes = [probe_of(model, tokenizer, text, tokens) for text, tokens in texts]
     if len(texts) > 1:
         return snapshots.encode(step, probes)
-    seen = np.array([list(texts[0][1])[: model.config.context_length]])  # (1, seq)
-    scores = score_heads(probes[0].patterns[:, None], seen)
-    by_chance = {name: chance(seen, name) for name in SCORES}
+    seen = torch.tensor([list(texts[0][1])[: model.config.context_length]])  # (1, seq)
+    scores = {**score_heads(probes[0].patterns[:, None], seen.numpy()), "importance": importance(model, seen)}
+    by_chance = {name: chance(seen.numpy(), name) for name in SCORES}
     return snapshots.encode(step, probes, scores, by_chance, roles(scores, by_chance))

@@ -213,7 +213,8 @@ def variants(folder: Path) -> dict[str, Config]:
 @contextlib.contextmanager
 def hub(folder: Path) -> Iterator[str]:
     """A server with the data set me/tiny; its address."""
-    from tests.test_sources import CARD, Hub, write
+    from tests.test_hub import CARD, Hub
+    from tests.test_sources import write
 
     rows = small_text().splitlines(keepends=True)
     Hub.files = {

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from minitx.board_plugin.page import MODULES, STATIC, page, script, write_html
+from minitx.head_scores import IMPORTANCE, SCORES
 from minitx.snapshots import Link, Probe, encode
 from tests.browser import Page, chromium, needs_browser
 from tests.test_snapshots import patterns
@@ -53,6 +55,48 @@ def test_it_is_written_where_asked(tmp_path: Path) -> None:
     assert (tmp_path / "a.html").read_text("utf-8").startswith("<!doctype html>")
     with pytest.raises(OSError):
         write_html(tmp_path / "nowhere" / "a.html", [snapshot()], title="run")
+
+
+def test_the_viewer_says_of_each_score_what_it_is() -> None:
+    told = dict(re.findall(r'^  (\w+): "(.+)",$', (STATIC / "state.js").read_text("utf-8"), re.MULTILINE))
+    described = {name: score.description for name, score in SCORES.items()} | {"importance": IMPORTANCE}
+    assert {name: told.get(name) for name in described} == described
+
+
+@needs_browser
+@pytest.mark.parametrize("dark", [False, True])
+def test_heads_are_coloured_by_importance_from_nothing_and_by_gains_around_zero(tmp_path: Path, dark: bool) -> None:
+    file = tmp_path / "heads.html"
+    probe = Probe("a", ["a", "b", "c"], patterns(1, 5, 3))
+    scores = {
+        "importance": np.array([[0.02, 0.03, 0.04, 0, np.nan]]),
+        "gain": np.array([[-0.5, 0, 0.25, 1, np.nan]]),
+        "distance": np.array([[2.0, 3, 4, 2, np.nan]]),
+    }
+    write_html(file, [encode(1, [probe], scores)], title="run")
+    nothing, most = ("23 26 33", "253 234 166") if dark else ("244 246 251", "11 42 94")
+    with chromium() as browser, Page(browser, f"{file.as_uri()}#score=importance", dark=dark) as shown:
+
+        def colours() -> list[str]:
+            found = shown.tab.eval_on_selector_all(".caption", "all => all.map(one => one.style.background)")
+            return [re.sub(r"rgb\(|\)|,", "", colour) for colour in found]
+
+        shown.wait("document.body.dataset.step === '1'")
+        by_importance = colours()
+        assert by_importance[3] == nothing and by_importance[2] == most and by_importance[4] == ""
+        assert len(set(by_importance)) == 5  # half as important is half way, not nothing
+        assert shown.tab.locator("select[aria-label='Score of heads']").get_attribute("title") == IMPORTANCE
+        shown.tab.locator(".cell[data-head='1']").hover()
+        assert "importance 0.030" in shown.tab.locator(".tooltip div").all_text_contents()
+        shown.tab.locator("select[aria-label='Score of heads']").select_option("gain")
+        shown.wait("document.querySelector('.caption').textContent.startsWith('-0.5')")
+        by_gain = colours()
+        assert [int(one) for one in by_gain[1].split()] == pytest.approx([int(one) for one in nothing.split()], abs=2)
+        assert len(set(by_gain)) == 5
+        shown.tab.locator("select[aria-label='Score of heads']").select_option("distance")
+        shown.wait("document.querySelector('.caption').textContent.startsWith('2')")
+        assert colours()[0] == colours()[3] == nothing and colours()[2] == most
+        assert not shown.errors
 
 
 @needs_browser

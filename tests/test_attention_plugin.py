@@ -19,7 +19,7 @@ from minitx import snapshots
 from minitx.board import Board
 from minitx.board_plugin.own_text import OwnText, OwnTextError
 from minitx.snapshots import Probe, encode
-from tests.test_snapshots import header_of, patterns
+from tests.test_snapshots import header_of, patterns, read_patterns
 
 BASE = "/data/plugin/attention"
 ODD = 'odd <img src=x onerror=alert(1)> & "run" é'
@@ -168,7 +168,7 @@ def test_a_snapshot_holds_one_probe_and_the_heads_asked_for(client: Client) -> N
     header = header_of(response.data)
     assert header["step"] == 20 and header["probes"][0]["whole"] == [0, 3]
     plain = ask(client, "snapshot", run="good", step=20)
-    weights = snapshots.read_patterns(plain.data)
+    weights = read_patterns(plain.data)
     np.testing.assert_allclose(weights, patterns(2, 2, 4, seed=20), atol=0.004)
 
 

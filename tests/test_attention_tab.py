@@ -23,6 +23,7 @@ import yaml
 from minitx import snapshots
 from tests.browser import SLOW, Page, chromium, needs_browser
 from tests.small import small_config
+from tests.test_snapshots import read_patterns
 
 ROOT = Path(__file__).parents[1]
 pytestmark = needs_browser
@@ -89,7 +90,7 @@ def frame(server: str, link: str = "run=small") -> str:
 
 def recorded(logs: Path, run: str, step: int, probe: int = 0) -> Any:
     """The patterns (layer, head, query, key) that the run recorded."""
-    return snapshots.read_patterns(snapshots.path(logs / run, step).read_bytes(), probe)
+    return read_patterns(snapshots.path(logs / run, step).read_bytes(), probe)
 
 
 def pixels(page: Page, selector: str) -> str:
@@ -225,6 +226,41 @@ def test_two_steps_and_two_runs_are_compared(browser: Any, server: str, logs: Pa
         assert [float(word) for word in both.split(" and ")] == pytest.approx([a, b], abs=0.006)
         page.tab.locator("select[aria-label='Run to compare with']").select_option("single")
         page.wait("document.querySelectorAll('.stage h3')[1].textContent === 'single · step 2 · layer 0, head 0'")
+        assert not page.errors
+
+
+def test_two_heads_are_compared_with_their_difference(browser: Any, server: str, logs: Path) -> None:
+    """Chosen from the lists, of one step: both keep their own pattern, and the third is the second less the first."""
+    patterns = recorded(logs, "small", 12)
+    first, second = patterns[0, 1], patterns[1, 0]
+    with Page(browser, frame(server, "run=small&view=map&head=1")) as page:
+        page.wait(is_at(12))
+        page.tab.locator("button", has_text="Compare").click()
+        page.tab.locator("select[aria-label='Head to compare with']").select_option("2")
+        page.wait("document.querySelectorAll('.stage:not([hidden])').length === 3")
+        page.wait("document.querySelectorAll('.stage h3')[1].textContent.endsWith('layer 1, head 0')")
+        titles = page.tab.locator(".stage:not([hidden]) h3").all_text_contents()
+        assert titles == ["small · step 12 · layer 0, head 1", "small · step 12 · layer 1, head 0", "second − first"]
+        query, key = first.shape[0] - 2, 3
+        a, b = first[query, key], second[query, key]
+        for place, expected in enumerate((a, b, b - a)):
+            stage = page.tab.locator(".stage-box").nth(place)
+            stage.focus()
+            stage.press("Escape")
+            for arrow in ("ArrowUp", "ArrowUp", "ArrowRight", "ArrowRight", "ArrowRight"):  # from the last row's start
+                stage.press(arrow)
+            _, value, where = page.tab.locator(".spoken").text_content().split("; ")
+            assert float(value.replace("−", "-")) == pytest.approx(expected, abs=0.01), place
+        both = [float(word) for word in where.split(" and ")]
+        assert both == pytest.approx([a, b], abs=0.006)
+        drawn = page.tab.eval_on_selector_all(".stage canvas", "all => all.map(one => one.toDataURL())")
+        assert len(set(drawn)) == 3
+        page.tab.locator("select[aria-label='Head to compare with']").select_option("1")  # with itself: no difference
+        page.wait("document.querySelectorAll('.stage h3')[1].textContent.endsWith('layer 0, head 1')")
+        page.tab.locator(".stage-box").nth(2).press("ArrowUp")
+        assert page.tab.locator(".spoken").text_content().split("; ")[1].lstrip("+−") == "0.00"
+        page.tab.locator("button", has_text="Compare").click()
+        page.wait("document.querySelectorAll('.stage:not([hidden])').length === 1")
         assert not page.errors
 
 

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from minitx.__main__ import main
 from minitx.config import LogConfig, ProbeSetting
 from minitx.data import prepare
+from minitx.head_scores import SCORES
+from minitx.heads import patterns
 from minitx.run import Run
+from minitx.snapshots import read_header
+from tests.browser import Page, chromium, needs_browser
 from tests.small import small_config, small_model
+from tests.test_snapshots import read_patterns
 
 
 @pytest.fixture
@@ -65,10 +75,71 @@ def test_probes_and_history(run: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert [link["distance"] for link in found["links"]] == [11, 7]
     assert main(["heads", str(run), "--history", str(tmp_path / "a.png")]) == 2
     assert "has no heads.jsonl" in capsys.readouterr().err
-    line = {"scores": {"induction": [[0.5]]}, "chance": {"induction": 0.1}, "repeated_loss": [1.0, 0.5]}
+    scores, chance = {"induction": [[0.5]], "importance": [[0.02]]}, {"induction": 0.1, "importance": None}
+    line = {"scores": scores, "chance": chance, "repeated_loss": [1.0, 0.5]}
     Run(run).append_metrics({"step": 1, **line}, "heads.jsonl")
     assert main(["heads", str(run), "--history", str(tmp_path / "a.png")]) == 0
     assert (tmp_path / "a.png").stat().st_size > 10_000
+
+
+def snapshot_in(page: Path) -> bytes:
+    """The one snapshot that a page shows."""
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text("utf-8"))
+    assert found
+    (content,) = json.loads(found[1])["snapshots"]
+    return base64.b64decode(content)
+
+
+def test_a_page_of_a_text_has_its_patterns_and_scores(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, text = tmp_path / "heads.html", "the <b>cat</b> sat"
+    assert main(["heads", str(run), "--text", text, "--html", str(file)]) == 0
+    out, err = capsys.readouterr()
+    assert out == "" and err == f"page in {file}\n"
+    content = snapshot_in(file)
+    header = read_header(io.BytesIO(content))
+    model, _ = Run(run).load_model("best", torch.device("cpu"))
+    tokens = Run(run).tokenizer().encode(text)
+    np.testing.assert_allclose(read_patterns(content), patterns(model, torch.tensor([tokens]))[:, 0], atol=0.004)
+    assert header["step"] == 3 and header["probes"][0]["text"] == text
+    assert header["scores"].keys() == {*SCORES, "importance"}
+    assert min(header["scores"]["importance"]) > 0
+
+
+def test_a_page_without_a_text_shows_the_runs_probes(run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "heads.html"
+    config = Run(run).config()
+    link: ProbeSetting = {"text": "the cat sat.", "links": [{"from": "sat", "to": "cat"}]}
+    Run(run).save_config(dataclasses.replace(config, log=LogConfig(probes=[link, "rain"])))
+    assert main(["heads", str(run), "--html", str(file)]) == 0
+    header = read_header(io.BytesIO(snapshot_in(file)))
+    assert [probe["text"] for probe in header["probes"]] == ["the cat sat.", "rain"]
+    assert header["probes"][0]["links"] == [{"name": "sat → cat", "query": [8, 11], "key": [4, 7]}]
+    assert header["scores"].keys() == {*SCORES, "importance"}
+
+
+def test_a_page_of_a_run_without_probes_asks_for_a_text(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Run(run).save_config(dataclasses.replace(Run(run).config(), log=LogConfig(probes=[])))
+    assert main(["heads", str(run), "--html", str(tmp_path / "heads.html")]) == 2
+    assert "has no probes: give a text" in capsys.readouterr().err
+    assert main(["heads", str(run), "--html", str(tmp_path / "heads.html"), "--text", "a"]) == 0  # one token alone
+
+
+@needs_browser
+def test_the_page_opens_in_a_browser_and_colours_heads_by_importance(run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "heads.html"
+    assert main(["heads", str(run), "--text", "the cat sat", "--html", str(file)]) == 0
+    values = read_header(io.BytesIO(snapshot_in(file)))["scores"]["importance"]
+    with chromium() as browser, Page(browser, f"{file.as_uri()}#score=importance&sort=1") as shown:
+        shown.wait("document.body.dataset.step === '3'")
+        assert shown.tab.locator("select[aria-label='Score of heads']").input_value() == "importance"
+        order = [int(head) for head in shown.tab.eval_on_selector_all(".cell", "all => all.map(c => c.dataset.head)")]
+        assert order == sorted(range(4), key=lambda head: -values[head])
+        assert shown.tab.locator("h2").text_content() == "Layer 0, head 0"
+        assert not shown.errors and shown.requests == [file.as_uri()]
 
 
 @pytest.mark.parametrize(
@@ -80,12 +151,25 @@ def test_probes_and_history(run: Path, tmp_path: Path, capsys: pytest.CaptureFix
         (["--checkpoint", "9"], "keeps no checkpoint 9"),
         (["--picture", "heads.docx", "--text", "the cat", "--no_ablation"], "end its name with .png"),
         (["--picture", "nowhere/heads.png", "--text", "the cat", "--no_ablation"], "cannot be written"),
+        (["--html", "heads.pdf"], "end its name with .html"),
+        (["--html", "nowhere/heads.html"], "its folder is not there"),
+        (["--html", "heads.html", "--json"], "Both --html and --json are given"),
+        (["--html", "folder.html", "--text", "the cat"], "cannot be written"),
+        (["--html", "heads.html", "--text", "the cat " * 5], "has 40 tokens, but this model sees 32"),
+        (["--html", "heads.html", "--text", "\ud800"], "U+D800"),
         (["--colour"], "--colour"),
     ],
 )
 def test_what_a_person_can_get_wrong(
-    arguments: list[str], sentence: str, run: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    sentence: str,
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder.html").mkdir()
     assert main(["heads", str(run), *arguments]) == 2
     err = capsys.readouterr().err
     assert sentence in err and err.count("error: ") == 1

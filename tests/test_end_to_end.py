@@ -16,8 +16,9 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from minitx.run import HEADS_FILE, Run
-from minitx.snapshots import read_header, read_patterns, steps
+from minitx.snapshots import read_header, steps
 from tests.small import small_config
+from tests.test_snapshots import read_patterns
 
 ROOT = Path(__file__).parents[1]
 

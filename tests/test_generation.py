@@ -262,6 +262,12 @@ def test_streamed_text_has_whole_characters(monkeypatch: pytest.MonkeyPatch) -> 
     assert pieces[0] == list(text)
 
 
+def test_a_character_is_shown_once_it_is_whole_and_a_part_of_one_at_the_end() -> None:
+    writer = Writer([])
+    assert [writer.write(bytes([byte])) for byte in "😀".encode()] == ["", "", "", "😀"]
+    assert [writer.write("😀".encode()[:1]), writer.end("end")] == ["", "\ufffd"]
+
+
 def test_broken_bytes_read_as_decode_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
     broken = b"a\xff\xe6\x97b\xf0\x9f\x99"  # ends in the middle of a character
     completions, _ = told(monkeypatch, [broken])

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from minitx.attention import Recorder
-from minitx.importance import Tokens, ablate, survey, without_output_projection
+from minitx.config import ModelConfig
+from minitx.importance import Tokens, ablate, importance, survey, without_output_projection
 from minitx.model import Block, Transformer
 from tests.small import small_model
 
@@ -97,6 +98,29 @@ def test_gradient_is_the_mean_of_absolute_slopes_of_the_windows() -> None:
                 down[layer, head] -= 1e-4
                 expected[layer, head] += abs(nats(reference, window, up) - nats(reference, window, down)).item() / 2e-4
     np.testing.assert_allclose(found.gradient, expected / (len(tokens) - 1), rtol=1e-3, atol=1e-6)
+
+
+def test_importance_is_the_gradient_of_the_same_windows_and_leaves_no_trace() -> None:
+    """A gradient left in a parameter, a number drawn or another mode would make training go another way."""
+    torch.manual_seed(0)
+    model = Transformer(ModelConfig(n_layer=2, n_head=2, d_model=16, context_length=32, dropout=0.5), 30).train()
+    model.embedding.weight.grad = torch.ones_like(model.embedding.weight)
+    text, random = some_tokens(32 * 3 + 1), torch.get_rng_state()
+    found = importance(model, torch.cat(windows(text)))
+    np.testing.assert_allclose(found, survey(model, text).gradient, rtol=1e-5)
+    assert found.min() > 0
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(module.training for module in model.modules())
+    assert torch.equal(model.embedding.weight.grad, torch.ones_like(model.embedding.weight))
+    others = [p for name, p in model.named_parameters() if name != "embedding.weight"]
+    assert all(p.grad is None and p.requires_grad for p in others)
+
+
+def test_importance_of_pruned_heads_and_of_a_single_token_is_nothing() -> None:
+    model = Transformer(ModelConfig(2, 2, d_model=16, context_length=32, kept_heads=[[1], []]), 30)
+    found = importance(model, torch.tensor([[3, 4, 5]]))
+    assert np.isnan(found).tolist() == [[True, False], [True, True]] and found[0, 1] > 0
+    assert np.isnan(importance(small_model(), torch.tensor([[3]]))).all()
 
 
 def test_contribution_is_the_mean_length_of_what_a_head_adds() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from minitx import snapshots
 from minitx.config import ModelConfig
 from minitx.data import prepare
 from minitx.head_scores import SCORES
@@ -89,8 +90,9 @@ def test_a_probe_longer_than_the_context_is_cut(tmp_path: Path) -> None:
             report.config, log=dataclasses.replace(report.config.log, probes=["the cat " * 50])
         )
         with Report(config, report.run, report.prepared, report.runtime, report.model, step=0) as other:
-            assert len(other.probes[0][1]) == 32
-            other.heads(6, last=False)
+            other.heads(20, last=False)
+    with snapshots.path(report.run.path, 20).open("rb") as file:
+        assert len(snapshots.read_header(file)["probes"][0]["tokens"]) == 32
 
 
 def test_scores_and_links_of_every_head_are_kept(tmp_path: Path) -> None:
@@ -106,7 +108,7 @@ def test_scores_and_links_of_every_head_are_kept(tmp_path: Path) -> None:
                 other.heads(step, last=False)
     lines = report.run.metrics(HEADS_FILE)
     assert [line["step"] for line in lines] == [6, 12]
-    assert {*SCORES, "induction_on_repeats"} == lines[0]["scores"].keys() == lines[0]["chance"].keys()
+    assert {*SCORES, "importance", "induction_on_repeats"} == lines[0]["scores"].keys() == lines[0]["chance"].keys()
     assert [(link["probe"], link["name"]) for link in lines[0]["links"]] == [(1, "sat → cat"), (1, "subject's article")]
     events = EventAccumulator(str(report.run.path), size_guidance={"scalars": 0})
     events.Reload()
@@ -118,6 +120,9 @@ def test_scores_and_links_of_every_head_are_kept(tmp_path: Path) -> None:
             assert [event.step for event in shown] == [6, 12]
             assert shown[0].value == pytest.approx(written, rel=1e-6)
             assert events.Scalars(f"layer {layer} head {head}/induction on repeats")
+            matters = events.Scalars(f"layer {layer} head {head}/importance")[0].value
+            assert matters == pytest.approx(lines[0]["scores"]["importance"][layer][head]) and matters > 0
+    assert lines[0]["chance"]["importance"] is None  # even attention has no importance
     # Letters: "sat" are the tokens 8 to 10, "cat" 4 to 6; evenly spread, each query has 1 of i + 1 for each key.
     evenly = events.Scalars("uniform attention/probe 1 sat → cat")[0].value
     assert evenly == pytest.approx((3 / 9 + 3 / 10 + 3 / 11) / 3)

@@ -181,6 +181,21 @@ def interrupted_at(step: int, config: Config, monkeypatch: pytest.MonkeyPatch) -
     return config.out + "-2"
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_looking_at_the_heads_leaves_the_weights_as_they_would_be(dropout: float, tmp_path: Path) -> None:
+    """To the last bit, with the pass back that importance takes between any two steps."""
+    found = []
+    for every in (0, 1):
+        config = small_config(tmp_path, sample_every=0)
+        log = dataclasses.replace(config.log, heads_every=every, snapshots_every=every)
+        model = dataclasses.replace(config.model, dropout=dropout)
+        out = str(tmp_path / "runs" / str(every))
+        assert train(dataclasses.replace(config, out=out, log=log, model=model)) == 0
+        found.append((Run(Path(out)).checkpoint("last").path / "model.safetensors").read_bytes())
+        assert bool(Run(Path(out)).metrics("heads.jsonl")) == bool(every)
+    assert found[0] == found[1]
+
+
 def test_a_finished_run_goes_on_with_more_steps(tmp_path: Path) -> None:
     config = small_config(tmp_path)
     train(config)

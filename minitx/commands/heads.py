@@ -1,4 +1,5 @@
-"""`minitx heads RUN`: what each attention head does and how much it matters, as a table, JSON and a picture."""
+"""`minitx heads RUN`: what each attention head does and how much it matters, as a table, JSON and a picture, or as one
+page that shows what it attends to."""
 
 from __future__ import annotations
 
@@ -15,7 +16,11 @@ from minitx.config import UserError, require
 
 if TYPE_CHECKING:
     from minitx.importance import Tokens
+    from minitx.model import Transformer
     from minitx.run import Run
+
+NOT_WITH_PAGE = ("json", "picture", "probes", "history", "output_projection")
+"""Options that ask for something else than the page of --html."""
 
 
 def main(arguments: Sequence[str], prog: str) -> int:
@@ -30,6 +35,12 @@ def main(arguments: Sequence[str], prog: str) -> int:
     parser.add_argument("--probes", action="store_true", help="Show the run's labelled links instead of the table.")
     parser.add_argument("--history", type=str, metavar="FILE", help="Draw the scores over the run's steps instead.")
     parser.add_argument(
+        "--html",
+        type=str,
+        metavar="FILE",
+        help="Write one self-contained page instead, TensorBoard's Attention tab of the text or of the run's probes.",
+    )
+    parser.add_argument(
         "--output_projection", action="store_true", help="Also ablate each layer's output projection (identity)."
     )
     parser.add_argument("--no_ablation", action="store_true", help="Leave out ablation, which takes the longest.")
@@ -41,6 +52,8 @@ def main(arguments: Sequence[str], prog: str) -> int:
             name is None or Path(name).suffix.lower() in (".png", ".svg", ".pdf"),
             f"{name} is no picture: end its name with .png, .svg or .pdf.",
         )
+    if options.html is not None:
+        check_page(options.html, [name for name in NOT_WITH_PAGE if getattr(options, name)])
     text = read_text(options.text, options.text_file)
 
     from tqdm import tqdm
@@ -58,6 +71,9 @@ def main(arguments: Sequence[str], prog: str) -> int:
         return 0
     runtime = decide(options.device, "float32", False, "auto")
     model, checkpoint = run.load_model(options.checkpoint, runtime.device)
+    if options.html is not None:
+        write_page(options.html, run, checkpoint, model, text)
+        return 0
     tokens = validation_tokens(run) if text is None else text_tokens(run, text)
     about = {"run": str(run.path), "checkpoint": checkpoint, "text": "validation" if text is None else "given"}
     if options.probes:
@@ -102,6 +118,38 @@ def save_picture(draw: Any, name: str) -> None:
     except OSError as error:
         raise UserError(f"The picture {name} cannot be written ({error.strerror}): name another file.") from error
     print(f"picture in {name}", file=sys.stderr)
+
+
+def check_page(file: str, others: Sequence[str]) -> None:
+    """Raise UserError where `file` cannot be a page, or where options were given that make something else."""
+    require(Path(file).suffix.lower() in (".html", ".htm"), f"{file} is no page: end its name with .html.")
+    require(Path(file).parent.is_dir(), f"The page {file} cannot be written: its folder is not there.")
+    require(not others, f"Both --html and --{', --'.join(others)} are given: leave one out.")
+
+
+def write_page(name: str, run: Run, checkpoint: str, model: Transformer, text: str | None) -> None:
+    """The page that shows what every head attends to in `text`, with what it scores there; without a text in the run's
+    probes, with what it scores on validation text, as while training. Raises UserError where that cannot be."""
+    from minitx.board_plugin.page import write_html
+    from minitx.viewing import text_snapshot, view_probes
+
+    step, tokenizer, longest = int(checkpoint.removeprefix("step-")), run.tokenizer(), model.config.context_length
+    if text is None:
+        probes = run.config().log.read_probes()
+        require(bool(probes), f"{run.path} has no probes: give a text with --text or --text_file.")
+        snapshot = view_probes(model, tokenizer, probes, validation_tokens(run)).snapshot(step)
+    else:
+        tokens = tokenizer.encode(text)
+        require(
+            len(tokens) <= longest,
+            f"The text has {len(tokens)} tokens, but this model sees {longest} at once: give a shorter one.",
+        )
+        snapshot = text_snapshot(model, tokenizer, [(text, tokens)], step)
+    try:
+        write_html(Path(name), [snapshot], title=run.path.name)
+    except OSError as error:
+        raise UserError(f"The page {name} cannot be written ({error.strerror}): name another file.") from error
+    print(f"page in {name}", file=sys.stderr)
 
 
 def read_text(text: str | None, file: str | None) -> str | None:

@@ -25,10 +25,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from minitx.checkpoints import Checkpoint
     from minitx.data import Prepared
     from minitx.model import Transformer
     from minitx.pruning import Curve, Head, LossWithout
-    from minitx.run import Checkpoint, Run
+    from minitx.run import Run
     from minitx.runtime import Runtime
 
 

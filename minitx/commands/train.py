@@ -13,8 +13,9 @@ from minitx.config import Config, UserError, require
 from minitx.faults import sentence
 
 if TYPE_CHECKING:
+    from minitx.checkpoints import Checkpoint
     from minitx.data import Prepared
-    from minitx.run import Checkpoint, Run
+    from minitx.run import Run
     from minitx.runtime import Runtime
 
 FIXED_ON_RESUME = ("seed", "data", "tokenizer", "model")

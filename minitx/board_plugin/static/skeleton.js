@@ -1,7 +1,7 @@
 // The page: every control and box of the viewer, built once and filled by viewer.js.
 
 import { element } from "./dom.js";
-import { VIEWS } from "./state.js";
+import { MEANINGS, VIEWS, scoreTitle } from "./state.js";
 
 const KEYS = [
   ["arrow keys", "from head to head; on the slider from step to step; on a large view from token to token"],
@@ -33,7 +33,7 @@ export function buildSkeleton(root, act) {
     link: button("Link", "Copy a link that opens this view again", act.link),
     picture: button("PNG", "Save a picture of this view", act.picture),
     page: button("HTML", "Save this text at all steps as one HTML file", act.page),
-    help: button("?", "Keys", () => (parts.keys.hidden = !parts.keys.hidden), { class: "round", "aria-label": "Keys" }),
+    help: button("?", "Keys and scores", act.help, { class: "round", "aria-label": "Keys and scores" }),
     play: button("▶", "Play", act.play, { class: "round play", "aria-label": "Play" }),
     slider: element("input", { type: "range", min: 0, max: 0, step: 1, "aria-label": "Step", oninput: (event) => act.slide(Number(event.target.value)), onkeydown: act.slideKey }),
     step: element("output", { class: "step" }),
@@ -58,7 +58,9 @@ export function buildSkeleton(root, act) {
   for (const [view, label] of Object.entries(VIEWS)) {
     parts.views[view] = button(label, `Show the pattern as ${label.toLowerCase()}`, () => act.select("view", view));
   }
-  parts.keys = element("dl", { class: "keys", hidden: true }, ...KEYS.flatMap(([key, does]) => [element("dt", {}, key), element("dd", {}, does)]));
+  const scores = Object.entries(MEANINGS).map(([name, meaning]) => [scoreTitle(name), meaning]);
+  const list = (rows) => element("dl", {}, ...rows.flatMap(([term, told]) => [element("dt", {}, term), element("dd", {}, told)]));
+  parts.keys = element("div", { class: "keys", hidden: true }, list(KEYS), list(scores));
   parts.ownForm = element("form", { class: "own", onsubmit: (event) => { event.preventDefault(); act.ownText(parts.own.value); } }, parts.own, parts.look);
   parts.others = element("div", { class: "others" }, element("span", {}, "with"), parts.otherRun, parts.otherStep, parts.otherHead);
   parts.chartBox = element("div", { class: "chart-box" }, parts.chart);

@@ -92,9 +92,39 @@ export function scoreTitle(name) {
   return name.replaceAll("_", " ");
 }
 
+/** What each score is: the descriptions of minitx/head_scores.py. */
+export const MEANINGS = {
+  entropy: "spread of the attention in nats: exp of it is how many keys the head mixes",
+  distance: "tokens between the query and what it attends to, on average",
+  current_token: "attention to the query's own position",
+  previous_token: "attention to the position just before the query",
+  first_token: "attention to the first position, where idle heads rest",
+  duplicate_token: "attention to earlier occurrences of the query's token, where it has any",
+  first_mention: "attention to the first occurrence of the query's token, where it is a repeat",
+  induction: "attention to what came right after earlier occurrences of the query's token, where it has any",
+  importance: "how fast the loss changes, in nats per token, as the head's output is scaled: 0 for one that does nothing",
+};
+
+/**
+ * Where the score `name` of each head stands in a table of colours, 0 to 1, null where it is no number, and whether the
+ * table is one with a middle: [places, hasMiddle]. Colours go from the least score to the greatest; but importance
+ * counts from nothing, and where scores lie below 0 that is the middle.
+ */
+export function scorePlaces(name, values) {
+  const known = values.filter((value) => value !== null);
+  const [least, greatest] = [Math.min(...known), Math.max(...known)];
+  const hasMiddle = least < 0;
+  const reach = Math.max(-least, greatest);
+  const [low, high] = hasMiddle ? [-reach, reach] : [name === "importance" ? 0 : least, greatest];
+  const equal = name === "importance" ? 0 : 0.5;
+  const place = (value) => (high > low ? (value - low) / (high - low) : equal);
+  return [values.map((value) => (value === null ? null : place(value))), hasMiddle];
+}
+
 /** A weight or score in few characters. */
 export function figure(value) {
   if (value === null || value === undefined) return "–";
   const size = Math.abs(value);
+  if (size > 0 && size < 0.00005) return value.toExponential(0);
   return value.toFixed(size >= 10 ? 1 : size >= 0.1 || size === 0 ? 2 : size >= 0.01 ? 3 : 4);
 }

@@ -2,7 +2,7 @@
 
 import { element } from "./dom.js";
 import { drawThumbnail } from "./draw.js";
-import { figure, headName, headOrder } from "./state.js";
+import { figure, headName, headOrder, scorePlaces } from "./state.js";
 import { headColour, tableColour } from "./theme.js";
 
 /** Make the grid's cells anew where number or order of heads changed, and keep them in `grid.cells` by head. */
@@ -51,8 +51,7 @@ export function drawSurvey(grid, snapshot, state, theme, handlers) {
   const scores = state.score ? (snapshot.scores[state.score] ?? null) : null;
   const isSorted = state.sort && scores !== null;
   arrange(grid, snapshot, headOrder(snapshot.count, scores, isSorted), isSorted, handlers);
-  const known = (scores ?? []).filter((value) => value !== null);
-  const [low, high] = [Math.min(...known), Math.max(...known)];
+  const [places, hasMiddle] = scorePlaces(state.score, scores ?? []);
   for (const [head, { cell, canvas, caption }] of grid.cells) {
     drawThumbnail(canvas, probe.small(head), probe.side, theme.ramp);
     const value = scores?.[head] ?? null;
@@ -61,7 +60,7 @@ export function drawSurvey(grid, snapshot, state, theme, handlers) {
     if (value === null) {
       caption.style.background = caption.style.color = "";
     } else {
-      const colour = tableColour(theme.ramp, Math.round(255 * (high > low ? (value - low) / (high - low) : 0.5)));
+      const colour = tableColour(hasMiddle ? theme.diverging : theme.ramp, Math.round(255 * places[head]));
       caption.style.background = colour.css;
       caption.style.color = colour.isLight ? "#111" : "#fff";
     }

@@ -3,24 +3,18 @@
 // Every action calls `change`; that loads what the new state needs from the source (source.js) and draws. While data
 // is on its way further changes are only noted, so that dragging the slider never queues up requests.
 
-import { drawChart, chartLayout } from "./chart.js";
-import { download, element, fillSelect, fitCanvas } from "./dom.js";
-import { gather, otherHead } from "./gather.js";
+import { describeFocus, fitting, movedFocus, stageContents } from "./contents.js";
+import { drawChips, drawControls, drawHeading, drawTimeline } from "./controls.js";
+import { download, element } from "./dom.js";
+import { gather } from "./gather.js";
 import { drawPicture } from "./picture.js";
 import { buildSkeleton } from "./skeleton.js";
-import { strongest, weightAt } from "./snapshot.js";
-import { createStage, drawStage, showFocus, signed } from "./stage.js";
-import { START, figure, fromLink, headName, headsWithin, nearestOf, scoreTitle, toLink } from "./state.js";
+import { createStage, drawStage, showFocus } from "./stage.js";
+import { START, figure, fromLink, headName, headsWithin, nearestOf, toLink } from "./state.js";
 import { describeHead, drawSurvey, neighbour } from "./survey.js";
-import { headColour, readTheme } from "./theme.js";
+import { readTheme } from "./theme.js";
 
 const POLL_MILLISECONDS = 3000;
-
-const TITLES = {
-  map: "Rows: tokens. Columns: what they attend to.",
-  columns: "Point at a token for its own lines.",
-  arcs: "Arcs lead back to what a token attends to. Point at one for its own.",
-};
 
 /** Fill `root` with a viewer of `source`; `link` is what to open with, `linkTo(text)` the address of a view. */
 export function startViewer(root, source, { link = "", linkTo }) {
@@ -34,6 +28,7 @@ export function startViewer(root, source, { link = "", linkTo }) {
     toggle: (name) => toggle(name),
     allHeads: () => overlay("all"),
     oneHead: () => overlay("one"),
+    help: () => showHelp(),
     link: () => showLink(),
     picture: () => savePicture(),
     page: () => savePage(),
@@ -122,56 +117,20 @@ export function startViewer(root, source, { link = "", linkTo }) {
   function draw() {
     const started = performance.now();
     const theme = readTheme(root);
-    drawControls();
+    drawControls({ parts, source, state, data, isPlaying: Boolean(player) });
     const { first } = data;
     root.classList.toggle("empty", !first);
     if (first) {
       state = { ...state, ...headsWithin(state, first.count) };
       drawSurvey(parts.grid, first, { ...state, score: data.score }, theme, { choose, hover: hoverHead, keys: headKeys });
-      drawHeading(theme);
-      drawChips(theme);
+      drawHeading({ parts, state, data }, theme);
+      drawChips({ parts, state, data }, theme, (head) => choose(head, true));
       drawStages(theme);
     }
-    drawTimeline(theme);
+    drawTimeline({ parts, state, data }, theme);
     root.dataset.step = data.step ?? "";
     root.dataset.redraw = (performance.now() - started).toFixed(1);
     root.dataset.drawn = Number(root.dataset.drawn ?? 0) + 1;
-  }
-
-  function drawControls() {
-    const { info, runs, first } = data;
-    const asOption = (value) => ({ value, label: value });
-    fillSelect(parts.run, runs.map(asOption), data.run ?? "");
-    const probes = (info?.newest?.probes ?? []).map((probe, index) => ({ value: index, label: shortText(probe.text) }));
-    if (data.probe === -1) probes.push({ value: -1, label: `your text: ${shortText(state.text)}` });
-    fillSelect(parts.probe, probes, data.probe ?? 0);
-    const names = Object.keys(info?.newest?.scores ?? {});
-    fillSelect(parts.score, [{ value: "", label: "none" }, ...names.map((name) => ({ value: name, label: scoreTitle(name) }))], names.includes(data.score) ? data.score : "");
-    parts.scoreField.hidden = parts.sort.hidden = !names.length;
-    for (const name of ["sort", "compare", "first", "links"]) parts[name].setAttribute("aria-pressed", String(state[name]));
-    for (const [view, button] of Object.entries(parts.views)) button.setAttribute("aria-pressed", String(state.view === view));
-    parts.sort.disabled = !data.score;
-    parts.first.hidden = state.view === "map";
-    parts.links.hidden = !first?.probes[0].links.length;
-    parts.others.hidden = !state.compare;
-    if (state.compare && first) drawOthers(asOption);
-    const steps = info?.steps ?? [];
-    parts.slider.min = steps[0] ?? 0;
-    parts.slider.max = steps.at(-1) ?? 0;
-    parts.slider.value = currentStep() ?? 0;
-    parts.slider.setAttribute("aria-valuetext", `step ${data.step ?? ""}`);
-    parts.step.textContent = steps.length ? `step ${currentStep().toLocaleString("en")}` : "";
-    parts.live.textContent = source.isLive && state.step === null && steps.length ? "● newest" : "";
-    parts.play.textContent = player ? "❚❚" : "▶";
-    parts.play.setAttribute("aria-label", player ? "Pause" : "Play");
-    parts.ownForm.hidden = !source.ownText;
-    parts.own.disabled = parts.look.disabled = Boolean(data.refusal);
-    parts.own.title = data.refusal ?? "";
-    parts.page.hidden = !source.page;
-    parts.fault.textContent = data.fault;
-    parts.fault.hidden = !data.fault;
-    parts.note.textContent = data.note;
-    parts.note.hidden = !data.note;
   }
 
   function tellNote(note) {
@@ -179,68 +138,9 @@ export function startViewer(root, source, { link = "", linkTo }) {
     parts.note.hidden = false;
   }
 
-  function drawOthers(asOption) {
-    fillSelect(parts.otherRun, data.runs.map(asOption), data.otherRun ?? data.run);
-    const steps = data.otherInfo?.steps ?? [];
-    fillSelect(parts.otherStep, [{ value: "", label: "same step" }, ...steps.map((step) => ({ value: step, label: `step ${step}` }))], state.other.step === null ? "" : nearestOf(steps, state.other.step));
-    const other = data.second ?? data.first;
-    const heads = Array.from({ length: other.count }, (_, head) => ({ value: head, label: headName(head, other.heads) }));
-    fillSelect(parts.otherHead, [{ value: "", label: "same head" }, ...heads], state.other.head ?? "");
-    parts.otherRun.hidden = data.runs.length < 2;
-  }
-
-  function drawHeading(theme) {
-    const { first } = data;
-    const [name, ...facts] = describeHead(first, state.head);
-    parts.heading.textContent = name[0].toUpperCase() + name.slice(1);
-    parts.heading.style.setProperty("--head", headColour(theme, state.head, first.heads));
-    parts.facts.replaceChildren(...facts.map((fact) => element("span", { class: fact.startsWith("role") ? "fact role" : "fact" }, fact)));
-    parts.facts.hidden = !facts.length;
-  }
-
-  function drawChips(theme) {
-    const { first } = data;
-    const layer = Math.floor(state.head / first.heads);
-    const ofLayer = Array.from({ length: first.heads }, (_, head) => layer * first.heads + head);
-    const chips = [...new Set([...ofLayer, ...state.shown])];
-    parts.chips.replaceChildren(
-      ...chips.map((head) =>
-        element(
-          "button",
-          {
-            type: "button",
-            class: "chip",
-            style: `--head: ${headColour(theme, head, first.heads)}`,
-            "aria-pressed": String(state.shown.includes(head)),
-            title: `Toggle ${headName(head, first.heads)}`,
-            onclick: () => choose(head, true),
-          },
-          headName(head, first.heads, true),
-        ),
-      ),
-    );
-    parts.chips.parentElement.hidden = state.view === "map" || (state.view === "both" && Boolean(data.second));
-  }
-
   function drawStages(theme) {
-    const { first, second } = data;
-    const view = state.view === "both" && second ? "map" : state.view;
-    const contents = (view === "both" ? ["map", "columns"] : [view]).map((one) => content(first, state.head, state.shown, one, theme));
-    if (second) {
-      const head = otherHead(data.first, data.second, state);
-      const isSameShape = second.layers === first.layers && second.heads === first.heads;
-      const heads = state.other.head !== null || !isSameShape ? [head] : state.shown;
-      contents[0].title = sideTitle(data.run, data.step, state.head, first);
-      contents.push({ ...content(second, head, heads, view, theme), title: sideTitle(data.otherRun, data.otherStep, head, second) });
-      const [a, b] = [first.probes[0], second.probes[0]];
-      const isSame = a.seq === b.seq && a.tokens.every((token, index) => token === b.tokens[index]);
-      const packed = [a.whole(state.head), b.whole(head)];
-      if (isSame && packed.every(Boolean)) {
-        contents.push({ ...contents[0], view: "map", heads: [{ head: state.head, packed: packed[0] }], against: packed[1], title: "second − first" });
-      } else if (!isSame) {
-        tellNote("The two runs cut this text into different tokens, so there is no difference to show.");
-      }
-    }
+    const { contents, note } = stageContents(state, data, theme);
+    if (note) tellNote(note);
     parts.stages.classList.toggle("several", contents.length > 1);
     const focus = hover ?? state.token;
     for (const [index, stage] of stages.entries()) {
@@ -249,38 +149,6 @@ export function startViewer(root, source, { link = "", linkTo }) {
     for (const [index, stage] of stages.entries()) {
       if (!stage.root.hidden) drawStage(stage, contents[index], fitting(focus, contents[index]), state, theme);
     }
-  }
-
-  function content(snapshot, head, shown, view, theme) {
-    const probe = snapshot.probes[0];
-    const heads = (view === "map" ? [head] : shown).map((one) => ({ head: one, name: headName(one, snapshot.heads, true), colour: headColour(theme, one, snapshot.heads), packed: probe.whole(one) }));
-    return { title: TITLES[view], view, probe, heads: heads.filter((one) => one.packed) };
-  }
-
-  const fitting = (focus, { probe }) => (focus && Math.max(focus.query ?? 0, focus.key ?? 0) < probe.seq ? focus : null);
-
-  function sideTitle(run, step, head, snapshot) {
-    return [data.runs.length > 1 ? run : "", `step ${step}`, headName(head, snapshot.heads)].filter(Boolean).join(" · ");
-  }
-
-  function drawTimeline(theme) {
-    const { chart, first, info } = data;
-    const isShown = Boolean(chart && first && info.steps.length > 1);
-    parts.chartBox.hidden = parts.chartTitle.hidden = !isShown;
-    parts.slider.parentElement.hidden = !(info?.steps.length > 1);
-    if (!isShown) return;
-    parts.chartTitle.textContent = `${scoreTitle(data.score)} of every head against steps; dashed: even attention`;
-    parts.chart.setAttribute("aria-label", `${parts.chartTitle.textContent}; the slider below moves through the steps`);
-    const [width, height] = [parts.chartBox.clientWidth, parts.chartBox.clientHeight];
-    const order = [...state.shown.filter((head) => head !== state.head), state.head];
-    const shown = {
-      ...chart,
-      current: data.step,
-      other: state.compare && data.otherRun === data.run ? data.otherStep : null,
-      heads: order.map((head) => ({ head, colour: headColour(theme, head, first.heads), name: headName(head, first.heads, true) })),
-    };
-    parts.chart.layout = chartLayout(shown, width, height);
-    drawChart(fitCanvas(parts.chart, width, height), parts.chart.layout, shown, theme);
   }
 
   // Pointing
@@ -299,24 +167,6 @@ export function startViewer(root, source, { link = "", linkTo }) {
   function pin(focus) {
     const isSame = JSON.stringify(focus) === JSON.stringify(state.token);
     change({ token: isSame ? null : focus });
-  }
-
-  /** What is under the pointer, in lines of text. */
-  function describeFocus({ probe, heads, against, view }, { query, key }) {
-    if (view === "map") {
-      const weight = weightAt(heads[0].packed, query, key);
-      const pair = `${probe.tokens[query]} → ${probe.tokens[key]}`;
-      if (!against) return [pair, figure(weight), `token ${query} to token ${key}`];
-      const other = weightAt(against, query, key);
-      return [pair, signed(other - weight), `${figure(weight)} and ${figure(other)}`];
-    }
-    const lines = [probe.tokens[query ?? key]];
-    for (const { name, packed } of heads.slice(0, 6)) {
-      const list = (found) => found.map(({ token, weight }) => `${probe.tokens[token]} ${figure(weight)}`).join(", ");
-      if (query !== null) lines.push(`${name} attends to ${list(strongest(packed, probe.seq, { query }, 3))}`);
-      if (key !== null) lines.push(`${name} is read by ${list(strongest(packed, probe.seq, { key }, 3))}`);
-    }
-    return lines;
   }
 
   function tell(lines, event) {
@@ -342,7 +192,6 @@ export function startViewer(root, source, { link = "", linkTo }) {
 
   function patternKeys(event, stage) {
     if (!stage.content) return;
-    const { probe, view } = stage.content;
     const now = hover ?? state.token;
     const arrows = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
     if (event.key === "Enter" && now) return change({ token: now });
@@ -353,26 +202,11 @@ export function startViewer(root, source, { link = "", linkTo }) {
     if (!arrows) return undefined;
     event.preventDefault();
     event.stopPropagation();
-    hover = now ? moved(now, arrows, view, probe.seq) : view === "columns" ? { query: probe.seq - 1, key: null } : { query: probe.seq - 1, key: view === "map" ? 0 : probe.seq - 1 };
+    hover = movedFocus(now, arrows, stage.content);
     drawStages(readTheme(root));
     showFocus(stage, hover);
     parts.spoken.textContent = describeFocus(stage.content, hover).join("; ");
     return undefined;
-  }
-
-  function moved({ query, key }, [down, right], view, seq) {
-    const within = (value, most) => Math.min(most, Math.max(0, value));
-    if (view === "map") {
-      const row = within((query ?? 0) + down, seq - 1);
-      return { query: row, key: within((key ?? 0) + right, row) };
-    }
-    if (view === "arcs") {
-      const token = within((query ?? key) + right + down, seq - 1);
-      return { query: token, key: token };
-    }
-    const token = within((query ?? key) + down, seq - 1);
-    const isLeft = right ? right < 0 : query !== null;
-    return isLeft ? { query: token, key: null } : { query: null, key: token };
   }
 
   root.ownerDocument.addEventListener("keydown", (event) => {
@@ -441,6 +275,12 @@ export function startViewer(root, source, { link = "", linkTo }) {
     setTimeout(poll, POLL_MILLISECONDS);
   }
 
+  /** Keys and scores, or no more; what stands below has another size then. */
+  function showHelp() {
+    parts.keys.hidden = !parts.keys.hidden;
+    if (data.info) draw();
+  }
+
   // Taking away
 
   function showLink() {
@@ -484,9 +324,4 @@ export function startViewer(root, source, { link = "", linkTo }) {
     if (source.isLive) setTimeout(poll, POLL_MILLISECONDS);
   });
   return { redraw: draw };
-}
-
-function shortText(text) {
-  const line = text.replace(/\s+/g, " ").trim();
-  return line.length > 60 ? `${line.slice(0, 59)}…` : line;
 }

@@ -1,0 +1,89 @@
+// What the large views show: from state and data to the content of each stage, and what of a content is pointed at.
+
+import { otherHead } from "./gather.js";
+import { strongest, weightAt } from "./snapshot.js";
+import { signed } from "./stage.js";
+import { figure, headName } from "./state.js";
+import { headColour } from "./theme.js";
+
+const TITLES = {
+  map: "Rows: tokens. Columns: what they attend to.",
+  columns: "Point at a token for its own lines.",
+  arcs: "Arcs lead back to what a token attends to. Point at one for its own.",
+};
+
+/**
+ * {contents, note}: for each stage {title, view, probe, heads: [{head, name, colour, packed}], against}, and a sentence
+ * where something cannot be shown. To compare with there are a second pattern and, of the same tokens, the difference.
+ */
+export function stageContents(state, data, theme) {
+  const { first, second } = data;
+  const view = state.view === "both" && second ? "map" : state.view;
+  const contents = (view === "both" ? ["map", "columns"] : [view]).map((one) => contentOf(first, state.head, state.shown, one, theme));
+  let note = "";
+  if (second) {
+    const head = otherHead(data.first, data.second, state);
+    const isSameShape = second.layers === first.layers && second.heads === first.heads;
+    const heads = state.other.head !== null || !isSameShape ? [head] : state.shown;
+    contents[0].title = sideTitle(data, data.run, data.step, state.head, first);
+    contents.push({ ...contentOf(second, head, heads, view, theme), title: sideTitle(data, data.otherRun, data.otherStep, head, second) });
+    const [a, b] = [first.probes[0], second.probes[0]];
+    const isSame = a.seq === b.seq && a.tokens.every((token, index) => token === b.tokens[index]);
+    const packed = [a.whole(state.head), b.whole(head)];
+    if (isSame && packed.every(Boolean)) {
+      contents.push({ ...contents[0], view: "map", heads: [{ head: state.head, packed: packed[0] }], against: packed[1], title: "second − first" });
+    } else if (!isSame) {
+      note = "The two runs cut this text into different tokens, so there is no difference to show.";
+    }
+  }
+  return { contents, note };
+}
+
+function contentOf(snapshot, head, shown, view, theme) {
+  const probe = snapshot.probes[0];
+  const heads = (view === "map" ? [head] : shown).map((one) => ({ head: one, name: headName(one, snapshot.heads, true), colour: headColour(theme, one, snapshot.heads), packed: probe.whole(one) }));
+  return { title: TITLES[view], view, probe, heads: heads.filter((one) => one.packed) };
+}
+
+function sideTitle(data, run, step, head, snapshot) {
+  return [data.runs.length > 1 ? run : "", `step ${step}`, headName(head, snapshot.heads)].filter(Boolean).join(" · ");
+}
+
+/** `focus` where the text of `content` has its tokens, else null. */
+export const fitting = (focus, { probe }) => (focus && Math.max(focus.query ?? 0, focus.key ?? 0) < probe.seq ? focus : null);
+
+/** What is under the pointer, in lines of text. */
+export function describeFocus({ probe, heads, against, view }, { query, key }) {
+  if (view === "map") {
+    const weight = weightAt(heads[0].packed, query, key);
+    const pair = `${probe.tokens[query]} → ${probe.tokens[key]}`;
+    if (!against) return [pair, figure(weight), `token ${query} to token ${key}`];
+    const other = weightAt(against, query, key);
+    return [pair, signed(other - weight), `${figure(weight)} and ${figure(other)}`];
+  }
+  const lines = [probe.tokens[query ?? key]];
+  for (const { name, packed } of heads.slice(0, 6)) {
+    const list = (found) => found.map(({ token, weight }) => `${probe.tokens[token]} ${figure(weight)}`).join(", ");
+    if (query !== null) lines.push(`${name} attends to ${list(strongest(packed, probe.seq, { query }, 3))}`);
+    if (key !== null) lines.push(`${name} is read by ${list(strongest(packed, probe.seq, { key }, 3))}`);
+  }
+  return lines;
+}
+
+/** Where an arrow, [down, right], leads from `focus` in a content; from nowhere to the last query. */
+export function movedFocus(focus, [down, right], { view, probe: { seq } }) {
+  if (!focus) return { query: seq - 1, key: { map: 0, columns: null, arcs: seq - 1 }[view] };
+  const { query, key } = focus;
+  const within = (value, most) => Math.min(most, Math.max(0, value));
+  if (view === "map") {
+    const row = within((query ?? 0) + down, seq - 1);
+    return { query: row, key: within((key ?? 0) + right, row) };
+  }
+  if (view === "arcs") {
+    const token = within((query ?? key) + right + down, seq - 1);
+    return { query: token, key: token };
+  }
+  const token = within((query ?? key) + down, seq - 1);
+  const isLeft = right ? right < 0 : query !== null;
+  return isLeft ? { query: token, key: null } : { query: null, key: token };
+}

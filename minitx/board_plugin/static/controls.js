@@ -1,0 +1,123 @@
+// What stands around the patterns: controls, the chosen head's name and chips, the chart. Filled from state and data,
+// so that every function here may be called again and again.
+
+import { chartLayout, drawChart } from "./chart.js";
+import { element, fillSelect, fitCanvas } from "./dom.js";
+import { MEANINGS, headName, nearestOf, scoreTitle } from "./state.js";
+import { describeHead } from "./survey.js";
+import { headColour } from "./theme.js";
+
+const plainOption = (value) => ({ value, label: value });
+
+/** Every control as it should be: filled, pressed, hidden. */
+export function drawControls({ parts, source, state, data, isPlaying }) {
+  const { info, runs, first } = data;
+  fillSelect(parts.run, runs.map(plainOption), data.run ?? "");
+  const probes = (info?.newest?.probes ?? []).map((probe, index) => ({ value: index, label: shortText(probe.text) }));
+  if (data.probe === -1) probes.push({ value: -1, label: `your text: ${shortText(state.text)}` });
+  fillSelect(parts.probe, probes, data.probe ?? 0);
+  const names = Object.keys(info?.newest?.scores ?? {});
+  const scores = names.map((name) => ({ value: name, label: scoreTitle(name), title: MEANINGS[name] }));
+  fillSelect(parts.score, [{ value: "", label: "none" }, ...scores], names.includes(data.score) ? data.score : "");
+  parts.score.title = MEANINGS[data.score] ?? "Score of heads";
+  parts.scoreField.hidden = parts.sort.hidden = !names.length;
+  for (const name of ["sort", "compare", "first", "links"]) parts[name].setAttribute("aria-pressed", String(state[name]));
+  for (const [view, button] of Object.entries(parts.views)) button.setAttribute("aria-pressed", String(state.view === view));
+  parts.sort.disabled = !data.score;
+  parts.first.hidden = state.view === "map";
+  parts.links.hidden = !first?.probes[0].links.length;
+  parts.others.hidden = !state.compare;
+  if (state.compare && first) drawOthers(parts, state, data);
+  const steps = info?.steps ?? [];
+  const step = nearestOf(steps, state.step);
+  parts.slider.min = steps[0] ?? 0;
+  parts.slider.max = steps.at(-1) ?? 0;
+  parts.slider.value = step ?? 0;
+  parts.slider.setAttribute("aria-valuetext", `step ${data.step ?? ""}`);
+  parts.step.textContent = steps.length ? `step ${step.toLocaleString("en")}` : "";
+  parts.live.textContent = source.isLive && state.step === null && steps.length ? "● newest" : "";
+  parts.play.textContent = isPlaying ? "❚❚" : "▶";
+  parts.play.setAttribute("aria-label", isPlaying ? "Pause" : "Play");
+  parts.ownForm.hidden = !source.ownText;
+  parts.own.disabled = parts.look.disabled = Boolean(data.refusal);
+  parts.own.title = data.refusal ?? "";
+  parts.page.hidden = !source.page;
+  parts.fault.textContent = data.fault;
+  parts.fault.hidden = !data.fault;
+  parts.note.textContent = data.note;
+  parts.note.hidden = !data.note;
+}
+
+/** What to compare with. */
+function drawOthers(parts, state, data) {
+  fillSelect(parts.otherRun, data.runs.map(plainOption), data.otherRun ?? data.run);
+  const steps = data.otherInfo?.steps ?? [];
+  fillSelect(parts.otherStep, [{ value: "", label: "same step" }, ...steps.map((step) => ({ value: step, label: `step ${step}` }))], state.other.step === null ? "" : nearestOf(steps, state.other.step));
+  const other = data.second ?? data.first;
+  const heads = Array.from({ length: other.count }, (_, head) => ({ value: head, label: headName(head, other.heads) }));
+  fillSelect(parts.otherHead, [{ value: "", label: "same head" }, ...heads], state.other.head ?? "");
+  parts.otherRun.hidden = data.runs.length < 2;
+}
+
+function shortText(text) {
+  const line = text.replace(/\s+/g, " ").trim();
+  return line.length > 60 ? `${line.slice(0, 59)}…` : line;
+}
+
+/** The chosen head's name, role and scores. */
+export function drawHeading({ parts, state, data }, theme) {
+  const { first } = data;
+  const [name, ...facts] = describeHead(first, state.head);
+  parts.heading.textContent = name[0].toUpperCase() + name.slice(1);
+  parts.heading.style.setProperty("--head", headColour(theme, state.head, first.heads));
+  parts.facts.replaceChildren(...facts.map((fact) => element("span", { class: fact.startsWith("role") ? "fact role" : "fact" }, fact)));
+  parts.facts.hidden = !facts.length;
+}
+
+/** A button for each head of the layer, and for others on view; `toggle(head)` is called. */
+export function drawChips({ parts, state, data }, theme, toggle) {
+  const { first } = data;
+  const layer = Math.floor(state.head / first.heads);
+  const ofLayer = Array.from({ length: first.heads }, (_, head) => layer * first.heads + head);
+  const chips = [...new Set([...ofLayer, ...state.shown])];
+  parts.chips.replaceChildren(
+    ...chips.map((head) =>
+      element(
+        "button",
+        {
+          type: "button",
+          class: "chip",
+          style: `--head: ${headColour(theme, head, first.heads)}`,
+          "aria-pressed": String(state.shown.includes(head)),
+          title: `Toggle ${headName(head, first.heads)}`,
+          onclick: () => toggle(head),
+        },
+        headName(head, first.heads, true),
+      ),
+    ),
+  );
+  parts.chips.parentElement.hidden = state.view === "map" || (state.view === "both" && Boolean(data.second));
+}
+
+/** The score of every head against steps. */
+export function drawTimeline({ parts, state, data }, theme) {
+  const { chart, first, info } = data;
+  const isShown = Boolean(chart && first && info.steps.length > 1);
+  parts.chartBox.hidden = parts.chartTitle.hidden = !isShown;
+  parts.slider.parentElement.hidden = !(info?.steps.length > 1);
+  if (!isShown) return;
+  const dashed = chart.chance.some((value) => value !== null) ? "; dashed: even attention" : "";
+  parts.chartTitle.textContent = `${scoreTitle(data.score)} of every head against steps${dashed}`;
+  parts.chartTitle.title = MEANINGS[data.score] ?? "";
+  parts.chart.setAttribute("aria-label", `${parts.chartTitle.textContent}; the slider below moves through the steps`);
+  const [width, height] = [parts.chartBox.clientWidth, parts.chartBox.clientHeight];
+  const order = [...state.shown.filter((head) => head !== state.head), state.head];
+  const shown = {
+    ...chart,
+    current: data.step,
+    other: state.compare && data.otherRun === data.run ? data.otherStep : null,
+    heads: order.map((head) => ({ head, colour: headColour(theme, head, first.heads), name: headName(head, first.heads, true) })),
+  };
+  parts.chart.layout = chartLayout(shown, width, height);
+  drawChart(fitCanvas(parts.chart, width, height), parts.chart.layout, shown, theme);
+}
