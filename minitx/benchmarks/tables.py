@@ -46,16 +46,17 @@ class Table:
 
 
 def shown(cell: Cell) -> str:
-    """A cell as a person reads it: three significant digits or, from 100 on, whole."""
+    """A cell as a person reads it: three significant digits or, from 1,000 on, whole."""
     if cell is None:
         return ""
     if isinstance(cell, float):
         if not math.isfinite(cell):
             return "–"
-        if abs(cell) >= 100:
+        if abs(cell) >= 999.5:
             return f"{cell:,.0f}"
-        digits = 2 - math.floor(math.log10(abs(cell))) if cell else 0
-        return f"{cell:.{min(6, max(0, digits))}f}"
+        rounded = float(f"{cell:.3g}")
+        digits = 2 - math.floor(math.log10(abs(rounded))) if rounded else 0
+        return f"{rounded:,.{min(6, max(0, digits))}f}"
     return f"{cell:,}" if isinstance(cell, int) else cell
 
 
