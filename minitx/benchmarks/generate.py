@@ -99,7 +99,7 @@ def compare(settings: BenchConfig, shape: Shape, runtime: Runtime, dtype: torch.
                 written[LLAMA] = theirs_does(theirs, work, runtime.device)().cpu().tolist()
             if program and work.batch == 1 and work.n_new > 1 and work.cached:
                 runs = prepare_llama2c(program, model, Path(folder), work, runtime.threads)
-                candidates[LLAMA2C] = lambda runs=runs, work=work: work.n_new / runs().tokens_per_second
+                candidates[LLAMA2C] = own_seconds(runs, work)
                 written[LLAMA2C] = [runs().tokens]
             timed = alternate(
                 candidates,
@@ -197,16 +197,22 @@ def prepare_llama2c(
     return lambda: llama2c.run(program, weights, vocabulary, work.n_new, threads)
 
 
+def own_seconds(runs: Callable[[], llama2c.Ran], work: Work) -> Candidate:
+    """The seconds of a run by the rate that it prints itself, in which neither its start nor its first token counts."""
+    return lambda: work.n_new / runs().tokens_per_second
+
+
 def require_same(ours: list[list[int]], theirs: list[list[int]], name: str, work: Work, dtype: torch.dtype) -> str:
     """How many tokens agree before the first that does not, in words; in float32 all must, or UserError is raised."""
     together = next(
-        (i for i, (a, b) in enumerate(zip(ours[0], theirs[0], strict=False)) if a != b), min(len(ours[0]), len(theirs[0]))
+        (i for i, (a, b) in enumerate(zip(ours[0], theirs[0], strict=False)) if a != b),
+        min(len(ours[0]), len(theirs[0])),
     )
     if ours == theirs:
         return "yes"
     require(
         dtype != torch.float32,
-        f"{name} writes another text from the same weights at '{work.name}' (after {together} equal tokens), so the two "
-        "are not timed against each other: try another --seed.",
+        f"{name} writes another text from the same weights at '{work.name}' (after {together} equal tokens), so "
+        "the two are not timed against each other: try another --seed.",
     )
     return f"first {together}"

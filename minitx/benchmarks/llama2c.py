@@ -70,7 +70,7 @@ def export_weights(model: Transformer, file: Path) -> None:
         put(out, weights["embedding.weight"])
         for part in BLOCK_PARTS:
             for layer in range(config.n_layer):
-                weight = weights[f"blocks.{layer}.{part}.weight"]
+                weight: Tensor = weights[f"blocks.{layer}.{part}.weight"]
                 if part in ("attention.query", "attention.key"):
                     weight = interleaved(weight, weight.size(0) // config.d_head)
                 put(out, weight)
@@ -122,7 +122,7 @@ def has_openmp(file: Path) -> bool:
 
 def run(program: Path, weights: Path, vocabulary: Path, n_tokens: int, threads: int) -> Ran:
     """Let it write `n_tokens`, always the likeliest, from the start token; raises UserError where it does not."""
-    command = [program, weights, "-t", "0", "-n", str(n_tokens), "-z", vocabulary]
+    command = [str(program), str(weights), "-t", "0", "-n", str(n_tokens), "-z", str(vocabulary)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     try:
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)

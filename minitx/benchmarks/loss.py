@@ -8,24 +8,21 @@ the same for both: every character of the last tenth of the text, in windows sid
 from __future__ import annotations
 
 import dataclasses
-import math
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from minitx.batches import Batches, validation_windows
-from minitx.benchmarks import peers
+from minitx.batches import Batches
 from minitx.benchmarks.loss_curves import Curve, draw
+from minitx.benchmarks.nanogpt_command import COMMANDS, Command, NanoGPT
 from minitx.benchmarks.settings import BenchConfig
 from minitx.benchmarks.shapes import SHIPPED, Shape, config_file
 from minitx.benchmarks.steps import minitx_step
@@ -37,34 +34,8 @@ from minitx.data import check_length, prepare
 from minitx.model import Transformer
 from minitx.optim import build_optimizers, learning_rate_factor, set_learning_rate
 from minitx.runtime import Runtime, decide
-from minitx.token_files import Tokens
 from minitx.training import evaluate
 
-
-@dataclass(frozen=True)
-class Command:
-    """What nanoGPT's README and config/train_shakespeare_char.py say of one of its commands."""
-
-    n_layer: int
-    n_head: int
-    n_embd: int
-    block_size: int
-    dropout: float
-    batch_size: int
-    steps: int
-    device_type: str
-    learning_rate: float = 1e-3
-    min_learning_rate: float = 1e-4
-    warmup: int = 100
-    weight_decay: float = 0.1
-    betas: tuple[float, float] = (0.9, 0.99)
-    grad_clip: float = 1.0
-
-
-COMMANDS = {
-    "cpu": Command(4, 4, 128, 64, dropout=0.0, batch_size=12, steps=2000, device_type="cpu"),
-    "gpu": Command(6, 6, 384, 256, dropout=0.2, batch_size=64, steps=5000, device_type="cuda"),
-}
 EVALUATIONS = 20
 """Of each side, evenly over its steps; minitx, of which the seconds to the target count, has more."""
 OURS_EVALUATIONS = 50
@@ -108,11 +79,11 @@ def run(settings: BenchConfig, shapes: list[Shape], runtime: Runtime) -> Iterato
     if settings.steps is not None:
         steps = max(2, round(config.train.steps * settings.steps / command.steps))
         warmup = min(config.train.warmup_steps, steps // 2)
-        config = dataclasses.replace(
-            config, train=dataclasses.replace(config.train, steps=steps, warmup_steps=warmup)
-        )
+        config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=steps, warmup_steps=warmup))
         command = dataclasses.replace(command, steps=settings.steps, warmup=min(command.warmup, settings.steps // 2))
-    own = decide(settings.device, config.dtype if settings.dtype == "auto" else settings.dtype, runtime.compile, runtime.threads)
+    own = decide(
+        settings.device, config.dtype if settings.dtype == "auto" else settings.dtype, runtime.compile, runtime.threads
+    )
     with tempfile.TemporaryDirectory() as folder:
         sides = [make(folder) for make in makers(settings, config, command, own)]
         take_turns(sides, settings.turns, own.device)
@@ -140,9 +111,7 @@ def config_of(settings: BenchConfig) -> Config:
     return dataclasses.replace(config, data=data, seed=settings.seed)
 
 
-def makers(
-    settings: BenchConfig, config: Config, command: Command, runtime: Runtime
-) -> list[Callable[[str], Side]]:
+def makers(settings: BenchConfig, config: Config, command: Command, runtime: Runtime) -> list[Callable[[str], Side]]:
     """The two sides, both warmed up before the first is made."""
 
     def warmed(make: Callable[[str], Side]) -> Callable[[str], Side]:
@@ -206,103 +175,10 @@ def our_side(config: Config, runtime: Runtime) -> Side:
 
 
 def nano_gpt_side(settings: BenchConfig, command: Command, folder: Path, runtime: Runtime) -> Side:
-    """nanoGPT's model, optimizer, schedule and batches, as its train.py puts them together for one of its commands."""
-    text = read_text(str(settings.text))
-    characters = sorted(set(text))
-    number_of = {character: number for number, character in enumerate(characters)}
-    tokens = np.array([number_of[character] for character in text], np.uint16)
-    boundary = int(len(text) * 0.9)
-    require(
-        boundary > command.block_size,
-        f"{settings.text} has {len(text)} characters, too few for nanoGPT's windows of {command.block_size}.",
-    )
-    file = folder / "train.bin"
-    tokens[:boundary].tofile(file)
-    torch.manual_seed(settings.seed)
-    model = peers.nano_gpt(
-        str(settings.nanogpt),
-        n_layer=command.n_layer,
-        n_head=command.n_head,
-        n_embd=command.n_embd,
-        block_size=command.block_size,
-        vocab_size=len(characters),
-        dropout=command.dropout,
-        bias=False,
-    ).to(runtime.device)
-    optimizer = peers.nano_gpt_optimizer(
-        model,
-        {"weight_decay": command.weight_decay, "learning_rate": command.learning_rate, "betas": command.betas},
-        runtime.device,
-    )
-    compiled = torch.compile(model) if runtime.compile else model
-    on_cuda = runtime.device.type == "cuda"
-    precision = dataclasses.replace(runtime, dtype=runtime.dtype if on_cuda else torch.float32)  # as its script has it
-    parameters = list(model.parameters())
-
-    def batch() -> tuple[Tensor, Tensor]:
-        data = np.memmap(file, dtype=np.uint16, mode="r")
-        starts = torch.randint(len(data) - command.block_size, (command.batch_size,)).tolist()
-        both = [
-            torch.stack([torch.from_numpy(data[i + s : i + s + command.block_size].astype(np.int64)) for i in starts])
-            for s in (0, 1)
-        ]
-        if on_cuda:
-            both = [part.pin_memory().to(runtime.device, non_blocking=True) for part in both]
-        return both[0], both[1]
-
-    def step(number: int) -> Tensor:
-        for group in optimizer.param_groups:
-            group["lr"] = nano_gpt_rate(number, command)
-        inputs, targets = batch()
-        with precision.autocast():
-            loss = compiled(inputs, targets)[1]
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, command.grad_clip)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        return loss.detach()
-
-    return Side(
-        "nanoGPT's command",
-        command.steps,
-        EVALUATIONS,
-        step,
-        lambda: nano_gpt_loss(model, tokens[boundary:], command.block_size, precision),
-        sum(parameter.numel() for parameter in parameters),
-    )
-
-
-def read_text(file: str) -> str:
-    """The whole of a text file; raises UserError where it is not UTF-8."""
-    try:
-        return Path(file).read_bytes().decode("utf-8")
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file} is not UTF-8 (byte {error.start}): convert it to UTF-8.") from error
-
-
-def nano_gpt_rate(step: int, command: Command) -> float:
-    """nanoGPT's learning rate: linear warm-up, then half a cosine from the peak down to the minimum."""
-    if step < command.warmup:
-        return command.learning_rate * (step + 1) / (command.warmup + 1)
-    progress = min(1.0, (step - command.warmup) / max(1, command.steps - command.warmup))
-    height = 0.5 * (1 + math.cos(math.pi * progress))
-    return command.min_learning_rate + height * (command.learning_rate - command.min_learning_rate)
-
-
-@torch.inference_mode()
-def nano_gpt_loss(model: Any, tokens: Tokens, block_size: int, runtime: Runtime) -> float:
-    """Mean loss in nats per character over all of `tokens`, by the windows that `minitx.training.evaluate` takes."""
-    model.eval()
-    total = 0.0
-    for inputs, targets in validation_windows(tokens, block_size, 64):
-        with runtime.autocast():
-            logits = model(inputs.to(runtime.device), targets.to(runtime.device))[0]  # (batch, seq, vocab)
-        each = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten().to(runtime.device), reduction="sum")
-        total += float(each)
-    model.train()
-    return total / (len(tokens) - 1)
+    """nanoGPT's command."""
+    training = NanoGPT(command, str(settings.nanogpt), str(settings.text), folder, runtime, settings.seed)
+    parameters = sum(parameter.numel() for parameter in training.parameters)
+    return Side("nanoGPT's command", command.steps, EVALUATIONS, training.step, training.validate, parameters)
 
 
 # Telling
@@ -352,8 +228,8 @@ def told(settings: BenchConfig, sides: list[Side], runtime: Runtime) -> Table:
     else:
         table.notes.append(f"minitx does not reach {settings.loss_target}.")
     table.notes.append(
-        "Validation: every character of the last tenth of the text, in windows of the context side by side; left out of "
-        f"both clocks. By turns, {settings.turns} each. minitx trained in "
+        "Validation: every character of the last tenth of the text, in windows of the context side by side; left out "
+        f"of both clocks. By turns, {settings.turns} each. minitx trained in "
         f"{str(runtime.dtype).removeprefix('torch.')}. The first evaluation at or below the target counts."
     )
     return table

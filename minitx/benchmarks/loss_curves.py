@@ -56,9 +56,9 @@ def draw(curves: Mapping[str, Curve], file: Path, target: float) -> None:
             axes.annotate(
                 f"{reached.seconds:.1f} s",
                 (reached.seconds, reached.loss),
-                xytext=(0, -14),
+                xytext=(-6, -14),
                 textcoords="offset points",
-                ha="center",
+                ha="right",
                 color=colour,
             )
     axes.axhline(target, color=INK, linewidth=0.8, linestyle="--")

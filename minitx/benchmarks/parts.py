@@ -102,7 +102,7 @@ def logging_parts(shape: Shape, runtime: Runtime, prepared: Prepared) -> dict[st
         run.save_config(config)
         prepared.tokenizer.save(run.path / "tokenizer.model")
         model = Transformer(shape.model, max(shape.vocab_size, prepared.tokenizer.vocab_size)).to(runtime.device)
-        line = {name: 1.0 for name in ("seconds", "train_loss", "learning_rate", "grad_norm", "tokens_per_second")}
+        line = dict.fromkeys(("seconds", "train_loss", "learning_rate", "grad_norm", "tokens_per_second"), 1.0)
         with Report(config, run, prepared, runtime, model, 0) as report:
             report.bar.disable = True
 
@@ -113,7 +113,7 @@ def logging_parts(shape: Shape, runtime: Runtime, prepared: Prepared) -> dict[st
                 return lambda step: report.heads(step * every, False)
 
             # A step that is due for pictures is mostly due for a snapshot too, and is counted once, as a picture.
-            kinds = {"metrics": (metrics, log.every)}
+            kinds: dict[str, tuple[Callable[[int], None], int]] = {"metrics": (metrics, log.every)}
             if log.snapshots_every:
                 kinds["snapshots of heads"] = (heads_due_every(log.snapshots_every), log.snapshots_every)
             if log.heads_every:

@@ -1,4 +1,4 @@
-"""What minitx is measured against, built in the shape of a given model: transformers' Llama, PyTorch's encoder, nanoGPT.
+"""What minitx is measured against, in the shape of a given model: transformers' Llama, PyTorch's encoder, nanoGPT.
 
 Each is used as its own documentation shows. Weights go to Llama through the table of `minitx.hf`, and nothing is timed
 before its logits were found equal.

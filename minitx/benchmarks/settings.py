@@ -67,9 +67,7 @@ class BenchConfig:
 
     def __post_init__(self) -> None:
         require(self.repeats >= 1, f"repeats is {self.repeats}, but at least 1 is needed.")
-        require(
-            0 < self.seconds < math.inf, f"seconds is {self.seconds}, but it must be positive and finite: try 10."
-        )
+        require(0 < self.seconds < math.inf, f"seconds is {self.seconds}, but it must be positive and finite: try 10.")
         require(
             self.threads == "auto" or self.threads >= 1,
             f"threads is {self.threads}, but it must be auto or at least 1.",
@@ -94,9 +92,7 @@ class BenchConfig:
             self.text is None or self.text.lower().endswith(".txt"), f"text is {self.text}, but it must be a .txt file."
         )
         for file in (self.json, self.plot):
-            require(
-                file is None or Path(file).parent.is_dir(), f"{file} cannot be written: there is no folder for it."
-            )
+            require(file is None or Path(file).parent.is_dir(), f"{file} cannot be written: there is no folder for it.")
         if "loss" in self.suites:
             require(self.text is not None, "The suite loss needs the text to learn from: give it with --text FILE.")
             require(
