@@ -27,12 +27,17 @@ MOST_NEW = 256
 
 
 def run(settings: BenchConfig, shapes: list[Shape], runtime: Runtime) -> Iterator[Table]:
-    """One table, of shapes of its own. Raises UserError where there is no CUDA device."""
+    """One table, of shapes of its own."""
+    require_cuda(runtime)
+    yield measure(settings, [named(name) for name in SHAPES], runtime, SIZES["cuda"], COPIED["cuda"])
+
+
+def require_cuda(runtime: Runtime) -> None:
+    """Raise `UserError` unless the run is on a CUDA device."""
     require(
         runtime.device.type == "cuda",
         f"The suite gpu needs a CUDA device, but this run is on {runtime.device.type}: run it where one is.",
     )
-    yield measure(settings, [named(name) for name in SHAPES], runtime, SIZES["cuda"], COPIED["cuda"])
 
 
 def measure(

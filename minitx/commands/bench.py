@@ -14,6 +14,7 @@ from minitx.config import UserError
 
 if TYPE_CHECKING:
     from minitx.benchmarks.tables import Table
+    from minitx.runtime import Runtime
 
 
 def main(arguments: Sequence[str], prog: str) -> int:
@@ -35,6 +36,7 @@ def bench(settings: BenchConfig) -> int:
 
     shapes = [named(name) for name in settings.shapes]
     runtime = decide(settings.device, settings.dtype, settings.compile, settings.threads)
+    check(settings, runtime)
     about = head(runtime)
     print("\n".join(f"{name}: {value}" for name, value in about.items()) + "\n", flush=True)
     command = " ".join(["minitx bench", *sys.argv[2:]])
@@ -46,6 +48,18 @@ def bench(settings: BenchConfig) -> int:
             tables.append((suite, table))
             write(settings, {"about": about, "command": command}, tables)
     return 0
+
+
+def check(settings: BenchConfig, runtime: Runtime) -> None:
+    """Raise `UserError` now for a device or a peer that a later suite would miss."""
+    from minitx.benchmarks import gpu, llama2c, peers
+
+    if "gpu" in settings.suites:
+        gpu.require_cuda(runtime)
+    if settings.nanogpt is not None:
+        peers.nano_gpt_module(settings.nanogpt)
+    if settings.llama2c is not None:
+        llama2c.find_run(settings.llama2c)
 
 
 def write(settings: BenchConfig, about: dict[str, Any], tables: list[tuple[str, Table]]) -> None:
