@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import time
+from functools import partial
+from itertools import count
 
 import pytest
 
@@ -14,9 +16,8 @@ from minitx.benchmarks.timing import LEAST, WARM_UP, Timed, alternate, calibrate
 
 def test_candidates_take_turns() -> None:
     order: list[str] = []
-    timed = alternate(
-        {name: lambda name=name: order.append(name) for name in "AB"}, repeats=4, seconds=60, shortest=0.0
-    )
+    candidates = {name: partial(order.append, name) for name in "AB"}
+    timed = alternate(candidates, repeats=4, seconds=60, shortest=0.0)
     assert "".join(order).endswith("ABABABAB")
     assert [len(each.seconds) for each in timed.values()] == [4, 4]
 
@@ -42,9 +43,9 @@ def test_a_candidate_may_bring_its_own_seconds() -> None:
 
 
 def test_warm_up_is_not_measured() -> None:
-    calls: list[int] = []
-    assert calibrate(lambda: float(calls.append(1) or 1.0), "cpu", 0.05) == 1
-    assert len(calls) == WARM_UP + 1
+    calls = count()
+    assert calibrate(lambda: 1.0 + next(calls), "cpu", 0.05) == 1
+    assert next(calls) == WARM_UP + 1
 
 
 def test_minimum_median_and_ratio() -> None:

@@ -34,13 +34,16 @@ REPORTS = 3
 
 
 class Clocked:
-    """Stands in for `inside`: the named methods, and calling it, are timed."""
+    """Stands in for `inside`: the named methods, calling it and taking its next are timed."""
 
     def __init__(self, inside: Any, methods: tuple[str, ...], clock: Callable[[Callable[[], Any]], Any]) -> None:
         self.inside, self.methods, self.clock = inside, methods, clock
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         return self.clock(lambda: self.inside(*arguments, **named))
+
+    def __next__(self) -> Any:
+        return self.clock(lambda: next(self.inside))
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self.inside, name)

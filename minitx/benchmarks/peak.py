@@ -65,6 +65,7 @@ def cuda_peak(kind: str, shape: Shape, runtime: Runtime, nanogpt: str | None) ->
     torch.cuda.reset_peak_memory_stats(runtime.device)
     before = torch.cuda.memory_allocated(runtime.device)
     train(kind, shape, runtime, nanogpt)
+    torch.compiler.reset()  # it would hold on to the model
     return {"peak": memory_bytes(runtime.device), "before": before}
 
 

@@ -53,10 +53,14 @@ def alternate(
     repeats: int,
     seconds: float,
     device: torch.device | str = "cpu",
-    shortest: float = SHORTEST,
+    shortest: float | None = None,
     label: str = "",
 ) -> dict[str, Timed]:
-    """Time the candidates by turns, `repeats` rounds or as many as `seconds` allow; `LEAST` there always are."""
+    """Time the candidates by turns, `repeats` rounds or as many as `seconds` allow; `LEAST` there always are.
+
+    A repeat takes `shortest` seconds (`SHORTEST` of them by default) or longer. `label` stands before the progress bar.
+    """
+    shortest = SHORTEST if shortest is None else shortest
     calls = {name: calibrate(candidate, device, shortest) for name, candidate in candidates.items()}
     found: dict[str, list[float]] = {name: [] for name in candidates}
     began = time.perf_counter()

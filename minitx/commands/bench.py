@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
-import sys
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,13 +24,11 @@ def main(arguments: Sequence[str], prog: str) -> int:
     suites = "; ".join(f"{name} ({meaning})" for name, meaning in SUITES.items())
     parser.description = f"{BenchConfig.__doc__} Suites: {suites}."
     settings = instantiate(parser, parse(parser, BenchConfig, arguments), BenchConfig)
-    return bench(settings)
+    return bench(settings, f"{prog} {shlex.join(arguments)}")
 
 
-def bench(settings: BenchConfig) -> int:
+def bench(settings: BenchConfig, command: str) -> int:
     """Run the suites and print each table as soon as it is there; the exit status."""
-    import importlib
-
     from minitx.benchmarks.machine import head
     from minitx.benchmarks.shapes import named
     from minitx.runtime import decide
@@ -39,7 +38,6 @@ def bench(settings: BenchConfig) -> int:
     check(settings, runtime)
     about = head(runtime)
     print("\n".join(f"{name}: {value}" for name, value in about.items()) + "\n", flush=True)
-    command = " ".join(["minitx bench", *sys.argv[2:]])
     tables: list[tuple[str, Table]] = []
     for suite in settings.suites:
         module = importlib.import_module(f"minitx.benchmarks.{suite}")
