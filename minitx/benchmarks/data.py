@@ -14,7 +14,7 @@ from minitx.benchmarks.settings import BenchConfig
 from minitx.benchmarks.shapes import Shape
 from minitx.benchmarks.tables import RATES, Table, rates, repeats
 from minitx.benchmarks.timing import Candidate, alternate
-from minitx.config import DataConfig, TokenizerConfig
+from minitx.config import DataConfig, TokenizerConfig, UserError
 from minitx.data import prepare
 from minitx.runtime import Runtime
 from minitx.tokenizer import Tokenizer
@@ -32,7 +32,7 @@ def run(settings: BenchConfig, shapes: list[Shape], runtime: Runtime) -> Iterato
     """One table; the shapes do not matter."""
     text = text_of(settings)
     data = text.encode("utf-8", errors="replace")
-    tokenizer = Tokenizer.train([text[:SAMPLE]], vocabulary(text))
+    tokenizer = trained(text[:SAMPLE])
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "text.txt"
         file.write_bytes(data)
@@ -62,9 +62,12 @@ def text_of(settings: BenchConfig) -> str:
     return text * -(-SIZE // len(text.encode("utf-8", errors="replace")))
 
 
-def vocabulary(text: str) -> TokenizerConfig:
-    """The default tokenizer, or by characters where the text is too poor for it."""
-    return TokenizerConfig() if len(text[:SAMPLE].split()) > 50_000 else TokenizerConfig(type="char")
+def trained(text: str) -> Tokenizer:
+    """A tokenizer as minitx makes it by default, or by characters where the text is too poor for that."""
+    try:
+        return Tokenizer.train([text], TokenizerConfig())
+    except UserError:
+        return Tokenizer.train([text], TokenizerConfig(type="char"))
 
 
 def alone(tokenizer: Tokenizer, text: str, threads: int) -> dict[str, Candidate]:

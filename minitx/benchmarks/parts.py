@@ -20,7 +20,7 @@ from minitx.benchmarks.settings import BenchConfig
 from minitx.benchmarks.shapes import Shape
 from minitx.benchmarks.steps import minitx_step
 from minitx.benchmarks.timing import synchronise
-from minitx.config import Config, DataConfig
+from minitx.config import Config, DataConfig, TokenizerConfig, UserError
 from minitx.data import Prepared, prepare
 from minitx.model import Transformer
 from minitx.optim import build_optimizers, set_learning_rate
@@ -136,8 +136,11 @@ def logging_parts(shape: Shape, runtime: Runtime, prepared: Prepared) -> dict[st
 
 
 def text_for(settings: BenchConfig, shape: Shape) -> Prepared:
-    """The text of --text, or python-docs, in the tokens of the shape, of which it has as many as the text yields."""
+    """The text of --text, or python-docs, in tokens of the shape's kind, at most 4,096 of them, for python-docs yields
+    few more; in characters where even those are too many."""
     data = DataConfig(source=settings.text or "python-docs")
     size = min(shape.tokenizer.vocab_size or 0, 4096) or None
-    kind = type(shape.tokenizer)(type=shape.tokenizer.type, vocab_size=size)
-    return prepare(data, kind, settings.seed, progress=True)
+    try:
+        return prepare(data, TokenizerConfig(shape.tokenizer.type, size), settings.seed, progress=True)
+    except UserError:
+        return prepare(data, TokenizerConfig("char"), settings.seed, progress=True)
