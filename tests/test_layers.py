@@ -86,8 +86,129 @@ ROOMS: dict[str, set[str]] = {
         "runtime",
         "training",
     },
+    "benchmarks.settings": {"config"},
+    "benchmarks.timing": set(),
+    "benchmarks.tables": {"benchmarks.timing"},
+    "benchmarks.machine": {"runtime"},
+    "benchmarks.shapes": {"cli", "config"},
+    "benchmarks.peers": {"benchmarks.shapes", "config", "hf", "model"},
+    "benchmarks.steps": {
+        "batches",
+        "benchmarks.peers",
+        "benchmarks.shapes",
+        "config",
+        "model",
+        "optim",
+        "runtime",
+        "token_files",
+        "training",
+    },
+    "benchmarks.peak": {"benchmarks.shapes", "benchmarks.steps", "config", "runtime"},
+    "benchmarks.parts": {
+        "batches",
+        "benchmarks.settings",
+        "benchmarks.shapes",
+        "benchmarks.steps",
+        "benchmarks.timing",
+        "config",
+        "data",
+        "model",
+        "optim",
+        "report",
+        "run",
+        "runtime",
+    },
+    "benchmarks.train": {
+        "benchmarks.parts",
+        "benchmarks.peak",
+        "benchmarks.settings",
+        "benchmarks.shapes",
+        "benchmarks.steps",
+        "benchmarks.tables",
+        "benchmarks.timing",
+        "runtime",
+    },
+    "benchmarks.llama2c": {"config", "model"},
+    "benchmarks.generate": {
+        "benchmarks.llama2c",
+        "benchmarks.peers",
+        "benchmarks.settings",
+        "benchmarks.shapes",
+        "benchmarks.tables",
+        "benchmarks.timing",
+        "config",
+        "generation",
+        "model",
+        "runtime",
+    },
+    "benchmarks.data": {
+        "benchmarks.settings",
+        "benchmarks.shapes",
+        "benchmarks.tables",
+        "benchmarks.timing",
+        "config",
+        "data",
+        "runtime",
+        "sources",
+        "tokenizer",
+    },
+    "benchmarks.ceiling": {
+        "benchmarks.settings",
+        "benchmarks.shapes",
+        "benchmarks.steps",
+        "benchmarks.tables",
+        "benchmarks.timing",
+        "model",
+        "runtime",
+    },
+    "benchmarks.scaling": {
+        "benchmarks.ceiling",
+        "benchmarks.generate",
+        "benchmarks.peak",
+        "benchmarks.settings",
+        "benchmarks.shapes",
+        "benchmarks.steps",
+        "benchmarks.tables",
+        "benchmarks.timing",
+        "config",
+        "model",
+        "runtime",
+    },
+    "benchmarks.nanogpt_command": {"batches", "benchmarks.peers", "config", "runtime"},
+    "benchmarks.loss_curves": set(),
+    "benchmarks.loss": {
+        "batches",
+        "benchmarks.loss_curves",
+        "benchmarks.nanogpt_command",
+        "benchmarks.settings",
+        "benchmarks.shapes",
+        "benchmarks.steps",
+        "benchmarks.tables",
+        "benchmarks.timing",
+        "cli",
+        "config",
+        "data",
+        "model",
+        "optim",
+        "runtime",
+        "training",
+    },
+    "benchmarks.gpu": {
+        "benchmarks.ceiling",
+        "benchmarks.generate",
+        "benchmarks.peak",
+        "benchmarks.settings",
+        "benchmarks.shapes",
+        "benchmarks.steps",
+        "benchmarks.tables",
+        "benchmarks.timing",
+        "config",
+        "model",
+        "runtime",
+    },
 }
 """Module → the modules of minitx that it may import, in reading order. Commands may import all of them."""
+BENCHMARKS = {room for room in ROOMS if room.startswith("benchmarks.")}
 
 
 def imported_from_minitx(file: Path) -> set[str]:
@@ -95,7 +216,11 @@ def imported_from_minitx(file: Path) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(file.read_text("utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("minitx."):
-            found.add(node.module.split(".")[1])
+            parts = node.module.split(".")[1:]
+            if parts == ["benchmarks"]:
+                found |= {f"benchmarks.{alias.name}" for alias in node.names}
+            else:
+                found.add(".".join(parts) if parts[0] == "benchmarks" else parts[0])
         elif isinstance(node, ast.ImportFrom) and node.module == "minitx":
             found |= {alias.name for alias in node.names if (PACKAGE / f"{alias.name}.py").exists()}
         elif isinstance(node, ast.Import):
@@ -106,7 +231,9 @@ def imported_from_minitx(file: Path) -> set[str]:
 
 
 def test_every_module_has_a_room() -> None:
-    assert {file.stem for file in PACKAGE.glob("*.py")} - {"__init__", "__main__"} == set(ROOMS)
+    modules = {file.stem for file in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
+    modules |= {f"benchmarks.{file.stem}" for file in (PACKAGE / "benchmarks").glob("*.py")} - {"benchmarks.__init__"}
+    assert modules == set(ROOMS)
 
 
 def test_the_rooms_are_in_order() -> None:
@@ -118,7 +245,7 @@ def test_the_rooms_are_in_order() -> None:
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_module_imports_only_from_its_rows(room: str) -> None:
-    assert imported_from_minitx(PACKAGE / f"{room}.py") <= ROOMS[room]
+    assert imported_from_minitx(PACKAGE / f"{room.replace('.', '/')}.py") <= ROOMS[room]
 
 
 @pytest.mark.parametrize(
@@ -139,6 +266,7 @@ def test_a_module_imports_only_from_its_rows(room: str) -> None:
         "batches",
         "data",
         "tokenizer",
+        "benchmarks.settings",
     ],
 )
 def test_modules_that_must_start_fast_do_not_import_torch(room: str) -> None:
@@ -148,6 +276,11 @@ def test_modules_that_must_start_fast_do_not_import_torch(room: str) -> None:
     assert not {name for name in names if name.split(".")[0] in ("torch", "datasets", "matplotlib")}
 
 
-@pytest.mark.parametrize("room", ROOMS)
+@pytest.mark.parametrize("room", sorted(set(ROOMS) - BENCHMARKS))
 def test_every_module_has_its_test_file(room: str) -> None:
     assert (Path(__file__).parent / f"test_{room}.py").exists()
+
+
+def test_every_benchmark_is_in_one_of_their_test_files() -> None:
+    files = [*Path(__file__).parent.glob("test_bench_*.py"), Path(__file__).parent / "test_command_bench.py"]
+    assert set().union(*map(imported_from_minitx, files)) >= BENCHMARKS

@@ -1,0 +1,71 @@
+"""`minitx bench`: how fast minitx is on this machine, beside what else there is."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from minitx.benchmarks.settings import SUITES, BenchConfig
+from minitx.cli import instantiate, new_parser, parse
+from minitx.config import UserError
+
+if TYPE_CHECKING:
+    from minitx.benchmarks.tables import Table
+    from minitx.runtime import Runtime
+
+
+def main(arguments: Sequence[str], prog: str) -> int:
+    """Measure as the command line says; the exit status."""
+    parser = new_parser(prog, BenchConfig)
+    suites = "; ".join(f"{name} ({meaning})" for name, meaning in SUITES.items())
+    parser.description = f"{BenchConfig.__doc__} Suites: {suites}."
+    settings = instantiate(parser, parse(parser, BenchConfig, arguments), BenchConfig)
+    return bench(settings, f"{prog} {shlex.join(arguments)}")
+
+
+def bench(settings: BenchConfig, command: str) -> int:
+    """Run the suites and print each table as soon as it is there; the exit status."""
+    from minitx.benchmarks.machine import head
+    from minitx.benchmarks.shapes import named
+    from minitx.runtime import decide
+
+    shapes = [named(name) for name in settings.shapes]
+    runtime = decide(settings.device, settings.dtype, settings.compile, settings.threads)
+    check(settings, runtime)
+    about = head(runtime)
+    print("\n".join(f"{name}: {value}" for name, value in about.items()) + "\n", flush=True)
+    tables: list[tuple[str, Table]] = []
+    for suite in settings.suites:
+        module = importlib.import_module(f"minitx.benchmarks.{suite}")
+        for table in module.run(settings, shapes, runtime):
+            print(table.as_text() + "\n", flush=True)
+            tables.append((suite, table))
+            write(settings, {"about": about, "command": command}, tables)
+    return 0
+
+
+def check(settings: BenchConfig, runtime: Runtime) -> None:
+    """Raise `UserError` now for a device or a peer that a later suite would miss."""
+    from minitx.benchmarks import gpu, llama2c, peers
+
+    if "gpu" in settings.suites:
+        gpu.require_cuda(runtime)
+    if settings.nanogpt is not None:
+        peers.nano_gpt_module(settings.nanogpt)
+    if settings.llama2c is not None:
+        llama2c.find_run(settings.llama2c)
+
+
+def write(settings: BenchConfig, about: dict[str, Any], tables: list[tuple[str, Table]]) -> None:
+    """Write what was measured so far to the file of --json, if there is one."""
+    if settings.json is None:
+        return
+    content = {**about, "tables": [{"suite": suite, **table.as_json()} for suite, table in tables]}
+    try:
+        Path(settings.json).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    except OSError as error:
+        raise UserError(f"{settings.json} cannot be written ({error.strerror}): name another file.") from error
