@@ -503,6 +503,8 @@ class GenerateConfig:
     """best, last, or a step of the run."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of weights and cache; auto takes bfloat16 on a GPU that multiplies it, float32 elsewhere."""
 
     def __post_init__(self) -> None:
         require(

@@ -10,7 +10,7 @@ import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -19,6 +19,7 @@ from minitx import generation
 from minitx.cli import run_command
 from minitx.commands import generate
 from minitx.config import ModelConfig
+from minitx.generation import Completion
 from minitx.model import Transformer
 
 END = 256
@@ -111,6 +112,20 @@ def test_a_named_run_needs_no_word(capsys: pytest.CaptureFixture[str], says: Say
     assert main(["runs/mine", "--device", "cpu", "--checkpoint", "last"]) == 0
     assert capsys.readouterr() == ("x\n", "")
     assert TinyRun.asked == ["runs/mine", "last", "cpu"]
+
+
+@pytest.mark.parametrize(("asked", "dtype"), [("auto", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_the_precision_is_that_of_weights(asked: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    complete = generation.complete
+
+    def spy(model: Transformer, *arguments: Any) -> list[Completion]:
+        seen.append(model.embedding.weight.dtype)
+        return complete(model, *arguments)
+
+    monkeypatch.setattr(generation, "complete", spy)
+    assert main(["--dtype", asked, "--device", "cpu", "--max_new_tokens", "3"]) == 0
+    assert seen == [dtype]
 
 
 def test_several_samples_have_separators(capsys: pytest.CaptureFixture[str], says: Says) -> None:

@@ -57,11 +57,13 @@ def main(arguments: Sequence[str] | None = None, prog: str = "generate.py") -> i
 
     from minitx.generation import complete
     from minitx.run import Run
-    from minitx.runtime import choose_device
+    from minitx.runtime import choose_device, choose_dtype
 
     found = Run.find(flags.run)
     device, reason = choose_device(options.device)
+    precision = "float32" if options.dtype == "auto" and device.type == "cpu" else options.dtype
     model, checkpoint = found.load_model(options.checkpoint, device)
+    model.to(choose_dtype(precision, device)[0])
     tokenizer = found.tokenizer()
     if flags.run is None or sys.stderr.isatty():
         print(f"{found.path}, {checkpoint}, on {device} ({reason})", file=sys.stderr)
@@ -100,7 +102,7 @@ def write_attention(
         start = [tokenizer.end_of_document] if made.prompt is None else tokenizer.encode(made.prompt)
         tokens = [*start, *tokenizer.encode(made.completion)][-model.config.context_length :]
         texts.append((f"{made.prompt or ''}{made.completion}", tokens))
-    snapshot = text_snapshot(model, tokenizer, texts, int(checkpoint.removeprefix("step-")))
+    snapshot = text_snapshot(model.float(), tokenizer, texts, int(checkpoint.removeprefix("step-")))
     try:
         write_html(file, [snapshot], title=run.path.name)
     except OSError as error:
