@@ -135,11 +135,13 @@ def generate(
     logits = next_logits(model, window, cache).expand(batch, -1)  # (batch, vocab)
     for layer in cache:
         layer.repeat(batch)
-    decoder = Decoder(model, batch) if Decoder.takes(model) else None
+    decoder = None
 
     ended = [False] * batch
     for position in range(options.max_new_tokens):
         if position > 0:
+            if position == 1 and Decoder.takes(model):
+                decoder = Decoder(model, batch)
             logits = decode(model, decoder, recent, cache)
         tokens = sample(logits, seen, options, generator)  # (batch)
         recent.append(tokens)

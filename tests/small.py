@@ -44,6 +44,7 @@ def small_config(folder: Path, **train: Any) -> Config:
     return Config(
         out=str(folder / "runs" / "small"),
         device="cpu",
+        dtype="float32",
         threads=1,
         data=DataConfig(source=str(text)),
         tokenizer=TokenizerConfig(type="char"),

@@ -114,7 +114,7 @@ def test_the_picture(names: tuple[str, str], tmp_path: Path) -> None:
 def test_decoding_is_timed_without_the_prompt_and_within_the_context(monkeypatch: pytest.MonkeyPatch) -> None:
     """The context holds 32 tokens: the prompt, 31 new ones; the first of those is not timed."""
     model, seen, times = small_model(), [], iter([10.0, 13.0])
-    model.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].size(1)))
+    model.embedding.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].numel()))
     monkeypatch.setattr("minitx.comparison.time.perf_counter", lambda: next(times))
     with torch.no_grad():
         assert decode_speed(model, 0) == pytest.approx(30 / 3)
