@@ -14,16 +14,18 @@ from torch import Tensor, nn
 
 
 class RMSNorm(nn.RMSNorm):
-    """Over the last dimension of x; computed in float32, returned in the precision of x."""
+    """Over the last dimension of x; returned in the precision in which products are computed from it."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            return CPUNorm.apply(x.float(), self.weight, self.eps).to(x.dtype)
-        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+        kind = x.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+        if kind == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            return CPUNorm.apply(x.to(self.weight.dtype), self.weight, self.eps).to(dtype)
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps).to(dtype)
 
 
 class CPUNorm(torch.autograd.Function):
-    """y = w · x / r with r = √(mean(x²) + eps), in float32; differentiable once."""
+    """y = w · x / r with r = √(mean(x²) + eps); differentiable once."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:

@@ -37,6 +37,12 @@ class Runtime:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
 
+    def move(self, tensor: torch.Tensor) -> torch.Tensor:
+        """`tensor` on the device, without waiting for what a GPU still has to do: only pinned memory allows that."""
+        if self.device.type == "cuda":
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)
+
     def describe(self) -> str:
         """One line that names every choice and its reason."""
         choices = {

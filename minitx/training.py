@@ -48,7 +48,7 @@ def train_step(
     """
     total = torch.zeros((), device=runtime.device)
     for _ in range(config.grad_accum):
-        inputs, targets = (part.to(runtime.device, non_blocking=True) for part in batches.next())
+        inputs, targets = map(runtime.move, batches.next())
         with runtime.autocast():
             loss = next_token_loss(forward(inputs), targets) / config.grad_accum
         loss.backward()
