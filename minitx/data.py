@@ -17,7 +17,9 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,14 +32,16 @@ from minitx.config import DataConfig, TokenizerConfig, UserError, require
 from minitx.files import checksum
 from minitx.spool import Chunk, Spool, new_chunk
 from minitx.token_files import Tokens, TokenWriter, read_tokens, sync
-from minitx.tokenizer import Tokenizer
+from minitx.tokenizer import Ids, Tokenizer
 
 FORMAT = 3  # of the prepared folder; a new one leaves older folders unused
 FILES = ("tokenizer.model", "train.bin", "val.bin")
-BATCH = 1 << 22  # bytes handed to the tokenizer's threads at once
+BATCH = 1 << 20  # bytes that a thread encodes at once
 SAMPLE = 4 << 20  # bytes of training text that a tokenizer is trained on, spread evenly
 LEFTOVER_AGE = 24 * 3600  # seconds after which an unfinished folder is taken for a dead run's
 MANY_DOCUMENTS = 100  # from here on, auto holds out whole documents
+
+Batch = list[tuple[str, Chunk]]  # each under its split
 
 
 @dataclass(frozen=True)
@@ -258,8 +262,7 @@ def _encode(
     try:
         for writer in writers.values():
             writer.write(end)
-        for batch in _batches(chunks):
-            encoded = tokenizer.encode_batch([chunk.data for _, chunk in batch], threads=workers)
+        for batch, encoded in _encoded(_batches(chunks), tokenizer, workers):
             tokens: dict[str, list[Tokens]] = {split: [] for split in writers}
             for (split, chunk), ids in zip(batch, encoded, strict=True):
                 tokens[split] += [ids, end] if chunk.last else [ids]
@@ -275,8 +278,28 @@ def _encode(
     return counts
 
 
-def _batches(chunks: Iterator[tuple[str, Chunk]]) -> Iterator[list[tuple[str, Chunk]]]:
-    batch: list[tuple[str, Chunk]] = []
+def _encoded(batches: Iterator[Batch], tokenizer: Tokenizer, workers: int) -> Iterator[tuple[Batch, list[Ids]]]:
+    """Each batch with the tokens of its chunks, in order. Threads encode ahead, outside Python's lock, while the caller
+    writes and the next batches are read; with one worker nothing runs beside."""
+
+    def encode(batch: Batch) -> list[Ids]:
+        return tokenizer.encode_batch([chunk.data for _, chunk in batch])
+
+    if workers == 1:
+        yield from ((batch, encode(batch)) for batch in batches)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        ahead: deque[tuple[Batch, Future[list[Ids]]]] = deque()
+        for batch in batches:
+            ahead.append((batch, pool.submit(encode, batch)))
+            if len(ahead) > 2 * workers:
+                first, tokens = ahead.popleft()
+                yield first, tokens.result()
+        yield from ((batch, tokens.result()) for batch, tokens in ahead)
+
+
+def _batches(chunks: Iterator[tuple[str, Chunk]]) -> Iterator[Batch]:
+    batch: Batch = []
     size = 0
     for item in chunks:
         batch.append(item)

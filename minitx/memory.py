@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 
 import torch
 
 from minitx.config import ModelConfig, UserError
-from minitx.model import Transformer
 
 TRAINING_BYTES = 16
 """Of each parameter in training: the weight, its gradient and AdamW's two means, in float32."""
@@ -26,16 +24,21 @@ def require_memory(config: ModelConfig, vocab_size: int, device: torch.device, *
 
 
 def parameter_count(config: ModelConfig, vocab_size: int) -> int:
-    """Parameters of a model that is not built: counted on one or two layers that have shapes but no values.
+    """Parameters of a model that is not built; heads that pruning removed are counted too.
 
-    Heads that pruning removed are counted too.
+    Added up rather than built without values, for which torch would import its compiler: as long as all of torch.
     """
-    counts = []
-    for layers in (1, 2):
-        with torch.device("meta"):
-            model = Transformer(dataclasses.replace(config, n_layer=layers, kept_heads=None), vocab_size)
-        counts.append(sum(parameter.numel() for parameter in model.parameters()))
-    return counts[0] + (config.n_layer - 1) * (counts[1] - counts[0])
+    width, heads_width, has_norm = config.d_model, config.n_head * config.d_head, config.qk_norm
+    if config.attention == "latent":
+        latent, rotary = config.latent_width, config.rotary_width
+        attention = width * (heads_width + config.n_head * rotary + latent + rotary)  # query, compress, rotary key
+        attention += 2 * latent * heads_width + heads_width * width + latent * has_norm  # key and value, output, norm
+    else:
+        attention = width * (heads_width + 2 * config.kv_heads * config.d_head)  # query, key and value
+        attention += heads_width * width + 2 * config.d_head * has_norm  # output, norms
+    block = attention + 3 * width * config.ff_width + 2 * width  # feed-forward layer, norms
+    ends = (1 if config.tie_embeddings else 2) * vocab_size * width + width  # embedding, output, norm
+    return config.n_layer * block + ends
 
 
 def memory_there(device: torch.device) -> int | None:

@@ -5,12 +5,31 @@ Muon takes the matrices of the blocks, whose updates it makes orthogonal; AdamW,
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
 from minitx.config import TrainConfig
 from minitx.muon import Muon
 from minitx.runtime import quickest_dtype
+
+
+class PlainAdamW(AdamW):
+    """PyTorch's AdamW without what its `step` does for torch.compile, which would import the compiler."""
+
+    step = torch.no_grad()(getattr(AdamW.step, "__wrapped__", AdamW.step))
+
+
+def spare_the_compiler() -> None:
+    """Keep optimizers from importing torch's compiler, which takes as long as all of torch.
+
+    They do it on first use to have some methods not compiled, and look up whether that is done already: it is said to
+    be. Only the model is ever compiled here. A torch that goes about it in another way is left alone.
+    """
+    for method in (Optimizer.add_param_group, Optimizer.zero_grad, Optimizer.state_dict, Optimizer.load_state_dict):
+        plain = getattr(method, "__wrapped__", None)
+        if plain is not None:
+            vars(plain).setdefault("__dynamo_disable", plain)
 
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
@@ -33,6 +52,7 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
 
 def build_optimizers(model: nn.Module, config: TrainConfig) -> list[Optimizer]:
     """The optimizers of a run. Only matrices decay; each group keeps its peak learning rate as `initial_lr`."""
+    spare_the_compiler()
     hidden, outer, vectors = split_parameters(model)
     optimizers: list[Optimizer] = []
     if config.optimizer == "muon":
@@ -52,7 +72,8 @@ def build_optimizers(model: nn.Module, config: TrainConfig) -> list[Optimizer]:
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
-    optimizers.append(AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True))
+    betas = (config.beta1, config.beta2)
+    optimizers.append(PlainAdamW(groups, lr=config.learning_rate, betas=betas, fused=True))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]

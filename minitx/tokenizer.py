@@ -132,12 +132,12 @@ class Tokenizer:
             ) from error
         return [int(i) for i in self.encode_batch([data])[0]]
 
-    def encode_batch(self, texts: Sequence[bytes], threads: int = 1) -> list[Ids]:
-        """Token ids of each UTF-8 text, in `threads` threads (SentencePiece's own, outside Python's lock)."""
+    def encode_batch(self, texts: Sequence[bytes]) -> list[Ids]:
+        """Token ids of each UTF-8 text; SentencePiece does it outside Python's lock, for several threads to call."""
         marker = SPACE.encode()
         # U+2581 would come back as a space, so a text that holds it is encoded around it and the bytes are put in.
         parts = [part for text in texts for part in text.split(marker)]
-        arrays: list[Ids] = self._model.encode(parts, return_type="numpy", num_threads=threads)
+        arrays: list[Ids] = self._model.encode(parts, return_type="numpy", num_threads=1)
         if len(parts) == len(texts):
             return arrays
         marker_ids = np.array([self._byte_ids[b] for b in marker], np.int32)

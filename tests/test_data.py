@@ -157,11 +157,11 @@ from minitx import data
 from minitx.config import DataConfig, TokenizerConfig
 if sys.argv[2] == "slow":
     encode = data.Tokenizer.encode_batch
-    def slowly(*arguments, **options):
-        if options:
+    def slowly(tokenizer, texts):
+        if len(texts) > 1:  # a new tokenizer tries itself on one
             print("encoding", flush=True)
             time.sleep(60)
-        return encode(*arguments, **options)
+        return encode(tokenizer, texts)
     data.Tokenizer.encode_batch = slowly
 print(data.prepare(DataConfig(sys.argv[1]), TokenizerConfig("bpe", 300), 1, progress=True).fingerprint)
 """
@@ -239,6 +239,17 @@ def test_chunks_cut_at_line_breaks_change_no_token(tmp_path: Path, monkeypatch: 
         prepared = prepare(DataConfig(str(path), val_fraction=0.0001), config, 1, progress=False)
         (train,) = documents(prepared, "train")
         assert prepared.train[1:-1].tolist() == prepared.tokenizer.encode(train)
+
+
+def test_the_number_of_threads_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = source(tmp_path, [f"document {i} says ▁ {'very ' * (i % 7)}much\n" * (i % 5 + 1) for i in range(300)])
+    monkeypatch.setattr(data_module, "BATCH", 500)
+    found = []
+    for workers in (1, 4):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / f"{workers}"))
+        prepared = prepare(config, TokenizerConfig("bpe", 330), 1, progress=False, workers=workers)
+        found.append([(prepared.folder / name).read_bytes() for name in data_module.FILES] + [prepared.describe()])
+    assert found[0] == found[1]
 
 
 def test_importing_is_light() -> None:

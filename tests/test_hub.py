@@ -55,7 +55,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
             self.connection.close()
             return
         if fault == "delay":
-            time.sleep(4)
+            time.sleep(1.5)  # longer than the tests have the library wait
         if fault == "busy":
             status = 503
         self.send_response(status)
@@ -200,7 +200,7 @@ def test_what_passes_on_the_network_is_tried_again(
 ) -> None:
     Hub.faults[:], Hub.spoiled[:] = faults, []
     config = {"source": "me/tiny", "streaming": streaming}
-    (answer,) = ask(hub, tmp_path, (config, "train"), HF_HUB_DOWNLOAD_TIMEOUT="2", HF_HUB_ETAG_TIMEOUT="2")
+    (answer,) = ask(hub, tmp_path, (config, "train"), HF_HUB_DOWNLOAD_TIMEOUT="1", HF_HUB_ETAG_TIMEOUT="1")
     assert len(Hub.spoiled) == len(faults) and Hub.faults == [], "the faults did not happen"
     assert answer == [["a\r\nb \n", "two"], COMMIT]
 

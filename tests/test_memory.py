@@ -18,6 +18,8 @@ from minitx.model import Transformer
         ModelConfig(n_layer=1, n_head=2, d_model=16, context_length=8),
         ModelConfig(n_layer=5, n_head=4, n_kv_head=2, d_model=32, d_ff=48, context_length=8, tie_embeddings=True),
         ModelConfig(n_layer=3, n_head=2, d_model=16, context_length=8, qk_norm=False),
+        ModelConfig(n_layer=2, n_head=3, d_model=48, context_length=8, attention="latent"),
+        ModelConfig(n_layer=2, n_head=2, d_model=16, d_latent=6, d_rotary=4, attention="latent", qk_norm=False),
     ],
 )
 def test_counted_as_built(config: ModelConfig) -> None:

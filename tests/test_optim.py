@@ -7,7 +7,7 @@ import torch
 
 from minitx.config import ModelConfig, TrainConfig
 from minitx.model import Transformer, next_token_loss
-from minitx.optim import build_optimizers, learning_rate_factor, set_learning_rate, split_parameters
+from minitx.optim import PlainAdamW, build_optimizers, learning_rate_factor, set_learning_rate, split_parameters
 
 
 def small(tie: bool = False) -> Transformer:
@@ -51,6 +51,24 @@ def test_a_step_changes_every_parameter_and_learns(kind: str) -> None:
             optimizer.zero_grad()
     assert all(not torch.equal(before[name], p) for name, p in model.named_parameters())
     assert losses[-1] < losses[0] - 0.5
+
+
+def test_adamw_is_pytorchs() -> None:
+    """Its step goes around a decorator of PyTorch's."""
+    ours, theirs = small(), small()
+    groups = [[{"params": list(model.parameters()), "weight_decay": 0.1}] for model in (ours, theirs)]
+    optimizers = [
+        kind(group, lr=0.01, betas=(0.8, 0.9), fused=True)
+        for kind, group in zip((PlainAdamW, torch.optim.AdamW), groups, strict=True)
+    ]
+    tokens = torch.arange(8)[None]
+    for _ in range(3):
+        for model, optimizer in zip((ours, theirs), optimizers, strict=True):
+            next_token_loss(model(tokens), tokens).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    assert all(torch.equal(p, q) for p, q in zip(ours.parameters(), theirs.parameters(), strict=True))
+    assert not any(p.grad is not None or p.grad_fn for p in ours.parameters())
 
 
 def test_learning_rate_rises_stays_and_falls() -> None:

@@ -104,10 +104,9 @@ def test_space_survives_where_training_saw_none_or_next_to_none(kind: str) -> No
 def test_batches_and_bytes() -> None:
     tokenizer = TOKENIZERS["unigram"]
     texts = [TEXT, "", "a▁b▁▁", "▁", "日本 ▁"]
-    for threads in (1, 2):
-        arrays = tokenizer.encode_batch([text.encode() for text in texts], threads=threads)
-        assert [array.tolist() for array in arrays] == [tokenizer.encode(text) for text in texts]
-        assert all(array.dtype == np.int32 for array in arrays)
+    arrays = tokenizer.encode_batch([text.encode() for text in texts])
+    assert [array.tolist() for array in arrays] == [tokenizer.encode(text) for text in texts]
+    assert all(array.dtype == np.int32 for array in arrays)
     assert b"".join(tokenizer.token_bytes(i) for i in tokenizer.encode(TEXT)) == TEXT.encode()
     assert tokenizer.token_bytes(tokenizer.end_of_document) == b""
 

@@ -1,0 +1,72 @@
+"""What is imported until training takes its first step and until generating writes its first token.
+
+That is most of the time a person waits, so modules are counted and not seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from tests.small import small_config
+
+ROOT = Path(__file__).parents[1]
+COMPILER = {"torch._dynamo", "torch._inductor", "torch.distributed.fsdp", "torch.onnx", "sympy"}
+PICTURES = {"tensorboard", "torch.utils.tensorboard", "tensorflow", "matplotlib", "PIL"}
+DATA_SETS = {"datasets", "pandas", "pyarrow", "transformers", "huggingface_hub"}
+NOTE_AFTER = """
+import atexit, json, runpy, sys
+
+def note(when):
+    print("imported", json.dumps([when, sorted(sys.modules)]), file=sys.stderr, flush=True)
+
+def noting(module, name):
+    function = getattr(module, name)
+    def first(*arguments, **named):
+        result = function(*arguments, **named)
+        setattr(module, name, function)
+        note(name)
+        return result
+    setattr(module, name, first)
+
+import {module}
+noting({module}, {function!r})
+atexit.register(note, "end")
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def imported(folder: Path, noted: str, script: str, *arguments: str) -> dict[str, set[str]]:
+    """Modules that `script` had imported when it had called `noted`, module:function, once ("function"), and at its
+    end ("end")."""
+    module, function = noted.split(":")
+    code = NOTE_AFTER.replace("{module}", module).replace("{function!r}", repr(function))
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(ROOT / script), *arguments],
+        cwd=folder,
+        env={**os.environ, "XDG_CACHE_HOME": str(folder / "cache"), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [line.removeprefix("imported ") for line in done.stderr.splitlines() if line.startswith("imported ")]
+    return {when: set(modules) for when, modules in map(json.loads, lines)}
+
+
+def test_little_is_imported_before_the_first_step_and_the_first_token_and_never_the_compiler(tmp_path: Path) -> None:
+    config = small_config(tmp_path, steps=2, eval_every=2, checkpoint_every=2, sample_every=2)
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump({**config.to_dict(), "out": "small"}))
+    training = imported(tmp_path, "minitx.training:train_step", "train.py", "--config", "small.yaml")
+    generating = imported(tmp_path, "minitx.generation:sample", "generate.py", "small", "--max_new_tokens", "3")
+    light = COMPILER | PICTURES | DATA_SETS
+    assert training["train_step"] & light == set()
+    assert "tensorboard" in training["end"]  # so that the line above means something
+    assert training["end"] & (COMPILER | DATA_SETS) == set()
+    assert generating["sample"] & light == generating["end"] & light == set()
