@@ -1,6 +1,6 @@
 """What is imported until training takes its first step and until generating writes its first token.
 
-That is most of the time a person waits, so modules are counted and not seconds.
+That is most of the time a person waits, so modules are counted and not seconds; and most of a small run's memory.
 """
 
 from __future__ import annotations
@@ -23,7 +23,14 @@ NOTE_AFTER = """
 import atexit, json, runpy, sys
 
 def note(when):
-    print("imported", json.dumps([when, sorted(sys.modules)]), file=sys.stderr, flush=True)
+    print("noted", json.dumps([when, sorted(sys.modules), peak()]), file=sys.stderr, flush=True)
+
+def peak():
+    try:  # not the peak of getrusage, which a child inherits
+        status = open("/proc/self/status").read()
+    except OSError:
+        return 0
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 def noting(module, name):
     function = getattr(module, name)
@@ -42,10 +49,10 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def imported(folder: Path, noted: str, script: str, *arguments: str) -> dict[str, set[str]]:
-    """Modules that `script` had imported when it had called `noted`, module:function, once ("function"), and at its
-    end ("end")."""
-    module, function = noted.split(":")
+def noted(folder: Path, called: str, script: str, *arguments: str) -> tuple[dict[str, set[str]], int]:
+    """Modules that `script` had imported when it had called `called`, module:function, once ("function"), and at its
+    end ("end"); the most memory it took, in bytes, or 0 where the system does not tell."""
+    module, function = called.split(":")
     code = NOTE_AFTER.replace("{module}", module).replace("{function!r}", repr(function))
     done = subprocess.run(
         [sys.executable, "-c", code, str(ROOT / script), *arguments],
@@ -56,17 +63,18 @@ def imported(folder: Path, noted: str, script: str, *arguments: str) -> dict[str
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    lines = [line.removeprefix("imported ") for line in done.stderr.splitlines() if line.startswith("imported ")]
-    return {when: set(modules) for when, modules in map(json.loads, lines)}
+    lines = [json.loads(line[6:]) for line in done.stderr.splitlines() if line.startswith("noted ")]
+    return {when: set(modules) for when, modules, _ in lines}, lines[-1][2]
 
 
 def test_little_is_imported_before_the_first_step_and_the_first_token_and_never_the_compiler(tmp_path: Path) -> None:
     config = small_config(tmp_path, steps=2, eval_every=2, checkpoint_every=2, sample_every=2)
     (tmp_path / "small.yaml").write_text(yaml.safe_dump({**config.to_dict(), "out": "small"}))
-    training = imported(tmp_path, "minitx.training:train_step", "train.py", "--config", "small.yaml")
-    generating = imported(tmp_path, "minitx.generation:sample", "generate.py", "small", "--max_new_tokens", "3")
+    training, peak = noted(tmp_path, "minitx.training:train_step", "train.py", "--config", "small.yaml")
+    generating, _ = noted(tmp_path, "minitx.generation:sample", "generate.py", "small", "--max_new_tokens", "3")
     light = COMPILER | PICTURES | DATA_SETS
     assert training["train_step"] & light == set()
     assert "tensorboard" in training["end"]  # so that the line above means something
     assert training["end"] & (COMPILER | DATA_SETS) == set()
     assert generating["sample"] & light == generating["end"] & light == set()
+    assert peak < 600 << 20, "with so small a model, nearly all of it is imports"
