@@ -25,8 +25,8 @@ export function stageContents(state, data, theme) {
     const head = otherHead(data.first, data.second, state);
     const isSameShape = second.layers === first.layers && second.heads === first.heads;
     const heads = state.other.head !== null || !isSameShape ? [head] : state.shown;
-    contents[0].title = sideTitle(data, data.run, data.step, state.head, first);
-    contents.push({ ...contentOf(second, head, heads, view, theme), title: sideTitle(data, data.otherRun, data.otherStep, head, second) });
+    contents[0].title = sideTitle(data, data.run, data.firstStep, state.head, first);
+    contents.push({ ...contentOf(second, head, heads, view, theme), title: sideTitle(data, data.otherRun, data.secondStep, head, second) });
     const [a, b] = [first.probes[0], second.probes[0]];
     const isSame = a.seq === b.seq && a.tokens.every((token, index) => token === b.tokens[index]);
     const packed = [a.whole(state.head), b.whole(head)];

@@ -8,8 +8,9 @@ const EMPTY = "No run here has snapshots yet: train one, and this page fills by 
 /**
  * Everything that `asked`, a state, needs from `source`, as
  * {runs, refusal, run, info, probe, step, score, first, chart, and to compare with: otherRun, otherInfo, otherStep, second,
- * note, fault}. `before` is what the last call returned; what of it still holds is not asked for again, unless
- * `isFresh`. What fails becomes the sentence `fault`. `tell` is called with a sentence where it takes a while.
+ * note, fault}. firstStep and secondStep are the steps that the patterns are of: of an own text those of checkpoints.
+ * `before` is what the last call returned; what of it still holds is not asked for again, unless `isFresh`. What fails
+ * becomes the sentence `fault`. `tell` is called with a sentence where it takes a while.
  */
 export async function gather(source, before, asked, isFresh, tell) {
   const found = { ...before, fault: "", note: "" };
@@ -26,7 +27,7 @@ export async function gather(source, before, asked, isFresh, tell) {
     const step = nearestOf(info.steps, asked.step);
     const isOwn = asked.probe < 0 && Boolean(asked.text) && Boolean(source.ownText) && !found.refusal;
     const probe = Math.min(Math.max(0, asked.probe), Math.max(0, probes.length - 1));
-    Object.assign(found, { step, probe: isOwn ? -1 : probe, first: null, second: null, chart: null, otherInfo: null });
+    Object.assign(found, { step, firstStep: step, probe: isOwn ? -1 : probe, first: null, second: null, chart: null, otherInfo: null });
     found.score = scores[asked.score] || !asked.score ? asked.score : (Object.keys(scores)[0] ?? "");
     if (found.score) found.chart = await source.scores(run, found.score, info.steps);
     if (isOwn) found.first = await fetchOwn(source, found, asked.text, tell);
@@ -52,10 +53,11 @@ async function gatherOther(source, found, before, asked, isFresh) {
   const isKnown = !isFresh && before.otherInfo && before.otherRun === run;
   const info = run === found.run ? found.info : isKnown ? before.otherInfo : await source.run(run);
   const step = nearestOf(info.steps, asked.other.step ?? found.step);
-  Object.assign(found, { otherRun: run, otherInfo: info, otherStep: step });
+  Object.assign(found, { otherRun: run, otherInfo: info, otherStep: step, secondStep: step });
   if (found.probe < 0) {
     const kept = nearestOf(info.checkpoints, step);
     if (kept === null) throw new Error(`The run ${run} keeps no checkpoint, so no text can be run through it.`);
+    found.secondStep = kept;
     found.second = await source.ownText(run, kept, asked.text);
     return;
   }
@@ -77,6 +79,7 @@ async function fetchOwn(source, found, text, tell) {
   if (kept === null) throw new Error(`The run ${run} keeps no checkpoint, so no text can be run through it.`);
   tell("The model reads your text …");
   const snapshot = await source.ownText(run, kept, text);
+  found.firstStep = kept;
   const more = kept === step ? "" : `, the nearest to step ${step} that is still kept`;
   found.note = `Your text through the checkpoint of step ${kept}${more}.`;
   return snapshot;

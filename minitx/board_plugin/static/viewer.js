@@ -21,8 +21,9 @@ export function startViewer(root, source, { link = "", linkTo }) {
   let state = { ...START, ...fromLink(link) };
   let data = { runs: [], info: null, first: null, second: null, chart: null, fault: "", note: "" };
   let hover = null;
-  let [isLoading, isStale] = [false, false];
-  let player = null;
+  let [loading, isStale] = [null, false];
+  let reading = ""; // said while data takes a while
+  let player = null; // what plays, an object of its own each time
   const parts = buildSkeleton(root, {
     select: (name, value) => select(name, value),
     toggle: (name) => toggle(name),
@@ -35,7 +36,7 @@ export function startViewer(root, source, { link = "", linkTo }) {
     play: () => play(),
     slide: (step) => goTo(nearestOf(data.info?.steps ?? [], step)),
     slideKey: (event) => slideKey(event),
-    ownText: (text) => text.trim() && change({ probe: -1, text: text.trim(), token: null }),
+    ownText: (text) => look(text.trim()),
   });
   const stages = [0, 1, 2].map(() => createStage({ hover: hoverPattern, press: pin, keys: patternKeys }));
   parts.stages.append(...stages.map((stage) => stage.root));
@@ -57,6 +58,13 @@ export function startViewer(root, source, { link = "", linkTo }) {
       const chosen = value === "" ? null : field === "run" ? value : Number(value);
       change({ other: { ...state.other, [field]: chosen } });
     }
+  }
+
+  /** Run a text through the model: at the step on view, so that nothing plays on meanwhile. */
+  function look(text) {
+    if (!text) return undefined;
+    if (player) play(); // which pauses
+    return change({ probe: -1, text, token: null });
   }
 
   function toggle(name) {
@@ -98,18 +106,31 @@ export function startViewer(root, source, { link = "", linkTo }) {
 
   // Data
 
-  async function load(isFresh = false) {
-    isStale = isStale || isFresh ? "fresh" : true;
-    if (isLoading) return;
-    isLoading = true;
-    while (isStale) {
-      const wasFresh = isStale === "fresh";
-      isStale = false;
-      const found = await gather(source, data, state, wasFresh, tellNote);
-      if (!isStale || found.first) data = found;
-      draw();
+  /** Load what the state asks for; done when nothing more is on its way, also where another call began to load. */
+  function load(isFresh = false) {
+    isStale = isStale === "fresh" || isFresh ? "fresh" : true;
+    loading ??= loadStale();
+    return loading;
+  }
+
+  async function loadStale() {
+    try {
+      while (isStale) {
+        const wasFresh = isStale === "fresh";
+        isStale = false;
+        const found = await gather(source, data, state, wasFresh, tellReading);
+        reading = "";
+        if (!isStale || found.first) data = found;
+        draw();
+      }
+    } finally {
+      loading = null;
     }
-    isLoading = false;
+  }
+
+  function tellReading(note) {
+    reading = note;
+    tellNote(note);
   }
 
   // Drawing
@@ -128,6 +149,7 @@ export function startViewer(root, source, { link = "", linkTo }) {
       drawStages(theme);
     }
     drawTimeline({ parts, state, data }, theme);
+    if (reading) tellNote(reading);
     root.dataset.step = data.step ?? "";
     root.dataset.redraw = (performance.now() - started).toFixed(1);
     root.dataset.drawn = Number(root.dataset.drawn ?? 0) + 1;
@@ -236,29 +258,31 @@ export function startViewer(root, source, { link = "", linkTo }) {
   function play() {
     const steps = data.info?.steps ?? [];
     if (player) {
-      clearTimeout(player);
       player = null;
       return draw();
     }
     if (steps.length < 2) return undefined;
     const pause = Math.min(500, Math.max(30, 12000 / steps.length));
+    const mine = {};
+    player = mine;
     const next = async () => {
+      if (player !== mine) return undefined; // stopped
       const at = data.info.steps.indexOf(currentStep());
       if (at >= data.info.steps.length - 1) {
         player = null;
         return draw();
       }
       await goTo(data.info.steps[at + 1]);
-      if (player) player = setTimeout(next, pause);
+      setTimeout(next, pause);
       return undefined;
     };
-    player = setTimeout(next, pause);
+    setTimeout(next, pause);
     return currentStep() === steps.at(-1) ? goTo(steps[0]) : draw();
   }
 
   async function poll() {
     const isSeen = !document.hidden && window.innerHeight > 0 && root.isConnected;
-    if (isSeen && !isLoading) {
+    if (isSeen && !loading) {
       try {
         const { runs } = await source.runs();
         const info = data.run && runs.includes(data.run) ? await source.run(data.run) : null;
@@ -292,7 +316,7 @@ export function startViewer(root, source, { link = "", linkTo }) {
   }
 
   function savePicture() {
-    const facts = [data.run, `step ${data.step}`, headName(state.head, data.first.heads)].join(" · ");
+    const facts = [data.run, `step ${data.firstStep}`, headName(state.head, data.first.heads)].join(" · ");
     const canvas = drawPicture({ parts, stages, title: facts, text: data.first.probes[0].text, theme: readTheme(root) });
     canvas.toBlob((blob) => download(blob, "attention.png"));
   }
