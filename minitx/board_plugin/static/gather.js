@@ -3,6 +3,8 @@
 import { headsWithin, nearestOf } from "./state.js";
 
 const LONG = 64; // tokens above which whole patterns are asked for head by head
+/** Said while an own text is run. */
+export const READING = "The model reads your text …";
 const EMPTY = "No run here has snapshots yet: train one, and this page fills by itself.";
 
 /**
@@ -32,7 +34,7 @@ export async function gather(source, before, asked, isFresh, tell) {
     if (found.score) found.chart = await source.scores(run, found.score, info.steps);
     if (isOwn) found.first = await fetchOwn(source, found, asked.text, tell);
     else found.first = await source.snapshot(run, step, probe, wholeHeads(probes[probe], [wanted.head, ...wanted.shown]));
-    if (asked.compare) await gatherOther(source, found, before, wanted, isFresh);
+    if (asked.compare) await gatherOther(source, found, before, wanted, isFresh, tell);
   } catch (error) {
     found.fault = error.message;
   }
@@ -48,7 +50,7 @@ async function gatherRun(source, found, asked, isFresh) {
 }
 
 /** The second pattern of a comparison. */
-async function gatherOther(source, found, before, asked, isFresh) {
+async function gatherOther(source, found, before, asked, isFresh, tell) {
   const run = found.runs.includes(asked.other.run) ? asked.other.run : found.run;
   const isKnown = !isFresh && before.otherInfo && before.otherRun === run;
   const info = run === found.run ? found.info : isKnown ? before.otherInfo : await source.run(run);
@@ -58,7 +60,7 @@ async function gatherOther(source, found, before, asked, isFresh) {
     const kept = nearestOf(info.checkpoints, step);
     if (kept === null) throw new Error(`The run ${run} keeps no checkpoint, so no text can be run through it.`);
     found.secondStep = kept;
-    found.second = await source.ownText(run, kept, asked.text);
+    found.second = await source.ownText(run, kept, asked.text, tell);
     return;
   }
   const probes = info.newest?.probes ?? [];
@@ -77,8 +79,8 @@ async function fetchOwn(source, found, text, tell) {
   const { run, info, step } = found;
   const kept = nearestOf(info.checkpoints, step);
   if (kept === null) throw new Error(`The run ${run} keeps no checkpoint, so no text can be run through it.`);
-  tell("The model reads your text …");
-  const snapshot = await source.ownText(run, kept, text);
+  tell(READING);
+  const snapshot = await source.ownText(run, kept, text, tell);
   found.firstStep = kept;
   const more = kept === step ? "" : `, the nearest to step ${step} that is still kept`;
   found.note = `Your text through the checkpoint of step ${kept}${more}.`;

@@ -6,7 +6,7 @@
 import { describeFocus, fitting, movedFocus, stageContents } from "./contents.js";
 import { drawChips, drawControls, drawHeading, drawTimeline } from "./controls.js";
 import { download, element } from "./dom.js";
-import { gather } from "./gather.js";
+import { READING, gather } from "./gather.js";
 import { drawPicture } from "./picture.js";
 import { buildSkeleton } from "./skeleton.js";
 import { createStage, drawStage, showFocus } from "./stage.js";
@@ -22,6 +22,7 @@ export function startViewer(root, source, { link = "", linkTo }) {
   let data = { runs: [], info: null, first: null, second: null, chart: null, fault: "", note: "" };
   let hover = null;
   let [loading, isStale] = [null, false];
+  let trouble = ""; // what an action could not do, said until the next change
   let reading = ""; // said while data takes a while
   let player = null; // what plays, an object of its own each time
   const parts = buildSkeleton(root, {
@@ -46,6 +47,7 @@ export function startViewer(root, source, { link = "", linkTo }) {
 
   function change(changes) {
     state = { ...state, ...changes };
+    trouble = "";
     return load();
   }
 
@@ -138,7 +140,7 @@ export function startViewer(root, source, { link = "", linkTo }) {
   function draw() {
     const started = performance.now();
     const theme = readTheme(root);
-    drawControls({ parts, source, state, data, isPlaying: Boolean(player) });
+    drawControls({ parts, source, state, data: { ...data, fault: data.fault || trouble }, isPlaying: Boolean(player) });
     const { first } = data;
     root.classList.toggle("empty", !first);
     if (first) {
@@ -323,12 +325,15 @@ export function startViewer(root, source, { link = "", linkTo }) {
 
   async function savePage() {
     const link = toLink({ ...state, run: "", probe: 0, text: "", compare: false });
+    trouble = "";
+    if (data.probe < 0) tellReading(READING);
     try {
-      download(await source.page(data.run, data.first.step, data.probe, link, state.text), "attention.html");
+      download(await source.page(data.run, data.firstStep, data.probe, link, state.text, tellReading), "attention.html");
     } catch (error) {
-      data = { ...data, fault: error.message };
-      draw();
+      trouble = error.message;
     }
+    reading = "";
+    draw();
   }
 
   parts.chart.addEventListener("pointermove", (event) => {
