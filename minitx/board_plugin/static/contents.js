@@ -1,5 +1,6 @@
 // What the large views show: from state and data to the content of each stage, and what of a content is pointed at.
 
+import { linkEnds } from "./draw.js";
 import { otherHead } from "./gather.js";
 import { strongest, weightAt } from "./snapshot.js";
 import { signed } from "./stage.js";
@@ -54,12 +55,14 @@ export const fitting = (focus, { probe }) => (focus && Math.max(focus.query ?? 0
 
 /** What is under the pointer, in lines of text. */
 export function describeFocus({ probe, heads, against, view }, { query, key }) {
+  const ends = probe.links.map((link) => [link.name, linkEnds(link, { query, key })]);
+  const links = ends.filter(([, at]) => (view === "map" ? at.every(Boolean) : at.some(Boolean))).map(([name]) => name);
   if (view === "map") {
     const weight = weightAt(heads[0].packed, query, key);
     const pair = `${probe.tokens[query]} → ${probe.tokens[key]}`;
-    if (!against) return [pair, figure(weight), `token ${query} to token ${key}`];
+    if (!against) return [pair, figure(weight), `token ${query} to token ${key}`, ...links];
     const other = weightAt(against, query, key);
-    return [pair, signed(other - weight), `${figure(weight)} and ${figure(other)}`];
+    return [pair, signed(other - weight), `${figure(weight)} and ${figure(other)}`, ...links];
   }
   const lines = [probe.tokens[query ?? key]];
   for (const { name, packed } of heads.slice(0, 6)) {
@@ -67,7 +70,7 @@ export function describeFocus({ probe, heads, against, view }, { query, key }) {
     if (query !== null) lines.push(`${name} attends to ${list(strongest(packed, probe.seq, { query }, 3))}`);
     if (key !== null) lines.push(`${name} is read by ${list(strongest(packed, probe.seq, { key }, 3))}`);
   }
-  return lines;
+  return [...lines, ...links];
 }
 
 /** Where an arrow, [down, right], leads from `focus` in a content; from nowhere to the last query. */
