@@ -21,7 +21,7 @@ export function stageContents(state, data, theme) {
   const { first, second } = data;
   const view = state.view === "both" && second ? "map" : state.view;
   const contents = (view === "both" ? ["map", "columns"] : [view]).map((one) => contentOf(first, state.head, state.shown, one, theme));
-  let note = "";
+  let note = missing(first, state.head, data.run);
   if (second) {
     const head = otherHead(data.first, data.second, state);
     const isSameShape = second.layers === first.layers && second.heads === first.heads;
@@ -30,7 +30,8 @@ export function stageContents(state, data, theme) {
     contents.push({ ...contentOf(second, head, heads, view, theme), title: sideTitle(data, data.otherRun, data.secondStep, head, second) });
     const [a, b] = [first.probes[0], second.probes[0]];
     const isSame = a.seq === b.seq && a.tokens.every((token, index) => token === b.tokens[index]);
-    const packed = [a.whole(state.head), b.whole(head)];
+    const packed = [wholeOf(a, state.head), wholeOf(b, head)];
+    note ||= missing(second, head, data.otherRun);
     if (isSame && packed.every(Boolean)) {
       contents.push({ ...contents[0], view: "map", heads: [{ head: state.head, packed: packed[0] }], against: packed[1], title: "second − first" });
     } else if (!isSame) {
@@ -42,8 +43,16 @@ export function stageContents(state, data, theme) {
 
 function contentOf(snapshot, head, shown, view, theme) {
   const probe = snapshot.probes[0];
-  const heads = (view === "map" ? [head] : shown).map((one) => ({ head: one, name: headName(one, snapshot.heads, true), colour: headColour(theme, one, snapshot.heads), packed: probe.whole(one) }));
+  const heads = (view === "map" ? [head] : shown).map((one) => ({ head: one, name: headName(one, snapshot.heads, true), colour: headColour(theme, one, snapshot.heads), packed: wholeOf(probe, one) }));
   return { title: TITLES[view], view, probe, heads: heads.filter((one) => one.packed) };
+}
+
+/** The whole pattern of a head; null where there is none, or none yet. */
+const wholeOf = (probe, head) => (probe.has(head) ? probe.whole(head) : null);
+
+/** A sentence where pruning has removed a head. */
+function missing(snapshot, head, run) {
+  return snapshot.probes[0].has(head) ? "" : `The run ${run} has no ${headName(head, snapshot.heads)}: it was removed by pruning.`;
 }
 
 function sideTitle(data, run, step, head, snapshot) {

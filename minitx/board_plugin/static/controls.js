@@ -55,7 +55,10 @@ function drawOthers(parts, state, data) {
   const steps = data.otherInfo?.steps ?? [];
   fillSelect(parts.otherStep, [{ value: "", label: "same step" }, ...steps.map((step) => ({ value: step, label: `step ${step}` }))], state.other.step === null ? "" : nearestOf(steps, state.other.step));
   const other = data.second ?? data.first;
-  const heads = Array.from({ length: other.count }, (_, head) => ({ value: head, label: headName(head, other.heads) }));
+  const heads = Array.from({ length: other.count }, (_, head) => {
+    const isThere = other.probes[0].has(head);
+    return { value: head, label: headName(head, other.heads) + (isThere ? "" : " (removed)"), disabled: !isThere };
+  });
   fillSelect(parts.otherHead, [{ value: "", label: "same head" }, ...heads], state.other.head ?? "");
   parts.otherRun.hidden = data.runs.length < 2;
 }
