@@ -82,6 +82,23 @@ def test_probes_and_history(run: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert (tmp_path / "a.png").stat().st_size > 10_000
 
 
+WHERE = """async () => {
+  const found = [];
+  const write = CanvasRenderingContext2D.prototype.fillText;
+  CanvasRenderingContext2D.prototype.fillText = function (text, x, y) {
+    const width = this.measureText(text).width;
+    const start = this.textAlign === "right" ? x - width : x;
+    if (text === "token") found[0] = start;
+    if (text === "attends to") [found[1], found[2]] = [start + width, this.canvas.clientWidth];
+    return write.call(this, text, x, y);
+  };
+  document.querySelector("button[title*='chosen head alone']").click();
+  while (found.length < 3) await new Promise(requestAnimationFrame);
+  return found;
+}"""
+"""Draws again and tells where "token" begins and "attends to" ends on a canvas, and how wide that is."""
+
+
 def snapshot_in(page: Path) -> bytes:
     """The one snapshot that a page shows."""
     found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text("utf-8"))
@@ -126,6 +143,16 @@ def test_a_page_of_a_run_without_probes_asks_for_a_text(
     assert main(["heads", str(run), "--html", str(tmp_path / "heads.html")]) == 2
     assert "has no probes: give a text" in capsys.readouterr().err
     assert main(["heads", str(run), "--html", str(tmp_path / "heads.html"), "--text", "a"]) == 0  # one token alone
+
+
+@needs_browser
+def test_the_page_of_one_token_has_its_headings_whole(run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "heads.html"
+    assert main(["heads", str(run), "--html", str(file), "--text", "a"]) == 0
+    with chromium() as browser, Page(browser, f"{file.as_uri()}#view=columns", width=500) as shown:
+        shown.wait("document.body.dataset.step === '3'")
+        left, right, room = shown.tab.evaluate(WHERE)
+        assert 0 <= left < right <= room
 
 
 @needs_browser

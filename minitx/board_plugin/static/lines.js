@@ -109,9 +109,8 @@ export function drawColumns(context, layout, { tokens, links, heads, lines }, fo
   context.textBaseline = "middle";
   context.fillStyle = theme.muted;
   context.textAlign = "right";
-  context.fillText("token", left - 6, top - 11);
-  context.textAlign = "left";
-  context.fillText("attends to", right + 6, top - 11);
+  context.fillText("token", Math.max(left - 6, context.measureText("token").width + 2), top - 11);
+  context.fillText("attends to", Math.min(right + 6 + context.measureText("attends to").width, layout.width - 2), top - 11);
   const first = Math.max(0, Math.floor((from - top) / row));
   const last = Math.min(layout.seq - 1, Math.ceil((to - top) / row));
   const small = { ...theme, font: theme.font.replace("12px", `${Math.min(12, row - 2)}px`) };
