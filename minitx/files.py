@@ -29,6 +29,29 @@ def write_atomically(file: Path, content: bytes) -> None:
         raise
 
 
+def check_writable(name: str) -> None:
+    """Raise `UserError` unless the file `name` can be made or written over; nothing is left of the trial."""
+    require(name != "", "The name of a file to write is empty: give one.")
+    file = Path(os.path.realpath(name))  # what a link leads to is what is written
+    try:
+        require(not file.is_dir(), f"{name} cannot be written: it is a folder, so name a file in it.")
+        require(file.parent.is_dir(), f"{name} cannot be written: its folder is not there.")
+        is_new = not file.exists()
+        if is_new or file.is_file():  # not a pipe, whose reader would see it end
+            file.open("ab").close()
+        if is_new:
+            remove(file)
+    except OSError as error:
+        raise UserError(f"{name} cannot be written ({error.strerror}): name another file.") from error
+
+
+def check_page_name(name: str) -> None:
+    """Raise `UserError` unless `name` can be the file of an HTML page; said before anything that takes long."""
+    require(name != "", "The name of the page is empty: give one that ends with .html, such as heads.html.")
+    require(Path(name).suffix.lower() in (".html", ".htm"), f"{name} is no page: end its name with .html.")
+    check_writable(name)
+
+
 def remove(path: Path) -> None:
     """Remove a file or folder if it is there; of a link only the link."""
     if path.is_dir() and not path.is_symlink():

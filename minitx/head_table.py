@@ -142,7 +142,7 @@ def as_text(found: dict[str, Any]) -> str:
         "chance  " + "".join(f"{_number(found['chance'][name]):>6}     " for name in names),
     ]
     for entry in found["heads"]:
-        cells = (f"{_number(entry['scores'][name])}±{_number(entry['spreads'][name])}" for name in names)
+        cells = (_with_spread(entry["scores"][name], entry["spreads"][name]) for name in names)
         strength = "" if entry["role"] == UNCLASSIFIED else f" {entry['strength']:.2f}"
         lines.append(f"{_place(entry):8}" + "".join(f"{cell:>11}" for cell in cells) + f"  {entry['role']}{strength}")
     lines += [
@@ -158,8 +158,7 @@ def as_text(found: dict[str, Any]) -> str:
             f"{_place(entry):6}{entry['contribution']:8.2f}"
             f"{entry['contribution'] / max(found['residual'][entry['layer']], 1e-9):12.0%} "
             + (
-                f"  {change['zero']:+8.4f}±{_error(change['zero_error'])}  "
-                f"{change['mean']:+8.4f}±{_error(change['mean_error'])}"
+                f"  {_change(change['zero'], change['zero_error'])}  {_change(change['mean'], change['mean_error'])}"
                 if change
                 else f"{'not measured':>20}{'':17}"
             )
@@ -237,7 +236,7 @@ def probes_as_text(found: list[dict[str, Any]]) -> str:
             )
             choices = (group["candidates"][at] for group in ambiguous if (at := group["preferred"][layer][head]) >= 0)
             lines.append(
-                f"{layer}.{head:<4}" + "".join(f"{cell:<{width}}" for cell in cells) + (", ".join(choices) or "-")
+                f"{layer}.{head:<4}" + "".join(f"{cell:<{width}}" for cell in cells) + (", ".join(choices) or "–")
             )
     return "\n".join(line.rstrip() for line in lines)
 
@@ -356,17 +355,25 @@ def _place(entry: dict[str, Any]) -> str:
 def _number(value: float | None) -> str:
     """Two decimals, one from 10 on: a score in four characters."""
     if value is None:
-        return "-"
+        return "–"
     return f"{value:.2f}" if abs(value) < 9.995 else f"{value:.1f}"
 
 
-def _error(value: float | None) -> str:
-    return f"{'-':6}" if value is None else f"{value:.4f}"
+def _with_spread(value: float | None, spread: float | None) -> str:
+    """A score and its spread; of one text alone there is none."""
+    return _number(value) if spread is None else f"{_number(value)}±{_number(spread)}"
+
+
+def _change(value: float, error: float | None) -> str:
+    """A change of the loss and its standard error, in 15 characters; without a sign where it rounds to nothing."""
+    signed = f"{value:+.4f}"
+    told = signed if float(signed) else f"{0:.4f}"
+    return f"{told:>8}" + (f"{'':7}" if error is None else f"±{error:.4f}")
 
 
 def _cell(value: float) -> str:
     if math.isnan(value):
-        return "-"
+        return "–"
     if 0 < abs(value) < 0.0095:
         return f"{value:.0e}".replace("e-0", "e-")
     return _number(value)

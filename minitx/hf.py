@@ -48,6 +48,9 @@ SETTINGS = {
 }
 """Our setting → the key of their config.json."""
 
+FILES = ("config.json", "model.safetensors")
+"""What a folder with a model of theirs holds."""
+
 ARCHITECTURES = {False: ("llama", "LlamaForCausalLM"), True: ("qwen3", "Qwen3ForCausalLM")}
 """Whether there is query-key norm → their model_type and class."""
 
@@ -128,13 +131,15 @@ def imported_config(content: dict[str, Any]) -> tuple[ModelConfig, int]:
 @torch.no_grad()
 def import_model(folder: Path) -> Transformer:
     """The model in a folder with config.json and model.safetensors; raises UserError when it does not fit."""
+    require(folder.is_dir(), f"There is no folder {folder}: name one that holds {' and '.join(FILES)}.")
+    missing = [name for name in FILES if not (folder / name).is_file()]
+    require(not missing, f"{folder} holds no model of transformers: there is no {' and no '.join(missing)} in it.")
     try:
         content = json.loads((folder / "config.json").read_text("utf-8"))
         weights: dict[str, Tensor] = load_file(folder / "model.safetensors")
     except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(
-            f"{folder} holds no model of transformers (config.json, model.safetensors): {error}."
-        ) from error
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{folder} holds no model of transformers that can be read ({reason}).") from error
     model = Transformer(*imported_config(content))
     parameters = dict(model.named_parameters())
     backwards = {theirs: ours for ours, theirs in NAMES.items()}

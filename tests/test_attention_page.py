@@ -132,6 +132,73 @@ def test_labelled_links_are_drawn_in_every_view_and_can_be_hidden(tmp_path: Path
 
 
 @needs_browser
+def test_heads_that_pruning_removed_are_neither_offered_nor_shown_as_empty_maps(tmp_path: Path) -> None:
+    file = tmp_path / "heads.html"
+    weights = patterns(1, 3, 4)
+    weights[0, 1] = np.nan  # what minitx.heads.patterns gives for a head that is gone
+    write_html(file, [encode(1, [Probe("a", list("abcd"), weights)])], title="run")
+    with chromium() as browser, Page(browser, f"{file.as_uri()}#compare=1&view=map") as shown:
+        shown.wait("document.querySelectorAll('.stage:not([hidden])').length === 3")
+        offered = shown.tab.locator("select[aria-label='Head to compare with'] option")
+        assert offered.all_text_contents() == [
+            "same head", "layer 0, head 0", "layer 0, head 1 (removed)", "layer 0, head 2",
+        ]  # fmt: skip
+        assert [offered.nth(place).is_disabled() for place in range(4)] == [False, False, True, False]
+        assert not shown.tab.locator(".note").is_visible()
+    with chromium() as browser, Page(browser, f"{file.as_uri()}#compare=1&view=map&other_head=1") as shown:
+        shown.wait("document.querySelectorAll('.stage:not([hidden])').length === 1")
+        note = shown.tab.locator(".note").text_content()
+        assert note == "The run run has no layer 0, head 1: it was removed by pruning."
+        assert not shown.errors
+
+
+WRITTEN = """names => {
+  window.written = new Map();
+  const write = CanvasRenderingContext2D.prototype.fillText;
+  CanvasRenderingContext2D.prototype.fillText = function (text, x, y) {
+    if (names.includes(text)) {
+      if (!written.has(this.canvas)) written.set(this.canvas, {});
+      const width = this.measureText(text).width;
+      const start = { left: x, center: x - width / 2, right: x - width }[this.textAlign];
+      written.get(this.canvas)[text] = [start, start + width, y, this.canvas.clientWidth];
+    }
+    return write.call(this, text, x, y);
+  };
+}"""
+"""Remembers of each canvas where it has which of `names`: [left, right, baseline or middle, width of the canvas]."""
+
+
+@needs_browser
+def test_names_of_links_never_lie_on_each_other(tmp_path: Path) -> None:
+    """Links of one word, whose names have no room side by side."""
+    file = tmp_path / "heads.html"
+    names = ["telescope → man", "telescope → astronomer", "with → saw"]
+    spans = [((16, 22), (1, 3)), ((16, 22), (8, 13)), ((14, 15), (4, 7))]
+    tokens = list("abcdefghijklmnopqrstuvw")
+    links = [Link(name, *span) for name, span in zip(names, spans, strict=True)]
+    write_html(file, [encode(1, [Probe("a", tokens, patterns(1, 2, len(tokens)), links)])], title="run")
+    with chromium() as browser:
+        for width, link, most in ((1280, "compare=1&", 3), (400, "compare=1&", 3), (1280, "", 2)):
+            with Page(browser, f"{file.as_uri()}#{link}view=map", width=width) as shown:
+                shown.wait("document.body.dataset.step === '1'")
+                shown.tab.evaluate(WRITTEN, names)
+                for view in ("Columns", "Line", "Map"):
+                    drawn = shown.tab.evaluate("written.clear(); document.body.dataset.drawn")
+                    shown.tab.locator(".segments button", has_text=view).click()
+                    shown.wait(f"Number(document.body.dataset.drawn) > {drawn}")
+                    canvases = shown.tab.evaluate("[...written.values()].map(one => Object.values(one))")
+                    assert 1 <= len(canvases) <= most
+                    for boxes in canvases:
+                        assert len(boxes) == len(names), (width, link, view)
+                        for place, (left, right, y, room) in enumerate(boxes):
+                            assert view == "Line" or 0 <= left < right <= room, (width, link, view)  # the line scrolls
+                            for other_left, other_right, other_y, _ in boxes[:place]:
+                                is_apart = right <= other_left or other_right <= left or abs(y - other_y) >= 14
+                                assert is_apart, (width, link, view)
+                assert not shown.errors
+
+
+@needs_browser
 def test_a_damaged_file_says_so(tmp_path: Path) -> None:
     file = tmp_path / "heads.html"
     write_html(file, [snapshot()[:-3]], title="run")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
@@ -17,7 +18,8 @@ from werkzeug.test import Client, TestResponse
 
 from minitx import snapshots
 from minitx.board import Board
-from minitx.board_plugin.own_text import OwnText, OwnTextError
+from minitx.board_plugin.own_text import BusyError, OwnText, OwnTextError
+from minitx.board_plugin.plugin import AttentionPlugin
 from minitx.snapshots import Probe, encode
 from tests.test_snapshots import header_of, patterns, read_patterns
 
@@ -290,10 +292,20 @@ def test_own_texts_are_bounded(tmp_path: Path, text: str, sentence: str) -> None
 
 def test_one_own_text_is_run_at_a_time(tmp_path: Path) -> None:
     box = OwnText(Flags())
-    with box._busy, pytest.raises(OwnTextError, match="Another text"):
+    with box._busy, pytest.raises(BusyError, match="Another text"):
         box.run(tmp_path, 1, "a")
     with pytest.raises(OwnTextError, match=r"is not a run folder|damaged|no run|could not be run"):
         box.run(tmp_path, 1, "a")  # and the next one has its turn
+
+
+def test_who_asks_while_another_text_is_run_is_told_to_come_again(tmp_path: Path) -> None:
+    add_run(tmp_path / "run", [1])
+    (tmp_path / "run" / "checkpoints" / "step-000001").mkdir(parents=True)
+    plugin = AttentionPlugin(SimpleNamespace(logdir=str(tmp_path), flags=Flags()))
+    client = Client(plugin.get_plugin_apps()["/own_text"])
+    with plugin.own_text._busy:
+        response = client.post("/", headers={"X-Minitx": "1"}, json={"run": "run", "step": 1, "text": "a"})
+    assert "Another text is being run" in said(response, 503)
 
 
 def test_an_own_text_that_takes_too_long_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -268,11 +268,19 @@ def test_an_own_text_is_run_through_the_nearest_checkpoint(browser: Any, server:
     kept = sorted(int(path.name[5:]) for path in (logs / "small" / "checkpoints").glob("step-*"))
     with Page(browser, frame(server, "run=small&step=2")) as page:
         page.wait(is_at(2))
+        busy = {"status": 503, "json": {"error": "Another text is being run: try again in a moment."}}
+        page.tab.route("**/own_text", lambda route: route.fulfill(**busy), times=1)
         page.tab.locator(".own input").fill("the <b>dog</b>")
-        page.tab.locator(".own button").click()
+        # At once, so that step 2 is still on view: the player that goes on would leave the text behind.
+        page.tab.evaluate("for (const one of ['.play', '.own button']) document.querySelector(one).click()")
+        page.wait("document.querySelector('.note').textContent.startsWith('Another text is being run; yours comes')")
         page.wait("document.querySelector('.note').textContent.startsWith('Your text through')")
         note = page.tab.locator(".note").text_content()
         assert 2 not in kept and f"step {kept[0]}, the nearest to step 2" in note
+        assert page.tab.locator(".step").text_content() == f"step {kept[0]}"
+        assert page.tab.locator(".live").text_content() == ""
+        assert page.tab.locator(".play").get_attribute("aria-label") == "Play"
+        assert [url.endswith("/own_text") for url in page.requests].count(True) == 2  # one more, for it was busy
         stage = page.tab.locator(".stage-box").first
         stage.focus()
         stage.press("ArrowUp")
@@ -280,6 +288,9 @@ def test_an_own_text_is_run_through_the_nearest_checkpoint(browser: Any, server:
         with page.tab.expect_download() as saved:
             page.tab.locator("button", has_text="HTML").click()
         assert "<title>Attention · small" in Path(saved.value.path()).read_text("utf-8")
+        page.tab.route("**/own_text", lambda route: route.fulfill(status=400, json={"error": "No such luck."}))
+        page.tab.locator("button", has_text="HTML").click()
+        page.wait("document.querySelector('.fault').textContent === 'No such luck.'")
         assert not page.errors
 
 

@@ -53,6 +53,8 @@ def test_tables_in_the_terminal_and_in_json(
         (["--suite", "trian"], "There is no suite 'trian' (did you mean train?)"),
         (["--shape", "15n"], "There is no shape '15n' (did you mean 15m?)"),
         (["--shape", ""], "shape is empty"),
+        (["--shape", ","], "shape is empty"),
+        (["--suite", ","], "suite is empty"),
         (["--repeats", "0"], "repeats is 0"),
         (["--seconds", "-1"], "seconds is -1"),
         (["--turns", "0"], "turns is 0"),
@@ -60,7 +62,10 @@ def test_tables_in_the_terminal_and_in_json(
         (["--threads", "0"], "threads is 0"),
         (["--loss_target", "0"], "loss_target is 0"),
         (["--text", "nowhere.txt"], "There is no text nowhere.txt"),
-        (["--json", "no/folder/x.json"], "there is no folder"),
+        (["--json", "no/folder/x.json"], "its folder is not there"),
+        (["--json", "folder.png"], "folder.png cannot be written: it is a folder"),
+        (["--suite", "loss", "--plot", "folder.png"], "folder.png cannot be written: it is a folder"),
+        (["--json", "x" * 300], "cannot be written (File name too long)"),
         (["--plot", "x.png"], "only the suite loss draws one"),
         (["--suite", "loss", "--plot", "x.txt"], "is no picture"),
         (["--suite", "loss"], "needs the text to learn from"),
@@ -72,8 +77,14 @@ def test_tables_in_the_terminal_and_in_json(
     ],
 )
 def test_what_a_person_can_get_wrong(
-    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    arguments: list[str],
+    sentence: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder.png").mkdir()
     assert main(["bench", *arguments]) == 2
     captured = capsys.readouterr()
     assert sentence in captured.err

@@ -235,12 +235,25 @@ def test_a_prompt_that_is_no_text_is_an_error(
         (["--prompt_file", "."], "cannot be read"),
         (["--interactive", "--json"], "leave one out"),
         (["--interactive", "--prompt", "a"], "leave --prompt"),
+        (["--interactive", "--attention", ""], "leave one out"),
+        (["--attention", "README.md"], "README.md is no page: end its name with .html"),
+        (["--attention", "folder.html"], "folder.html cannot be written: it is a folder"),
+        (["--attention", ""], "The name of the page is empty"),
     ],
 )
-def test_what_cannot_work_is_one_sentence(arguments: list[str], fault: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_work_is_one_sentence(
+    arguments: list[str],
+    fault: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder.html").mkdir()
     assert main(arguments) == 2
     out, err = capsys.readouterr()
     assert fault in err and out == "" and err.count("\n") == 1
+    assert TinyRun.asked == []  # before a model is loaded
 
 
 def test_a_model_that_failed_to_train_is_named(

@@ -82,6 +82,23 @@ def test_probes_and_history(run: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert (tmp_path / "a.png").stat().st_size > 10_000
 
 
+WHERE = """async () => {
+  const found = [];
+  const write = CanvasRenderingContext2D.prototype.fillText;
+  CanvasRenderingContext2D.prototype.fillText = function (text, x, y) {
+    const width = this.measureText(text).width;
+    const start = this.textAlign === "right" ? x - width : x;
+    if (text === "token") found[0] = start;
+    if (text === "attends to") [found[1], found[2]] = [start + width, this.canvas.clientWidth];
+    return write.call(this, text, x, y);
+  };
+  document.querySelector("button[title*='chosen head alone']").click();
+  while (found.length < 3) await new Promise(requestAnimationFrame);
+  return found;
+}"""
+"""Draws again and tells where "token" begins and "attends to" ends on a canvas, and how wide that is."""
+
+
 def snapshot_in(page: Path) -> bytes:
     """The one snapshot that a page shows."""
     found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text("utf-8"))
@@ -129,6 +146,16 @@ def test_a_page_of_a_run_without_probes_asks_for_a_text(
 
 
 @needs_browser
+def test_the_page_of_one_token_has_its_headings_whole(run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "heads.html"
+    assert main(["heads", str(run), "--html", str(file), "--text", "a"]) == 0
+    with chromium() as browser, Page(browser, f"{file.as_uri()}#view=columns", width=500) as shown:
+        shown.wait("document.body.dataset.step === '3'")
+        left, right, room = shown.tab.evaluate(WHERE)
+        assert 0 <= left < right <= room
+
+
+@needs_browser
 def test_the_page_opens_in_a_browser_and_colours_heads_by_importance(run: Path, tmp_path: Path) -> None:
     file = tmp_path / "heads.html"
     assert main(["heads", str(run), "--text", "the cat sat", "--html", str(file)]) == 0
@@ -152,6 +179,7 @@ def test_the_page_opens_in_a_browser_and_colours_heads_by_importance(run: Path, 
         (["--picture", "heads.docx", "--text", "the cat", "--no_ablation"], "end its name with .png"),
         (["--picture", "nowhere/heads.png", "--text", "the cat", "--no_ablation"], "cannot be written"),
         (["--html", "heads.pdf"], "end its name with .html"),
+        (["--html", ""], "The name of the page is empty"),
         (["--html", "nowhere/heads.html"], "its folder is not there"),
         (["--html", "heads.html", "--json"], "Both --html and --json are given"),
         (["--html", "folder.html", "--text", "the cat"], "cannot be written"),

@@ -42,6 +42,7 @@ def test_on_the_terminal_and_as_a_page(run: Path, tmp_path: Path, capsys: pytest
         (["--text", "the cat", "--token", "9"], "no token 9: the text has tokens 0 to 6"),
         (["--text", "the cat" * 9], "63 tokens, but a walkthrough needs 2 to 32"),
         (["--text", "the cat", "--html", "nowhere/a.html"], "cannot be written"),
+        (["--text", "the cat", "--html", "README.md"], "README.md is no page: end its name with .html"),
         (["--text", "the cat", "--word", "dog"], "'dog' stands nowhere in 'the cat sat'"),
     ],
 )

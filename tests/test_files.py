@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from minitx.config import UserError
-from minitx.files import json_bytes, read_json, remove, write_atomically
+from minitx.files import check_page_name, check_writable, json_bytes, read_json, remove, write_atomically
 
 
 def test_json_knows_when_what_it_says_has_changed(tmp_path: Path) -> None:
@@ -46,6 +46,45 @@ def test_a_write_never_goes_through_a_link_that_lies_in_wait(tmp_path: Path) -> 
     (tmp_path / "a.json").symlink_to(victim)
     write_atomically(tmp_path / "a.json", json.dumps({}).encode())
     assert victim.read_text() == "precious" and (tmp_path / "a.json").read_text() == "{}"
+
+
+def test_a_file_that_can_be_written_is_left_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "old").write_text("precious")
+    (tmp_path / "link").symlink_to(tmp_path / "nothing")
+    for name in ("old", "new", "link"):
+        check_writable(str(tmp_path / name))
+    assert (tmp_path / "old").read_text() == "precious" and (tmp_path / "link").is_symlink()
+    assert {entry.name for entry in tmp_path.iterdir()} == {"old", "link"}
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        (".", r"\. cannot be written: it is a folder"),
+        ("nowhere/a", "nowhere/a cannot be written: its folder is not there"),
+        ("a" * 300, "name another file"),
+        ("", "name of a file to write is empty"),
+    ],
+)
+def test_what_cannot_be_written_is_said(
+    name: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=sentence):
+        check_writable(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [("", "name of the page is empty"), ("README.md", "README.md is no page"), ("a.html", "it is a folder")],
+)
+def test_a_page_has_a_name_of_its_own(
+    name: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.html").mkdir()
+    with pytest.raises(UserError, match=sentence):
+        check_page_name(name)
 
 
 def test_of_a_link_only_the_link_is_removed(tmp_path: Path) -> None:

@@ -59,10 +59,13 @@ def test_the_text_names_every_head_and_says_what_was_left_out() -> None:
 
 @pytest.mark.parametrize("tokens", [TOKENS[:2], TOKENS[:33]])
 def test_short_texts_have_gaps_and_no_faults(tokens: np.ndarray, tmp_path: Path) -> None:
-    """Two tokens: no repeats, one window, no spread. The text and the picture say - there."""
+    """Two tokens: no repeats, one window, no spread. The text and the picture say – there."""
     found = describe(small_model(), tokens)
+    found["heads"][0]["ablation"]["zero"] = -1e-6
     assert found["heads"][0]["spreads"]["entropy"] is None
-    assert " -±-" in as_text(found) or len(tokens) > 2
+    text = as_text(found)
+    assert "±-" not in text and "±–" not in text and (" – " in text or len(tokens) > 2)
+    assert " 0.0000" in text and "-0.0000" not in text and "+0.0000" not in text
     as_picture(found, tmp_path / "heads.png", "title")
     with Image.open(tmp_path / "heads.png") as image:
         assert min(image.size) > 300

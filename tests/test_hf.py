@@ -113,5 +113,11 @@ def test_what_transformers_cannot_hold_is_refused(settings: dict[str, object], s
 
 
 def test_a_folder_without_a_model(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no model"):
+    with pytest.raises(UserError, match=r"holds no model.*there is no config\.json and no model\.safetensors in it\.$"):
+        import_model(tmp_path)
+    with pytest.raises(UserError, match=r"There is no folder .*nosuch: name one that holds config\.json"):
+        import_model(tmp_path / "nosuch")
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_text("x")
+    with pytest.raises(UserError, match=r"that can be read \(Expecting value"):
         import_model(tmp_path)

@@ -86,7 +86,7 @@ ROOMS: dict[str, set[str]] = {
         "runtime",
         "training",
     },
-    "benchmarks.settings": {"config"},
+    "benchmarks.settings": {"config", "files"},
     "benchmarks.timing": set(),
     "benchmarks.tables": {"benchmarks.timing"},
     "benchmarks.machine": {"runtime"},

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from minitx.config import nearest, require
+from minitx.files import check_writable
 
 SUITES = {
     "train": "training steps and memory against transformers, PyTorch's encoder and nanoGPT, and where the time goes",
@@ -81,6 +82,7 @@ class BenchConfig:
                 name in SUITES,
                 f"There is no suite {name!r}{nearest(name, list(SUITES))}: there are {', '.join(SUITES)}.",
             )
+        require(bool(self.suites), "suite is empty: name one, such as train.")
         require(bool(self.shapes), "shape is empty: name one, such as default.")
         require(
             self.plot is None or Path(self.plot).suffix.lower() in (".png", ".svg", ".pdf"),
@@ -92,7 +94,8 @@ class BenchConfig:
             self.text is None or self.text.lower().endswith(".txt"), f"text is {self.text}, but it must be a .txt file."
         )
         for file in (self.json, self.plot):
-            require(file is None or Path(file).parent.is_dir(), f"{file} cannot be written: there is no folder for it.")
+            if file is not None:
+                check_writable(file)
         if "loss" in self.suites:
             require(self.text is not None, "The suite loss needs the text to learn from: give it with --text FILE.")
             require(

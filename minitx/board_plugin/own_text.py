@@ -25,6 +25,10 @@ class OwnTextError(Exception):
     """The text could not be run. The message is one sentence."""
 
 
+class BusyError(Exception):
+    """Another text is being run: the same request may work a moment later. The message is one sentence."""
+
+
 class OwnText:
     """Decides who may run a text, and runs it."""
 
@@ -47,13 +51,13 @@ class OwnText:
         return ""
 
     def run(self, run: Path, step: int, text: str) -> bytes:
-        """A snapshot of `text` through the checkpoint of `step`; raises OwnTextError."""
+        """A snapshot of `text` through the checkpoint of `step`; raises OwnTextError and BusyError."""
         if not text.strip():
             raise OwnTextError("The text is empty: type a sentence.")
         if len(text) > MOST_CHARACTERS:
             raise OwnTextError(f"The text has {len(text)} characters, but at most {MOST_CHARACTERS} are run.")
         if not self._busy.acquire(blocking=False):
-            raise OwnTextError("Another text is being run: try again in a moment.")
+            raise BusyError("Another text is being run: try again in a moment.")
         try:
             done = subprocess.run(
                 [sys.executable, "-m", "minitx.commands.own_text"],

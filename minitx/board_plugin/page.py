@@ -14,8 +14,8 @@ from pathlib import Path
 
 STATIC = Path(__file__).parent / "static"
 MODULES = (
-    "dom", "theme", "snapshot", "state", "source", "draw", "lines", "chart", "stage", "survey", "skeleton", "picture",
-    "gather", "contents", "controls", "viewer", "page",
+    "dom", "theme", "snapshot", "state", "source", "labels", "draw", "lines", "chart", "stage", "survey", "skeleton",
+    "picture", "gather", "contents", "controls", "viewer", "page",
 )  # fmt: skip
 """The viewer's modules, each after what it imports from. `index.js`, TensorBoard's way in, is not among them."""
 IMPORT = re.compile(r'^import \{[^}]*\} from "\./(\w+)\.js";\n', re.MULTILINE)

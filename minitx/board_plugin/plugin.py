@@ -17,7 +17,7 @@ from tensorboard.plugins import base_plugin
 from werkzeug import Request, Response
 
 from minitx import snapshots
-from minitx.board_plugin.own_text import OwnText, OwnTextError
+from minitx.board_plugin.own_text import BusyError, OwnText, OwnTextError
 from minitx.board_plugin.page import POLICY, page
 from minitx.board_plugin.store import MissingError, Store
 from minitx.snapshots import SnapshotError
@@ -152,6 +152,8 @@ def answering(view: Callable[[Request], Response], method: str = "GET") -> Calla
             response = reply(request, {"error": str(error)}, 400)
         except SnapshotError as error:
             response = reply(request, {"error": str(error)}, 422)
+        except BusyError as error:
+            response = reply(request, {"error": str(error)}, 503)
         except (OSError, ValueError) as error:  # a folder that vanished, a name that no file can have
             reason = getattr(error, "strerror", None) or error
             response = reply(request, {"error": f"The snapshot cannot be read ({reason})."}, 404)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from minitx.cli import GenerateFlags, parse_generate
 from minitx.config import GenerateConfig, UserError, require
+from minitx.files import check_page_name
 
 if TYPE_CHECKING:
     from minitx.generation import Completion
@@ -41,13 +42,11 @@ def main(arguments: Sequence[str] | None = None, prog: str = "generate.py") -> i
         "--interactive asks for the prompts: leave --prompt and --prompt_file out.",
     )
     require(
-        not (flags.interactive and flags.attention),
+        not (flags.interactive and flags.attention is not None),
         "Both --interactive and --attention are given: leave one out.",
     )
-    require(
-        flags.attention is None or Path(flags.attention).parent.is_dir(),
-        f"--attention {flags.attention} cannot be written: its folder is not there.",
-    )
+    if flags.attention is not None:
+        check_page_name(flags.attention)
     prompt = read_prompt(options)
     if isinstance(sys.stdout, io.TextIOWrapper):
         if flags.json:

@@ -13,6 +13,7 @@ from jsonargparse import ArgumentParser
 
 from minitx.cli import parse_plain
 from minitx.config import UserError, require
+from minitx.files import check_page_name
 
 if TYPE_CHECKING:
     from minitx.importance import Tokens
@@ -53,7 +54,9 @@ def main(arguments: Sequence[str], prog: str) -> int:
             f"{name} is no picture: end its name with .png, .svg or .pdf.",
         )
     if options.html is not None:
-        check_page(options.html, [name for name in NOT_WITH_PAGE if getattr(options, name)])
+        check_page_name(options.html)
+        others = [name for name in NOT_WITH_PAGE if getattr(options, name)]
+        require(not others, f"Both --html and --{', --'.join(others)} are given: leave one out.")
     text = read_text(options.text, options.text_file)
 
     from tqdm import tqdm
@@ -118,13 +121,6 @@ def save_picture(draw: Any, name: str) -> None:
     except OSError as error:
         raise UserError(f"The picture {name} cannot be written ({error.strerror}): name another file.") from error
     print(f"picture in {name}", file=sys.stderr)
-
-
-def check_page(file: str, others: Sequence[str]) -> None:
-    """Raise UserError where `file` cannot be a page, or where options were given that make something else."""
-    require(Path(file).suffix.lower() in (".html", ".htm"), f"{file} is no page: end its name with .html.")
-    require(Path(file).parent.is_dir(), f"The page {file} cannot be written: its folder is not there.")
-    require(not others, f"Both --html and --{', --'.join(others)} are given: leave one out.")
 
 
 def write_page(name: str, run: Run, checkpoint: str, model: Transformer, text: str | None) -> None:

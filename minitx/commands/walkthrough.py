@@ -14,6 +14,7 @@ from jsonargparse import ArgumentParser
 
 from minitx.cli import parse_plain
 from minitx.config import UserError, find_words, require
+from minitx.files import check_page_name
 
 if TYPE_CHECKING:
     from minitx.model import Transformer
@@ -38,6 +39,8 @@ def main(arguments: Sequence[str], prog: str) -> int:
     parser.add_argument("--contexts", type=str, nargs=2, default=list(CONTEXTS), help="Two texts that hold the word.")
     options = parse_plain(parser, arguments)
     require(options.text != "", "The text is empty: give some words.")
+    if options.html is not None:
+        check_page_name(options.html)
 
     import torch
 

@@ -1,5 +1,6 @@
 // What the large views show: from state and data to the content of each stage, and what of a content is pointed at.
 
+import { linkEnds } from "./draw.js";
 import { otherHead } from "./gather.js";
 import { strongest, weightAt } from "./snapshot.js";
 import { signed } from "./stage.js";
@@ -20,16 +21,17 @@ export function stageContents(state, data, theme) {
   const { first, second } = data;
   const view = state.view === "both" && second ? "map" : state.view;
   const contents = (view === "both" ? ["map", "columns"] : [view]).map((one) => contentOf(first, state.head, state.shown, one, theme));
-  let note = "";
+  let note = missing(first, state.head, data.run);
   if (second) {
     const head = otherHead(data.first, data.second, state);
     const isSameShape = second.layers === first.layers && second.heads === first.heads;
     const heads = state.other.head !== null || !isSameShape ? [head] : state.shown;
-    contents[0].title = sideTitle(data, data.run, data.step, state.head, first);
-    contents.push({ ...contentOf(second, head, heads, view, theme), title: sideTitle(data, data.otherRun, data.otherStep, head, second) });
+    contents[0].title = sideTitle(data, data.run, data.firstStep, state.head, first);
+    contents.push({ ...contentOf(second, head, heads, view, theme), title: sideTitle(data, data.otherRun, data.secondStep, head, second) });
     const [a, b] = [first.probes[0], second.probes[0]];
     const isSame = a.seq === b.seq && a.tokens.every((token, index) => token === b.tokens[index]);
-    const packed = [a.whole(state.head), b.whole(head)];
+    const packed = [wholeOf(a, state.head), wholeOf(b, head)];
+    note ||= missing(second, head, data.otherRun);
     if (isSame && packed.every(Boolean)) {
       contents.push({ ...contents[0], view: "map", heads: [{ head: state.head, packed: packed[0] }], against: packed[1], title: "second − first" });
     } else if (!isSame) {
@@ -41,8 +43,16 @@ export function stageContents(state, data, theme) {
 
 function contentOf(snapshot, head, shown, view, theme) {
   const probe = snapshot.probes[0];
-  const heads = (view === "map" ? [head] : shown).map((one) => ({ head: one, name: headName(one, snapshot.heads, true), colour: headColour(theme, one, snapshot.heads), packed: probe.whole(one) }));
+  const heads = (view === "map" ? [head] : shown).map((one) => ({ head: one, name: headName(one, snapshot.heads, true), colour: headColour(theme, one, snapshot.heads), packed: wholeOf(probe, one) }));
   return { title: TITLES[view], view, probe, heads: heads.filter((one) => one.packed) };
+}
+
+/** The whole pattern of a head; null where there is none, or none yet. */
+const wholeOf = (probe, head) => (probe.has(head) ? probe.whole(head) : null);
+
+/** A sentence where pruning has removed a head. */
+function missing(snapshot, head, run) {
+  return snapshot.probes[0].has(head) ? "" : `The run ${run} has no ${headName(head, snapshot.heads)}: it was removed by pruning.`;
 }
 
 function sideTitle(data, run, step, head, snapshot) {
@@ -54,12 +64,14 @@ export const fitting = (focus, { probe }) => (focus && Math.max(focus.query ?? 0
 
 /** What is under the pointer, in lines of text. */
 export function describeFocus({ probe, heads, against, view }, { query, key }) {
+  const ends = probe.links.map((link) => [link.name, linkEnds(link, { query, key })]);
+  const links = ends.filter(([, at]) => (view === "map" ? at.every(Boolean) : at.some(Boolean))).map(([name]) => name);
   if (view === "map") {
     const weight = weightAt(heads[0].packed, query, key);
     const pair = `${probe.tokens[query]} → ${probe.tokens[key]}`;
-    if (!against) return [pair, figure(weight), `token ${query} to token ${key}`];
+    if (!against) return [pair, figure(weight), `token ${query} to token ${key}`, ...links];
     const other = weightAt(against, query, key);
-    return [pair, signed(other - weight), `${figure(weight)} and ${figure(other)}`];
+    return [pair, signed(other - weight), `${figure(weight)} and ${figure(other)}`, ...links];
   }
   const lines = [probe.tokens[query ?? key]];
   for (const { name, packed } of heads.slice(0, 6)) {
@@ -67,7 +79,7 @@ export function describeFocus({ probe, heads, against, view }, { query, key }) {
     if (query !== null) lines.push(`${name} attends to ${list(strongest(packed, probe.seq, { query }, 3))}`);
     if (key !== null) lines.push(`${name} is read by ${list(strongest(packed, probe.seq, { key }, 3))}`);
   }
-  return lines;
+  return [...lines, ...links];
 }
 
 /** Where an arrow, [down, right], leads from `focus` in a content; from nowhere to the last query. */

@@ -33,9 +33,10 @@ export function drawControls({ parts, source, state, data, isPlaying }) {
   parts.slider.min = steps[0] ?? 0;
   parts.slider.max = steps.at(-1) ?? 0;
   parts.slider.value = step ?? 0;
-  parts.slider.setAttribute("aria-valuetext", `step ${data.step ?? ""}`);
-  parts.step.textContent = steps.length ? `step ${step.toLocaleString("en")}` : "";
-  parts.live.textContent = source.isLive && state.step === null && steps.length ? "● newest" : "";
+  parts.slider.setAttribute("aria-valuetext", `step ${step ?? ""}`);
+  const seen = data.firstStep ?? step; // what the pattern is of, which may lag behind the slider
+  parts.step.textContent = steps.length ? `step ${seen.toLocaleString("en")}` : "";
+  parts.live.textContent = source.isLive && state.step === null && steps.length && seen === steps.at(-1) ? "● newest" : "";
   parts.play.textContent = isPlaying ? "❚❚" : "▶";
   parts.play.setAttribute("aria-label", isPlaying ? "Pause" : "Play");
   parts.ownForm.hidden = !source.ownText;
@@ -54,7 +55,10 @@ function drawOthers(parts, state, data) {
   const steps = data.otherInfo?.steps ?? [];
   fillSelect(parts.otherStep, [{ value: "", label: "same step" }, ...steps.map((step) => ({ value: step, label: `step ${step}` }))], state.other.step === null ? "" : nearestOf(steps, state.other.step));
   const other = data.second ?? data.first;
-  const heads = Array.from({ length: other.count }, (_, head) => ({ value: head, label: headName(head, other.heads) }));
+  const heads = Array.from({ length: other.count }, (_, head) => {
+    const isThere = other.probes[0].has(head);
+    return { value: head, label: headName(head, other.heads) + (isThere ? "" : " (removed)"), disabled: !isThere };
+  });
   fillSelect(parts.otherHead, [{ value: "", label: "same head" }, ...heads], state.other.head ?? "");
   parts.otherRun.hidden = data.runs.length < 2;
 }
@@ -114,8 +118,8 @@ export function drawTimeline({ parts, state, data }, theme) {
   const order = [...state.shown.filter((head) => head !== state.head), state.head];
   const shown = {
     ...chart,
-    current: data.step,
-    other: state.compare && data.otherRun === data.run ? data.otherStep : null,
+    current: data.firstStep,
+    other: state.compare && data.otherRun === data.run ? data.secondStep : null,
     heads: order.map((head) => ({ head, colour: headColour(theme, head, first.heads), name: headName(head, first.heads, true) })),
   };
   parts.chart.layout = chartLayout(shown, width, height);

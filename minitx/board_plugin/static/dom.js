@@ -12,11 +12,11 @@ export function element(name, attributes = {}, ...children) {
   return made;
 }
 
-/** Make a <select> hold `options` ({value, label, title or none}), touching it only where they changed. */
+/** Make a <select> hold `options` ({value, label, title and disabled or none}), touching it only where they changed. */
 export function fillSelect(select, options, chosen) {
   const wanted = options.map((option) => `${option.value}\u0000${option.label}`).join("\u0001");
   if (select.filledWith !== wanted) {
-    select.replaceChildren(...options.map((option) => element("option", { value: option.value, title: option.title }, option.label)));
+    select.replaceChildren(...options.map((option) => element("option", { value: option.value, title: option.title, disabled: option.disabled }, option.label)));
     select.filledWith = wanted;
   }
   if (select.value !== String(chosen)) select.value = String(chosen);

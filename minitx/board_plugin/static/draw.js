@@ -3,6 +3,7 @@
 // A layout is computed from what is shown and the room there is; drawing and hit-testing both go by it, so what the
 // pointer names is what is seen. Rows are queries, columns are keys.
 
+import { LABEL_HEIGHT, drawLabel, freePlace, labelWidth } from "./labels.js";
 import { pairIndex } from "./snapshot.js";
 import { tableColour } from "./theme.js";
 
@@ -10,7 +11,7 @@ const MOST_CELL = 44;
 const LEAST_LABELLED_CELL = 8;
 const MOST_LABEL = 110;
 
-/** Where a map of `tokens` goes in (width, height): {cell, left, top, side, labelled}. */
+/** Where a map of `tokens` goes in (width, height): {cell, left, top, side, labelled, …}. */
 export function mapLayout(context, tokens, width, height, font) {
   context.font = font;
   const widest = Math.min(MOST_LABEL, Math.max(...tokens.map((token) => context.measureText(token).width)) + 10);
@@ -21,7 +22,7 @@ export function mapLayout(context, tokens, width, height, font) {
   if (cell >= 4) cell = Math.floor(cell);
   const side = cell * tokens.length;
   const left = margin + Math.max(0, (width - margin - side - 6) / 2);
-  return { cell, left, top: 4, side, margin, labelled, seq: tokens.length };
+  return { cell, left, top: 4, side, margin, labelled, width, seq: tokens.length };
 }
 
 /** The cell under a point, {query, key}, or null. */
@@ -67,7 +68,7 @@ export function drawMap(context, layout, map, focus, theme) {
   if (layout.labelled) drawLabels(context, layout, map.tokens, focus, theme);
   else drawAxes(context, layout, theme);
   drawScale(context, layout, map, theme);
-  for (const link of map.links) drawLinkFrame(context, layout, link, theme);
+  drawLinkFrames(context, layout, map.links, theme);
   if (focus) drawFocus(context, layout, map, focus, theme);
 }
 
@@ -151,17 +152,44 @@ function drawScale(context, { left, top, side }, map, theme) {
   }
 }
 
-function drawLinkFrame(context, { cell, left, top }, link, theme) {
-  const [[q0, q1], [k0, k1]] = [link.query, link.key];
+/** A frame around each link, with its name where there is room. */
+function drawLinkFrames(context, layout, links, theme) {
+  const { cell, left, top, side } = layout;
+  const frames = links.map((link) => {
+    const [[q0, q1], [k0, k1]] = [link.query, link.key];
+    return { name: link.name, x: left + k0 * cell - 1, y: top + q0 * cell - 1, width: (k1 - k0) * cell + 2, height: (q1 - q0) * cell + 2 };
+  });
   context.strokeStyle = theme.mark;
   context.lineWidth = 2;
-  context.strokeRect(left + k0 * cell - 1, top + q0 * cell - 1, (k1 - k0) * cell + 2, (q1 - q0) * cell + 2);
+  for (const { x, y, width, height } of frames) context.strokeRect(x, y, width, height);
   if (cell < LEAST_LABELLED_CELL) return;
-  context.font = theme.font;
-  context.textAlign = "left";
-  context.textBaseline = "bottom";
-  context.fillStyle = theme.mark;
-  context.fillText(link.name, left + k0 * cell, top + q0 * cell - 3);
+  // From the right, so that a line from a name down to its frame, at its left end, passes by the names placed before.
+  frames.sort((a, b) => b.x - a.x || b.y - a.y);
+  const [taken, names] = [[], []];
+  for (const frame of frames) {
+    const width = labelWidth(context, frame.name, theme);
+    const x = Math.max(0, Math.min(frame.x, layout.width - width));
+    const at = (y) => ({ x, y, width, height: LABEL_HEIGHT });
+    const places = [at(frame.y - LABEL_HEIGHT - 2)];
+    if (frame.y + frame.height + LABEL_HEIGHT + 2 <= top + side) places.push(at(frame.y + frame.height + 2));
+    for (let y = frame.y - 2 * (LABEL_HEIGHT + 3); y >= 0; y -= LABEL_HEIGHT + 3) places.push(at(y));
+    const place = freePlace(places.filter(({ y }) => y >= 0), taken);
+    if (!place) continue;
+    names.push([frame.name, place]);
+    if (place.y + place.height + 4 >= frame.y) continue;
+    context.lineWidth = 1;
+    context.beginPath();
+    context.moveTo(frame.x, place.y + place.height);
+    context.lineTo(frame.x, frame.y);
+    context.stroke();
+  }
+  for (const [name, place] of names) drawLabel(context, name, place, theme);
+}
+
+/** At which of its ends a link has the tokens in focus: [query, key]. */
+export function linkEnds(link, { query, key }) {
+  const isWithin = (token, [start, end]) => token !== null && token >= start && token < end;
+  return [isWithin(query, link.query), isWithin(key, link.key)];
 }
 
 function drawFocus(context, { cell, left, top, side, seq }, map, { query, key }, theme) {

@@ -3,13 +3,16 @@
 import { headsWithin, nearestOf } from "./state.js";
 
 const LONG = 64; // tokens above which whole patterns are asked for head by head
+/** Said while an own text is run. */
+export const READING = "The model reads your text …";
 const EMPTY = "No run here has snapshots yet: train one, and this page fills by itself.";
 
 /**
  * Everything that `asked`, a state, needs from `source`, as
  * {runs, refusal, run, info, probe, step, score, first, chart, and to compare with: otherRun, otherInfo, otherStep, second,
- * note, fault}. `before` is what the last call returned; what of it still holds is not asked for again, unless
- * `isFresh`. What fails becomes the sentence `fault`. `tell` is called with a sentence where it takes a while.
+ * note, fault}. firstStep and secondStep are the steps that the patterns are of: of an own text those of checkpoints.
+ * `before` is what the last call returned; what of it still holds is not asked for again, unless `isFresh`. What fails
+ * becomes the sentence `fault`. `tell` is called with a sentence where it takes a while.
  */
 export async function gather(source, before, asked, isFresh, tell) {
   const found = { ...before, fault: "", note: "" };
@@ -26,12 +29,12 @@ export async function gather(source, before, asked, isFresh, tell) {
     const step = nearestOf(info.steps, asked.step);
     const isOwn = asked.probe < 0 && Boolean(asked.text) && Boolean(source.ownText) && !found.refusal;
     const probe = Math.min(Math.max(0, asked.probe), Math.max(0, probes.length - 1));
-    Object.assign(found, { step, probe: isOwn ? -1 : probe, first: null, second: null, chart: null, otherInfo: null });
+    Object.assign(found, { step, firstStep: step, probe: isOwn ? -1 : probe, first: null, second: null, chart: null, otherInfo: null });
     found.score = scores[asked.score] || !asked.score ? asked.score : (Object.keys(scores)[0] ?? "");
     if (found.score) found.chart = await source.scores(run, found.score, info.steps);
     if (isOwn) found.first = await fetchOwn(source, found, asked.text, tell);
     else found.first = await source.snapshot(run, step, probe, wholeHeads(probes[probe], [wanted.head, ...wanted.shown]));
-    if (asked.compare) await gatherOther(source, found, before, wanted, isFresh);
+    if (asked.compare) await gatherOther(source, found, before, wanted, isFresh, tell);
   } catch (error) {
     found.fault = error.message;
   }
@@ -47,16 +50,17 @@ async function gatherRun(source, found, asked, isFresh) {
 }
 
 /** The second pattern of a comparison. */
-async function gatherOther(source, found, before, asked, isFresh) {
+async function gatherOther(source, found, before, asked, isFresh, tell) {
   const run = found.runs.includes(asked.other.run) ? asked.other.run : found.run;
   const isKnown = !isFresh && before.otherInfo && before.otherRun === run;
   const info = run === found.run ? found.info : isKnown ? before.otherInfo : await source.run(run);
   const step = nearestOf(info.steps, asked.other.step ?? found.step);
-  Object.assign(found, { otherRun: run, otherInfo: info, otherStep: step });
+  Object.assign(found, { otherRun: run, otherInfo: info, otherStep: step, secondStep: step });
   if (found.probe < 0) {
     const kept = nearestOf(info.checkpoints, step);
     if (kept === null) throw new Error(`The run ${run} keeps no checkpoint, so no text can be run through it.`);
-    found.second = await source.ownText(run, kept, asked.text);
+    found.secondStep = kept;
+    found.second = await source.ownText(run, kept, asked.text, tell);
     return;
   }
   const probes = info.newest?.probes ?? [];
@@ -75,8 +79,9 @@ async function fetchOwn(source, found, text, tell) {
   const { run, info, step } = found;
   const kept = nearestOf(info.checkpoints, step);
   if (kept === null) throw new Error(`The run ${run} keeps no checkpoint, so no text can be run through it.`);
-  tell("The model reads your text …");
-  const snapshot = await source.ownText(run, kept, text);
+  tell(READING);
+  const snapshot = await source.ownText(run, kept, text, tell);
+  found.firstStep = kept;
   const more = kept === step ? "" : `, the nearest to step ${step} that is still kept`;
   found.note = `Your text through the checkpoint of step ${kept}${more}.`;
   return snapshot;

@@ -4,6 +4,7 @@
 // token only its own lines are drawn, and the tokens at their other ends carry a bar for each head.
 
 import { shorten } from "./draw.js";
+import { LABEL_HEIGHT, drawLabel, freePlace, labelWidth } from "./labels.js";
 import { pairIndex } from "./snapshot.js";
 
 const MOST_LINES = 1500;
@@ -11,6 +12,7 @@ const LEAST_LEVEL = 40; // of 255: a weight of 0.025; weaker lines are drawn onl
 const LEAST_FOCUSED = 26; // a weight of 0.01
 const [LEAST_ROW, MOST_ROW] = [13, 26];
 const BAR = 9;
+const NAME_AT = [0.5, 0.4, 0.6, 0.3, 0.7, 0.2, 0.8]; // places along a link where its name may stand
 
 /**
  * The entries to draw, weakest first: [{head, query, key, level}], `heads` being [{packed, colour}].
@@ -98,21 +100,17 @@ export function drawColumns(context, layout, { tokens, links, heads, lines }, fo
     context.stroke();
   }
   context.globalAlpha = 1;
-  for (const link of links) {
+  const paths = links.map((link) => {
     const [start, end] = [middle((link.query[0] + link.query[1] - 1) / 2), middle((link.key[0] + link.key[1] - 1) / 2)];
-    if (!isSeen(start, end)) continue;
-    context.beginPath();
-    context.moveTo(left, start);
-    context.bezierCurveTo(left + bend, start, right - bend, end, right, end);
-    drawLinkPath(context, link, left + (right - left) / 2, (start + end) / 2, theme);
-  }
+    return { link, points: [[left, start], [left + bend, start], [right - bend, end], [right, end]] };
+  });
+  drawLinkCurves(context, paths, [left, right], theme);
   context.font = theme.font;
   context.textBaseline = "middle";
   context.fillStyle = theme.muted;
   context.textAlign = "right";
-  context.fillText("token", left - 6, top - 11);
-  context.textAlign = "left";
-  context.fillText("attends to", right + 6, top - 11);
+  context.fillText("token", Math.max(left - 6, context.measureText("token").width + 2), top - 11);
+  context.fillText("attends to", Math.min(right + 6 + context.measureText("attends to").width, layout.width - 2), top - 11);
   const first = Math.max(0, Math.floor((from - top) / row));
   const last = Math.min(layout.seq - 1, Math.ceil((to - top) / row));
   const small = { ...theme, font: theme.font.replace("12px", `${Math.min(12, row - 2)}px`) };
@@ -166,20 +164,34 @@ function stroke(context, head, level, focus) {
   context.lineWidth = 0.7 + weight * 3.3;
 }
 
-function drawLinkPath(context, link, x, y, theme) {
+/** Links as dashed curves, [{link, points: start, two to bend by, end}], each with its name on it where between `least`
+ * and `most`, the ends of what can be seen, there is room. */
+function drawLinkCurves(context, paths, [least, most], theme) {
   context.strokeStyle = theme.mark;
   context.lineWidth = 2.5;
   context.setLineDash([7, 5]);
-  context.stroke();
+  for (const { points: [start, a, b, end] } of paths) {
+    context.beginPath();
+    context.moveTo(...start);
+    context.bezierCurveTo(...a, ...b, ...end);
+    context.stroke();
+  }
   context.setLineDash([]);
-  context.font = theme.font;
-  context.textAlign = "center";
-  context.textBaseline = "middle";
-  const width = context.measureText(link.name).width + 8;
-  context.fillStyle = theme.panel;
-  context.fillRect(x - width / 2, y - 9, width, 18);
-  context.fillStyle = theme.mark;
-  context.fillText(link.name, x, y);
+  const taken = [];
+  for (const { link, points } of paths) {
+    const width = labelWidth(context, link.name, theme);
+    const places = NAME_AT.map((share) => {
+      const [x, y] = [0, 1].map((axis) => curveAt(points.map((point) => point[axis]), share));
+      return { x: Math.max(least, Math.min(x - width / 2, most - width)), y: y - LABEL_HEIGHT / 2, width, height: LABEL_HEIGHT };
+    });
+    const place = width <= most - least ? freePlace(places, taken) : null;
+    if (place) drawLabel(context, link.name, place, theme);
+  }
+}
+
+/** A coordinate of a cubic Bézier curve. */
+function curveAt([p0, p1, p2, p3], t) {
+  return (1 - t) ** 3 * p0 + 3 * (1 - t) ** 2 * t * p1 + 3 * (1 - t) * t ** 2 * p2 + t ** 3 * p3;
 }
 
 // One line with arcs
@@ -232,12 +244,12 @@ export function drawArcs(context, layout, { tokens, links, heads, lines }, focus
     context.setLineDash([]);
   }
   context.globalAlpha = 1;
-  for (const link of links) {
+  const paths = links.map((link) => {
     const [b, a] = [spanMiddle(link.query), spanMiddle(link.key)];
-    if (a > to || b < from) continue;
-    arc(b, a, rise(a, b));
-    drawLinkPath(context, link, (a + b) / 2, base - rise(a, b), theme);
-  }
+    const top = base - rise(a, b) * 1.33;
+    return { link, points: [[b, base], [b, top], [a, top], [a, base]] };
+  });
+  drawLinkCurves(context, paths, [0, layout.width], theme);
   context.font = theme.font;
   context.textBaseline = "middle";
   for (const [index, place] of places.entries()) {

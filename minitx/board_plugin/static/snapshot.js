@@ -38,6 +38,9 @@ export function parseSnapshot(buffer) {
       const heads = probe.whole ?? Array.from({ length: count }, (_, head) => head);
       for (const head of heads) whole.set(head, take(pairCount(seq)));
     }
+    // The first token attends to itself alone, in every head there is; one that pruning removed has no weight at all.
+    const starts = Array.from({ length: count }, (_, head) => small[head * pairCount(side)]);
+    const isBroken = starts.every((level) => level === 0); // no number came out of it
     const smallOf = (head) => small.subarray(head * pairCount(side), (head + 1) * pairCount(side));
     return {
       text: probe.text,
@@ -45,6 +48,8 @@ export function parseSnapshot(buffer) {
       links: probe.links ?? [],
       seq,
       side,
+      /** Whether the run has a head, not removed by pruning. */
+      has: (head) => isBroken || starts[head] > 0,
       /** The pattern of a head reduced to (side, side), packed. */
       small: smallOf,
       /** The whole pattern of a head, packed, or null where it was not asked for. */

@@ -4,14 +4,18 @@
 //   run(name)                           → {steps, checkpoints, newest: header, fault}
 //   scores(run, name)                   → {steps, values: [[number or null, …] or null], chance: [number or null]}
 //   snapshot(run, step, probe, heads)   → a parsed snapshot with that probe alone
-//   ownText(run, step, text)            → the same of a text of the user's own
-//   page(run, step, probe, link, text)  → a self-contained HTML file, as a Blob; null where there is no server
+//   ownText(run, step, text, tell)      → the same of a text of the user's own; null where there is no server
+//   page(run, step, probe, link, text, tell)
+//                                       → a self-contained HTML file, as a Blob; null where there is no server
+//
+// `tell` is called with a sentence where a text has to wait for its turn.
 //
 // What cannot be had throws an Error whose message is one sentence.
 
 import { parseSnapshot } from "./snapshot.js";
 
 const MOST_KEPT = 400;
+const [BUSY, MOST_TURNS, TURN_MILLISECONDS] = [503, 100, 1000];
 const OWN_HEADERS = { "Content-Type": "application/json", "X-Minitx": "1" };
 
 /** The source that asks the routes of minitx/board_plugin/plugin.py. */
@@ -29,9 +33,24 @@ export function serverSource() {
     }
     if (!response.ok) {
       const said = await response.json().catch(() => ({}));
-      throw new Error(said.error ?? `TensorBoard answered with ${response.status}.`);
+      const sentence = said.error ?? `TensorBoard answered with ${response.status}.`;
+      throw Object.assign(new Error(sentence), { status: response.status });
     }
     return response;
+  }
+
+  /** Have a text run; one is run at a time, so where the server is busy with another it is asked again and again. */
+  async function askOwn(asked, tell) {
+    const options = { method: "POST", headers: OWN_HEADERS, body: JSON.stringify(asked) };
+    for (let turn = 1; ; turn++) {
+      try {
+        return await ask("./own_text", options);
+      } catch (error) {
+        if (error.status !== BUSY || turn === MOST_TURNS) throw error;
+      }
+      tell("Another text is being run; yours comes after it …");
+      await new Promise((resolve) => setTimeout(resolve, TURN_MILLISECONDS));
+    }
   }
 
   /** `make()` once for each key; the oldest are forgotten, failures at once. */
@@ -44,7 +63,7 @@ export function serverSource() {
     return made;
   }
 
-  const binary = async (url, options) => parseSnapshot(await (await ask(url, options)).arrayBuffer());
+  const parsed = async (response) => parseSnapshot(await (await response).arrayBuffer());
 
   const scoresSoFar = new Map();
 
@@ -71,16 +90,15 @@ export function serverSource() {
     },
     snapshot: (run, step, probe, heads) => {
       const url = address("snapshot", { run, step, probe, heads: heads.join(",") });
-      return once(url, () => binary(url));
+      return once(url, () => parsed(ask(url)));
     },
-    ownText: (run, step, text) => {
-      const body = JSON.stringify({ run, step, text });
-      return once(`own ${body}`, () => binary("./own_text", { method: "POST", headers: OWN_HEADERS, body }));
+    ownText: (run, step, text, tell) => {
+      const asked = { run, step, text };
+      return once(`own ${JSON.stringify(asked)}`, () => parsed(askOwn(asked, tell)));
     },
-    page: async (run, step, probe, link, text) => {
+    page: async (run, step, probe, link, text, tell) => {
       if (probe >= 0) return (await ask(address("page", { run, step, probe, view: link }))).blob();
-      const body = JSON.stringify({ run, step, text, page: true, view: link });
-      return (await ask("./own_text", { method: "POST", headers: OWN_HEADERS, body })).blob();
+      return (await askOwn({ run, step, text, page: true, view: link }, tell)).blob();
     },
     /** Forget snapshots, for steps may have been written again. */
     forget: () => kept.clear(),

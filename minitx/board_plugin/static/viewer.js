@@ -6,7 +6,7 @@
 import { describeFocus, fitting, movedFocus, stageContents } from "./contents.js";
 import { drawChips, drawControls, drawHeading, drawTimeline } from "./controls.js";
 import { download, element } from "./dom.js";
-import { gather } from "./gather.js";
+import { READING, gather } from "./gather.js";
 import { drawPicture } from "./picture.js";
 import { buildSkeleton } from "./skeleton.js";
 import { createStage, drawStage, showFocus } from "./stage.js";
@@ -21,8 +21,10 @@ export function startViewer(root, source, { link = "", linkTo }) {
   let state = { ...START, ...fromLink(link) };
   let data = { runs: [], info: null, first: null, second: null, chart: null, fault: "", note: "" };
   let hover = null;
-  let [isLoading, isStale] = [false, false];
-  let player = null;
+  let [loading, isStale] = [null, false];
+  let trouble = ""; // what an action could not do, said until the next change
+  let reading = ""; // said while data takes a while
+  let player = null; // what plays, an object of its own each time
   const parts = buildSkeleton(root, {
     select: (name, value) => select(name, value),
     toggle: (name) => toggle(name),
@@ -35,7 +37,7 @@ export function startViewer(root, source, { link = "", linkTo }) {
     play: () => play(),
     slide: (step) => goTo(nearestOf(data.info?.steps ?? [], step)),
     slideKey: (event) => slideKey(event),
-    ownText: (text) => text.trim() && change({ probe: -1, text: text.trim(), token: null }),
+    ownText: (text) => look(text.trim()),
   });
   const stages = [0, 1, 2].map(() => createStage({ hover: hoverPattern, press: pin, keys: patternKeys }));
   parts.stages.append(...stages.map((stage) => stage.root));
@@ -45,6 +47,7 @@ export function startViewer(root, source, { link = "", linkTo }) {
 
   function change(changes) {
     state = { ...state, ...changes };
+    trouble = "";
     return load();
   }
 
@@ -57,6 +60,13 @@ export function startViewer(root, source, { link = "", linkTo }) {
       const chosen = value === "" ? null : field === "run" ? value : Number(value);
       change({ other: { ...state.other, [field]: chosen } });
     }
+  }
+
+  /** Run a text through the model: at the step on view, so that nothing plays on meanwhile. */
+  function look(text) {
+    if (!text) return undefined;
+    if (player) play(); // which pauses
+    return change({ probe: -1, text, token: null });
   }
 
   function toggle(name) {
@@ -98,18 +108,31 @@ export function startViewer(root, source, { link = "", linkTo }) {
 
   // Data
 
-  async function load(isFresh = false) {
-    isStale = isStale || isFresh ? "fresh" : true;
-    if (isLoading) return;
-    isLoading = true;
-    while (isStale) {
-      const wasFresh = isStale === "fresh";
-      isStale = false;
-      const found = await gather(source, data, state, wasFresh, tellNote);
-      if (!isStale || found.first) data = found;
-      draw();
+  /** Load what the state asks for; done when nothing more is on its way, also where another call began to load. */
+  function load(isFresh = false) {
+    isStale = isStale === "fresh" || isFresh ? "fresh" : true;
+    loading ??= loadStale();
+    return loading;
+  }
+
+  async function loadStale() {
+    try {
+      while (isStale) {
+        const wasFresh = isStale === "fresh";
+        isStale = false;
+        const found = await gather(source, data, state, wasFresh, tellReading);
+        reading = "";
+        if (!isStale || found.first) data = found;
+        draw();
+      }
+    } finally {
+      loading = null;
     }
-    isLoading = false;
+  }
+
+  function tellReading(note) {
+    reading = note;
+    tellNote(note);
   }
 
   // Drawing
@@ -117,7 +140,7 @@ export function startViewer(root, source, { link = "", linkTo }) {
   function draw() {
     const started = performance.now();
     const theme = readTheme(root);
-    drawControls({ parts, source, state, data, isPlaying: Boolean(player) });
+    drawControls({ parts, source, state, data: { ...data, fault: data.fault || trouble }, isPlaying: Boolean(player) });
     const { first } = data;
     root.classList.toggle("empty", !first);
     if (first) {
@@ -128,6 +151,7 @@ export function startViewer(root, source, { link = "", linkTo }) {
       drawStages(theme);
     }
     drawTimeline({ parts, state, data }, theme);
+    if (reading) tellNote(reading);
     root.dataset.step = data.step ?? "";
     root.dataset.redraw = (performance.now() - started).toFixed(1);
     root.dataset.drawn = Number(root.dataset.drawn ?? 0) + 1;
@@ -236,29 +260,31 @@ export function startViewer(root, source, { link = "", linkTo }) {
   function play() {
     const steps = data.info?.steps ?? [];
     if (player) {
-      clearTimeout(player);
       player = null;
       return draw();
     }
     if (steps.length < 2) return undefined;
     const pause = Math.min(500, Math.max(30, 12000 / steps.length));
+    const mine = {};
+    player = mine;
     const next = async () => {
+      if (player !== mine) return undefined; // stopped
       const at = data.info.steps.indexOf(currentStep());
       if (at >= data.info.steps.length - 1) {
         player = null;
         return draw();
       }
       await goTo(data.info.steps[at + 1]);
-      if (player) player = setTimeout(next, pause);
+      setTimeout(next, pause);
       return undefined;
     };
-    player = setTimeout(next, pause);
+    setTimeout(next, pause);
     return currentStep() === steps.at(-1) ? goTo(steps[0]) : draw();
   }
 
   async function poll() {
     const isSeen = !document.hidden && window.innerHeight > 0 && root.isConnected;
-    if (isSeen && !isLoading) {
+    if (isSeen && !loading) {
       try {
         const { runs } = await source.runs();
         const info = data.run && runs.includes(data.run) ? await source.run(data.run) : null;
@@ -292,19 +318,22 @@ export function startViewer(root, source, { link = "", linkTo }) {
   }
 
   function savePicture() {
-    const facts = [data.run, `step ${data.step}`, headName(state.head, data.first.heads)].join(" · ");
+    const facts = [data.run, `step ${data.firstStep}`, headName(state.head, data.first.heads)].join(" · ");
     const canvas = drawPicture({ parts, stages, title: facts, text: data.first.probes[0].text, theme: readTheme(root) });
     canvas.toBlob((blob) => download(blob, "attention.png"));
   }
 
   async function savePage() {
     const link = toLink({ ...state, run: "", probe: 0, text: "", compare: false });
+    trouble = "";
+    if (data.probe < 0) tellReading(READING);
     try {
-      download(await source.page(data.run, data.first.step, data.probe, link, state.text), "attention.html");
+      download(await source.page(data.run, data.firstStep, data.probe, link, state.text, tellReading), "attention.html");
     } catch (error) {
-      data = { ...data, fault: error.message };
-      draw();
+      trouble = error.message;
     }
+    reading = "";
+    draw();
   }
 
   parts.chart.addEventListener("pointermove", (event) => {
