@@ -173,7 +173,7 @@ function drawLinkFrames(context, layout, links, theme) {
     const places = [at(frame.y - LABEL_HEIGHT - 2)];
     if (frame.y + frame.height + LABEL_HEIGHT + 2 <= top + side) places.push(at(frame.y + frame.height + 2));
     for (let y = frame.y - 2 * (LABEL_HEIGHT + 3); y >= 0; y -= LABEL_HEIGHT + 3) places.push(at(y));
-    const place = freePlace(places.filter(({ y }) => y >= 0), taken);
+    const place = freePlace(places.filter(({ y }) => y >= 0), taken, frames.filter((other) => other !== frame));
     if (!place) continue;
     names.push([frame.name, place]);
     if (place.y + place.height + 4 >= frame.y) continue;

@@ -3,10 +3,14 @@
 export const LABEL_HEIGHT = 15;
 const GAP = 3;
 
-/** The first of `places`, [{x, y, width, height}], that keeps off all in `taken`, which it joins; null where none does. */
-export function freePlace(places, taken) {
-  const isFree = (place) => taken.every((other) => !overlap(place, other));
-  const found = places.find(isFree) ?? null;
+/**
+ * The first of `places`, [{x, y, width, height}], that keeps off all in `taken`, which it joins, and if possible off
+ * `others`; null where none does.
+ */
+export function freePlace(places, taken, others = []) {
+  const isOff = (place, all) => all.every((other) => !overlap(place, other));
+  const free = places.filter((place) => isOff(place, taken));
+  const found = free.find((place) => isOff(place, others)) ?? free[0] ?? null;
   if (found) taken.push(found);
   return found;
 }
