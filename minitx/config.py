@@ -419,7 +419,7 @@ class LogConfig:
 
     every: int = 10
     """Steps between lines of metrics."""
-    heads_every: int = 80
+    heads_every: int = 120
     """Steps between pictures and scores of the attention heads; also at the end; 0 for none."""
     snapshots_every: int = 20
     """Steps between snapshots of the attention heads for TensorBoard's Attention tab; also at the end; 0 for none."""
