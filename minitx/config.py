@@ -505,6 +505,9 @@ class GenerateConfig:
     """auto, cpu, cuda or mps."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of weights and cache; auto takes bfloat16 on a GPU that multiplies it, float32 elsewhere."""
+    compile: bool = False
+    """Compile the step of a token with torch.compile: a wait first, then more tokens per second. Not for several
+    samples on the CPU, latent attention or removed heads, which go on without."""
 
     def __post_init__(self) -> None:
         require(

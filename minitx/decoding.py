@@ -1,13 +1,16 @@
-"""One token at a time on the CPU: the model's own arithmetic, laid out for products of a matrix and a few vectors.
+"""One token at a time: the model's own arithmetic, laid out for products of a matrix and a few vectors.
 
 Such a step reads every weight once and computes little, so what counts is how fast weights stream from memory and how
 many operations are started. Matrices are laid out for that; those that read the same input are one; the weights of
-norms, and the scale of the scores, are multiplied into them beforehand.
+norms, and the scale of the scores, are multiplied into them beforehand. `Decoder` does so with operations of PyTorch;
+`CompiledDecoder` has torch.compile make one program of them.
 """
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -16,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minitx.attention import KeyValueCache, MultiHeadAttention, rotate
+from minitx.config import UserError
 from minitx.model import Block, Transformer
 
 
@@ -41,6 +45,16 @@ class Product:
         return x @ self.weight
 
 
+class PlainProduct(Product):
+    """The same, left to the compiler, which makes a loop over rows of the product with one vector."""
+
+    def __init__(self, weight: Tensor, batch: int, norm: Tensor | None = None) -> None:
+        self.weight = weight if norm is None else weight * scaled(norm)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight) if x.size(0) > 1 else (x * self.weight).sum(-1)[None]
+
+
 @dataclass
 class DecoderBlock:
     """What one block multiplies with."""
@@ -55,21 +69,18 @@ class DecoderBlock:
 class Decoder:
     """Decodes `batch` sequences side by side, with a copy of the weights that `model` has now."""
 
+    Product: type[Product] = Product
+
     @staticmethod
-    def takes(model: Transformer) -> bool:
+    def takes(model: Transformer, batch: int = 1) -> bool:
         """Whether it can stand in for `model`: on the CPU, multi-head attention, and no heads pruned away."""
-        config = model.config
-        return (
-            model.embedding.weight.device.type == "cpu"
-            and config.attention == "multi_head"
-            and all(len(config.heads_in(layer)) == config.n_head for layer in range(config.n_layer))
-        )
+        return model.embedding.weight.device.type == "cpu" and is_plain(model)
 
     @torch.no_grad()
     def __init__(self, model: Transformer, batch: int = 1) -> None:
         self.model = model
-        self.blocks = [decoder_block(cast(Block, block), batch) for block in model.blocks]
-        self.unembed = Product(model.output.weight, batch, model.final_norm.weight)
+        self.blocks = [decoder_block(cast(Block, block), batch, self.Product) for block in model.blocks]
+        self.unembed = self.Product(model.output.weight, batch, model.final_norm.weight)
         weight, config = model.embedding.weight, model.config
         self.epsilon = {
             width: weight.new_tensor(math.sqrt(config.norm_eps * width)) for width in (config.d_model, config.d_head)
@@ -77,25 +88,32 @@ class Decoder:
 
     def __call__(self, tokens: Tensor, cache: list[KeyValueCache]) -> Tensor:
         """Logits (batch, vocab) of what follows `tokens`, (batch), which are added to the cache."""
-        config, position = self.model.config, cache[0].length
+        return self.step(tokens, cache[0].length, cache)
+
+    def step(self, tokens: Tensor, position: int | Tensor, cache: list[KeyValueCache]) -> Tensor:
+        """The same for tokens at `position`."""
+        config = self.model.config
         n_head, n_kv_head, d_head = config.n_head, config.kv_heads, config.d_head
-        batch = tokens.size(0)
         rotary = self.model.rotary_cos[position], self.model.rotary_sin[position]  # (d_head)
         residual = self.model.embedding(tokens)  # (batch, d_model)
         for block, past in zip(self.blocks, cache, strict=True):
-            heads = block.query_key_value(self.unit(residual)).view(batch, -1, d_head)
+            heads = block.query_key_value(self.unit(residual)).view(tokens.size(0), -1, d_head)
             asking, value = heads.split((n_head + n_kv_head, n_kv_head), dim=1)  # queries and keys; values
             if block.head_norm is not None:
                 asking = self.unit(asking) * block.head_norm
-            asking = rotate(asking, rotary)  # (batch, n_head + n_kv_head, d_head)
-            keys, values = past.append(asking[:, n_head:, None], value[:, :, None])  # (batch, n_kv_head, seq, d_head)
-            query = asking[:, :n_head].reshape(batch * n_kv_head, -1, d_head)  # (…, group, d_head)
-            pattern = torch.bmm(query, keys.flatten(0, 1).mT).softmax(dim=-1)  # (…, group, seq)
-            head_output = torch.bmm(pattern, values.flatten(0, 1)).view(batch, n_head * d_head)
-            residual = residual + block.output(head_output)
+            query, key = rotate(asking, rotary).split((n_head, n_kv_head), dim=1)  # (batch, head, d_head)
+            residual = residual + block.output(self.attend(query, key, value, position, past))
             gate, up = block.gate_up(self.unit(residual)).chunk(2, dim=1)  # (batch, d_ff)
             residual = residual + block.down(F.silu(gate).mul_(up))
         return self.unembed(self.unit(residual))
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, position: int | Tensor, past: KeyValueCache) -> Tensor:
+        """The heads' outputs, (batch, n_head * d_head), for queries (batch, n_head, d_head) that carry the scale of
+        the scores; keys and values, (batch, n_kv_head, d_head), are added to `past`."""
+        keys, values = past.append(key[:, :, None], value[:, :, None])  # (batch, n_kv_head, seq, d_head)
+        query = query.reshape(key.size(0) * key.size(1), -1, key.size(2))  # (…, group, d_head)
+        pattern = torch.bmm(query, keys.flatten(0, 1).mT).softmax(dim=-1)  # (…, group, seq)
+        return torch.bmm(pattern, values.flatten(0, 1)).view(key.size(0), -1)
 
     def unit(self, x: Tensor) -> Tensor:
         """What RMSNorm makes of x, without its weight and its factor √width, which the matrices after it carry."""
@@ -103,7 +121,85 @@ class Decoder:
         return x / length.hypot(self.epsilon[x.size(-1)])
 
 
-def decoder_block(block: Block, batch: int) -> DecoderBlock:
+class CompiledDecoder(Decoder):
+    """The same step as one compiled program. Its shapes never change, so that it serves every position: the position
+    is a tensor, and heads look at the whole cache, with what is not there yet hidden.
+
+    All caches should have one capacity; for each, the first call compiles. On a GPU the program is a CUDA graph.
+    """
+
+    Product = PlainProduct
+
+    @staticmethod
+    def takes(model: Transformer, batch: int = 1) -> bool:
+        """As `Decoder`, but on a GPU too, and on the CPU for one sequence only: it is no quicker with several."""
+        kind = model.embedding.weight.device.type
+        return is_plain(model) and (kind == "cuda" or (kind == "cpu" and batch == 1))
+
+    def __init__(self, model: Transformer, batch: int = 1) -> None:
+        super().__init__(model, batch)
+        self.compiled = compiled_step(model.embedding.weight.device.type)
+        if model.embedding.weight.is_cuda:
+            keep_in_place(*weights_of(self))
+
+    def __call__(self, tokens: Tensor, cache: list[KeyValueCache]) -> Tensor:
+        """As `Decoder`; raises UserError where torch.compile cannot compile."""
+        if tokens.is_cuda:
+            keep_in_place(*(tensor for layer in cache for tensor in (layer.keys, layer.values)))
+        position = torch.tensor([cache[0].length], device=tokens.device)
+        try:
+            logits = self.compiled(self, tokens, position, cache)
+        except RuntimeError as error:
+            reason = str(error).strip().split("\n")[0]
+            raise UserError(f"torch.compile failed ({reason}): leave --compile out.") from error
+        for layer in cache:
+            layer.length += 1
+        return logits
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, position: int | Tensor, past: KeyValueCache) -> Tensor:
+        past.keys.index_copy_(2, cast(Tensor, position), key[:, :, None])
+        past.values.index_copy_(2, cast(Tensor, position), value[:, :, None])
+        query = query.unflatten(1, (key.size(1), -1))[..., None, :]  # (batch, n_kv_head, group, 1, d_head)
+        scores = (query * past.keys[:, :, None]).sum(-1)  # (batch, n_kv_head, group, capacity)
+        later = torch.arange(scores.size(-1), device=scores.device) > position
+        pattern = scores.masked_fill(later, float("-inf")).softmax(-1)
+        return (pattern[..., None] * past.values[:, :, None]).sum(-2).flatten(1)
+
+
+@functools.cache
+def compiled_step(device: str) -> Callable[..., Tensor]:
+    """`Decoder.step`, to be compiled at its first call on devices of this kind."""
+    if device == "cuda":
+        return torch.compile(CompiledDecoder.step, fullgraph=True, dynamic=False, mode="reduce-overhead")  # CUDA graphs
+    # What a product reads is computed beforehand: by itself the compiler would do so anew for every row of the matrix.
+    options: dict[str, str | int | bool | Callable[..., object]] = {"realize_reads_threshold": 0, "realize_opcount_threshold": 0}
+    return torch.compile(CompiledDecoder.step, fullgraph=True, dynamic=False, options=options)
+
+
+def keep_in_place(*tensors: Tensor) -> None:
+    """Promise that tensors stay where they are in memory: a CUDA graph copies all others before each replay."""
+    for tensor in tensors:
+        torch._dynamo.mark_static_address(tensor, guard=False)
+
+
+def weights_of(decoder: Decoder) -> list[Tensor]:
+    """All that it multiplies with."""
+    products = [decoder.unembed]
+    for block in decoder.blocks:
+        products += [block.query_key_value, block.output, block.gate_up, block.down]
+    norms = [block.head_norm for block in decoder.blocks if block.head_norm is not None]
+    return [product.weight for product in products] + norms + list(decoder.epsilon.values())
+
+
+def is_plain(model: Transformer) -> bool:
+    """Whether its attention is multi-head attention with all its heads."""
+    config = model.config
+    return config.attention == "multi_head" and all(
+        len(config.heads_in(layer)) == config.n_head for layer in range(config.n_layer)
+    )
+
+
+def decoder_block(block: Block, batch: int, product: type[Product]) -> DecoderBlock:
     """The weights of a block, joined."""
     attention, feed_forward = cast(MultiHeadAttention, block.attention), block.feed_forward
     scale = 1 / math.sqrt(attention.d_head)  # of the scores; the queries carry it
@@ -116,11 +212,11 @@ def decoder_block(block: Block, batch: int) -> DecoderBlock:
     joined = torch.cat((query, attention.key.weight, attention.value.weight))
     gate_up = torch.cat((feed_forward.gate.weight, feed_forward.up.weight))
     return DecoderBlock(
-        Product(joined, batch, block.attention_norm.weight),
+        product(joined, batch, block.attention_norm.weight),
         head_norm,
-        Product(attention.output.weight, batch),
-        Product(gate_up, batch, block.feed_forward_norm.weight),
-        Product(feed_forward.down.weight, batch),
+        product(attention.output.weight, batch),
+        product(gate_up, batch, block.feed_forward_norm.weight),
+        product(feed_forward.down.weight, batch),
     )
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from minitx.attention import KeyValueCache
 from minitx.config import GenerateConfig, UserError
-from minitx.decoding import Decoder
+from minitx.decoding import CompiledDecoder, Decoder
 from minitx.model import Transformer
 from minitx.sampling import sample
 
@@ -131,7 +131,9 @@ def generate(
     window = torch.tensor([prompt_tokens[window_start(len(prompt_tokens), context_length) :]])  # (1, seq)
     kept = context_length + 1 - half(context_length)  # tokens that stay when the context overflows
     recent = deque((column.expand(batch) for column in window[0, -kept:]), maxlen=kept)  # of (batch)
-    cache = model.new_cache(1, min(context_length, window.size(1) + options.max_new_tokens))
+    kind = CompiledDecoder if options.compile and CompiledDecoder.takes(model, batch) else Decoder
+    needed = min(context_length, window.size(1) + options.max_new_tokens)
+    cache = model.new_cache(1, context_length if kind is CompiledDecoder else needed)
     logits = next_logits(model, window, cache).expand(batch, -1)  # (batch, vocab)
     for layer in cache:
         layer.repeat(batch)
@@ -140,8 +142,8 @@ def generate(
     ended = [False] * batch
     for position in range(options.max_new_tokens):
         if position > 0:
-            if position == 1 and Decoder.takes(model):
-                decoder = Decoder(model, batch)
+            if position == 1 and kind.takes(model, batch):
+                decoder = kind(model, batch)
             logits = decode(model, decoder, recent, cache)
         tokens = sample(logits, seen, options, generator)  # (batch)
         recent.append(tokens)
@@ -181,7 +183,7 @@ def decode(model: Transformer, decoder: Decoder | None, recent: deque[Tensor], c
     """
     if cache[0].length < model.config.context_length:
         if decoder is not None:
-            return decoder(recent[-1], cache)
+            return decoder(recent[-1].to(model.embedding.weight.device), cache).cpu()
         return next_logits(model, recent[-1][:, None], cache)
     for layer in cache:
         layer.clear()

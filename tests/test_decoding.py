@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 import pytest
 import torch
 
-from minitx.config import ModelConfig
-from minitx.decoding import Decoder
+from minitx import decoding
+from minitx.config import GenerateConfig, ModelConfig, UserError
+from minitx.decoding import CompiledDecoder, Decoder
+from minitx.generation import generate
 from minitx.model import Transformer
 
 SHAPES: list[dict[str, Any]] = [
@@ -29,11 +32,19 @@ def model_of(seed: int = 0, **settings: Any) -> Transformer:
     return model
 
 
+@pytest.fixture
+def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiled decoder's step as it is written."""
+    monkeypatch.setattr(decoding, "compiled_step", lambda device: CompiledDecoder.step)
+
+
+@pytest.mark.usefixtures("uncompiled")
+@pytest.mark.parametrize("kind", [Decoder, CompiledDecoder])
 @pytest.mark.parametrize("settings", SHAPES)
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-5), (torch.bfloat16, 0.3)])
 def test_logits_are_those_of_the_whole_text(
-    settings: dict[str, Any], batch: int, dtype: torch.dtype, tolerance: float
+    kind: type[Decoder], settings: dict[str, Any], batch: int, dtype: torch.dtype, tolerance: float
 ) -> None:
     model = model_of(**settings).to(dtype)
     tokens = torch.randint(99, (batch, 16))
@@ -41,7 +52,7 @@ def test_logits_are_those_of_the_whole_text(
         expected = model(tokens)
         cache = model.new_cache(batch)
         model(tokens[:, :5], cache=cache)
-        decoder = Decoder(model, batch)
+        decoder = kind(model, batch)
         for position in range(5, 16):
             logits = decoder(tokens[:, position], cache)
             assert logits.dtype == dtype
@@ -75,3 +86,34 @@ def test_the_model_stays_as_it_is() -> None:
         Decoder(model)(torch.tensor([1]), model.new_cache(1))
     assert {name: tensor.stride() for name, tensor in model.state_dict().items()} == strides
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_text_is_the_same_also_past_the_context_and_is_compiled_once() -> None:
+    model = model_of(n_layer=1, n_kv_head=2)
+    torch._dynamo.utils.counters.clear()
+    for prompt in ([1, 2, 3], [4]):
+        texts = [
+            list(generate(model, prompt, GenerateConfig(max_new_tokens=30, compile=compile), end_token=-1))
+            for compile in (False, True)
+        ]
+        assert texts[0] == texts[1]
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+def test_a_machine_that_cannot_compile_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("No working C++ compiler found\nTraceback")
+
+    monkeypatch.setattr(decoding, "compiled_step", lambda device: fail)
+    model = model_of()
+    with pytest.raises(UserError, match=r"torch.compile failed \(No working C\+\+ compiler found\): leave --compile"):
+        CompiledDecoder(model)(torch.tensor([1]), model.new_cache(1))
+
+
+def test_what_the_compiled_decoder_takes() -> None:
+    assert CompiledDecoder.takes(model_of())
+    assert not CompiledDecoder.takes(model_of(), 2)  # on the CPU
+    assert not CompiledDecoder.takes(model_of(attention="latent"))
+    assert not CompiledDecoder.takes(model_of(kept_heads=[[0, 1, 3], [0, 1, 2, 3]]))
+    assert not CompiledDecoder.takes(model_of().to("meta"))

@@ -22,11 +22,12 @@ from minitx.benchmarks.shapes import Shape
 from minitx.benchmarks.tables import RATES, Table, rates, repeats
 from minitx.benchmarks.timing import Candidate, alternate
 from minitx.config import GenerateConfig, require
+from minitx.decoding import CompiledDecoder
 from minitx.generation import generate
 from minitx.model import Transformer
 from minitx.runtime import Runtime
 
-OURS, LLAMA, LLAMA2C = "minitx", "transformers Llama", "llama2.c run, float32"
+OURS, COMPILED, LLAMA, LLAMA2C = "minitx", "minitx, compiled", "transformers Llama", "llama2.c run, float32"
 BATCHES = (1, 8)
 MOST_NEW, MOST_UNCACHED = 256, 64
 """Tokens that are written at most, with the cache and without."""
@@ -94,6 +95,9 @@ def compare(settings: BenchConfig, shape: Shape, runtime: Runtime, dtype: torch.
         for work in works(shape):
             candidates: dict[str, Candidate] = {OURS: ours_does(model, work)}
             written = {OURS: ours_writes(model, work)}
+            if can_compile(model, work, runtime):
+                candidates[COMPILED] = ours_does(model, work, compile=True)
+                written[COMPILED] = ours_writes(model, work, compile=True)
             if theirs is not None:
                 candidates[LLAMA] = theirs_does(theirs, work, runtime.device)
                 written[LLAMA] = theirs_does(theirs, work, runtime.device)().cpu().tolist()
@@ -137,10 +141,15 @@ def model_of(shape: Shape, seed: int) -> Transformer:
 # minitx
 
 
-def ours_does(model: Transformer, work: Work) -> Callable[[], object]:
+def can_compile(model: Transformer, work: Work, runtime: Runtime) -> bool:
+    """Whether compilation was asked for and changes this work."""
+    return runtime.compile and work.cached and work.n_new > 1 and CompiledDecoder.takes(model, work.batch)
+
+
+def ours_does(model: Transformer, work: Work, compile: bool = False) -> Callable[[], object]:
     """minitx at its work, with its cache, or from the whole text for every token."""
     if work.cached:
-        return lambda: ours_writes(model, work)
+        return lambda: ours_writes(model, work, compile)
     device = model.embedding.weight.device
 
     @torch.inference_mode()
@@ -153,9 +162,9 @@ def ours_does(model: Transformer, work: Work) -> Callable[[], object]:
     return without_cache
 
 
-def ours_writes(model: Transformer, work: Work) -> list[list[int]]:
+def ours_writes(model: Transformer, work: Work, compile: bool = False) -> list[list[int]]:
     """The new tokens of each sample, from `generate`."""
-    options = GenerateConfig(temperature=0, max_new_tokens=work.n_new, num_samples=work.batch)
+    options = GenerateConfig(temperature=0, max_new_tokens=work.n_new, num_samples=work.batch, compile=compile)
     columns = [list(step) for step in generate(model, work.prompt, options, end_token=-1)]
     return [[int(token) for token in row if token is not None] for row in zip(*columns, strict=True)]
 

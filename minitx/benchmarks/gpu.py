@@ -11,12 +11,12 @@ import torch
 
 from minitx.benchmarks import steps
 from minitx.benchmarks.ceiling import COPIED, SIZES, copy_memory, flops, flops_per_token, multiply
-from minitx.benchmarks.generate import Work, ours_does
+from minitx.benchmarks.generate import COMPILED, OURS, Work, can_compile, ours_does
 from minitx.benchmarks.peak import peak_memory
 from minitx.benchmarks.settings import BenchConfig
 from minitx.benchmarks.shapes import Shape, named
 from minitx.benchmarks.tables import Cell, Table, repeats
-from minitx.benchmarks.timing import alternate
+from minitx.benchmarks.timing import Candidate, alternate
 from minitx.config import require
 from minitx.model import Transformer
 from minitx.runtime import Runtime
@@ -63,7 +63,7 @@ def measure(
     for shape in shapes:
         table.rows += step_rows(settings, shape, runtime, ceiling, table)
     for shape in shapes:
-        table.rows.append(decode_row(settings, shape, runtime, bandwidth, table))
+        table.rows += decode_rows(settings, shape, runtime, bandwidth, table)
     table.notes.append(
         "% of limit: of a step, its FLOPs of matrix products against the best square product; of decoding, the time "
         "that reading all weights once for each token would take at the speed of the copy."
@@ -104,29 +104,37 @@ def step_rows(settings: BenchConfig, shape: Shape, runtime: Runtime, ceiling: fl
     return rows
 
 
-def decode_row(settings: BenchConfig, shape: Shape, runtime: Runtime, bandwidth: float, table: Table) -> list[Cell]:
-    """Decoding at batch 1, with weights in the run's precision."""
+def decode_rows(
+    settings: BenchConfig, shape: Shape, runtime: Runtime, bandwidth: float, table: Table
+) -> list[list[Cell]]:
+    """Decoding at batch 1, with weights in the run's precision; operation by operation and compiled."""
     torch.manual_seed(settings.seed)
     model = Transformer(shape.model, shape.vocab_size).to(runtime.device, runtime.dtype).eval()
-    n_new = min(shape.model.context_length, MOST_NEW)
+    work = Work("", [1], min(shape.model.context_length, MOST_NEW))
+    candidates: dict[str, Candidate] = {OURS: ours_does(model, work)}
+    if can_compile(model, work, runtime):
+        candidates[COMPILED] = ours_does(model, work, compile=True)
     timed = alternate(
-        {"minitx": ours_does(model, Work("", [1], n_new))},
+        candidates,
         repeats=settings.repeats,
         seconds=settings.seconds,
         device=runtime.device,
         label=f"decode {shape.name}",
-    )["minitx"]
-    table.raw[f"decode {shape.name}"] = repeats({"minitx": timed})
+    )
+    table.raw[f"decode {shape.name}"] = repeats(timed)
     read = sum(p.numel() for p in model.blocks.parameters()) + model.output.weight.numel()
     limit = read * model.embedding.weight.element_size() / bandwidth  # seconds for a token
     return [
-        f"decode {n_new}, batch 1, {shape.name}",
-        "minitx",
-        n_new / timed.minimum,
-        n_new / timed.median,
-        "tokens/s",
-        None,
-        None,
-        100 * limit / (timed.minimum / n_new),
-        None,
+        [
+            f"decode {work.n_new}, batch 1, {shape.name}",
+            name,
+            work.n_new / each.minimum,
+            work.n_new / each.median,
+            "tokens/s",
+            None,
+            None,
+            100 * limit / (each.minimum / work.n_new),
+            None,
+        ]
+        for name, each in timed.items()
     ]

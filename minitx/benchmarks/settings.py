@@ -42,7 +42,7 @@ class BenchConfig:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of the matrix products; auto measures generate in both."""
     compile: Literal["auto"] | bool = "auto"
-    """Compile the models in train and gpu with torch.compile; auto does so on CUDA only."""
+    """Compile with torch.compile: models in train and gpu, decoding in generate and gpu; auto does so on CUDA only."""
     nanogpt: str | None = None
     """Checkout of nanoGPT, for train, loss and gpu."""
     llama2c: str | None = None
