@@ -172,7 +172,10 @@ def compiled_step(device: str) -> Callable[..., Tensor]:
     if device == "cuda":
         return torch.compile(CompiledDecoder.step, fullgraph=True, dynamic=False, mode="reduce-overhead")  # CUDA graphs
     # What a product reads is computed beforehand: by itself the compiler would do so anew for every row of the matrix.
-    options: dict[str, str | int | bool | Callable[..., object]] = {"realize_reads_threshold": 0, "realize_opcount_threshold": 0}
+    options: dict[str, str | int | bool | Callable[..., object]] = {
+        "realize_reads_threshold": 0,
+        "realize_opcount_threshold": 0,
+    }
     return torch.compile(CompiledDecoder.step, fullgraph=True, dynamic=False, options=options)
 
 

@@ -37,19 +37,23 @@ def score_heads(patterns: NDArray[np.floating[Any]], tokens: Tokens) -> dict[str
     """
     if patterns.ndim != 5 or patterns.shape[1::2] != tokens.shape or patterns.shape[3] != patterns.shape[4]:
         raise ValueError(f"patterns {patterns.shape} are not (layer, batch, head, query, key) of tokens {tokens.shape}")
-    layer, batch, head, seq, _ = patterns.shape
+    layers, batch, heads, seq, _ = patterns.shape
     queries, keys = np.tril_indices(seq)
-    causal = np.take(patterns.reshape(layer, batch, head, seq * seq), queries * seq + keys, axis=-1)
-    causal = np.ascontiguousarray(causal.swapaxes(1, 2))  # (layer, head, batch, pair)
-    entries = {
-        transform: transform(causal).astype(np.float64).reshape(layer, head, -1)  # (layer, head, batch * pair)
-        for transform in {score.transform for score in SCORES.values()}
-    }
-    scores = {}
-    for name, (weigh, _, transform) in SCORES.items():
-        weights, counted = weigh(tokens)
-        total = entries[transform] @ weights[:, queries, keys].reshape(-1)
-        scores[name] = total / counted.sum() if counted.any() else np.full_like(total, np.nan)
+    weighed = {}  # name → weights (batch * pair), queries counted
+    for name, score in SCORES.items():
+        weights, counted = score.weigh(tokens)
+        weighed[name] = weights[:, queries, keys].reshape(-1), counted.sum()
+    scores = {name: np.full((layers, heads), np.nan) for name in SCORES}
+    for layer, pattern in enumerate(patterns):  # one at a time: float64 takes twice the memory of all patterns
+        causal = np.take(pattern.reshape(batch, heads, seq * seq), queries * seq + keys, axis=-1)
+        causal = np.ascontiguousarray(causal.swapaxes(0, 1))  # (head, batch, pair)
+        entries = {
+            transform: transform(causal).astype(np.float64).reshape(heads, -1)  # (head, batch * pair)
+            for transform in {score.transform for score in SCORES.values()}
+        }
+        for name, (flat, count) in weighed.items():
+            if count:
+                scores[name][layer] = entries[SCORES[name].transform] @ flat / count
     return scores
 
 

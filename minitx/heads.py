@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from minitx.attention import Recorder
 from minitx.config import ModelConfig
 from minitx.head_scores import chance, score_heads, spread_over_texts
+from minitx.importance import token_losses
 from minitx.model import Transformer
 
 MOST_SCORED_TOKENS, MOST_PATTERN_VALUES = 256, 2**24
@@ -89,9 +89,10 @@ def repeats(model: Transformer, tokens: NDArray[np.unsignedinteger]) -> Repeats:
     training, recorder = model.training, Recorder()
     model.eval()
     with torch.inference_mode():
-        logits = model(text.to(model.embedding.weight.device), recorder=recorder).float().cpu()
+        on_device = text.to(model.embedding.weight.device)
+        residual = model.residual(on_device, recorder=recorder)  # (batch, seq, d_model)
+        losses = token_losses(model, residual[:, :-1], on_device[:, 1:])  # (batch, seq - 1)
     model.train(training)
-    losses = F.cross_entropy(logits[:, :-1].flatten(0, 1), text[:, 1:].flatten(), reduction="none").view(len(text), -1)
     seen = all_heads(recorder, model.config)
     return Repeats(
         float(losses[:, : half - 1].mean()),

@@ -67,14 +67,14 @@ ROWS = 256
 """Tokens whose logits are computed at a time, so that they are still in the cache when their loss is."""
 
 
-def _losses(model: Transformer, residual: Tensor, targets: Tensor) -> Tensor:
-    """(batch): the summed loss of each window from the residual after the last block, without the whole logits."""
+def token_losses(model: Transformer, residual: Tensor, targets: Tensor) -> Tensor:
+    """(batch, seq): the loss of each target in nats from the residual after the last block, never with all logits."""
     rows = model.final_norm(residual).flatten(0, 1).split(ROWS)
     parts = [
         F.cross_entropy(model.output(row).float(), target, reduction="none")
         for row, target in zip(rows, targets.flatten().split(ROWS), strict=True)
     ]
-    return torch.cat(parts).view(targets.shape).sum(dim=1)
+    return torch.cat(parts).view(targets.shape)
 
 
 def survey(model: Transformer, tokens: Tokens, batch_size: int = 8, advance: Advance | None = None) -> Survey:
@@ -161,10 +161,12 @@ def ablate(
             mixed = residual + _attended(model, layer, residual, recorder)
             for head in range(config.n_head):
                 gated = mixed - recorder.shares[0][:, head]
-                without[layer, head, 0] = _losses(model, _rest(model, layer, gated), targets)
-                without[layer, head, 1] = _losses(model, _rest(model, layer, gated + means[layer, head]), targets)
+                without[layer, head, 0] = token_losses(model, _rest(model, layer, gated), targets).sum(dim=1)
+                without[layer, head, 1] = token_losses(
+                    model, _rest(model, layer, gated + means[layer, head]), targets
+                ).sum(dim=1)
             residual = _feed_forward(model, layer, mixed)
-        whole = _losses(model, residual, targets)
+        whole = token_losses(model, residual, targets).sum(dim=1)
         return whole.cpu().double(), without.cpu().double()
 
     whole, without = zip(*_each_batch(model, tokens, batch_size, look, advance), strict=True)
@@ -191,9 +193,9 @@ def without_output_projection(model: Transformer, tokens: Tokens, batch_size: in
             attended = _attended(model, layer, residual, recorder)
             concatenated = recorder.head_outputs[0].transpose(1, 2).flatten(2)  # (batch, seq, head * d_head)
             if concatenated.size(-1) == residual.size(-1):
-                changed[layer] = _losses(model, _rest(model, layer, residual + concatenated), targets).sum()
+                changed[layer] = token_losses(model, _rest(model, layer, residual + concatenated), targets).sum()
             residual = _feed_forward(model, layer, residual + attended)
-        return changed - _losses(model, residual, targets).sum().cpu()
+        return changed - token_losses(model, residual, targets).sum().cpu()
 
     changes = list(_each_batch(model, tokens, batch_size, look, None))
     total: Floats = (torch.stack(changes).sum(dim=0) / (len(tokens) - 1)).numpy()
