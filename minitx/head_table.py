@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +56,14 @@ def describe(
     ablation: bool = True,
     projection: bool = False,
     advance: Callable[[int], None] | None = None,
+    precision: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> dict[str, Any]:
     """Everything about the heads of `model` on a text of at least 2 tokens, as plain data with None for "no figure".
 
     Patterns are scored on the first sequences of the text (`heads.scored_text`); losses are over all of it. `advance`
     is told the number of tokens done, which are twice the text in all. Whether a head has the role of induction is
     judged on random tokens that come twice, as in the literature, for a text's repeats often go on otherwise.
+    `precision` makes the context that losses are computed in; patterns are in float32.
     Without `ablation` its figures are left out; with `projection` the loss without the output projections is added.
     """
     text = scored_text(model, tokens)
@@ -77,8 +80,10 @@ def describe(
     alike = similarity(seen[:, :2])
     np.fill_diagonal(alike, -1)
     pairs = alike[np.tril_indices(len(alike), -1)]
-    measured = survey(model, tokens, advance=advance)
-    ablated = ablate(model, tokens, measured.mean_share, advance=advance) if ablation else None
+    with precision():
+        measured = survey(model, tokens, advance=advance)
+        ablated = ablate(model, tokens, measured.mean_share, advance=advance) if ablation else None
+        unprojected = list(without_output_projection(model, tokens)) if projection else None
 
     heads = []
     n_head = scores["entropy"].shape[1]
@@ -126,8 +131,8 @@ def describe(
             "gradient_zero": rank_correlation(measured.gradient, ablated.zero),
             "gradient_mean": rank_correlation(measured.gradient, ablated.mean),
         }
-    if projection:
-        found["without_output_projection"] = list(without_output_projection(model, tokens))
+    if unprojected is not None:
+        found["without_output_projection"] = unprojected
     plain: dict[str, Any] = _plain(found)
     return plain
 

@@ -212,15 +212,19 @@ def _each_batch(
     look: Callable[[Tensor, Tensor], T],
     advance: Advance | None,
 ) -> Iterator[T]:
-    """`look(inputs, targets)` of all of `tokens`, in order, on the model's device, in evaluation mode.
+    """`look(inputs, targets)` of all of `tokens`, in order, on the model's device, in evaluation mode and in the
+    precision of the caller's autocast, which other threads do not have by themselves.
 
     On a CPU as many batches at a time as there are threads, each in one: matrices this small gain less from two.
     """
     training, device, threads = model.training, model.embedding.weight.device, torch.get_num_threads()
     windows = validation_windows(tokens, model.config.context_length, batch_size)
+    dtype, enabled = torch.get_autocast_dtype(device.type), torch.is_autocast_enabled(device.type)
 
     def one(window: tuple[Tensor, Tensor]) -> T:
-        result = look(window[0].to(device), window[1].to(device))
+        # Without its cache, which would keep weights of inference mode for a pass that needs their gradient.
+        with torch.autocast(device.type, dtype, enabled, cache_enabled=False):
+            result = look(window[0].to(device), window[1].to(device))
         if advance is not None:
             advance(window[1].numel())
         return result

@@ -176,3 +176,23 @@ def test_threads_change_nothing_and_the_model_is_left_as_it_was(threads: int) ->
     assert sum(seen) == len(tokens) - 1
     np.testing.assert_array_equal(found.gradient, expected.gradient)
     assert model.training and all(p.grad is None and p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_losses_are_computed_in_the_precision_of_the_caller_in_every_thread(threads: int) -> None:
+    """Not the same figures as in float32, but near them; and the surrounding context keeps no weight back."""
+    model, tokens, before = sharp_model(), some_tokens(), torch.get_num_threads()
+    exact = survey(model, tokens, batch_size=1)
+    wholly = ablate(model, tokens, exact.mean_share, batch_size=1)
+    torch.set_num_threads(threads)
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            rough = survey(model, tokens, batch_size=1)
+            roughly = ablate(model, tokens, exact.mean_share, batch_size=1)
+            again = survey(model, tokens, batch_size=1)
+    finally:
+        torch.set_num_threads(before)
+    assert rough.loss != exact.loss and rough.loss == pytest.approx(exact.loss, abs=0.02)
+    assert not np.array_equal(roughly.zero, wholly.zero)
+    np.testing.assert_allclose(roughly.zero, wholly.zero, atol=0.05)
+    np.testing.assert_array_equal(again.gradient, rough.gradient)

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ArgumentParser
 
@@ -46,6 +46,12 @@ def main(arguments: Sequence[str], prog: str) -> int:
     )
     parser.add_argument("--no_ablation", action="store_true", help="Leave out ablation, which takes the longest.")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps.")
+    parser.add_argument(
+        "--dtype",
+        type=Literal["auto", "float32", "bfloat16"],
+        default="auto",
+        help="Precision of the matrix products that losses are computed with; auto takes the quicker one.",
+    )
     options = parse_plain(parser, arguments)
     require(options.text is None or options.text_file is None, "Both --text and --text_file are given: leave one out.")
     for name in (options.picture, options.history):
@@ -72,7 +78,7 @@ def main(arguments: Sequence[str], prog: str) -> int:
         title = f"{run.path.name}: the heads while it learns"
         save_picture(lambda file: history_as_picture(lines, file, title), options.history)
         return 0
-    runtime = decide(options.device, "float32", False, "auto")
+    runtime = decide(options.device, options.dtype, False, "auto")
     model, checkpoint = run.load_model(options.checkpoint, runtime.device)
     if options.html is not None:
         write_page(options.html, run, checkpoint, model, text)
@@ -96,7 +102,12 @@ def main(arguments: Sequence[str], prog: str) -> int:
             bar.update(count)
 
         found = describe(
-            model, tokens, ablation=not options.no_ablation, projection=options.output_projection, advance=advance
+            model,
+            tokens,
+            ablation=not options.no_ablation,
+            projection=options.output_projection,
+            advance=advance,
+            precision=runtime.autocast,
         )
     show(about, found, options.json, as_text)
     if options.picture is not None:
