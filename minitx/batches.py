@@ -14,15 +14,25 @@ if TYPE_CHECKING:
     import torch
 
 
+RESIDENT_SHARE = 10
+"""Tokens are kept on a GPU where they take at most one part in this many of its memory."""
+
+
 class Batches:
     """Training windows without replacement, in an order that depends on (seed, epoch) alone.
 
     An epoch starts at a random phase below `context_length` and goes through the windows from there in random order,
     so that it sees every token from the phase to the last whole window once. A batch may span two epochs.
+
+    device: where the batches are used. A GPU keeps the tokens and cuts them into batches itself where they fit; the
+    batches lie on the CPU otherwise.
     """
 
-    def __init__(self, tokens: Tokens, context_length: int, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, tokens: Tokens, context_length: int, batch_size: int, seed: int, device: torch.device | None = None
+    ) -> None:
         require_window(tokens, context_length)
+        self._resident = resident(tokens, device)
         self._tokens, self._context_length, self._batch_size, self._seed = tokens, context_length, batch_size, seed
         self._start_epoch(0)
 
@@ -42,6 +52,8 @@ class Batches:
             taken = self._starts[self._position : self._position + self._batch_size - len(starts)]
             starts += taken.tolist()
             self._position += len(taken)
+        if self._resident is not None:
+            return resident_windows(self._resident, starts, self._context_length)
         return _windows(self._tokens, starts, self._context_length)
 
     def state(self) -> dict[str, int]:
@@ -86,6 +98,25 @@ def _windows(tokens: Tokens, starts: list[int], length: int) -> tuple[torch.Tens
     rows = np.stack([tokens[start : start + length + 1] for start in starts]).astype(np.int64)  # (batch, seq + 1)
     both = torch.from_numpy(rows)
     return both[:, :-1].contiguous(), both[:, 1:].contiguous()
+
+
+def resident(tokens: Tokens, device: torch.device | None) -> torch.Tensor | None:
+    """`tokens` as int32 on `device`; None where that is no CUDA device or `RESIDENT_SHARE` says that it has no room."""
+    if device is None or device.type != "cuda":
+        return None
+    import torch
+
+    _, memory = torch.cuda.mem_get_info(device)
+    return torch.from_numpy(tokens.astype(np.int32)).to(device) if 4 * len(tokens) <= memory / RESIDENT_SHARE else None
+
+
+def resident_windows(tokens: torch.Tensor, starts: list[int], length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """What `_windows` cuts, by the device that `tokens` are on and without waiting for it."""
+    import torch
+
+    first = torch.tensor(starts, pin_memory=tokens.is_cuda).to(tokens.device, non_blocking=True)
+    rows = tokens[first[:, None] + torch.arange(length + 1, device=tokens.device)].long()  # (batch, seq + 1)
+    return rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
 
 
 def require_window(tokens: Tokens, context_length: int) -> None:

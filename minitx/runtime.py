@@ -39,7 +39,7 @@ class Runtime:
 
     def move(self, tensor: torch.Tensor) -> torch.Tensor:
         """`tensor` on the device, without waiting for what a GPU still has to do: only pinned memory allows that."""
-        if self.device.type == "cuda":
+        if self.device.type == "cuda" and tensor.device.type == "cpu":
             tensor = tensor.pin_memory()
         return tensor.to(self.device, non_blocking=True)
 

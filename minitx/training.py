@@ -159,7 +159,7 @@ def fit(config: Config, run: Run, prepared: Prepared, runtime: Runtime, checkpoi
     model = Transformer(config.model, prepared.tokenizer.vocab_size).to(runtime.device)
     parameters = list(model.parameters())
     optimizers = build_optimizers(model, config.train)
-    batches = Batches(prepared.train, config.model.context_length, config.train.batch_size, config.seed)
+    batches = Batches(prepared.train, config.model.context_length, config.train.batch_size, config.seed, runtime.device)
     progress = Progress()
     if checkpoint is not None:
         progress = restore(checkpoint, model, optimizers, batches, runtime)

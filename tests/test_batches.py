@@ -7,10 +7,11 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minitx.batches import Batches, validation_windows
+from minitx.batches import RESIDENT_SHARE, Batches, resident, validation_windows
 from minitx.config import UserError
 
 
@@ -72,3 +73,26 @@ def test_validation_targets_every_token_once(count: int, context_length: int, ba
         assert (shifted == inputs + 1).all()
         targets += shifted.flatten().tolist()
     assert targets == list(range(1, count))
+
+
+def test_a_device_that_keeps_the_tokens_cuts_the_same_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = np.arange(500, dtype=np.uint16)
+    usual = Batches(tokens, 16, 8, seed=5)
+    monkeypatch.setattr(
+        "minitx.batches.resident", lambda tokens, device: torch.from_numpy(tokens.astype(np.int32)).to(device)
+    )
+    kept = Batches(tokens, 16, 8, seed=5, device=torch.device("cpu"))
+    for _ in range(10):  # over two epochs
+        for a, b in zip(next(usual), next(kept), strict=True):
+            assert a.dtype == b.dtype and torch.equal(a, b) and b.is_contiguous()
+
+
+def test_tokens_are_kept_on_a_gpu_with_room_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = np.arange(500, dtype=np.uint16)
+    assert resident(tokens, None) is None and resident(tokens, torch.device("cpu")) is None
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 4 * 500 * RESIDENT_SHARE - 1))
+    assert resident(tokens, torch.device("cuda")) is None
+    if torch.cuda.is_available():
+        monkeypatch.undo()
+        kept = resident(tokens, torch.device("cuda"))
+        assert kept is not None and kept.is_cuda and kept.tolist() == tokens.tolist()

@@ -75,7 +75,7 @@ def our_step(shape: Shape, runtime: Runtime, tokens: Tokens, seed: int) -> tuple
     model = Transformer(shape.model, shape.vocab_size).to(runtime.device)
     optimizers = build_optimizers(model, shape.train)
     set_learning_rate(optimizers, 0.0)
-    batches = Batches(tokens, shape.model.context_length, shape.train.batch_size, seed)
+    batches = Batches(tokens, shape.model.context_length, shape.train.batch_size, seed, runtime.device)
     forward: Callable[[Tensor], Tensor] = torch.compile(model) if runtime.compile else model
     parameters = list(model.parameters())
 
