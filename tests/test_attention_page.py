@@ -204,3 +204,18 @@ def test_a_damaged_file_says_so(tmp_path: Path) -> None:
     write_html(file, [snapshot()[:-3]], title="run")
     with chromium() as browser, Page(browser, file.as_uri()) as shown:
         assert "cut short" in shown.tab.locator(".fault").text_content()
+
+
+@needs_browser
+def test_help_lies_over_the_view_and_escape_closes_it(tmp_path: Path) -> None:
+    file = tmp_path / "heads.html"
+    write_html(file, [snapshot()], title="run")
+    with chromium() as browser, Page(browser, file.as_uri()) as shown:
+        map_ = shown.tab.locator(".stages canvas").first
+        before = map_.bounding_box()
+        shown.tab.get_by_label("Keys and scores").click()
+        assert shown.tab.get_by_text("lay another head over the chosen one").is_visible()
+        assert map_.bounding_box() == before
+        shown.tab.keyboard.press("Escape")
+        shown.tab.get_by_text("lay another head over the chosen one").wait_for(state="hidden")
+        assert not shown.errors

@@ -12,10 +12,11 @@ const EMPTY = "No run here has snapshots yet: train one, and this page fills by 
  * {runs, refusal, run, info, probe, step, score, first, chart, and to compare with: otherRun, otherInfo, otherStep, second,
  * note, fault}. firstStep and secondStep are the steps that the patterns are of: of an own text those of checkpoints.
  * `before` is what the last call returned; what of it still holds is not asked for again, unless `isFresh`. What fails
- * becomes the sentence `fault`. `tell` is called with a sentence where it takes a while.
+ * becomes the sentence `fault`; `isFinal` says that an own text would fail again. `tell` is called with a sentence where
+ * it takes a while.
  */
 export async function gather(source, before, asked, isFresh, tell) {
-  const found = { ...before, fault: "", note: "" };
+  const found = { ...before, fault: "", isFinal: false, note: "" };
   try {
     if (isFresh || !found.runs.length) {
       const { runs, own_text: refusal, note } = await source.runs();
@@ -37,6 +38,7 @@ export async function gather(source, before, asked, isFresh, tell) {
     if (asked.compare) await gatherOther(source, found, before, wanted, isFresh, tell);
   } catch (error) {
     found.fault = error.message;
+    found.isFinal = found.probe < 0 && error.status >= 400 && error.status < 500;
   }
   return found;
 }

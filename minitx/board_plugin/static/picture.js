@@ -29,7 +29,7 @@ export function drawPicture({ parts, stages, title, text, theme }) {
     const [x, y] = [MARGIN + place.left - grid.left, 64 + place.top - grid.top];
     context.imageSmoothingEnabled = false;
     context.drawImage(thumbnail, x, y, place.width, place.height);
-    context.strokeStyle = cell.classList.contains("chosen") ? theme.accent : theme.line;
+    context.strokeStyle = cell.classList.contains("chosen") ? theme.ink : theme.line;
     context.lineWidth = cell.classList.contains("chosen") ? 2 : 1;
     context.strokeRect(x, y, place.width, place.height);
     context.fillStyle = theme.muted;

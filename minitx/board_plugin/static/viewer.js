@@ -240,6 +240,7 @@ export function startViewer(root, source, { link = "", linkTo }) {
     if (event.key === ",") move(-1);
     else if (event.key === ".") move(1);
     else if (event.key === " " && !event.target.closest?.("button")) play();
+    else if (event.key === "Escape" && !parts.keys.hidden) showHelp();
     else if (views[event.key]) change({ view: views[event.key] });
     else if (event.key.startsWith("Arrow")) return headKeys(event);
     else return undefined;
@@ -289,7 +290,7 @@ export function startViewer(root, source, { link = "", linkTo }) {
         const { runs } = await source.runs();
         const info = data.run && runs.includes(data.run) ? await source.run(data.run) : null;
         const mark = (one) => one && [one.steps.length, one.steps.at(-1), one.newest?.written, one.checkpoints.join()].join("|");
-        if (runs.join("\n") !== data.runs.join("\n") || mark(info) !== mark(data.info) || data.fault) {
+        if (runs.join("\n") !== data.runs.join("\n") || mark(info) !== mark(data.info) || (data.fault && !data.isFinal)) {
           if (info && data.info && !data.info.steps.every((step, index) => step === info.steps[index])) source.forget();
           await load(true);
         }
@@ -301,10 +302,9 @@ export function startViewer(root, source, { link = "", linkTo }) {
     setTimeout(poll, POLL_MILLISECONDS);
   }
 
-  /** Keys and scores, or no more; what stands below has another size then. */
+  /** Keys and scores, over what stands below, or no more. */
   function showHelp() {
     parts.keys.hidden = !parts.keys.hidden;
-    if (data.info) draw();
   }
 
   // Taking away
