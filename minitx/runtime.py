@@ -9,6 +9,7 @@ import os
 import sys
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -141,6 +142,12 @@ def memory_bytes(device: torch.device) -> int:
     """Most memory taken so far: by tensors on a CUDA device, else by this process; 0 where the system does not tell."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    try:
+        # Not from getrusage, whose peak Linux hands down from the process that started this one.
+        status = Path("/proc/self/status").read_text("utf-8")
+        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
+    except (OSError, StopIteration):  # not Linux
+        pass
     try:
         import resource
     except ImportError:  # Windows

@@ -15,6 +15,7 @@ import torch
 from minitx.benchmarks import ceiling, data, generate, gpu, parts, peak, peers, scaling, steps, timing, train
 from minitx.benchmarks.tables import Table
 from minitx.config import UserError
+from minitx.runtime import memory_bytes
 from tests.bench import TINY, cpu, nano_gpt_checkout, quick
 from tests.small import small_text
 
@@ -103,10 +104,10 @@ def test_memory_is_measured_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPa
 def test_the_peak_is_not_handed_down_from_the_parent() -> None:
     """Linux gives a child its parent's peak in getrusage; a large parent would hide every candidate."""
     ballast = torch.ones(300_000_000 // 4)
-    code = "from minitx.benchmarks.peak import resident_peak; print(resident_peak())"
+    code = "import torch; from minitx.runtime import memory_bytes as m; print(m(torch.device('cpu')))"
     done = os.popen(f'"{sys.executable}" -c "{code}"').read()
     assert ballast.sum() > 0
-    assert int(done) < peak.resident_peak() - 100_000_000
+    assert int(done) < memory_bytes(torch.device("cpu")) - 100_000_000
 
 
 def test_a_process_that_fails_is_a_sentence(tmp_path: Path) -> None:

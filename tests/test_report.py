@@ -5,19 +5,28 @@ from __future__ import annotations
 import dataclasses
 import io
 import sys
+import tracemalloc
+import weakref
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from minitx import snapshots
+from minitx.batches import Batches
 from minitx.config import ModelConfig
 from minitx.data import prepare
 from minitx.head_scores import SCORES
 from minitx.model import Transformer
+from minitx.optim import build_optimizers
 from minitx.report import Report, attention_rows, flatten, model_card
 from minitx.run import HEADS_FILE, Run
 from minitx.runtime import decide
+from minitx.training import train_step
 from tests.small import small_config
 
 LINE = {
@@ -153,3 +162,58 @@ def test_flatten() -> None:
         "b.d": "[1]",
         "b.e": True,
     }
+
+
+class TensorBytes(TorchDispatchMode):
+    """Bytes of tensors made while it is entered that are there at one time: `peak` is the most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self.there: set[int] = set()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                if storage._cdata not in self.there:
+                    self.there.add(storage._cdata)
+                    self.now += storage.nbytes()
+                    self.peak = max(self.peak, self.now)
+                    weakref.finalize(storage, self.gone, storage._cdata, storage.nbytes())
+        return made
+
+    def gone(self, identity: int, size: int) -> None:
+        self.there.discard(identity)
+        self.now -= size
+
+
+def taken(work: Callable[[], object]) -> int:
+    """Bytes of tensors, arrays and Python objects that `work` has at one time, at most."""
+    tracemalloc.start()
+    with TensorBytes() as tensors:
+        work()
+    _, others = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return tensors.peak + others
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_looking_at_heads_takes_far_less_memory_than_the_step_before_it(tmp_path: Path, dtype: str) -> None:
+    """What the step held is free by then, so that the peak of a run is not raised, at the default shape."""
+    config = small_config(tmp_path, batch_size=16)
+    config = dataclasses.replace(config, model=ModelConfig())
+    run = Run.create(config.out)
+    run.save_config(config)
+    prepared = prepare(config.data, config.tokenizer, config.seed, progress=False)
+    model, runtime = Transformer(config.model, prepared.tokenizer.vocab_size), decide("cpu", dtype, False, 1)
+    optimizers = build_optimizers(model, config.train)
+    batches = Batches(prepared.train, config.model.context_length, config.train.batch_size, 0)
+    with Report(config, run, prepared, runtime, model, step=0) as report:
+        report.heads(6, last=False)  # imports what it needs
+        step = taken(lambda: train_step(model, list(model.parameters()), optimizers, batches, runtime, config.train))
+        heads = taken(lambda: report.heads(12, last=False))
+    patterns = config.model.n_layer * config.model.n_head * config.train.batch_size * config.model.context_length**2 * 4
+    assert patterns / 4 < heads < 4 * patterns
+    assert heads < step / 2

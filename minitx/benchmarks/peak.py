@@ -76,27 +76,15 @@ def train(kind: str, shape: Shape, runtime: Runtime, nanogpt: str | None) -> Non
         step()
 
 
-def resident_peak() -> int:
-    """Bytes that this process had resident at most.
-
-    Not from getrusage: Linux hands its peak down from the process that started this one.
-    """
-    try:
-        status = Path("/proc/self/status").read_text("utf-8")
-        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
-    except (OSError, StopIteration):  # not Linux
-        return memory_bytes(torch.device("cpu"))
-
-
 def main(arguments: list[str]) -> int:
     """Measure the task in the first argument, as JSON; the exit status."""
     task: dict[str, Any] = json.loads(arguments[0])
     runtime = decide(**task["runtime"])
     if task["kind"] == steps.LLAMA:
         importlib.import_module("transformers.models.llama.modeling_llama")
-    before = resident_peak()
+    before = memory_bytes(torch.device("cpu"))
     train(task["kind"], shape_from_json(task["shape"]), runtime, task["nanogpt"])
-    print(json.dumps({"peak": resident_peak(), "before": before}))
+    print(json.dumps({"peak": memory_bytes(torch.device("cpu")), "before": before}))
     return 0
 
 
