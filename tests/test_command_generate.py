@@ -128,6 +128,21 @@ def test_the_precision_is_that_of_weights(asked: str, dtype: torch.dtype, monkey
     assert seen == [dtype]
 
 
+def test_compilation_is_announced_and_refused_in_words(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, says: Says
+) -> None:
+    says(b"x")
+    options = ["runs/mine", "--device", "cpu", "--compile", "true"]
+    assert main([*options, "--num_samples", "2"]) == 0
+    assert capsys.readouterr().err.startswith("Not compiled: ")
+    assert main(options) == 0
+    assert capsys.readouterr() == ("x\n", "")
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    assert main(options) == 0
+    assert "Compiling with torch.compile" in screen.getvalue()
+
+
 def test_several_samples_have_separators(capsys: pytest.CaptureFixture[str], says: Says) -> None:
     says(b"x")
     assert main(["--prompt", "a", "--num_samples", "2", "--stream"]) == 0

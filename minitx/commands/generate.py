@@ -67,6 +67,8 @@ def main(arguments: Sequence[str] | None = None, prog: str = "generate.py") -> i
     if flags.run is None or sys.stderr.isatty():
         print(f"{found.path}, {checkpoint}, on {device} ({reason})", file=sys.stderr)
 
+    if options.compile:
+        say_of_compilation(model, options)
     made: list[Completion] = []
 
     def complete_prompt(text: str | None, on_text: Callable[[int, str], None] | None) -> list[Completion]:
@@ -86,6 +88,19 @@ def main(arguments: Sequence[str] | None = None, prog: str = "generate.py") -> i
     if flags.attention is not None:
         write_attention(Path(flags.attention), found, checkpoint, model, tokenizer, made)
     return 0
+
+
+def say_of_compilation(model: Transformer, options: GenerateConfig) -> None:
+    """Tell that the first text waits, or that nothing is compiled."""
+    from minitx.decoding import CompiledDecoder
+
+    if not CompiledDecoder.takes(model, options.num_samples):
+        print(
+            "Not compiled: only multi-head attention with all its heads is, and on the CPU only for one sample.",
+            file=sys.stderr,
+        )
+    elif sys.stderr.isatty():
+        print("Compiling with torch.compile: some seconds before the second token.", file=sys.stderr)
 
 
 def write_attention(
