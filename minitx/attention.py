@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minitx.config import ModelConfig
+from minitx.linear import Linear
 from minitx.norm import RMSNorm
 
 
@@ -170,10 +171,10 @@ class MultiHeadAttention(nn.Module):
         # The key-value head of each query head, where pruning left groups of different sizes.
         self.register_buffer("served_by", None if even else torch.tensor(server), persistent=False)
         self.dropout = config.dropout
-        self.query = nn.Linear(config.d_model, self.n_head * self.d_head, bias=False)
-        self.key = nn.Linear(config.d_model, self.n_kv_head * self.d_head, bias=False)
-        self.value = nn.Linear(config.d_model, self.n_kv_head * self.d_head, bias=False)
-        self.output = nn.Linear(self.n_head * self.d_head, config.d_model, bias=False)
+        self.query = Linear(config.d_model, self.n_head * self.d_head)
+        self.key = Linear(config.d_model, self.n_kv_head * self.d_head)
+        self.value = Linear(config.d_model, self.n_kv_head * self.d_head)
+        self.output = Linear(self.n_head * self.d_head, config.d_model)
         self.query_norm = RMSNorm(self.d_head, eps=config.norm_eps) if config.qk_norm else None
         self.key_norm = RMSNorm(self.d_head, eps=config.norm_eps) if config.qk_norm else None
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from minitx.attention import KeyValueCache, Recorder, explicit_attention, fused_attention, rotate
 from minitx.config import ModelConfig
+from minitx.linear import Linear
 from minitx.norm import RMSNorm
 
 
@@ -51,12 +52,12 @@ class LatentAttention(nn.Module):
         self.n_head, self.d_head = len(config.heads_in(layer)), config.d_head
         self.d_latent, self.d_rotary = (config.latent_width, config.rotary_width) if self.n_head else (0, 0)
         self.dropout = config.dropout
-        self.query = nn.Linear(config.d_model, self.n_head * (self.d_head + self.d_rotary), bias=False)
-        self.compress = nn.Linear(config.d_model, self.d_latent, bias=False)
-        self.rotary_key = nn.Linear(config.d_model, self.d_rotary, bias=False)
-        self.key = nn.Linear(self.d_latent, self.n_head * self.d_head, bias=False)
-        self.value = nn.Linear(self.d_latent, self.n_head * self.d_head, bias=False)
-        self.output = nn.Linear(self.n_head * self.d_head, config.d_model, bias=False)
+        self.query = Linear(config.d_model, self.n_head * (self.d_head + self.d_rotary))
+        self.compress = Linear(config.d_model, self.d_latent)
+        self.rotary_key = Linear(config.d_model, self.d_rotary)
+        self.key = Linear(self.d_latent, self.n_head * self.d_head)
+        self.value = Linear(self.d_latent, self.n_head * self.d_head)
+        self.output = Linear(self.n_head * self.d_head, config.d_model)
         self.latent_norm = RMSNorm(self.d_latent, eps=config.norm_eps) if config.qk_norm else None
 
     def forward(

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from minitx.attention import KeyValueCache, MultiHeadAttention, Recorder, rotary_tables
 from minitx.config import ModelConfig
 from minitx.latent_attention import LatentAttention
+from minitx.linear import Linear
 from minitx.norm import RMSNorm
 
 
@@ -25,9 +26,9 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.gate = nn.Linear(config.d_model, config.ff_width, bias=False)
-        self.up = nn.Linear(config.d_model, config.ff_width, bias=False)
-        self.down = nn.Linear(config.ff_width, config.d_model, bias=False)
+        self.gate = Linear(config.d_model, config.ff_width)
+        self.up = Linear(config.d_model, config.ff_width)
+        self.down = Linear(config.ff_width, config.d_model)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(F.silu(self.gate(x)) * self.up(x))  # (batch, seq, d_model)
@@ -75,7 +76,7 @@ class Transformer(nn.Module):
             warnings.filterwarnings("ignore", "Initializing zero-element tensors")
             self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.final_norm = RMSNorm(config.d_model, eps=config.norm_eps)
-        self.output = nn.Linear(config.d_model, vocab_size, bias=False)
+        self.output = Linear(config.d_model, vocab_size)
         if config.tie_embeddings:
             self.output.weight = self.embedding.weight
         cos, sin = rotary_tables(config.context_length, config.rotary_width, config.rope_theta)

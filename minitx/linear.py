@@ -1,0 +1,64 @@
+"""Linear layers without bias: products of a matrix with the vector of each token.
+
+PyTorch takes float32 products on the CPU from MKL, which computes with AVX-512 on Intel's processors alone. oneDNN, in
+PyTorch as well, does so on all that have it, and there takes half the time (docs/notes.md); the sums are the same.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LEAST_PRODUCTS = 2**20
+"""Multiplications below which starting oneDNN takes longer than it saves."""
+
+
+class Linear(nn.Linear):
+    """x Wᵀ for x (…, d_in) and the weight W, (d_out, d_in)."""
+
+    def __init__(self, d_in: int, d_out: int) -> None:
+        super().__init__(d_in, d_out, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not takes_onednn(x, self.weight):
+            return F.linear(x, self.weight)
+        return OneDNNLinear.apply(x, self.weight) if torch.is_grad_enabled() else product(x, self.weight)
+
+
+class OneDNNLinear(torch.autograd.Function):
+    """y = x Wᵀ; differentiable once."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return product(x, weight)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """dx = dy W and dW = dyᵀ x, summed over all vectors."""
+        x, weight = ctx.saved_tensors
+        grad_x = product(grad, weight.t()) if ctx.needs_input_grad[0] else None
+        if not ctx.needs_input_grad[1]:
+            return grad_x, None
+        return grad_x, product(grad.flatten(0, -2).t(), x.flatten(0, -2).t())
+
+
+def takes_onednn(x: Tensor, weight: Tensor) -> bool:
+    """Whether a product is one that oneDNN computes in less time."""
+    return (
+        not torch.compiler.is_compiling()
+        and x.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and x.numel() * weight.size(0) >= LEAST_PRODUCTS
+        and torch.backends.cpu.get_cpu_capability() == "AVX512"
+        and torch.backends.mkldnn.is_available()
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def product(x: Tensor, weight: Tensor) -> Tensor:
+    """x Wᵀ by oneDNN, by the operation that compiled models use."""
+    return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
