@@ -242,7 +242,10 @@ def test_ceiling(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ceiling.SIZES, "cpu", (16, 32))
     monkeypatch.setitem(ceiling.COPIED, "cpu", 1 << 12)
     machine, use = ceiling.run(quick(), [TINY], cpu())
-    assert column(machine, "precision") == ["float32"] * 4 + ["bfloat16"] * 4
+    kinds = [(str(dtype).removeprefix("torch."), by) for dtype, by in ceiling.ways(torch.device("cpu"))]
+    assert [kind for kind in kinds if kind[1] != "oneDNN"] == [("float32", "torch.mm"), ("bfloat16", "torch.mm")]
+    found = list(zip(column(machine, "precision"), column(machine, "by"), strict=True))
+    assert found == [kind for kind in kinds for _ in range(4)]
     assert "tiny, logits: 32 × 16 × 61" in column(machine, "what")
     (row,) = use.rows
     assert row[1] == ceiling.flops_per_token(TINY) / 1e6

@@ -71,6 +71,7 @@ def test_without_avx512_it_is_pytorchs_own(monkeypatch: pytest.MonkeyPatch) -> N
     assert torch.equal(layer(x), F.linear(x, layer.weight))
 
 
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
 def test_a_layer_of_no_heads() -> None:
     layer, x = layer_and_input((300, 64), 0)
     assert layer(x).shape == (300, 0)

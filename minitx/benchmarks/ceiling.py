@@ -11,6 +11,8 @@ from minitx.benchmarks.settings import BenchConfig
 from minitx.benchmarks.shapes import Shape
 from minitx.benchmarks.tables import Table, repeats
 from minitx.benchmarks.timing import Candidate, Timed, alternate
+from minitx.linear import product as onednn_product
+from minitx.linear import takes_onednn
 from minitx.model import Transformer, matmul_flops_per_token
 from minitx.runtime import Runtime
 
@@ -18,6 +20,8 @@ SIZES = {"cpu": (512, 1024, 2048), "cuda": (2048, 4096, 8192), "mps": (1024, 204
 """Widths of square matrices on each kind of device; the best of them is the ceiling."""
 COPIED = {"cpu": 1 << 28, "cuda": 1 << 30, "mps": 1 << 28}
 """Bytes of a copy, beyond what a cache holds."""
+
+PLAIN, ONEDNN = "torch.mm", "oneDNN"
 
 Product = tuple[int, int, int]
 """(rows, inner, columns) of a product of two matrices."""
@@ -31,18 +35,19 @@ def run(settings: BenchConfig, shapes: list[Shape], runtime: Runtime) -> Iterato
     found: dict[str, float] = {}
     table = Table(
         "ceiling, what the machine can do",
-        ["what", "precision", "best, GFLOP/s", "median, GFLOP/s"],
+        ["what", "precision", "by", "best, GFLOP/s", "median, GFLOP/s"],
     )
-    for dtype in (torch.float32, torch.bfloat16):
+    for dtype, by in ways(runtime.device):
         precision = str(dtype).removeprefix("torch.")
         products = {**squares, **{name: product for shape in shapes for name, product in products_of(shape).items()}}
-        timed = multiply(settings, products, runtime.device, dtype)
+        timed = multiply(settings, products, runtime.device, dtype, by)
         for name, product in products.items():
             table.rows.append(
-                [name, precision, *(flops(product) / s / 1e9 for s in (timed[name].minimum, timed[name].median))]
+                [name, precision, by, *(flops(product) / s / 1e9 for s in (timed[name].minimum, timed[name].median))]
             )
-        found[precision] = max(flops(products[name]) / timed[name].minimum for name in squares)
-        table.raw[precision] = repeats(timed)
+        best = max(flops(products[name]) / timed[name].minimum for name in squares)
+        found[precision] = max(found.get(precision, 0), best)
+        table.raw[f"{precision}, {by}"] = repeats(timed)
     copied = copy_memory(settings, runtime.device, COPIED[runtime.device.type])
     moved = 2 * COPIED[runtime.device.type]
     table.raw["copy"] = repeats({"copy": copied})
@@ -100,17 +105,24 @@ def flops(product: Product) -> int:
     return 2 * rows * inner * columns
 
 
+def ways(device: torch.device) -> list[tuple[torch.dtype, str]]:
+    """Precisions, and what multiplies in them: in float32 also oneDNN, where minitx's linear layers take it."""
+    large = torch.empty(1024, 1024, device=device)
+    onednn = [(torch.float32, ONEDNN)] if takes_onednn(large, large) else []
+    return [(torch.float32, PLAIN), *onednn, (torch.bfloat16, PLAIN)]
+
+
 def multiply(
-    settings: BenchConfig, products: dict[str, Product], device: torch.device, dtype: torch.dtype
+    settings: BenchConfig, products: dict[str, Product], device: torch.device, dtype: torch.dtype, by: str = PLAIN
 ) -> dict[str, Timed]:
-    """Each product by turns, x Wᵀ as a linear layer has it, into a matrix that is there already."""
+    """Each product by turns, x Wᵀ as a linear layer has it; `PLAIN` into a matrix that is there already."""
 
     def candidate(product: Product) -> Candidate:
         rows, inner, columns = product
         x = torch.randn(rows, inner, device=device, dtype=dtype)
         weight = torch.randn(columns, inner, device=device, dtype=dtype)
         out = torch.empty(rows, columns, device=device, dtype=dtype)
-        return lambda: torch.mm(x, weight.T, out=out)
+        return lambda: onednn_product(x, weight) if by == ONEDNN else torch.mm(x, weight.T, out=out)
 
     return alternate(
         {name: candidate(product) for name, product in products.items()},
