@@ -43,7 +43,10 @@ class OneDNNLinear(torch.autograd.Function):
         grad_x = product(grad, weight.t()) if ctx.needs_input_grad[0] else None
         if not ctx.needs_input_grad[1]:
             return grad_x, None
-        return grad_x, product(grad.flatten(0, -2).t(), x.flatten(0, -2).t())
+        x, grad = x.flatten(0, -2).t(), grad.flatten(0, -2).t()  # (d_in, vector) and (d_out, vector)
+        # The first argument is copied, for it is not contiguous: better the narrower one.
+        grad_weight = product(grad, x) if len(grad) <= len(x) else product(x, grad).t().contiguous()
+        return grad_x, grad_weight
 
 
 def takes_onednn(x: Tensor, weight: Tensor) -> bool:
