@@ -88,7 +88,7 @@ ROOMS: dict[str, set[str]] = {
         "training",
     },
     "benchmarks.settings": {"config", "files"},
-    "benchmarks.timing": set(),
+    "benchmarks.timing": {"benchmarks.settings"},
     "benchmarks.tables": {"benchmarks.timing"},
     "benchmarks.machine": {"runtime"},
     "benchmarks.shapes": {"cli", "config"},

@@ -10,7 +10,7 @@ from minitx.benchmarks import steps
 from minitx.benchmarks.settings import BenchConfig
 from minitx.benchmarks.shapes import Shape
 from minitx.benchmarks.tables import Table, repeats
-from minitx.benchmarks.timing import Candidate, Timed, alternate
+from minitx.benchmarks.timing import Candidate, Timed, alternate, by_turns
 from minitx.linear import product as onednn_product
 from minitx.linear import takes_onednn
 from minitx.model import Transformer, matmul_flops_per_token
@@ -69,13 +69,7 @@ def utilisation(settings: BenchConfig, shapes: list[Shape], runtime: Runtime, ce
     )
     for shape in shapes:
         step = steps.build(steps.OURS, shape, runtime, seed=settings.seed)
-        timed = alternate(
-            {shape.name: step},
-            repeats=settings.repeats,
-            seconds=settings.seconds,
-            device=runtime.device,
-            label=f"step {shape.name}",
-        )[shape.name]
+        timed = by_turns(settings, {shape.name: step}, runtime.device, f"step {shape.name}")[shape.name]
         rate = shape.tokens_per_step / timed.minimum
         work = flops_per_token(shape)
         table.rows.append([shape.name, work / 1e6, rate, rate * work / 1e9, 100 * rate * work / ceiling])
@@ -124,12 +118,8 @@ def multiply(
         out = torch.empty(rows, columns, device=device, dtype=dtype)
         return lambda: onednn_product(x, weight) if by == ONEDNN else torch.mm(x, weight.T, out=out)
 
-    return alternate(
-        {name: candidate(product) for name, product in products.items()},
-        repeats=settings.repeats,
-        seconds=settings.seconds,
-        device=device,
-        label=f"products, {dtype}",
+    return by_turns(
+        settings, {name: candidate(product) for name, product in products.items()}, device, f"products, {dtype}"
     )
 
 

@@ -20,7 +20,7 @@ from minitx.benchmarks import llama2c, peers
 from minitx.benchmarks.settings import BenchConfig
 from minitx.benchmarks.shapes import Shape
 from minitx.benchmarks.tables import RATES, Table, rates, repeats
-from minitx.benchmarks.timing import Candidate, alternate
+from minitx.benchmarks.timing import Candidate, by_turns
 from minitx.config import GenerateConfig, require
 from minitx.decoding import CompiledDecoder
 from minitx.generation import generate
@@ -105,13 +105,7 @@ def compare(settings: BenchConfig, shape: Shape, runtime: Runtime, dtype: torch.
                 runs = prepare_llama2c(program, model, Path(folder), work, runtime.threads)
                 candidates[LLAMA2C] = own_seconds(runs, work)
                 written[LLAMA2C] = [runs().tokens]
-            timed = alternate(
-                candidates,
-                repeats=settings.repeats,
-                seconds=settings.seconds,
-                device=runtime.device,
-                label=f"{work.name}, {precision}",
-            )
+            timed = by_turns(settings, candidates, runtime.device, f"{work.name}, {precision}")
             base = LLAMA if LLAMA in candidates else OURS
             found = rates(timed, base, work.counted)
             for name, rate in found.items():

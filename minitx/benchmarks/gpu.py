@@ -16,7 +16,7 @@ from minitx.benchmarks.peak import peak_memory
 from minitx.benchmarks.settings import BenchConfig
 from minitx.benchmarks.shapes import Shape, named
 from minitx.benchmarks.tables import Cell, Table, repeats
-from minitx.benchmarks.timing import Candidate, alternate
+from minitx.benchmarks.timing import Candidate, by_turns
 from minitx.config import require
 from minitx.model import Transformer
 from minitx.runtime import Runtime
@@ -77,12 +77,11 @@ def step_rows(settings: BenchConfig, shape: Shape, runtime: Runtime, ceiling: fl
     """A training step of minitx and of nanoGPT, by turns."""
     kinds = [steps.OURS] + ([steps.NANO_GPT] if settings.nanogpt else [])
     memory = {kind: peak_memory(kind, shape, runtime, settings.nanogpt) for kind in kinds}
-    timed = alternate(
+    timed = by_turns(
+        settings,
         {kind: steps.build(kind, shape, runtime, settings.nanogpt, settings.seed) for kind in kinds},
-        repeats=settings.repeats,
-        seconds=settings.seconds,
-        device=runtime.device,
-        label=f"step {shape.name}",
+        runtime.device,
+        f"step {shape.name}",
     )
     table.raw[f"step {shape.name}"] = {"seconds": repeats(timed), "memory": memory}
     rows: list[list[Cell]] = []
@@ -114,13 +113,7 @@ def decode_rows(
     candidates: dict[str, Candidate] = {OURS: ours_does(model, work)}
     if can_compile(model, work, runtime):
         candidates[COMPILED] = ours_does(model, work, compile=True)
-    timed = alternate(
-        candidates,
-        repeats=settings.repeats,
-        seconds=settings.seconds,
-        device=runtime.device,
-        label=f"decode {shape.name}",
-    )
+    timed = by_turns(settings, candidates, runtime.device, f"decode {shape.name}")
     table.raw[f"decode {shape.name}"] = repeats(timed)
     read = sum(p.numel() for p in model.blocks.parameters()) + model.output.weight.numel()
     limit = read * model.embedding.weight.element_size() / bandwidth  # seconds for a token

@@ -18,7 +18,7 @@ from minitx.benchmarks.peak import peak_memory
 from minitx.benchmarks.settings import BenchConfig
 from minitx.benchmarks.shapes import Shape
 from minitx.benchmarks.tables import Cell, Table, repeats
-from minitx.benchmarks.timing import Timed, alternate
+from minitx.benchmarks.timing import Timed, by_turns
 from minitx.config import UserError
 from minitx.model import Transformer, cache_bytes_per_token
 from minitx.runtime import Runtime
@@ -128,13 +128,7 @@ def timed(
     settings: BenchConfig, runtime: Runtime, label: str, candidates: dict[int, Callable[[], object]]
 ) -> dict[int, Timed]:
     """The candidates by turns, each under its size."""
-    found = alternate(
-        {str(n): candidate for n, candidate in candidates.items()},
-        repeats=settings.repeats,
-        seconds=settings.seconds,
-        device=runtime.device,
-        label=label,
-    )
+    found = by_turns(settings, {str(n): candidate for n, candidate in candidates.items()}, runtime.device, label)
     return {n: found[str(n)] for n in candidates}
 
 

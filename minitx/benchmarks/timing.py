@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import torch
 from tqdm import tqdm
 
+from minitx.benchmarks.settings import BenchConfig
+
 Candidate = Callable[[], object]
 """What is timed. A float that it returns is taken for the seconds, from a program that measures itself."""
 
@@ -73,6 +75,13 @@ def alternate(
                 found[name].append(repeat(candidate, calls[name], device))
             bar.update()
     return {name: Timed(found[name], calls[name]) for name in candidates}
+
+
+def by_turns(
+    settings: BenchConfig, candidates: Mapping[str, Candidate], device: torch.device, label: str
+) -> dict[str, Timed]:
+    """`alternate` for as many rounds and as long as the settings say."""
+    return alternate(candidates, repeats=settings.repeats, seconds=settings.seconds, device=device, label=label)
 
 
 def calibrate(candidate: Candidate, device: torch.device | str, shortest: float) -> int:

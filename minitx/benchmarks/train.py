@@ -11,7 +11,7 @@ from minitx.benchmarks.peak import peak_memory
 from minitx.benchmarks.settings import BenchConfig
 from minitx.benchmarks.shapes import Shape
 from minitx.benchmarks.tables import RATES, Table, rates, repeats
-from minitx.benchmarks.timing import alternate
+from minitx.benchmarks.timing import by_turns
 from minitx.runtime import Runtime
 
 
@@ -27,13 +27,7 @@ def speed(settings: BenchConfig, shape: Shape, runtime: Runtime) -> Table:
     kinds, notes = steps.kinds(settings.nanogpt)
     memory = {kind: peak_memory(kind, shape, runtime, settings.nanogpt) for kind in kinds}
     candidates = {kind: steps.build(kind, shape, runtime, settings.nanogpt, settings.seed) for kind in kinds}
-    timed = alternate(
-        candidates,
-        repeats=settings.repeats,
-        seconds=settings.seconds,
-        device=runtime.device,
-        label=f"train {shape.name}",
-    )
+    timed = by_turns(settings, candidates, runtime.device, f"train {shape.name}")
     del candidates
     gc.collect()
     base = steps.LLAMA if steps.LLAMA in kinds else steps.ENCODER
