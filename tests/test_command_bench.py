@@ -44,7 +44,7 @@ def test_tables_in_the_terminal_and_in_json(
     assert [table["suite"] for table in found["tables"]] == ["ceiling"] * 2 + ["generate"] * 2
     assert found["about"]["threads"] == "1"
     assert found["command"].startswith("minitx bench --suite 'ceiling, generate' --shape")
-    assert found["tables"][0]["raw"]["float32"]
+    assert found["tables"][0]["raw"]["float32, torch.mm"]
 
 
 @pytest.mark.parametrize(
