@@ -69,7 +69,7 @@ class DecoderBlock:
 class Decoder:
     """Decodes `batch` sequences side by side, with a copy of the weights that `model` has now."""
 
-    Product: type[Product] = Product
+    product: type[Product] = Product
 
     @staticmethod
     def takes(model: Transformer, batch: int = 1) -> bool:
@@ -79,8 +79,8 @@ class Decoder:
     @torch.no_grad()
     def __init__(self, model: Transformer, batch: int = 1) -> None:
         self.model = model
-        self.blocks = [decoder_block(cast(Block, block), batch, self.Product) for block in model.blocks]
-        self.unembed = self.Product(model.output.weight, batch, model.final_norm.weight)
+        self.blocks = [decoder_block(cast(Block, block), batch, self.product) for block in model.blocks]
+        self.unembed = self.product(model.output.weight, batch, model.final_norm.weight)
         weight, config = model.embedding.weight, model.config
         self.epsilon = {
             width: weight.new_tensor(math.sqrt(config.norm_eps * width)) for width in (config.d_model, config.d_head)
@@ -128,7 +128,7 @@ class CompiledDecoder(Decoder):
     All caches should have one capacity; for each, the first call compiles. On a GPU the program is a CUDA graph.
     """
 
-    Product = PlainProduct
+    product = PlainProduct
 
     @staticmethod
     def takes(model: Transformer, batch: int = 1) -> bool:
