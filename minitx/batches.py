@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 RESIDENT_SHARE = 10
-"""Tokens are kept on a GPU where they take at most one part in this many of its memory."""
+"""Tokens are kept on a GPU where they take at most one part in this many of its memory, and half of what is free."""
+RESIDENT_PIECE = 1 << 24
+"""Tokens that are brought there at a time."""
 
 
 class Batches:
@@ -106,8 +108,14 @@ def resident(tokens: Tokens, device: torch.device | None) -> torch.Tensor | None
         return None
     import torch
 
-    _, memory = torch.cuda.mem_get_info(device)
-    return torch.from_numpy(tokens.astype(np.int32)).to(device) if 4 * len(tokens) <= memory / RESIDENT_SHARE else None
+    free, memory = torch.cuda.mem_get_info(device)
+    if 4 * len(tokens) > min(free / 2, memory / RESIDENT_SHARE):
+        return None
+    kept = torch.empty(len(tokens), dtype=torch.int32, device=device)
+    for start in range(0, len(tokens), RESIDENT_PIECE):
+        piece = tokens[start : start + RESIDENT_PIECE].astype(np.int32)
+        kept[start : start + len(piece)] = torch.from_numpy(piece)
+    return kept
 
 
 def resident_windows(tokens: torch.Tensor, starts: list[int], length: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -24,7 +24,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
 from minitx.config import Config, GenerateConfig, UserError, nearest, require
-from minitx.faults import is_out_of_memory, one_line, sentence
+from minitx.faults import is_compiler_fault, is_out_of_memory, one_line, sentence
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -70,10 +70,13 @@ def run_command(command: Callable[[], int]) -> int:
     except Terminated:
         print("terminated", file=sys.stderr)
         return 143
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        return failed("Memory ran out: take a smaller model, batch_size or context_length, or a larger machine.")
+    except Exception as error:
+        if is_out_of_memory(error):
+            return failed("Memory ran out: take a smaller model, batch_size or context_length, or a larger machine.")
+        if is_compiler_fault(error):
+            reason = str(error).strip().split("\n")[0]
+            return failed(f"torch.compile failed ({reason}): go on without it, --compile false.")
+        raise
     finally:
         if before is not None:
             signal.signal(signal.SIGTERM, before)

@@ -19,7 +19,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minitx.attention import KeyValueCache, MultiHeadAttention, rotate
-from minitx.config import UserError
 from minitx.model import Block, Transformer
 
 
@@ -125,7 +124,7 @@ class CompiledDecoder(Decoder):
     """The same step as one compiled program. Its shapes never change, so that it serves every position: the position
     is a tensor, and heads look at the whole cache, with what is not there yet hidden.
 
-    All caches should have one capacity; for each, the first call compiles. On a GPU the program is a CUDA graph.
+    Compiled once for a model's shape, a batch and a capacity of the cache. On a GPU the program is a CUDA graph.
     """
 
     product = PlainProduct
@@ -143,15 +142,12 @@ class CompiledDecoder(Decoder):
             keep_in_place(*weights_of(self))
 
     def __call__(self, tokens: Tensor, cache: list[KeyValueCache]) -> Tensor:
-        """As `Decoder`; raises UserError where torch.compile cannot compile."""
+        """As `Decoder`, on a GPU in memory that the next call writes again; the first call raises what torch.compile
+        raises where it cannot compile."""
         if tokens.is_cuda:
             keep_in_place(*(tensor for layer in cache for tensor in (layer.keys, layer.values)))
         position = torch.tensor([cache[0].length], device=tokens.device)
-        try:
-            logits = self.compiled(self, tokens, position, cache)
-        except RuntimeError as error:
-            reason = str(error).strip().split("\n")[0]
-            raise UserError(f"torch.compile failed ({reason}): leave --compile out.") from error
+        logits = self.compiled(self, tokens, position, cache)
         for layer in cache:
             layer.length += 1
         return logits
@@ -186,7 +182,7 @@ def keep_in_place(*tensors: Tensor) -> None:
 
 
 def weights_of(decoder: Decoder) -> list[Tensor]:
-    """All that it multiplies with."""
+    """All that it has copied; what it takes from the model itself, parameters and buffers, is known to stay."""
     products = [decoder.unembed]
     for block in decoder.blocks:
         products += [block.query_key_value, block.output, block.gate_up, block.down]

@@ -43,6 +43,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or "can't allocate memory" in said or "out of memory" in said
 
 
+def is_compiler_fault(error: BaseException) -> bool:
+    """Whether an exception is torch.compile's way to say that it cannot compile, for want of a C++ compiler, say."""
+    return type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
+
+
 def one_line(text: object) -> str:
     """`text` on one line, with whatever could move a terminal's cursor written as a code such as \\x1b."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))

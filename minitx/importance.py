@@ -89,11 +89,12 @@ def survey(model: Transformer, tokens: Tokens, batch_size: int = 8, advance: Adv
         nats, slope = _slopes(model, inputs, targets, recorder)
         lengths, entering = [], model.embedding(inputs).detach()
         with torch.no_grad():
-            for layer, share in enumerate(recorder.shares):  # (batch, head, seq, d_model)
+            every_share = [share.float() for share in recorder.shares]  # (batch, head, seq, d_model) of each layer
+            for layer, share in enumerate(every_share):
                 mixed = entering + share.sum(dim=1)  # (batch, seq, d_model)
                 lengths.append(mixed.norm(dim=-1).sum())
                 entering = _feed_forward(model, layer, mixed)
-        shares = torch.stack(recorder.shares)  # (layer, batch, head, seq, d_model)
+        shares = torch.stack(every_share)  # (layer, batch, head, seq, d_model)
         sums = (
             nats,
             slope.abs().sum(dim=1),

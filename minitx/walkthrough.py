@@ -300,7 +300,7 @@ def as_text(walked: Walk, contexts: TwoContexts | None = None) -> str:
         lines += [f"   ✓ {what} (largest difference {miss:.0e})" for what, miss in step.checks]
         lines += [""] if step.checks else []
     if contexts is not None:
-        lines += ["One word in two contexts", *_wrapped(_contexts_words(contexts)), ""]
+        lines += ["One token in two contexts", *_wrapped(_contexts_words(contexts)), ""]
         lines += [f"   {name:14} {value:6.3f}" for name, value in _context_rows(contexts)]
     return "\n".join(line.rstrip() for line in lines)
 
@@ -322,7 +322,7 @@ def as_html(walked: Walk, title: str, contexts: TwoContexts | None = None) -> st
         parts.append("</section>")
     if contexts is not None:
         parts.append(
-            f"<section><h2>One word in two contexts</h2><p>{html.escape(_contexts_words(contexts))}</p><table>"
+            f"<section><h2>One token in two contexts</h2><p>{html.escape(_contexts_words(contexts))}</p><table>"
         )
         parts += [f"<tr><th>{name}</th>{_html_cell(value, 1.0)}</tr>" for name, value in _context_rows(contexts)]
         parts.append("</table></section>")

@@ -90,7 +90,9 @@ def test_a_device_that_keeps_the_tokens_cuts_the_same_batches(monkeypatch: pytes
 def test_tokens_are_kept_on_a_gpu_with_room_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = np.arange(500, dtype=np.uint16)
     assert resident(tokens, None) is None and resident(tokens, torch.device("cpu")) is None
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 4 * 500 * RESIDENT_SHARE - 1))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1e9, 4 * 500 * RESIDENT_SHARE - 1))
+    assert resident(tokens, torch.device("cuda")) is None
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (4 * 500 * 2 - 1, 1e9))
     assert resident(tokens, torch.device("cuda")) is None
     if torch.cuda.is_available():
         monkeypatch.undo()

@@ -140,7 +140,21 @@ def test_compilation_is_announced_and_refused_in_words(
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
     assert main(options) == 0
-    assert "Compiling with torch.compile" in screen.getvalue()
+    assert "Compiling, which" in screen.getvalue()
+
+
+def test_a_machine_that_cannot_compile_is_told_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch._dynamo.exc import TorchDynamoException
+
+    def fail(*_: object, **__: object) -> object:
+        raise TorchDynamoException("No working C++ compiler found\nin some place")
+
+    monkeypatch.setattr(generation, "generate", fail)
+    assert main(["runs/mine", "--device", "cpu", "--compile", "true"]) == 2
+    expected = "error: torch.compile failed (No working C++ compiler found): go on without it, --compile false.\n"
+    assert capsys.readouterr().err == expected
 
 
 def test_several_samples_have_separators(capsys: pytest.CaptureFixture[str], says: Says) -> None:

@@ -56,6 +56,8 @@ def run(settings: BenchConfig, shapes: list[Shape], runtime: Runtime) -> Iterato
     for shape in shapes:
         for dtype in dtypes:
             yield compare(settings, shape.as_llama(), runtime, dtype)
+            if runtime.compile:
+                torch.compiler.reset()  # which compiles a step for a few shapes only
 
 
 def works(shape: Shape) -> list[Work]:

@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "generate.py") -> i
         print(f"{found.path}, {checkpoint}, on {device} ({reason})", file=sys.stderr)
 
     if options.compile:
-        say_of_compilation(model, options)
+        compile_first(model, options)
     made: list[Completion] = []
 
     def complete_prompt(text: str | None, on_text: Callable[[int, str], None] | None) -> list[Completion]:
@@ -90,17 +90,21 @@ def main(arguments: Sequence[str] | None = None, prog: str = "generate.py") -> i
     return 0
 
 
-def say_of_compilation(model: Transformer, options: GenerateConfig) -> None:
-    """Tell that the first text waits, or that nothing is compiled."""
+def compile_first(model: Transformer, options: GenerateConfig) -> None:
+    """Compile what writes a token before any text is timed, or tell that nothing is compiled."""
     from minitx.decoding import CompiledDecoder
+    from minitx.generation import evaluating, generate
 
     if not CompiledDecoder.takes(model, options.num_samples):
         print(
             "Not compiled: only multi-head attention with all its heads is, and on the CPU only for one sample.",
             file=sys.stderr,
         )
-    elif sys.stderr.isatty():
-        print("Compiling with torch.compile: some seconds before the second token.", file=sys.stderr)
+        return
+    if sys.stderr.isatty():
+        print("Compiling, which takes some seconds …", file=sys.stderr)
+    with evaluating(model):  # the second of two tokens is the first that the compiled step writes
+        list(generate(model, [0], dataclasses.replace(options, max_new_tokens=2), end_token=-1))
 
 
 def write_attention(

@@ -50,7 +50,7 @@ def main(arguments: Sequence[str], prog: str) -> int:
         "--dtype",
         type=Literal["auto", "float32", "bfloat16"],
         default="auto",
-        help="Precision of the matrix products that losses are computed with; auto takes the quicker one.",
+        help="Precision that the table's losses are computed in; auto takes the quicker one.",
     )
     options = parse_plain(parser, arguments)
     require(options.text is None or options.text_file is None, "Both --text and --text_file are given: leave one out.")

@@ -9,7 +9,7 @@ const KEYS = [
   ["space", "play, pause"],
   ["1 2 3 4", "both, map, columns, line"],
   ["Shift + click", "lay another head over the chosen one"],
-  ["Enter, Escape", "hold the token pointed at, let go"],
+  ["Enter, Escape", "hold the token pointed at, let go; Escape closes this, too"],
 ];
 
 /** Build the page into `root`; returns its parts by name. */
@@ -33,7 +33,7 @@ export function buildSkeleton(root, act) {
     link: button("Link", "Copy a link that opens this view again", act.link),
     picture: button("PNG", "Save a picture of this view", act.picture),
     page: button("HTML", "Save this text at all steps as one HTML file", act.page),
-    help: button("?", "Keys and scores", act.help, { class: "round", "aria-label": "Keys and scores" }),
+    help: button("?", "Keys and scores", act.help, { class: "round", "aria-label": "Keys and scores", "aria-expanded": "false" }),
     play: button("▶", "Play", act.play, { class: "round play", "aria-label": "Play" }),
     slider: element("input", { type: "range", min: 0, max: 0, step: 1, "aria-label": "Step", oninput: (event) => act.slide(Number(event.target.value)), onkeydown: act.slideKey }),
     step: element("output", { class: "step" }),
@@ -68,8 +68,9 @@ export function buildSkeleton(root, act) {
   root.replaceChildren(
     element("header", { class: "bar" },
       field("Run", parts.run), field("Text", parts.probe), parts.ownForm,
-      element("div", { class: "away" }, parts.linkText, parts.link, parts.picture, parts.page, parts.help)),
-    parts.keys, parts.fault, parts.note,
+      element("div", { class: "away" }, parts.linkText, parts.link, parts.picture, parts.page, parts.help),
+      parts.keys),
+    parts.fault, parts.note,
     element("main", {},
       element("section", { class: "survey", "aria-label": "Survey" },
         element("div", { class: "tools" }, parts.scoreField, parts.sort), element("div", { class: "scroll" }, parts.grid)),

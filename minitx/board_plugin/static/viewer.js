@@ -305,7 +305,11 @@ export function startViewer(root, source, { link = "", linkTo }) {
   /** Keys and scores, over what stands below, or no more. */
   function showHelp() {
     parts.keys.hidden = !parts.keys.hidden;
+    parts.help.setAttribute("aria-expanded", String(!parts.keys.hidden));
   }
+  root.addEventListener("pointerdown", (event) => {
+    if (!parts.keys.hidden && !parts.keys.contains(event.target) && !parts.help.contains(event.target)) showHelp();
+  });
 
   // Taking away
 
