@@ -1,7 +1,7 @@
 """Linear layers without bias: products of a matrix with the vector of each token.
 
-PyTorch takes float32 products on the CPU from MKL, which uses AVX-512 on Intel's processors alone. oneDNN, which PyTorch
-has as well, uses it wherever it is, and takes half the time on AMD's (docs/notes.md) at the same precision.
+PyTorch takes float32 products on the CPU from MKL, which uses AVX-512 on Intel's processors alone. oneDNN, which is in
+PyTorch as well, uses it wherever it is, and takes half the time on AMD's (docs/notes.md) at the same precision.
 """
 
 from __future__ import annotations
