@@ -151,7 +151,7 @@ def time_variants(
     optimizers = [build_optimizers(model, config.train) for model in models]
     for own in optimizers:
         set_learning_rate(own, 0.0)
-    batches = Batches(prepared.train, config.model.context_length, config.train.batch_size, config.seed)
+    batches = Batches(prepared.train, config.model.context_length, config.train.batch_size, config.seed, runtime.device)
     tokens = config.train.batch_size * config.train.grad_accum * config.model.context_length
     for timing_round in range(TIMING_ROUNDS + 1):
         for variant, model, own in zip(variants, models, optimizers, strict=True):

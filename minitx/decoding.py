@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minitx.attention import KeyValueCache, MultiHeadAttention, rotate
+from minitx.linear import onednn_product
 from minitx.model import Block, Transformer
 
 
@@ -40,7 +41,7 @@ class Product:
 
     def __call__(self, x: Tensor) -> Tensor:
         if self.packed:
-            return torch.ops.mkldnn._linear_pointwise(x, self.weight, None, "none", [], "")
+            return onednn_product(x, self.weight)
         return x @ self.weight
 
 

@@ -25,7 +25,7 @@ class Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         if not takes_onednn(x, self.weight):
             return F.linear(x, self.weight)
-        return OneDNNLinear.apply(x, self.weight) if torch.is_grad_enabled() else product(x, self.weight)
+        return OneDNNLinear.apply(x, self.weight) if torch.is_grad_enabled() else onednn_product(x, self.weight)
 
 
 class OneDNNLinear(torch.autograd.Function):
@@ -34,18 +34,18 @@ class OneDNNLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return product(x, weight)
+        return onednn_product(x, weight)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """dx = dy W and dW = dyᵀ x, summed over all vectors."""
         x, weight = ctx.saved_tensors
-        grad_x = product(grad, weight.t()) if ctx.needs_input_grad[0] else None
+        grad_x = onednn_product(grad, weight.t()) if ctx.needs_input_grad[0] else None
         if not ctx.needs_input_grad[1]:
             return grad_x, None
         x, grad = x.flatten(0, -2).t(), grad.flatten(0, -2).t()  # (d_in, vector) and (d_out, vector)
         # The first argument is copied, for it is not contiguous: better the narrower one.
-        grad_weight = product(grad, x) if len(grad) <= len(x) else product(x, grad).t().contiguous()
+        grad_weight = onednn_product(grad, x) if len(grad) <= len(x) else onednn_product(x, grad).t().contiguous()
         return grad_x, grad_weight
 
 
@@ -62,6 +62,6 @@ def takes_onednn(x: Tensor, weight: Tensor) -> bool:
     )
 
 
-def product(x: Tensor, weight: Tensor) -> Tensor:
-    """x Wᵀ by oneDNN, by the operation that compiled models use."""
+def onednn_product(x: Tensor, weight: Tensor) -> Tensor:
+    """x Wᵀ by oneDNN, by the operation that compiled models use; the weight may be in oneDNN's own layout."""
     return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")

@@ -34,7 +34,7 @@ ROOMS: dict[str, set[str]] = {
     "memory": {"config", "model"},
     "checkpoints": {"config", "faults", "files", "model"},
     "run": {"checkpoints", "cli", "config", "faults", "files", "memory", "model", "tokenizer"},
-    "decoding": {"attention", "config", "model"},
+    "decoding": {"attention", "linear", "model"},
     "generation": {"attention", "config", "decoding", "model", "sampling"},
     "importance": {"attention", "batches", "model"},
     "heads": {"attention", "config", "head_scores", "importance", "model"},

@@ -66,7 +66,7 @@ def test_what_is_left_to_pytorch() -> None:
 
 def test_without_avx512_it_is_pytorchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-    monkeypatch.setattr(linear, "product", None)
+    monkeypatch.setattr(linear, "onednn_product", None)
     layer, x = layer_and_input((300, 64), 64)
     assert torch.equal(layer(x), F.linear(x, layer.weight))
 

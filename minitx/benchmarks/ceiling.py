@@ -11,8 +11,7 @@ from minitx.benchmarks.settings import BenchConfig
 from minitx.benchmarks.shapes import Shape
 from minitx.benchmarks.tables import Table, repeats
 from minitx.benchmarks.timing import Candidate, Timed, alternate, by_turns
-from minitx.linear import product as onednn_product
-from minitx.linear import takes_onednn
+from minitx.linear import onednn_product, takes_onednn
 from minitx.model import Transformer, matmul_flops_per_token
 from minitx.runtime import Runtime
 

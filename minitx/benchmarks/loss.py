@@ -151,7 +151,7 @@ def our_side(config: Config, runtime: Runtime) -> Side:
     torch.manual_seed(config.seed)
     model = Transformer(config.model, prepared.tokenizer.vocab_size).to(runtime.device)
     optimizers = build_optimizers(model, config.train)
-    batches = Batches(prepared.train, config.model.context_length, config.train.batch_size, config.seed)
+    batches = Batches(prepared.train, config.model.context_length, config.train.batch_size, config.seed, runtime.device)
     forward = torch.compile(model) if runtime.compile else model
     parameters = list(model.parameters())
     end = prepared.tokenizer.end_of_document

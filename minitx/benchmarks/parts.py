@@ -70,7 +70,7 @@ def step_parts(shape: Shape, runtime: Runtime, prepared: Prepared, repeats: int,
     model = Transformer(shape.model, shape.vocab_size).to(runtime.device)
     optimizers = build_optimizers(model, shape.train)
     set_learning_rate(optimizers, 0.0)
-    batches = Batches(prepared.train, shape.model.context_length, shape.train.batch_size, 0)
+    batches = Batches(prepared.train, shape.model.context_length, shape.train.batch_size, 0, runtime.device)
     forward = Clocked(torch.compile(model) if runtime.compile else model, (), clock("forward"))
     clocked = [Clocked(optimizer, ("step", "zero_grad"), clock("optimizer")) for optimizer in optimizers]
     drawn = Clocked(batches, ("next",), clock("data"))

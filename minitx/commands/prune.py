@@ -189,7 +189,7 @@ def write_run(
     loss = evaluate(smaller, prepared.val, config.train.batch_size, runtime)
     known = {name: checkpoint.state[name] for name in ("tokens", "seconds") if name in checkpoint.state}
     progress = Progress(checkpoint.step, **known, val_loss=loss, best_val_loss=loss, best_step=checkpoint.step)
-    batches = Batches(prepared.train, config.model.context_length, config.train.batch_size, config.seed)
+    batches = Batches(prepared.train, config.model.context_length, config.train.batch_size, config.seed, runtime.device)
     if "batches" in checkpoint.state:  # an imported run has none
         batches.restore(checkpoint.state["batches"])
     torch.manual_seed(config.seed)
