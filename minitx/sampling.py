@@ -105,7 +105,7 @@ def largest(logits: Tensor) -> torch.return_types.max:
     Raises FloatingPointError where that is not a finite number.
     """
     found = logits.max(dim=1, keepdim=True)  # NaN if any is NaN
-    if not found.values.isfinite().all():
+    if not all(map(math.isfinite, found.values.flatten().tolist())):
         raise FloatingPointError("the logits of a token are not finite")
     return found
 

@@ -101,6 +101,25 @@ def test_compiled_text_is_the_same_also_past_the_context_and_is_compiled_once() 
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_decoders_of_several_models_take_turns() -> None:
+    """One program serves all it fits: models of one shape, whatever their weights, rotations and epsilon are, but no
+    other. A batch of several, which a GPU decodes, is compiled here for its result alone."""
+    kinds: list[dict[str, Any]] = [{}, {"norm_eps": 1e-2, "rope_theta": 100.0}, {"qk_norm": False}, {"n_kv_head": 2}]
+    models = [model_of(i, n_layer=1, **settings) for i, settings in enumerate(kinds)]
+    torch._dynamo.utils.counters.clear()
+    for batch, some in ((1, models), (2, models[:1])):
+        decoders = [CompiledDecoder(model, batch) for model in some]
+        caches = [model.new_cache(batch) for model in some]
+        tokens = torch.randint(99, (batch, 4))
+        with torch.inference_mode():
+            for position in range(4):
+                for model, decoder, cache in zip(some, decoders, caches, strict=True):
+                    logits, expected = decoder(tokens[:, position], cache), model(tokens[:, : position + 1])[:, -1]
+                    torch.testing.assert_close(logits, expected, rtol=0, atol=2e-5)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 4
+
+
 def test_what_the_compiled_decoder_takes() -> None:
     assert CompiledDecoder.takes(model_of())
     assert not CompiledDecoder.takes(model_of(), 2)  # on the CPU
