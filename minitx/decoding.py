@@ -175,6 +175,7 @@ def compiled_step(device: str) -> Callable[..., Tensor]:
     options: dict[str, str | int | bool | Callable[..., object]] = {
         "guard_filter_fn": guards_on_data,
         "triton.cudagraphs": device == "cuda",
+        "cpp.threads": torch.get_num_threads(),  # else one that was kept for another number of threads may be taken
     }
     return torch.compile(CompiledDecoder.step, fullgraph=True, dynamic=False, options=options)
 
