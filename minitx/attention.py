@@ -78,9 +78,10 @@ class KeyValueCache:
         """Forget all tokens."""
         self.length = 0
 
-    def repeat(self, batch: int) -> None:
-        """Make the one sequence in the cache the beginning of `batch` sequences."""
-        self.keys, self.values = self.keys.repeat(batch, 1, 1, 1), self.values.repeat(batch, 1, 1, 1)
+    def begin_with(self, start: KeyValueCache) -> None:
+        """Hold what `start` holds, its one sequence as the beginning of every sequence here, and nothing else."""
+        self.clear()
+        self.append(*(tensor[:, :, : start.length] for tensor in (start.keys, start.values)))
 
     @property
     def nbytes(self) -> int:

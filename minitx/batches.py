@@ -38,13 +38,6 @@ class Batches:
         self._tokens, self._context_length, self._batch_size, self._seed = tokens, context_length, batch_size, seed
         self._start_epoch(0)
 
-    def __iter__(self) -> Batches:
-        return self
-
-    def __next__(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Inputs and targets, int64, each (batch, seq); the targets are the inputs one token later."""
-        return self.next()
-
     def next(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Inputs and targets, int64, each (batch, seq); the targets are the inputs one token later."""
         starts: list[int] = []

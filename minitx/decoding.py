@@ -29,9 +29,12 @@ class Product:
     norm: the weight, (in), of the norm before it, with the factor that `Decoder.unit` leaves out.
     """
 
+    weight: Tensor
+
     def __init__(self, weight: Tensor, batch: int, norm: Tensor | None = None) -> None:
-        packable = {torch.float32: batch > 1, torch.bfloat16: True}
-        self.packed = torch.backends.mkldnn.is_available() and packable.get(weight.dtype, False)
+        self.packed = torch.backends.mkldnn.is_available() and (
+            (weight.dtype == torch.float32 and batch > 1) or (weight.dtype == torch.bfloat16 and has_onednn_bfloat16())
+        )
         # (in, out): the product of one vector then runs along the rows.
         self.weight = weight.t().clone(memory_format=torch.contiguous_format)
         if norm is not None:
@@ -46,19 +49,17 @@ class Product:
 
 
 class PlainProduct(Product):
-    """The same, left to the compiler, which makes a loop over rows of the product with one vector.
-
-    One loop for both halves of the matrix: two streams of weights come from memory faster than one.
-    """
+    """The same, left to the compiler, which makes a loop over rows of the product with one vector: on a CPU one loop
+    for both halves of the matrix, for two streams of weights come from memory faster than one."""
 
     def __init__(self, weight: Tensor, batch: int, norm: Tensor | None = None) -> None:
         self.weight = weight if norm is None else weight * scaled(norm)
 
     def __call__(self, x: Tensor) -> Tensor:
-        x = computed(x)
         if x.size(0) > 1:
             return F.linear(x, self.weight)
-        return torch.cat([(x * half).sum(-1) for half in self.weight.chunk(2)])[None]
+        x, streams = materialised(x), 1 if x.is_cuda else 2
+        return torch.cat([(x * rows).sum(-1) for rows in self.weight.chunk(streams)])[None]
 
 
 @dataclass
@@ -73,7 +74,7 @@ class DecoderBlock:
 
 
 class Decoder:
-    """Decodes `batch` sequences side by side, with a copy of the weights that `model` has now."""
+    """Decodes `batch` sequences side by side, with the weights that `model` has now: after an update, make another."""
 
     product: type[Product] = Product
 
@@ -116,10 +117,12 @@ class Decoder:
     def attend(self, query: Tensor, key: Tensor, value: Tensor, position: int | Tensor, past: KeyValueCache) -> Tensor:
         """The heads' outputs, (batch, n_head * d_head), for queries (batch, n_head, d_head) that carry the scale of
         the scores; keys and values, (batch, n_kv_head, d_head), are added to `past`."""
-        keys, values = past.append(key[:, :, None], value[:, :, None])  # (batch, n_kv_head, seq, d_head)
-        query = query.reshape(key.size(0) * key.size(1), -1, key.size(2))  # (…, group, d_head)
-        pattern = torch.bmm(query, keys.flatten(0, 1).mT).softmax(dim=-1)  # (…, group, seq)
-        return torch.bmm(pattern, values.flatten(0, 1)).view(key.size(0), -1)
+        whole = past.append(key[:, :, None], value[:, :, None])  # (batch, n_kv_head, seq, d_head) each
+        precise = torch.promote_types(query.dtype, torch.float32)  # bmm takes longer in bfloat16, for it makes copies
+        keys, values = (tensor.flatten(0, 1).to(precise) for tensor in whole)
+        query = query.reshape(len(keys), -1, key.size(2)).to(precise)  # (…, group, d_head)
+        pattern = torch.bmm(query, keys.mT).softmax(dim=-1)  # (…, group, seq)
+        return torch.bmm(pattern, values).view(key.size(0), -1).to(key.dtype)
 
     def unit(self, x: Tensor) -> Tensor:
         """What RMSNorm makes of x, without its weight and its factor √width, which the matrices after it carry."""
@@ -131,7 +134,8 @@ class CompiledDecoder(Decoder):
     """The same step as one compiled program. Its shapes never change, so that it serves every position: the position
     is a tensor, and heads look at the whole cache, with what is not there yet hidden.
 
-    Compiled once for a model's shape, a batch and a capacity of the cache. On a GPU the program is a CUDA graph.
+    Compiled once for a model's shape and a batch. On a GPU the program is a CUDA graph, which is recorded anew for
+    every decoder, since it is tied to the memory of weights and cache.
     """
 
     product = PlainProduct
@@ -144,15 +148,15 @@ class CompiledDecoder(Decoder):
 
     def __init__(self, model: Transformer, batch: int = 1) -> None:
         super().__init__(model, batch)
-        self.compiled = compiled_step(model.embedding.weight.device.type)
+        self.cache = model.new_cache(batch)
+        """One cache for all texts, each in its turn."""
+        self.compiled = compiled_step(model.embedding.weight.device.type, torch.get_num_threads())
         if model.embedding.weight.is_cuda:
-            keep_in_place(*weights_of(self))
+            keep_in_place(*weights_of(self), *(tensor for layer in self.cache for tensor in (layer.keys, layer.values)))
 
     def __call__(self, tokens: Tensor, cache: list[KeyValueCache]) -> Tensor:
         """As `Decoder`, on a GPU in memory that the next call writes again; the first call raises what torch.compile
         raises where it cannot compile."""
-        if tokens.is_cuda:
-            keep_in_place(*(tensor for layer in cache for tensor in (layer.keys, layer.values)))
         position = torch.tensor([cache[0].length], device=tokens.device)
         logits = self.compiled(self, tokens, position, cache)
         for layer in cache:
@@ -162,29 +166,28 @@ class CompiledDecoder(Decoder):
     def attend(self, query: Tensor, key: Tensor, value: Tensor, position: int | Tensor, past: KeyValueCache) -> Tensor:
         past.keys.index_copy_(2, cast(Tensor, position), key[:, :, None])
         past.values.index_copy_(2, cast(Tensor, position), value[:, :, None])
-        query = computed(query).unflatten(1, (key.size(1), -1))[..., None, :]  # (batch, n_kv_head, group, 1, d_head)
-        scores = (query * past.keys[:, :, None]).sum(-1)  # (batch, n_kv_head, group, capacity)
+        query = materialised(query).unflatten(1, (key.size(1), -1))  # (batch, n_kv_head, group, d_head)
+        scores = (query[..., None, :] * past.keys[:, :, None]).sum(-1)  # (batch, n_kv_head, group, capacity)
         later = torch.arange(scores.size(-1), device=scores.device) > position
         pattern = scores.masked_fill(later, float("-inf")).softmax(-1)
         return (pattern[..., None] * past.values[:, :, None]).sum(-2).flatten(1)
 
 
 @functools.cache
-def compiled_step(device: str) -> Callable[..., Tensor]:
-    """`Decoder.step`, to be compiled at its first call on devices of this kind."""
-    options: dict[str, str | int | bool | Callable[..., object]] = {
-        "guard_filter_fn": guards_on_data,
-        "triton.cudagraphs": device == "cuda",
-        "cpp.threads": torch.get_num_threads(),  # else one that was kept for another number of threads may be taken
-    }
+def compiled_step(device: str, threads: int) -> Callable[..., Tensor]:
+    """`Decoder.step`, to be compiled at its first call on devices of this kind, for this number of CPU threads."""
+    options: dict[str, str | int | bool | Callable[..., object]] = {"guard_filter_fn": guards_on_data}
+    if device == "cuda":
+        options["triton.cudagraphs"] = True
+    else:  # named, for a program that was kept for another number might be taken otherwise
+        options["cpp.threads"] = threads
     return torch.compile(CompiledDecoder.step, fullgraph=True, dynamic=False, options=options)
 
 
-CODE_GUARDS = {
+DROPPED_GUARDS = {
     "BUILTIN_MATCH",
     "CLASS_MATCH",
     "CLOSURE_MATCH",
-    "EMPTY_NN_MODULE_HOOKS_DICT",
     "MODULE_MATCH",
     "NOT_PRESENT_IN_GENERIC_DICT",
     "TYPE_MATCH",
@@ -192,15 +195,16 @@ CODE_GUARDS = {
 
 
 def guards_on_data(guards: Sequence[Any]) -> list[bool]:
-    """Which conditions for a compiled step to fit are tested at every token: those on tensors and settings, in which
-    decoders differ. Those on functions and classes always hold here, and take up to a twelfth of a token's time."""
-    return [guard.guard_type not in CODE_GUARDS for guard in guards]
+    """Which of Dynamo's guards are checked at every token: those on tensors and settings, in which decoders differ.
+    Those on functions and classes always hold here, and take up to a twelfth of a token's time."""
+    return [guard.guard_type not in DROPPED_GUARDS for guard in guards]
 
 
-def computed(x: Tensor) -> Tensor:
-    """x, computed before what reads it. By itself the compiler would compute it anew for every row of a matrix: it
-    joins operations into one loop wherever it can, but asked for a view by strides it needs x in memory."""
-    x = x.contiguous()  # as the compiler lays out what it computes, whatever x is a part of
+def materialised(x: Tensor) -> Tensor:
+    """x, which begins where its memory does, computed before what reads it. By itself the compiler would compute it
+    anew for every row of a matrix: it joins operations into one loop wherever it can, but asked for a view by strides
+    it needs x in memory."""
+    x = x.contiguous()  # as the compiler lays out what it computes
     return x.as_strided(x.size(), x.stride())
 
 
@@ -211,12 +215,17 @@ def keep_in_place(*tensors: Tensor) -> None:
 
 
 def weights_of(decoder: Decoder) -> list[Tensor]:
-    """All that it has copied; what it takes from the model itself, parameters and buffers, is known to stay."""
+    """Its matrices and norms; the embedding and the rotary tables, which it takes from the model, are known to stay."""
     products = [decoder.unembed]
     for block in decoder.blocks:
         products += [block.query_key_value, block.output, block.gate_up, block.down]
     norms = [block.head_norm for block in decoder.blocks if block.head_norm is not None]
     return [product.weight for product in products] + norms + list(decoder.epsilon.values())
+
+
+def has_onednn_bfloat16() -> bool:
+    """Whether oneDNN takes bfloat16 on this processor, which needs AVX-512."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def is_plain(model: Transformer) -> bool:

@@ -67,11 +67,13 @@ def complete(
     prompt: str | None,
     options: GenerateConfig,
     on_text: Callable[[int, str], None] | None = None,
+    decoder: CompiledDecoder | None = None,
 ) -> list[Completion]:
     """Continue `prompt`, or start a document where it is None, `options.num_samples` times.
 
     on_text: called with (sample index, new text) as the text grows: whole characters, and never a part of a stop
     text. The pieces of a sample joined are its completion.
+    decoder: see `generate`.
     The model's mode and the global random state are left as they were. The options' own prompt is not looked at.
     Raises UserError when the prompt has no tokens, FloatingPointError when the model's logits are not finite.
     """
@@ -93,7 +95,7 @@ def complete(
             )
 
     with evaluating(model):
-        for step in generate(model, prompt_tokens, options, end_token=tokenizer.end_of_document):
+        for step in generate(model, prompt_tokens, options, end_token=tokenizer.end_of_document, decoder=decoder):
             for index, token in enumerate(step):
                 if token is None or index in completions:
                     continue
@@ -111,11 +113,18 @@ def complete(
 
 @torch.inference_mode()
 def generate(
-    model: Transformer, prompt_tokens: Sequence[int], options: GenerateConfig, *, end_token: int
+    model: Transformer,
+    prompt_tokens: Sequence[int],
+    options: GenerateConfig,
+    *,
+    end_token: int,
+    decoder: CompiledDecoder | None = None,
 ) -> Iterator[list[int | None]]:
     """Yield, for each new position, the token of every sample; None for samples that have had their `end_token`.
 
     Goes on until all samples have ended, or for `options.max_new_tokens`. The model should be in eval mode.
+    decoder: made of this model for `options.num_samples`, to decode with, as often as one likes; where there is none,
+    and on a CPU, a `Decoder` does.
     Tokens are drawn on the CPU, with a generator of their own: the text then depends on the seed and not on whose
     generator a device brings, and the caller waits for the token anyway.
     """
@@ -131,20 +140,20 @@ def generate(
     window = torch.tensor([prompt_tokens[window_start(len(prompt_tokens), context_length) :]])  # (1, seq)
     kept = context_length + 1 - half(context_length)  # tokens that stay when the context overflows
     recent = deque((column.expand(batch) for column in window[0, -kept:]), maxlen=kept)  # of (batch)
-    kind = CompiledDecoder if options.compile and CompiledDecoder.takes(model, batch) else Decoder
+    start = model.new_cache(1, window.size(1))  # the prompt's, encoded once
+    logits = next_logits(model, window, start).expand(batch, -1)  # (batch, vocab)
     needed = min(context_length, window.size(1) + options.max_new_tokens)
-    cache = model.new_cache(1, context_length if kind is CompiledDecoder else needed)
-    logits = next_logits(model, window, cache).expand(batch, -1)  # (batch, vocab)
-    for layer in cache:
-        layer.repeat(batch)
-    decoder = None
+    cache = decoder.cache if decoder is not None else model.new_cache(batch, needed)
+    for layer, start_layer in zip(cache, start, strict=True):
+        layer.begin_with(start_layer)
+    decodes: Decoder | None = decoder
 
     ended = [False] * batch
     for position in range(options.max_new_tokens):
         if position > 0:
-            if position == 1 and kind.takes(model, batch):
-                decoder = kind(model, batch)
-            logits = decode(model, decoder, recent, cache)
+            if decodes is None and Decoder.takes(model, batch):
+                decodes = Decoder(model, batch)
+            logits = decode(model, decodes, recent, cache)
         tokens = sample(logits, seen, options, generator)  # (batch)
         recent.append(tokens)
         if seen is not None:

@@ -1,7 +1,8 @@
 """Linear layers without bias: products of a matrix with the vector of each token.
 
 PyTorch takes float32 products on the CPU from MKL, which uses AVX-512 on Intel's processors alone. oneDNN, which is in
-PyTorch as well, uses it wherever it is, and takes half the time on AMD's (docs/notes.md) at the same precision.
+PyTorch as well, uses it wherever it is, and takes half the time on AMD's (docs/notes.md) at the same precision; how the
+two compare on Intel's was not measured.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 LEAST_PRODUCTS = 2**20
 """Multiplications below which starting oneDNN takes longer than it saves."""
@@ -29,7 +31,7 @@ class Linear(nn.Linear):
 
 
 class OneDNNLinear(torch.autograd.Function):
-    """y = x Wᵀ; differentiable once."""
+    """y = x Wᵀ."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
@@ -37,6 +39,7 @@ class OneDNNLinear(torch.autograd.Function):
         return onednn_product(x, weight)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """dx = dy W and dW = dyᵀ x, summed over all vectors."""
         x, weight = ctx.saved_tensors

@@ -113,7 +113,7 @@ class Transformer(nn.Module):
         return self.unembed(self.residual(tokens, cache=cache, gates=gates, explicit=explicit, recorder=recorder))
 
     def unembed(self, residual: Tensor) -> Tensor:
-        """Logits (batch, seq, vocab_size) from the residual (batch, seq, d_model) after the last block."""
+        """Logits (…, vocab_size) from the residual (…, d_model) after the last block."""
         return self.output(self.final_norm(residual))
 
     def residual(

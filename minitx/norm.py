@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 class RMSNorm(nn.RMSNorm):
@@ -25,7 +26,7 @@ class RMSNorm(nn.RMSNorm):
 
 
 class CPUNorm(torch.autograd.Function):
-    """y = w · x / r with r = √(mean(x²) + eps); differentiable once."""
+    """y = w · x / r with r = √(mean(x²) + eps)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -35,6 +36,7 @@ class CPUNorm(torch.autograd.Function):
         return (x * inverse).mul_(weight)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         """dx = (w · dy − x · Σ(w · x · dy) / (r² · width)) / r and dw = Σ dy · x / r over all vectors."""
         x, weight, inverse = ctx.saved_tensors

@@ -137,7 +137,12 @@ class Report:
         if not train.sample_every or not (step % train.sample_every == 0 or last):
             return
         options = GenerateConfig(max_new_tokens=train.sample_tokens, seed=self.config.seed)
-        sample = complete(self.model, self.prepared.tokenizer, train.sample_prompt, options)[0]
+        try:
+            sample = complete(self.model, self.prepared.tokenizer, train.sample_prompt, options)[0]
+        except FloatingPointError:  # the next step finds no finite loss either, and says what is to be done
+            self.bar.clear()
+            warn(f"There is no sample at step {step}, for the model's logits are not finite.")
+            return
         text = (sample.prompt or "") + sample.completion
         self.bar.clear()
         print(f"\n--- sample at step {step} ---\n{visible(text.strip())}\n---\n", flush=True)

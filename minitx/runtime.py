@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -37,6 +39,10 @@ class Runtime:
         if self.dtype == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def compiled(self, model: torch.nn.Module) -> Callable[..., Any]:
+        """The model's forward pass, compiled, for the shape of its first batch, where that was chosen."""
+        return torch.compile(model, dynamic=False) if self.compile else model
 
     def move(self, tensor: torch.Tensor) -> torch.Tensor:
         """`tensor` on the device, without waiting for what a GPU still has to do: only pinned memory allows that."""
@@ -120,7 +126,10 @@ def choose_threads(threads: str | int) -> tuple[int, str]:
         return int(threads), "as asked"
     if os.environ.get("OMP_NUM_THREADS"):
         return torch.get_num_threads(), "OMP_NUM_THREADS"
-    return min(torch.get_num_threads(), MOST_AUTO_THREADS), "one for each core"
+    cores = torch.get_num_threads()
+    if cores > MOST_AUTO_THREADS:
+        return MOST_AUTO_THREADS, f"more of the {cores} cores gain nothing"
+    return cores, "one for each core"
 
 
 def keep_freed_memory() -> None:

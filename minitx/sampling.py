@@ -46,7 +46,7 @@ def sample(logits: Tensor, seen: Tensor | None, options: SamplingOptions, genera
     """The next token of each row, (batch), drawn with `generator`, whose device the tensors must be on.
 
     seen: (batch, vocab), True for tokens already in the row; needed for a repetition penalty only.
-    Raises FloatingPointError when a row has NaN or infinite logits, or none that is finite.
+    Raises FloatingPointError when a row has NaN, or its largest logit is infinite.
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if seen is not None and options.repetition_penalty != 1:

@@ -163,7 +163,7 @@ def fit(config: Config, run: Run, prepared: Prepared, runtime: Runtime, checkpoi
     progress = Progress()
     if checkpoint is not None:
         progress = restore(checkpoint, model, optimizers, batches, runtime)
-    forward: Forward = torch.compile(model) if runtime.compile else model
+    forward = runtime.compiled(model)
     tokens_per_step = config.train.batch_size * config.train.grad_accum * config.model.context_length
 
     clock = Clock(progress.seconds)
@@ -189,13 +189,14 @@ def fit(config: Config, run: Run, prepared: Prepared, runtime: Runtime, checkpoi
                 "evaluation": step % config.train.eval_every == 0 or last,
                 "checkpoint": step % config.train.checkpoint_every == 0 or last,
             }
-            looks = runtime.device.type == "cpu" or any(is_due.values()) or config.train.skip_bad_steps
+            due = any(is_due.values()) or report.is_due(step)
+            looks = runtime.device.type == "cpu" or due or config.train.skip_bad_steps
             if drawn and looks and not is_finite(loss, norm):  # looking waits for a GPU
                 progress.skipped += 1
                 skip = progress.skipped <= config.train.skip_bad_steps
                 record = bad_step(run, prepared.tokenizer, batches, drawn, config, step, loss, norm, skip=skip)
                 report.skipped(step, record)
-            if not any(is_due.values()) and not report.is_due(step):
+            if not due:
                 continue
             progress.seconds = clock.stop()
             line: dict[str, Any] = {

@@ -26,7 +26,7 @@ def test_an_epoch_sees_every_token_once(count: int, context_length: int, batch_s
     batches = Batches(tokens, context_length, 1, seed)
     seen: Counter[int] = Counter()
     while batches.state()["epoch"] == 0:
-        inputs, targets = next(batches)
+        inputs, targets = batches.next()
         assert (targets == inputs + 1).all()
         if batches.state()["epoch"] == 0:
             seen.update(inputs.flatten().tolist())
@@ -38,10 +38,10 @@ def test_an_epoch_sees_every_token_once(count: int, context_length: int, batch_s
     whole = Batches(tokens, context_length, batch_size, seed)
     single = Batches(tokens, context_length, 1, seed)
     for _ in range(5):
-        inputs, targets = next(whole)
+        inputs, targets = whole.next()
         assert inputs.shape == targets.shape == (batch_size, context_length)
         for row in inputs:
-            assert (row == next(single)[0][0]).all()
+            assert (row == single.next()[0][0]).all()
 
 
 def test_batches_differ_by_epoch_and_seed_and_resume_exactly() -> None:
@@ -50,14 +50,14 @@ def test_batches_differ_by_epoch_and_seed_and_resume_exactly() -> None:
     states, drawn = [], []
     for _ in range(40):
         states.append(json.loads(json.dumps(batches.state())))
-        drawn.append(next(batches)[0])
+        drawn.append(batches.next()[0])
     assert len({state["epoch"] for state in states}) > 3
     assert len({tuple(batch[:, 0].tolist()) for batch in drawn}) == 40
-    assert not (next(Batches(tokens, 16, 8, seed=6))[0] == drawn[0]).all()
+    assert not (Batches(tokens, 16, 8, seed=6).next()[0] == drawn[0]).all()
     for state, batch in zip(states, drawn, strict=True):
         resumed = Batches(tokens, 16, 8, seed=5)
         resumed.restore(state)
-        assert (next(resumed)[0] == batch).all()
+        assert (resumed.next()[0] == batch).all()
     with pytest.raises(UserError, match="position 9999"):
         batches.restore({"epoch": 0, "position": 9999})
 
@@ -83,7 +83,7 @@ def test_a_device_that_keeps_the_tokens_cuts_the_same_batches(monkeypatch: pytes
     )
     kept = Batches(tokens, 16, 8, seed=5, device=torch.device("cpu"))
     for _ in range(10):  # over two epochs
-        for a, b in zip(next(usual), next(kept), strict=True):
+        for a, b in zip(usual.next(), kept.next(), strict=True):
             assert a.dtype == b.dtype and torch.equal(a, b) and b.is_contiguous()
 
 

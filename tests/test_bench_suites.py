@@ -187,9 +187,7 @@ def test_with_and_without_cache_is_the_same_text() -> None:
     shape = TINY.as_llama()
     model = generate.model_of(shape, 0)
     work = generate.Work("", [1], 16, batch=2)
-    written = generate.ours_does(model, dataclasses.replace(work, cached=False))()
-    assert isinstance(written, torch.Tensor)
-    assert written[:, 1:].tolist() == generate.ours_writes(model, work)
+    assert generate.ours_does(model, dataclasses.replace(work, cached=False))() == generate.ours_writes(model, work)
 
 
 def test_llama2c_takes_part_by_its_own_clock(tmp_path: Path) -> None:
@@ -282,7 +280,7 @@ def test_the_table_for_a_gpu_on_a_cpu(tmp_path: Path) -> None:
     ]
     assert column(table, "× nanoGPT")[3] == 1.0
     assert column(table, "% of limit")[2] > 0
-    assert column(table, "peak memory, GB")[2] == 0.003
+    assert column(table, "peak memory, GB")[2] == 0.002
     json.dumps(table.as_json(), allow_nan=False)
 
 

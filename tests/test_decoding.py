@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -35,7 +36,16 @@ def model_of(seed: int = 0, **settings: Any) -> Transformer:
 @pytest.fixture
 def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
     """The compiled decoder's step as it is written."""
-    monkeypatch.setattr(decoding, "compiled_step", lambda device: CompiledDecoder.step)
+    monkeypatch.setattr(decoding, "compiled_step", lambda device, threads: CompiledDecoder.step)
+
+
+@pytest.fixture
+def counted() -> Iterator[None]:
+    """Nothing is compiled yet."""
+    torch.compiler.reset()
+    torch._dynamo.utils.counters.clear()
+    yield
+    torch.compiler.reset()
 
 
 @pytest.mark.usefixtures("uncompiled")
@@ -57,6 +67,17 @@ def test_logits_are_those_of_the_whole_text(
             logits = decoder(tokens[:, position], cache)
             assert logits.dtype == dtype
             torch.testing.assert_close(logits, expected[:, position], rtol=0, atol=tolerance)
+
+
+def test_a_processor_without_bfloat16_decodes_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """oneDNN refuses matrices in it there."""
+    monkeypatch.setattr(decoding, "has_onednn_bfloat16", lambda: False)
+    model = model_of().bfloat16()
+    with torch.inference_mode():
+        decoder = Decoder(model)
+        assert not decoder.unembed.packed
+        logits = decoder(torch.tensor([1]), model.new_cache(1))
+        torch.testing.assert_close(logits, model(torch.tensor([[1]]))[:, 0], rtol=0, atol=0.3)
 
 
 def test_vectors_near_zero_are_not_blown_up() -> None:
@@ -88,26 +109,27 @@ def test_the_model_stays_as_it_is() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
+@pytest.mark.usefixtures("counted")
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_compiled_text_is_the_same_also_past_the_context_and_is_compiled_once() -> None:
     model = model_of(n_layer=1, n_kv_head=2)
-    torch._dynamo.utils.counters.clear()
+    decoder = CompiledDecoder(model)
     for prompt in ([1, 2, 3], [4]):
+        options = GenerateConfig(max_new_tokens=30)
         texts = [
-            list(generate(model, prompt, GenerateConfig(max_new_tokens=30, compile=compile), end_token=-1))
-            for compile in (False, True)
+            list(generate(model, prompt, options, end_token=-1, decoder=each)) for each in (None, decoder, decoder)
         ]
-        assert texts[0] == texts[1]
+        assert texts[0] == texts[1] == texts[2]
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
+@pytest.mark.usefixtures("counted")
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_compiled_decoders_of_several_models_take_turns() -> None:
     """One program serves all it fits: models of one shape, whatever their weights, rotations and epsilon are, but no
     other. A batch of several, which a GPU decodes, is compiled here for its result alone."""
     kinds: list[dict[str, Any]] = [{}, {"norm_eps": 1e-2, "rope_theta": 100.0}, {"qk_norm": False}, {"n_kv_head": 2}]
     models = [model_of(i, n_layer=1, **settings) for i, settings in enumerate(kinds)]
-    torch._dynamo.utils.counters.clear()
     for batch, some in ((1, models), (2, models[:1])):
         decoders = [CompiledDecoder(model, batch) for model in some]
         caches = [model.new_cache(batch) for model in some]

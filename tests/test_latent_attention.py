@@ -128,7 +128,8 @@ def test_the_cache_forgets_repeats_and_refuses() -> None:
     ours(tokens(1, seed=9)[:, :5], cache=cache)
     cache.clear()
     ours(x[:, :3], rotary=rotary(0, 3), cache=cache)
-    cache.repeat(3)
+    cache, start = LatentCache(3, 5, D_LATENT, D_ROTARY), cache
+    cache.begin_with(start)
     assert cache.nbytes == 3 * 5 * (D_LATENT + D_ROTARY) * 4 and cache.length == 3
     following = ours(x[:, 3:4].expand(3, -1, -1), rotary=rotary(3, 4), cache=cache)
     torch.testing.assert_close(following, ours(x, rotary=rotary())[:, 3:4].expand(3, -1, -1), rtol=0, atol=1e-5)

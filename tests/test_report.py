@@ -92,6 +92,14 @@ def test_heads_and_samples_come_when_they_are_due(tmp_path: Path, capsys: pytest
         assert capsys.readouterr().out.startswith("\n--- sample at step 5 ---\n")
 
 
+def test_a_model_that_is_ruined_writes_no_sample(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with opened(tmp_path) as report:
+        report.model.output.weight.data.fill_(float("nan"))
+        report.sample(5, last=True)
+    out, err = capsys.readouterr()
+    assert "sample" not in out and "There is no sample at step 5" in err
+
+
 def test_a_probe_longer_than_the_context_is_cut(tmp_path: Path) -> None:
 
     with opened(tmp_path) as report:

@@ -75,7 +75,9 @@ def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "64")
     assert choose_threads("auto") == (64, "OMP_NUM_THREADS")
     monkeypatch.delenv("OMP_NUM_THREADS")
-    assert choose_threads("auto") == (8, "one for each core")
+    assert choose_threads("auto") == (8, "more of the 64 cores gain nothing")
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    assert choose_threads("auto") == (4, "one for each core")
 
 
 def test_autocast_computes_in_the_chosen_precision() -> None:

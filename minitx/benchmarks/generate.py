@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from minitx.benchmarks import llama2c, peers
 from minitx.benchmarks.settings import BenchConfig
 from minitx.benchmarks.shapes import Shape
 from minitx.benchmarks.tables import RATES, Table, rates, repeats
 from minitx.benchmarks.timing import Candidate, by_turns
-from minitx.config import GenerateConfig, require
+from minitx.config import GenerateConfig, UserError, require
 from minitx.decoding import CompiledDecoder
 from minitx.generation import generate
 from minitx.model import Transformer
@@ -32,6 +31,9 @@ BATCHES = (1, 8)
 MOST_NEW, MOST_UNCACHED = 256, 64
 """Tokens that are written at most, with the cache and without."""
 MOST_SEEDS = 50
+
+Writes = Callable[[], list[list[int]]]
+"""Does its work; the new tokens of each sample."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def run(settings: BenchConfig, shapes: list[Shape], runtime: Runtime) -> Iterato
         for dtype in dtypes:
             yield compare(settings, shape.as_llama(), runtime, dtype)
             if runtime.compile:
-                torch.compiler.reset()  # which compiles a step for a few shapes only
+                torch.compiler.reset()  # it keeps eight programs of one function
 
 
 def works(shape: Shape) -> list[Work]:
@@ -95,14 +97,13 @@ def compare(settings: BenchConfig, shape: Shape, runtime: Runtime, dtype: torch.
             table.notes.append(f"{LLAMA2C} was compiled without OpenMP, so it takes one thread.")
     with tempfile.TemporaryDirectory() as folder:
         for work in works(shape):
-            candidates: dict[str, Candidate] = {OURS: ours_does(model, work)}
-            written = {OURS: ours_writes(model, work)}
+            writers: dict[str, Writes] = {OURS: ours_does(model, work)}
             if can_compile(model, work, runtime):
-                candidates[COMPILED] = ours_does(model, work, compile=True)
-                written[COMPILED] = ours_writes(model, work, compile=True)
+                writers[COMPILED] = ours_does(model, work, CompiledDecoder(model, work.batch))
             if theirs is not None:
-                candidates[LLAMA] = theirs_does(theirs, work, runtime.device)
-                written[LLAMA] = theirs_does(theirs, work, runtime.device)().cpu().tolist()
+                writers[LLAMA] = theirs_does(theirs, work, runtime.device)
+            written = {name: writes() for name, writes in writers.items()}
+            candidates: dict[str, Candidate] = {**writers}
             if program and work.batch == 1 and work.n_new > 1 and work.cached:
                 runs = prepare_llama2c(program, model, Path(folder), work, runtime.threads)
                 candidates[LLAMA2C] = own_seconds(runs, work)
@@ -130,8 +131,7 @@ def model_of(shape: Shape, seed: int) -> Transformer:
         model = Transformer(shape.model, shape.vocab_size).eval()
         if llama2c.START not in ours_writes(model, longest)[0]:
             return model
-    require(False, f"None of {MOST_SEEDS} seeds gives weights that never write token {llama2c.START}: try --seed.")
-    raise AssertionError
+    raise UserError(f"None of {MOST_SEEDS} seeds gives weights that never write token {llama2c.START}: try --seed.")
 
 
 # minitx
@@ -142,26 +142,27 @@ def can_compile(model: Transformer, work: Work, runtime: Runtime) -> bool:
     return runtime.compile and work.cached and work.n_new > 1 and CompiledDecoder.takes(model, work.batch)
 
 
-def ours_does(model: Transformer, work: Work, compile: bool = False) -> Callable[[], object]:
+def ours_does(model: Transformer, work: Work, decoder: CompiledDecoder | None = None) -> Writes:
     """minitx at its work, with its cache, or from the whole text for every token."""
     if work.cached:
-        return lambda: ours_writes(model, work, compile)
+        return lambda: ours_writes(model, work, decoder)
     device = model.embedding.weight.device
 
     @torch.inference_mode()
-    def without_cache() -> Tensor:
+    def without_cache() -> list[list[int]]:
         tokens = torch.tensor([work.prompt] * work.batch, device=device)
         for _ in range(work.n_new):
             tokens = torch.cat([tokens, model(tokens)[:, -1].argmax(-1, keepdim=True)], dim=1)
-        return tokens
+        written: list[list[int]] = tokens[:, len(work.prompt) :].tolist()
+        return written
 
     return without_cache
 
 
-def ours_writes(model: Transformer, work: Work, compile: bool = False) -> list[list[int]]:
+def ours_writes(model: Transformer, work: Work, decoder: CompiledDecoder | None = None) -> list[list[int]]:
     """The new tokens of each sample, from `generate`."""
-    options = GenerateConfig(temperature=0, max_new_tokens=work.n_new, num_samples=work.batch, compile=compile)
-    columns = [list(step) for step in generate(model, work.prompt, options, end_token=-1)]
+    options = GenerateConfig(temperature=0, max_new_tokens=work.n_new, num_samples=work.batch)
+    columns = [list(step) for step in generate(model, work.prompt, options, end_token=-1, decoder=decoder)]
     return [[int(token) for token in row if token is not None] for row in zip(*columns, strict=True)]
 
 
@@ -178,15 +179,16 @@ def greedy_llama(model: Transformer) -> Any:
     return theirs
 
 
-def theirs_does(model: Any, work: Work, device: torch.device) -> Callable[[], Tensor]:
-    """transformers' `generate` at its work; the new tokens, (batch, n_new)."""
+def theirs_does(model: Any, work: Work, device: torch.device) -> Writes:
+    """transformers' `generate` at its work."""
     prompt = torch.tensor([work.prompt] * work.batch, device=device)
     mask = torch.ones_like(prompt)
 
     @torch.inference_mode()
-    def write() -> Tensor:
-        written = model.generate(prompt, attention_mask=mask, max_new_tokens=work.n_new, use_cache=work.cached)
-        return written[:, prompt.size(1) :]
+    def write() -> list[list[int]]:
+        tokens = model.generate(prompt, attention_mask=mask, max_new_tokens=work.n_new, use_cache=work.cached)
+        written: list[list[int]] = tokens[:, prompt.size(1) :].tolist()
+        return written
 
     return write
 

@@ -18,6 +18,7 @@ from minitx.benchmarks.shapes import Shape, named
 from minitx.benchmarks.tables import Cell, Table, repeats
 from minitx.benchmarks.timing import Candidate, by_turns
 from minitx.config import require
+from minitx.decoding import CompiledDecoder
 from minitx.model import Transformer
 from minitx.runtime import Runtime
 
@@ -97,7 +98,7 @@ def step_rows(settings: BenchConfig, shape: Shape, runtime: Runtime, ceiling: fl
                 timed[steps.NANO_GPT].minimum / each.minimum if settings.nanogpt else None,
                 work / 1e12 if work else None,
                 100 * work / ceiling if work else None,
-                memory[kind]["peak"] / 1e9,
+                (memory[kind]["peak"] - memory[kind]["before"]) / 1e9,
             ]
         )
     return rows
@@ -112,7 +113,7 @@ def decode_rows(
     work = Work("", [1], min(shape.model.context_length, MOST_NEW))
     candidates: dict[str, Candidate] = {OURS: ours_does(model, work)}
     if can_compile(model, work, runtime):
-        candidates[COMPILED] = ours_does(model, work, compile=True)
+        candidates[COMPILED] = ours_does(model, work, CompiledDecoder(model))
     timed = by_turns(settings, candidates, runtime.device, f"decode {shape.name}")
     table.raw[f"decode {shape.name}"] = repeats(timed)
     read = sum(p.numel() for p in model.blocks.parameters()) + model.output.weight.numel()

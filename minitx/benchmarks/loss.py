@@ -152,7 +152,7 @@ def our_side(config: Config, runtime: Runtime) -> Side:
     model = Transformer(config.model, prepared.tokenizer.vocab_size).to(runtime.device)
     optimizers = build_optimizers(model, config.train)
     batches = Batches(prepared.train, config.model.context_length, config.train.batch_size, config.seed, runtime.device)
-    forward = torch.compile(model) if runtime.compile else model
+    forward = runtime.compiled(model)
     parameters = list(model.parameters())
     end = prepared.tokenizer.end_of_document
     characters = np.asarray(prepared.val)[np.asarray(prepared.val) != end]  # nanoGPT has no such token

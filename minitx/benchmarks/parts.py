@@ -13,8 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from minitx.batches import Batches
 from minitx.benchmarks.settings import BenchConfig
 from minitx.benchmarks.shapes import Shape
@@ -71,7 +69,7 @@ def step_parts(shape: Shape, runtime: Runtime, prepared: Prepared, repeats: int,
     optimizers = build_optimizers(model, shape.train)
     set_learning_rate(optimizers, 0.0)
     batches = Batches(prepared.train, shape.model.context_length, shape.train.batch_size, 0, runtime.device)
-    forward = Clocked(torch.compile(model) if runtime.compile else model, (), clock("forward"))
+    forward = Clocked(runtime.compiled(model), (), clock("forward"))
     clocked = [Clocked(optimizer, ("step", "zero_grad"), clock("optimizer")) for optimizer in optimizers]
     drawn = Clocked(batches, ("next",), clock("data"))
     parameters = list(model.parameters())

@@ -76,7 +76,7 @@ def our_step(shape: Shape, runtime: Runtime, tokens: Tokens, seed: int) -> tuple
     optimizers = build_optimizers(model, shape.train)
     set_learning_rate(optimizers, 0.0)
     batches = Batches(tokens, shape.model.context_length, shape.train.batch_size, seed, runtime.device)
-    forward: Callable[[Tensor], Tensor] = torch.compile(model) if runtime.compile else model
+    forward = runtime.compiled(model)
     parameters = list(model.parameters())
 
     def step() -> Tensor:
@@ -102,7 +102,7 @@ def peer(kind: str, shape: Shape, runtime: Runtime, nanogpt: str | None) -> tupl
     train = shape.train
     if kind == NANO_GPT:
         model: Any = peers.nano_gpt_of(str(nanogpt), shape).to(runtime.device)
-        forward = torch.compile(model) if runtime.compile else model
+        forward = runtime.compiled(model)
         settings = {
             "weight_decay": train.weight_decay,
             "learning_rate": 0.0,
@@ -119,13 +119,13 @@ def peer(kind: str, shape: Shape, runtime: Runtime, nanogpt: str | None) -> tupl
         model.eval()
         peers.require_equal_logits(ours, lambda tokens: model(tokens).logits, "transformers' Llama")
         model.train()
-        compiled = torch.compile(model) if runtime.compile else model
+        compiled = runtime.compiled(model)
 
         def logits(inputs: Tensor) -> Tensor:
             return compiled(input_ids=inputs, use_cache=False).logits
     else:
         model = peers.Encoder(shape).to(runtime.device)
-        logits = torch.compile(model) if runtime.compile else model
+        logits = runtime.compiled(model)
     optimizer = AdamW(
         model.parameters(), lr=0.0, betas=(train.beta1, train.beta2), weight_decay=train.weight_decay, fused=True
     )

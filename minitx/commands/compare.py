@@ -166,13 +166,19 @@ def train_missing(folder: Path, config: Config, runs: Sequence[tuple[Variant, in
 
 def train_one(config: Config) -> int:
     """Train a run to its end, going on where there is a checkpoint; the exit status."""
+    import torch
+
     from minitx.commands.train import train
     from minitx.run import Run
 
     path = Path(config.out)
     if path.exists() and Run(path).newest_whole_checkpoint()[0] is None:
         shutil.rmtree(path)  # killed before its first checkpoint
-    return train(config, resume=str(path) if path.exists() else None)
+    try:
+        return train(config, resume=str(path) if path.exists() else None)
+    finally:
+        if "torch._dynamo" in sys.modules:
+            torch.compiler.reset()  # it keeps eight programs of one function, and runs are many
 
 
 def is_trained(path: Path, steps: int) -> bool:

@@ -21,6 +21,7 @@ from minitx.config import GenerateConfig, UserError, require
 from minitx.files import check_page_name
 
 if TYPE_CHECKING:
+    from minitx.decoding import CompiledDecoder
     from minitx.generation import Completion
     from minitx.model import Transformer
     from minitx.run import Run
@@ -54,10 +55,13 @@ def main(arguments: Sequence[str] | None = None, prog: str = "generate.py") -> i
         else:
             sys.stdout.reconfigure(errors="replace")
 
+    import torch
+
     from minitx.generation import complete
     from minitx.run import Run
-    from minitx.runtime import choose_device, choose_dtype
+    from minitx.runtime import choose_device, choose_dtype, choose_threads
 
+    torch.set_num_threads(choose_threads("auto")[0])
     found = Run.find(flags.run)
     device, reason = choose_device(options.device)
     precision = "float32" if options.dtype == "auto" and device.type == "cpu" else options.dtype
@@ -67,13 +71,12 @@ def main(arguments: Sequence[str] | None = None, prog: str = "generate.py") -> i
     if flags.run is None or sys.stderr.isatty():
         print(f"{found.path}, {checkpoint}, on {device} ({reason})", file=sys.stderr)
 
-    if options.compile:
-        compile_first(model, options)
+    decoder = compiled_decoder(model, options) if options.compile else None
     made: list[Completion] = []
 
     def complete_prompt(text: str | None, on_text: Callable[[int, str], None] | None) -> list[Completion]:
         try:
-            completions = complete(model, tokenizer, text, options, on_text)
+            completions = complete(model, tokenizer, text, options, on_text, decoder)
             made.extend(completions)
             return completions
         except FloatingPointError as error:
@@ -90,21 +93,27 @@ def main(arguments: Sequence[str] | None = None, prog: str = "generate.py") -> i
     return 0
 
 
-def compile_first(model: Transformer, options: GenerateConfig) -> None:
-    """Compile what writes a token before any text is timed, or tell that nothing is compiled."""
+def compiled_decoder(model: Transformer, options: GenerateConfig) -> CompiledDecoder | None:
+    """A decoder that is compiled, before any text is timed; None where nothing can be, which it says, or need be."""
     from minitx.decoding import CompiledDecoder
     from minitx.generation import evaluating, generate
 
     if not CompiledDecoder.takes(model, options.num_samples):
         print(
-            "Not compiled: only multi-head attention with all its heads is, and on the CPU only for one sample.",
+            "Not compiled: only multi-head attention with all its heads is, on a CUDA GPU or, for one sample, on the "
+            "CPU.",
             file=sys.stderr,
         )
-        return
+        return None
+    if options.max_new_tokens == 1:  # the prompt's own
+        return None
     if sys.stderr.isatty():
         print("Compiling, which takes some seconds …", file=sys.stderr)
-    with evaluating(model):  # the second of two tokens is the first that the compiled step writes
-        list(generate(model, [0], dataclasses.replace(options, max_new_tokens=2), end_token=-1))
+    decoder = CompiledDecoder(model, options.num_samples)
+    trial = dataclasses.replace(options, max_new_tokens=4)  # after the prompt's a GPU compiles, records and replays
+    with evaluating(model), suppress(FloatingPointError):  # which the text itself will tell
+        list(generate(model, [0], trial, end_token=-1, decoder=decoder))
+    return decoder
 
 
 def write_attention(
