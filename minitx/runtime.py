@@ -147,6 +147,12 @@ def keep_freed_memory() -> None:
             set_option(option, value)
 
 
+def forget_programs() -> None:
+    """Free what torch.compile has made: it keeps eight programs of one function and runs a ninth uncompiled."""
+    if "torch._dynamo" in sys.modules:  # else there is none, and importing it takes a second
+        torch.compiler.reset()
+
+
 def memory_bytes(device: torch.device) -> int:
     """Most memory taken so far: by tensors on a CUDA device, else by this process; 0 where the system does not tell."""
     if device.type == "cuda":

@@ -58,8 +58,6 @@ def run(settings: BenchConfig, shapes: list[Shape], runtime: Runtime) -> Iterato
     for shape in shapes:
         for dtype in dtypes:
             yield compare(settings, shape.as_llama(), runtime, dtype)
-            if runtime.compile:
-                torch.compiler.reset()  # it keeps eight programs of one function
 
 
 def works(shape: Shape) -> list[Work]:

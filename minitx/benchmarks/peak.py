@@ -20,7 +20,7 @@ import torch
 from minitx.benchmarks import steps
 from minitx.benchmarks.shapes import Shape, shape_from_json
 from minitx.config import UserError
-from minitx.runtime import Runtime, decide, memory_bytes
+from minitx.runtime import Runtime, decide, forget_programs, memory_bytes
 
 STEPS = 3
 """From the second step on, the optimizer's state and every buffer are there."""
@@ -67,7 +67,7 @@ def cuda_peak(kind: str, shape: Shape, runtime: Runtime, nanogpt: str | None) ->
     torch.cuda.reset_peak_memory_stats(runtime.device)
     before = torch.cuda.memory_allocated(runtime.device)
     train(kind, shape, runtime, nanogpt)
-    torch.compiler.reset()  # it would hold on to the model
+    forget_programs()  # which hold on to the model
     return {"peak": memory_bytes(runtime.device), "before": before}
 
 

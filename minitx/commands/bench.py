@@ -31,7 +31,7 @@ def bench(settings: BenchConfig, command: str) -> int:
     """Run the suites and print each table as soon as it is there; the exit status."""
     from minitx.benchmarks.machine import head
     from minitx.benchmarks.shapes import named
-    from minitx.runtime import decide
+    from minitx.runtime import decide, forget_programs
 
     shapes = [named(name) for name in settings.shapes]
     runtime = decide(settings.device, settings.dtype, settings.compile, settings.threads)
@@ -45,6 +45,7 @@ def bench(settings: BenchConfig, command: str) -> int:
             print(table.as_text() + "\n", flush=True)
             tables.append((suite, table))
             write(settings, {"about": about, "command": command}, tables)
+            forget_programs()
     return 0
 
 

@@ -166,10 +166,9 @@ def train_missing(folder: Path, config: Config, runs: Sequence[tuple[Variant, in
 
 def train_one(config: Config) -> int:
     """Train a run to its end, going on where there is a checkpoint; the exit status."""
-    import torch
-
     from minitx.commands.train import train
     from minitx.run import Run
+    from minitx.runtime import forget_programs
 
     path = Path(config.out)
     if path.exists() and Run(path).newest_whole_checkpoint()[0] is None:
@@ -177,8 +176,7 @@ def train_one(config: Config) -> int:
     try:
         return train(config, resume=str(path) if path.exists() else None)
     finally:
-        if "torch._dynamo" in sys.modules:
-            torch.compiler.reset()  # it keeps eight programs of one function, and runs are many
+        forget_programs()
 
 
 def is_trained(path: Path, steps: int) -> bool:
