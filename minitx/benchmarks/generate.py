@@ -97,7 +97,7 @@ def compare(settings: BenchConfig, shape: Shape, runtime: Runtime, dtype: torch.
         for work in works(shape):
             writers: dict[str, Writes] = {OURS: ours_does(model, work)}
             if can_compile(model, work, runtime):
-                writers[COMPILED] = ours_does(model, work, CompiledDecoder(model, work.batch))
+                writers[COMPILED] = ours_does(model, work, compile=True)
             if theirs is not None:
                 writers[LLAMA] = theirs_does(theirs, work, runtime.device)
             written = {name: writes() for name, writes in writers.items()}
@@ -140,9 +140,10 @@ def can_compile(model: Transformer, work: Work, runtime: Runtime) -> bool:
     return runtime.compile and work.cached and work.n_new > 1 and CompiledDecoder.takes(model, work.batch)
 
 
-def ours_does(model: Transformer, work: Work, decoder: CompiledDecoder | None = None) -> Writes:
+def ours_does(model: Transformer, work: Work, compile: bool = False) -> Writes:
     """minitx at its work, with its cache, or from the whole text for every token."""
     if work.cached:
+        decoder = CompiledDecoder(model, work.batch) if compile else None
         return lambda: ours_writes(model, work, decoder)
     device = model.embedding.weight.device
 

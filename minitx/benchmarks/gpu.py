@@ -18,7 +18,6 @@ from minitx.benchmarks.shapes import Shape, named
 from minitx.benchmarks.tables import Cell, Table, repeats
 from minitx.benchmarks.timing import Candidate, by_turns
 from minitx.config import require
-from minitx.decoding import CompiledDecoder
 from minitx.model import Transformer
 from minitx.runtime import Runtime
 
@@ -113,7 +112,7 @@ def decode_rows(
     work = Work("", [1], min(shape.model.context_length, MOST_NEW))
     candidates: dict[str, Candidate] = {OURS: ours_does(model, work)}
     if can_compile(model, work, runtime):
-        candidates[COMPILED] = ours_does(model, work, CompiledDecoder(model))
+        candidates[COMPILED] = ours_does(model, work, compile=True)
     timed = by_turns(settings, candidates, runtime.device, f"decode {shape.name}")
     table.raw[f"decode {shape.name}"] = repeats(timed)
     read = sum(p.numel() for p in model.blocks.parameters()) + model.output.weight.numel()
