@@ -507,7 +507,7 @@ class GenerateConfig:
     """Precision of weights and cache; auto takes bfloat16 on a GPU that multiplies it, float32 elsewhere."""
     compile: bool = False
     """Compile the step of a token with torch.compile: a wait first, then more tokens per second. Not for several
-    samples on the CPU, latent attention or removed heads, which go on without."""
+    samples on the CPU, latent attention or removed heads, which go on without. Rounding can make another text of it."""
 
     def __post_init__(self) -> None:
         require(

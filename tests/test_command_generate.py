@@ -134,7 +134,9 @@ def test_compilation_is_announced_and_refused_in_words(
     says(b"x")
     options = ["runs/mine", "--device", "cpu", "--compile", "true"]
     assert main([*options, "--num_samples", "2"]) == 0
-    assert capsys.readouterr().err.startswith("Not compiled: ")
+    assert capsys.readouterr().err == "Not compiled: for one sample only, on the CPU.\n"
+    assert main([*options, "--max_new_tokens", "1"]) == 0
+    assert capsys.readouterr().err == ""
     assert main(options) == 0
     assert capsys.readouterr() == ("x\n", "")
     screen = Terminal()

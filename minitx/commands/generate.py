@@ -95,17 +95,18 @@ def main(arguments: Sequence[str] | None = None, prog: str = "generate.py") -> i
 
 def compiled_decoder(model: Transformer, options: GenerateConfig) -> CompiledDecoder | None:
     """A decoder that is compiled, before any text is timed; None where nothing can be, which it says, or need be."""
-    from minitx.decoding import CompiledDecoder
+    from minitx.decoding import CompiledDecoder, is_plain
     from minitx.generation import evaluating, generate
 
-    if not CompiledDecoder.takes(model, options.num_samples):
-        print(
-            "Not compiled: only multi-head attention with all its heads is, on a CUDA GPU or, for one sample, on the "
-            "CPU.",
-            file=sys.stderr,
-        )
+    if options.max_new_tokens == 1:  # which comes with the prompt
         return None
-    if options.max_new_tokens == 1:  # the prompt's own
+    if not CompiledDecoder.takes(model, options.num_samples):
+        kind = model.embedding.weight.device.type
+        if not is_plain(model):
+            reason = "only multi-head attention with all its heads is"
+        else:
+            reason = "for one sample only, on the CPU" if kind == "cpu" else f"not on {kind}"
+        print(f"Not compiled: {reason}.", file=sys.stderr)
         return None
     if sys.stderr.isatty():
         print("Compiling, which takes some seconds …", file=sys.stderr)
@@ -234,7 +235,8 @@ def show(complete_prompt: Complete, prompt: str | None, options: GenerateConfig,
     sys.stdout.flush()
     if sys.stderr.isatty():
         tokens, seconds = sum(c.tokens for c in completions), max(c.seconds for c in completions)
-        print(f"{tokens} tokens, {tokens / seconds:.0f} tokens per second", file=sys.stderr)
+        noun = "token" if tokens == 1 else "tokens"
+        print(f"{tokens} {noun}, {tokens / seconds:.0f} tokens per second", file=sys.stderr)
 
 
 def put(text: str) -> None:
