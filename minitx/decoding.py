@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minitx.attention import KeyValueCache, MultiHeadAttention, rotate
-from minitx.linear import onednn_product
+from minitx.linear import has_onednn_bfloat16, onednn_layout, onednn_product
 from minitx.model import Block, Transformer
 
 
@@ -40,7 +40,7 @@ class Product:
         if norm is not None:
             self.weight *= scaled(norm)[:, None]
         if self.packed:  # in blocks, by oneDNN
-            self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight.t().contiguous(), batch)
+            self.weight = onednn_layout(self.weight.t().contiguous(), batch)
 
     def __call__(self, x: Tensor) -> Tensor:
         if self.packed:
@@ -143,8 +143,17 @@ class CompiledDecoder(Decoder):
     @staticmethod
     def takes(model: Transformer, batch: int = 1) -> bool:
         """As `Decoder`, but on a GPU too, and on the CPU for one sequence only: it is no quicker with several."""
+        return CompiledDecoder.why_not(model, batch) is None
+
+    @staticmethod
+    def why_not(model: Transformer, batch: int = 1) -> str | None:
+        """What keeps it from standing in for `model`, to follow "not compiled"; None where nothing does."""
         kind = model.embedding.weight.device.type
-        return is_plain(model) and (kind == "cuda" or (kind == "cpu" and batch == 1))
+        if not is_plain(model):
+            return "only multi-head attention with all its heads is"
+        if kind == "cpu" and batch > 1:
+            return "for one sample only, on the CPU"
+        return None if kind in ("cpu", "cuda") else f"not on {kind}"
 
     def __init__(self, model: Transformer, batch: int = 1) -> None:
         super().__init__(model, batch)
@@ -221,11 +230,6 @@ def weights_of(decoder: Decoder) -> list[Tensor]:
         products += [block.query_key_value, block.output, block.gate_up, block.down]
     norms = [block.head_norm for block in decoder.blocks if block.head_norm is not None]
     return [product.weight for product in products] + norms + list(decoder.epsilon.values())
-
-
-def has_onednn_bfloat16() -> bool:
-    """Whether oneDNN takes bfloat16 on this processor, which needs AVX-512."""
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def is_plain(model: Transformer) -> bool:

@@ -74,7 +74,8 @@ def complete(
     on_text: called with (sample index, new text) as the text grows: whole characters, and never a part of a stop
     text. The pieces of a sample joined are its completion.
     decoder: see `generate`.
-    The model's mode and the global random state are left as they were. The options' own prompt is not looked at.
+    The model's mode and the global random state are left as they were. The options' own prompt and `compile` are not
+    looked at: both come as arguments.
     Raises UserError when the prompt has no tokens, FloatingPointError when the model's logits are not finite.
     """
     prompt_tokens = [tokenizer.end_of_document] if prompt is None else tokenizer.encode(prompt)

@@ -7,7 +7,7 @@ two compare on Intel's was not measured.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -68,3 +68,13 @@ def takes_onednn(x: Tensor, weight: Tensor) -> bool:
 def onednn_product(x: Tensor, weight: Tensor) -> Tensor:
     """x Wᵀ by oneDNN, by the operation that compiled models use; the weight may be in oneDNN's own layout."""
     return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+
+
+def onednn_layout(weight: Tensor, n_vectors: int) -> Tensor:
+    """A weight, (d_out, d_in), in oneDNN's own layout, for products with about `n_vectors` vectors."""
+    return cast(Tensor, torch.ops.mkldnn._reorder_linear_weight(weight, n_vectors))
+
+
+def has_onednn_bfloat16() -> bool:
+    """Whether oneDNN takes bfloat16 on this processor, which needs AVX-512."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -95,17 +95,12 @@ def main(arguments: Sequence[str] | None = None, prog: str = "generate.py") -> i
 
 def compiled_decoder(model: Transformer, options: GenerateConfig) -> CompiledDecoder | None:
     """A decoder that is compiled, before any text is timed; None where nothing can be, which it says, or need be."""
-    from minitx.decoding import CompiledDecoder, is_plain
+    from minitx.decoding import CompiledDecoder
     from minitx.generation import evaluating, generate
 
     if options.max_new_tokens == 1:  # which comes with the prompt
         return None
-    if not CompiledDecoder.takes(model, options.num_samples):
-        kind = model.embedding.weight.device.type
-        if not is_plain(model):
-            reason = "only multi-head attention with all its heads is"
-        else:
-            reason = "for one sample only, on the CPU" if kind == "cpu" else f"not on {kind}"
+    if reason := CompiledDecoder.why_not(model, options.num_samples):
         print(f"Not compiled: {reason}.", file=sys.stderr)
         return None
     if sys.stderr.isatty():
