@@ -35,12 +35,11 @@ class Product:
         self.packed = torch.backends.mkldnn.is_available() and (
             (weight.dtype == torch.float32 and batch > 1) or (weight.dtype == torch.bfloat16 and has_onednn_bfloat16())
         )
-        # (in, out): the product of one vector then runs along the rows.
-        self.weight = weight.t().clone(memory_format=torch.contiguous_format)
-        if norm is not None:
-            self.weight *= scaled(norm)[:, None]
+        weight = weight if norm is None else weight * scaled(norm)
         if self.packed:  # in blocks, by oneDNN
-            self.weight = onednn_layout(self.weight.t().contiguous(), batch)
+            self.weight = onednn_layout(weight.contiguous(), batch)
+        else:  # (in, out): the product of one vector then runs along the rows
+            self.weight = weight.t().clone(memory_format=torch.contiguous_format)
 
     def __call__(self, x: Tensor) -> Tensor:
         if self.packed:
