@@ -144,6 +144,8 @@ def explicit_attention(
 
 def fused_attention(query: Tensor, key: Tensor, value: Tensor, causal: bool, dropout: float) -> Tensor:
     """The same head output from PyTorch's fused kernel, which never forms the pattern."""
+    if query.size(1) == 0:  # the kernel of torch 2.11 ends the process
+        return query @ key.mT @ value
     if query.device.type == "cpu" and query.dtype == torch.bfloat16 and torch.is_grad_enabled():
         return explicit_attention(query, key, value, causal, dropout)[0]  # the kernel's backward pass is far slower
     grouped = query.size(1) != key.size(1)
