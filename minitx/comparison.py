@@ -28,7 +28,7 @@ from minitx.optim import build_optimizers, set_learning_rate
 from minitx.report import COMPARED
 from minitx.run import Run
 from minitx.runtime import Runtime
-from minitx.training import train_step
+from minitx.training import train_step, training_loss
 
 TIMING_ROUNDS = 5
 
@@ -156,7 +156,7 @@ def time_variants(
     for timing_round in range(TIMING_ROUNDS + 1):
         for variant, model, own in zip(variants, models, optimizers, strict=True):
             began = time.perf_counter()
-            loss, _ = train_step(model, list(model.parameters()), own, batches, runtime, config.train)
+            loss, _ = train_step(training_loss(model), list(model.parameters()), own, batches, runtime, config.train)
             loss.item()  # waits for a GPU
             training = tokens / (time.perf_counter() - began)
             with evaluating(model):

@@ -11,11 +11,14 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import ParamSpec, TypeVar
 
 import torch
 
 from minitx.config import UserError
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 MOST_AUTO_THREADS = 8
 """Small matrices gain nothing from more threads."""
@@ -40,9 +43,9 @@ class Runtime:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
 
-    def compiled(self, model: torch.nn.Module) -> Callable[..., Any]:
-        """The model's forward pass, compiled, for the shape of its first batch, where that was chosen."""
-        return torch.compile(model, dynamic=False) if self.compile else model
+    def compiled(self, function: Callable[P, R]) -> Callable[P, R]:
+        """The function, compiled, for the shape of its first batch, where that was chosen."""
+        return torch.compile(function, dynamic=False) if self.compile else function
 
     def move(self, tensor: torch.Tensor) -> torch.Tensor:
         """`tensor` on the device, without waiting for what a GPU still has to do: only pinned memory allows that."""

@@ -31,11 +31,19 @@ from minitx.report import Report
 from minitx.run import Run
 from minitx.runtime import Runtime
 
-Forward = Callable[[Tensor], Tensor]
+LossOf = Callable[[Tensor, Tensor], Tensor]
+
+
+def training_loss(model: Callable[[Tensor], Tensor]) -> LossOf:
+    """The model's loss in nats per token as a function of inputs and targets, each (batch, seq).
+
+    It is compiled as a whole: the program then never writes the logits to memory in float32.
+    """
+    return lambda inputs, targets: next_token_loss(model(inputs), targets)
 
 
 def train_step(
-    forward: Forward,
+    loss_of: LossOf,
     parameters: Sequence[Tensor],
     optimizers: list[Optimizer],
     batches: Batches,
@@ -50,7 +58,7 @@ def train_step(
     for _ in range(config.grad_accum):
         inputs, targets = map(runtime.move, batches.next())
         with runtime.autocast():
-            loss = next_token_loss(forward(inputs), targets) / config.grad_accum
+            loss = loss_of(inputs, targets) / config.grad_accum
         loss.backward()
         total += loss.detach()
     norm = torch.nn.utils.clip_grad_norm_(parameters, config.grad_clip or math.inf)
@@ -163,7 +171,7 @@ def fit(config: Config, run: Run, prepared: Prepared, runtime: Runtime, checkpoi
     progress = Progress()
     if checkpoint is not None:
         progress = restore(checkpoint, model, optimizers, batches, runtime)
-    forward = runtime.compiled(model)
+    loss_of = runtime.compiled(training_loss(model))
     tokens_per_step = config.train.batch_size * config.train.grad_accum * config.model.context_length
 
     clock = Clock(progress.seconds)
@@ -178,7 +186,7 @@ def fit(config: Config, run: Run, prepared: Prepared, runtime: Runtime, checkpoi
             else:
                 set_learning_rate(optimizers, learning_rate_factor(progress.step, config.train))
                 drawn = batches.state()
-                loss, norm = train_step(forward, parameters, optimizers, batches, runtime, config.train)
+                loss, norm = train_step(loss_of, parameters, optimizers, batches, runtime, config.train)
                 progress.step += 1
                 progress.tokens += tokens_per_step
                 report.advance()

@@ -26,7 +26,7 @@ from minitx.optim import build_optimizers
 from minitx.report import Report, attention_rows, flatten, model_card
 from minitx.run import HEADS_FILE, Run
 from minitx.runtime import decide
-from minitx.training import train_step
+from minitx.training import train_step, training_loss
 from tests.small import small_config
 
 LINE = {
@@ -220,7 +220,8 @@ def test_looking_at_heads_takes_far_less_memory_than_the_step_before_it(tmp_path
     batches = Batches(prepared.train, config.model.context_length, config.train.batch_size, 0)
     with Report(config, run, prepared, runtime, model, step=0) as report:
         report.heads(6, last=False)  # imports what it needs
-        step = taken(lambda: train_step(model, list(model.parameters()), optimizers, batches, runtime, config.train))
+        loss_of, parameters = training_loss(model), list(model.parameters())
+        step = taken(lambda: train_step(loss_of, parameters, optimizers, batches, runtime, config.train))
         heads = taken(lambda: report.heads(12, last=False))
     patterns = config.model.n_layer * config.model.n_head * config.train.batch_size * config.model.context_length**2 * 4
     assert patterns / 4 < heads < 4 * patterns

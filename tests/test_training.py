@@ -14,13 +14,13 @@ import torch
 
 from minitx.batches import Batches
 from minitx.commands.train import train
-from minitx.config import Config, GenerateConfig, UserError
+from minitx.config import Config, GenerateConfig, ModelConfig, UserError
 from minitx.generation import complete
-from minitx.model import cache_bytes_per_token
+from minitx.model import Transformer, cache_bytes_per_token
 from minitx.optim import build_optimizers
 from minitx.run import Run
 from minitx.runtime import decide
-from minitx.training import Clock, StopRequest, bits_per_byte, evaluate, train_step
+from minitx.training import Clock, StopRequest, bits_per_byte, evaluate, train_step, training_loss
 from tests.small import small_config, small_model
 
 MEASURED = ("seconds", "tokens_per_second")
@@ -62,7 +62,7 @@ def test_accumulated_batches_equal_one_large_batch(optimizer: str, tmp_path: Pat
         model = small_model(vocab_size=30)
         batches = Batches(tokens, 32, batch_size, seed=1)
         loss, norm = train_step(
-            model, list(model.parameters()), build_optimizers(model, config), batches, runtime, config
+            training_loss(model), list(model.parameters()), build_optimizers(model, config), batches, runtime, config
         )
         results.append((loss.item(), norm.item(), torch.cat([p.detach().flatten() for p in model.parameters()])))
     (loss_1, norm_1, weights), (loss_2, norm_2, weights_2) = results
@@ -84,8 +84,36 @@ def test_gradients_are_clipped_to_the_norm(tmp_path: Path) -> None:
 
     spy = torch.optim.SGD(model.parameters(), lr=0.0)
     spy.register_step_pre_hook(look)
-    _, norm = train_step(model, list(model.parameters()), [spy], Batches(tokens, 32, 4, 1), runtime, config)
+    batches, loss_of = Batches(tokens, 32, 4, 1), training_loss(model)
+    _, norm = train_step(loss_of, list(model.parameters()), [spy], batches, runtime, config)
     assert norm.item() > 0.1 and seen == [pytest.approx(1e-3, rel=1e-3)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "autocast"),
+    [({}, True), ({"n_kv_head": 1}, False), ({"attention": "latent"}, False), ({"kept_heads": [[], [1]]}, False)],
+    ids=["multi-head, bfloat16", "multi-query", "latent", "pruned"],
+)
+def test_the_loss_is_one_program_where_it_is_compiled(kind: dict[str, Any], autocast: bool) -> None:
+    """As one graph with its backward pass, whose operations are then run one by one: same loss, same gradients."""
+    torch.manual_seed(0)
+    model = Transformer(ModelConfig(n_layer=2, n_head=2, d_model=16, context_length=32, **kind), vocab_size=30)
+    inputs, targets = torch.randint(30, (2, 4, 32)).unbind()
+    found = []
+    for loss_of in (
+        training_loss(model),
+        torch.compile(training_loss(model), backend="aot_eager", fullgraph=True, dynamic=False),
+    ):
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            loss = loss_of(inputs, targets)
+        loss.backward()
+        grads = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+        found.append((loss.detach(), torch.cat(grads)))
+    (loss, gradient), (compiled_loss, compiled_gradient) = found
+    tolerance = 1e-2 if autocast else 1e-5
+    assert compiled_loss.item() == pytest.approx(loss.item(), rel=tolerance)
+    assert (compiled_gradient - gradient).norm() < 3 * tolerance * gradient.norm()
 
 
 def test_a_run_learns_and_is_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

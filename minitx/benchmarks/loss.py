@@ -34,7 +34,7 @@ from minitx.data import check_length, prepare
 from minitx.model import Transformer
 from minitx.optim import build_optimizers, learning_rate_factor, set_learning_rate
 from minitx.runtime import Runtime, decide
-from minitx.training import evaluate
+from minitx.training import evaluate, training_loss
 
 EVALUATIONS = 20
 """Of each side, evenly over its steps; minitx, of which the seconds to the target count, has more."""
@@ -152,14 +152,14 @@ def our_side(config: Config, runtime: Runtime) -> Side:
     model = Transformer(config.model, prepared.tokenizer.vocab_size).to(runtime.device)
     optimizers = build_optimizers(model, config.train)
     batches = Batches(prepared.train, config.model.context_length, config.train.batch_size, config.seed, runtime.device)
-    forward = runtime.compiled(model)
+    loss_of = runtime.compiled(training_loss(model))
     parameters = list(model.parameters())
     end = prepared.tokenizer.end_of_document
     characters = np.asarray(prepared.val)[np.asarray(prepared.val) != end]  # nanoGPT has no such token
 
     def step(number: int) -> Tensor:
         set_learning_rate(optimizers, learning_rate_factor(number, config.train))
-        return minitx_step(forward, parameters, optimizers, batches, runtime, config.train)
+        return minitx_step(loss_of, parameters, optimizers, batches, runtime, config.train)
 
     return Side(
         "minitx",

@@ -19,11 +19,11 @@ from minitx.benchmarks import peers
 from minitx.benchmarks.peers import Loss
 from minitx.benchmarks.shapes import Shape
 from minitx.config import TrainConfig
-from minitx.model import Transformer, next_token_loss
+from minitx.model import Transformer
 from minitx.optim import build_optimizers, set_learning_rate
 from minitx.runtime import Runtime
 from minitx.token_files import Tokens
-from minitx.training import train_step
+from minitx.training import LossOf, train_step, training_loss
 
 Step = Callable[[], object]
 
@@ -76,17 +76,17 @@ def our_step(shape: Shape, runtime: Runtime, tokens: Tokens, seed: int) -> tuple
     optimizers = build_optimizers(model, shape.train)
     set_learning_rate(optimizers, 0.0)
     batches = Batches(tokens, shape.model.context_length, shape.train.batch_size, seed, runtime.device)
-    forward = runtime.compiled(model)
+    loss_of = runtime.compiled(training_loss(model))
     parameters = list(model.parameters())
 
     def step() -> Tensor:
-        return minitx_step(forward, parameters, optimizers, batches, runtime, shape.train)
+        return minitx_step(loss_of, parameters, optimizers, batches, runtime, shape.train)
 
     return step, model
 
 
 def minitx_step(
-    forward: Any,
+    loss_of: LossOf,
     parameters: Sequence[Tensor],
     optimizers: Any,
     batches: Any,
@@ -94,7 +94,7 @@ def minitx_step(
     config: TrainConfig,
 ) -> Tensor:
     """The loss of one of minitx's own training steps; all suites come through here."""
-    return train_step(forward, parameters, optimizers, batches, runtime, config)[0]
+    return train_step(loss_of, parameters, optimizers, batches, runtime, config)[0]
 
 
 def peer(kind: str, shape: Shape, runtime: Runtime, nanogpt: str | None) -> tuple[Loss, Any, Optimizer]:
@@ -102,14 +102,13 @@ def peer(kind: str, shape: Shape, runtime: Runtime, nanogpt: str | None) -> tupl
     train = shape.train
     if kind == NANO_GPT:
         model: Any = peers.nano_gpt_of(str(nanogpt), shape).to(runtime.device)
-        forward = runtime.compiled(model)
         settings = {
             "weight_decay": train.weight_decay,
             "learning_rate": 0.0,
             "betas": (train.beta1, train.beta2),
         }
         return (
-            lambda inputs, targets: forward(inputs, targets)[1],
+            runtime.compiled(lambda inputs, targets: model(inputs, targets)[1]),
             model,
             peers.nano_gpt_optimizer(model, settings, runtime.device),
         )
@@ -119,17 +118,15 @@ def peer(kind: str, shape: Shape, runtime: Runtime, nanogpt: str | None) -> tupl
         model.eval()
         peers.require_equal_logits(ours, lambda tokens: model(tokens).logits, "transformers' Llama")
         model.train()
-        compiled = runtime.compiled(model)
 
         def logits(inputs: Tensor) -> Tensor:
-            return compiled(input_ids=inputs, use_cache=False).logits
+            return model(input_ids=inputs, use_cache=False).logits
     else:
-        model = peers.Encoder(shape).to(runtime.device)
-        logits = runtime.compiled(model)
+        model = logits = peers.Encoder(shape).to(runtime.device)
     optimizer = AdamW(
         model.parameters(), lr=0.0, betas=(train.beta1, train.beta2), weight_decay=train.weight_decay, fused=True
     )
-    return (lambda inputs, targets: next_token_loss(logits(inputs), targets)), model, optimizer
+    return runtime.compiled(training_loss(logits)), model, optimizer
 
 
 def plain_step(
