@@ -154,7 +154,7 @@ def parse_plain(parser: ArgumentParser, arguments: Sequence[str]) -> Any:
     try:
         return parser.parse_args(list(arguments))
     except ArgumentError as error:
-        raise UserError(" ".join(str(error).split()) + ": see --help.") from error
+        raise UserError(explain(str(error), parser)) from error
 
 
 def load_config(file: Path) -> Config:
@@ -215,7 +215,7 @@ def parse(parser: ArgumentParser, settings: type[T], arguments: Sequence[str]) -
     try:
         return parser.parse_args(list(arguments))
     except ArgumentError as error:
-        raise UserError(explain(str(error), types_by_key)) from error
+        raise UserError(explain(str(error), parser)) from error
 
 
 def instantiate(parser: ArgumentParser, namespace: Any, settings: type[T]) -> T:
@@ -298,8 +298,9 @@ def check_keys(content: dict[Any, Any], prefix: str, file: Path, types_by_key: d
             raise UserError(f"There is no setting {key} in {file}{nearest(key, sorted({*types_by_key, *sections}))}.")
 
 
-def explain(message: str, types_by_key: dict[str, Any]) -> str:
+def explain(message: str, parser: ArgumentParser) -> str:
     """jsonargparse's complaint as one sentence; a value of the wrong type is named with what was expected."""
+    types_by_key = {action.dest: action._typehint for action in parser._actions if hasattr(action, "_typehint")}
     key = re.search(r'Parser key "([^"]+)"', message)
     value = re.search(r"(?:Got|Given) value: (.*)", message, re.DOTALL)
     if key and value and key.group(1) in types_by_key:

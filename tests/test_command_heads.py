@@ -185,6 +185,7 @@ def test_the_page_opens_in_a_browser_and_colours_heads_by_importance(run: Path, 
         (["--html", "folder.html", "--text", "the cat"], "cannot be written"),
         (["--html", "heads.html", "--text", "the cat " * 5], "has 40 tokens, but this model sees 32"),
         (["--html", "heads.html", "--text", "\ud800"], "U+D800"),
+        (["--dtype", "float16"], "dtype is 'float16', but it takes auto or float32 or bfloat16."),
         (["--colour"], "--colour"),
     ],
 )
