@@ -24,7 +24,14 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
 from minitx.config import Config, GenerateConfig, UserError, nearest, require
-from minitx.faults import is_compiler_fault, is_out_of_memory, one_line, sentence
+from minitx.faults import (
+    COMPILER_CACHE,
+    in_compiler_cache,
+    is_compiler_fault,
+    is_out_of_memory,
+    one_line,
+    sentence,
+)
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -62,8 +69,6 @@ def run_command(command: Callable[[], int]) -> int:
     except BrokenPipeError:  # the reader of our output went away, as in `… | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
-        return failed(sentence(error))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -75,7 +80,10 @@ def run_command(command: Callable[[], int]) -> int:
             return failed("Memory ran out: take a smaller model, batch_size or context_length, or a larger machine.")
         if is_compiler_fault(error):
             reason = str(error).strip().split("\n")[0]
-            return failed(f"torch.compile failed ({reason}): go on without it, --compile false.")
+            other = f"set {COMPILER_CACHE} to another folder, or " if in_compiler_cache(error) else ""
+            return failed(f"torch.compile failed ({reason}): {other}go on without it, --compile false.")
+        if isinstance(error, OSError):
+            return failed(sentence(error))
         raise
     finally:
         if before is not None:
