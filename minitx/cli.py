@@ -24,7 +24,14 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
 from minitx.config import Config, GenerateConfig, UserError, nearest, require
-from minitx.faults import is_compiler_fault, is_out_of_memory, one_line, sentence
+from minitx.faults import (
+    COMPILER_CACHE,
+    in_compiler_cache,
+    is_compiler_fault,
+    is_out_of_memory,
+    one_line,
+    sentence,
+)
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -62,8 +69,6 @@ def run_command(command: Callable[[], int]) -> int:
     except BrokenPipeError:  # the reader of our output went away, as in `… | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
-        return failed(sentence(error))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -75,7 +80,10 @@ def run_command(command: Callable[[], int]) -> int:
             return failed("Memory ran out: take a smaller model, batch_size or context_length, or a larger machine.")
         if is_compiler_fault(error):
             reason = str(error).strip().split("\n")[0]
-            return failed(f"torch.compile failed ({reason}): go on without it, --compile false.")
+            other = f"set {COMPILER_CACHE} to another folder, or " if in_compiler_cache(error) else ""
+            return failed(f"torch.compile failed ({reason}): {other}go on without it, --compile false.")
+        if isinstance(error, OSError):
+            return failed(sentence(error))
         raise
     finally:
         if before is not None:
@@ -154,7 +162,7 @@ def parse_plain(parser: ArgumentParser, arguments: Sequence[str]) -> Any:
     try:
         return parser.parse_args(list(arguments))
     except ArgumentError as error:
-        raise UserError(" ".join(str(error).split()) + ": see --help.") from error
+        raise UserError(explain(str(error), parser)) from error
 
 
 def load_config(file: Path) -> Config:
@@ -215,7 +223,7 @@ def parse(parser: ArgumentParser, settings: type[T], arguments: Sequence[str]) -
     try:
         return parser.parse_args(list(arguments))
     except ArgumentError as error:
-        raise UserError(explain(str(error), types_by_key)) from error
+        raise UserError(explain(str(error), parser)) from error
 
 
 def instantiate(parser: ArgumentParser, namespace: Any, settings: type[T]) -> T:
@@ -298,8 +306,9 @@ def check_keys(content: dict[Any, Any], prefix: str, file: Path, types_by_key: d
             raise UserError(f"There is no setting {key} in {file}{nearest(key, sorted({*types_by_key, *sections}))}.")
 
 
-def explain(message: str, types_by_key: dict[str, Any]) -> str:
+def explain(message: str, parser: ArgumentParser) -> str:
     """jsonargparse's complaint as one sentence; a value of the wrong type is named with what was expected."""
+    types_by_key = {action.dest: action._typehint for action in parser._actions if hasattr(action, "_typehint")}
     key = re.search(r'Parser key "([^"]+)"', message)
     value = re.search(r"(?:Got|Given) value: (.*)", message, re.DOTALL)
     if key and value and key.group(1) in types_by_key:

@@ -66,9 +66,13 @@ def require(condition: bool, message: str) -> None:
 
 
 def nearest(name: str, names: list[str]) -> str:
-    """The entry of `names` most like `name`, as a hint " (did you mean …?)"; empty when nothing is close."""
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f" (did you mean {close[0]}?)" if close else ""
+    """The entry of `names` most like `name`, as a hint " (did you mean …?)"; empty when nothing is close.
+
+    The dashes before options, which are in all of them, make none alike.
+    """
+    by_word = {each.lstrip("-"): each for each in names}
+    close = difflib.get_close_matches(name.lstrip("-"), by_word, n=1)
+    return f" (did you mean {by_word[close[0]]}?)" if close else ""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,9 @@ REMEDIES = {
     errno.EMFILE: "raise the limit on open files (ulimit -n)",
     errno.EIO: "check the disk",
 }
+
+COMPILER_CACHE = "TORCHINDUCTOR_CACHE_DIR"
+"""Variable that names the folder in which torch.compile keeps programs; torch sets it where nobody has."""
 
 
 @contextmanager
@@ -45,7 +49,17 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def is_compiler_fault(error: BaseException) -> bool:
     """Whether an exception is torch.compile's way to say that it cannot compile, for want of a C++ compiler, say."""
-    return type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
+    return type(error).__module__.startswith(("torch._dynamo", "torch._inductor")) or in_compiler_cache(error)
+
+
+def in_compiler_cache(error: BaseException) -> bool:
+    """Whether an exception says that a file in torch.compile's cache, or the folder itself, cannot be had."""
+    fault = getattr(error, "inner_exception", error)
+    cache = os.environ.get(COMPILER_CACHE)
+    if cache is None or not isinstance(fault, OSError) or fault.filename is None:
+        return False
+    file = Path(str(fault.filename))
+    return file.is_relative_to(cache) or Path(cache).is_relative_to(file)  # or a folder that was to hold it
 
 
 def one_line(text: object) -> str:

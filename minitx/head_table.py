@@ -61,8 +61,9 @@ def describe(
     """Everything about the heads of `model` on a text of at least 2 tokens, as plain data with None for "no figure".
 
     Patterns are scored on the first sequences of the text (`heads.scored_text`); losses are over all of it. `advance`
-    is told the number of tokens done, which are twice the text in all. Whether a head has the role of induction is
-    judged on random tokens that come twice, as in the literature, for a text's repeats often go on otherwise.
+    is told the number of tokens done, which are the whole text once, and once more each for `ablation` and
+    `projection`. Whether a head has the role of induction is judged on random tokens that come twice, as in the
+    literature, for a text's repeats often go on otherwise.
     `precision` makes the context that losses are computed in; patterns are in float32.
     Without `ablation` its figures are left out; with `projection` the loss without the output projections is added.
     """
@@ -83,7 +84,7 @@ def describe(
     with precision():
         measured = survey(model, tokens, advance=advance)
         ablated = ablate(model, tokens, measured.mean_share, advance=advance) if ablation else None
-        unprojected = list(without_output_projection(model, tokens)) if projection else None
+        unprojected = list(without_output_projection(model, tokens, advance=advance)) if projection else None
 
     heads = []
     n_head = scores["entropy"].shape[1]

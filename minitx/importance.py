@@ -179,7 +179,9 @@ def ablate(
     return Ablation(float(base.sum()) / count, total[..., 0], error[..., 0], total[..., 1], error[..., 1])
 
 
-def without_output_projection(model: Transformer, tokens: Tokens, batch_size: int = 8) -> Floats:
+def without_output_projection(
+    model: Transformer, tokens: Tokens, batch_size: int = 8, advance: Advance | None = None
+) -> Floats:
     """(layer): the change of the loss, nats per token, with the identity in place of a layer's output projection.
 
     The heads' outputs then go side by side into the residual, unmixed. NaN where they are not as wide as the residual.
@@ -198,7 +200,7 @@ def without_output_projection(model: Transformer, tokens: Tokens, batch_size: in
             residual = _feed_forward(model, layer, residual + attended)
         return changed - token_losses(model, residual, targets).sum().cpu()
 
-    changes = list(_each_batch(model, tokens, batch_size, look, None))
+    changes = list(_each_batch(model, tokens, batch_size, look, advance))
     total: Floats = (torch.stack(changes).sum(dim=0) / (len(tokens) - 1)).numpy()
     return total
 

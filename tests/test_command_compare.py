@@ -182,6 +182,7 @@ def test_a_comparison_cut_off_goes_on_where_it_was(
         (["--heads", "1,2", "--model.attention", "latent"], "not of equal size"),
         (["--seeds", "0"], "--seeds is 0"),
         (["--model.n_heads", "1"], "did you mean --model.n_head?"),
+        (["--seeds", "x"], "seeds is 'x', but it takes a whole number"),
         (["--model.kept_heads", "[[0], [1]]"], "only whole models are compared"),
     ],
 )

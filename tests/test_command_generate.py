@@ -310,8 +310,26 @@ def test_interactive_asks_until_the_input_ends(
     stdin(monkeypatch, b"one\n\n   \nbad \xff\ntwo\n")
     assert main(["--interactive", "--stream"]) == 0
     out, err = capsys.readouterr()
-    assert out == "> yes\n> > > > yes\n> \n"
+    assert out == "> one\nyes\n> \n>    \n> bad ?\n> two\nyes\n> \n"
     assert err.count("error: ") == 1 and "not UTF-8" in err
+
+
+def test_several_answers_stand_under_their_prompt(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], says: Says
+) -> None:
+    says(b"yes")
+    stdin(monkeypatch, b"one\n")
+    assert main(["--interactive", "--num_samples", "2"]) == 0
+    assert capsys.readouterr().out == "> one\n--- sample 1 of 2 ---\nyes\n--- sample 2 of 2 ---\nyes\n> \n"
+
+
+def test_a_terminal_that_shows_what_is_typed_gets_no_prompt_twice(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], says: Says
+) -> None:
+    says(b"yes")
+    monkeypatch.setattr(sys, "stdin", Terminal("one\n"))
+    assert main(["--interactive"]) == 0
+    assert capsys.readouterr().out == "> yes\n> \n"
 
 
 def test_each_interactive_prompt_is_its_own(
@@ -319,7 +337,8 @@ def test_each_interactive_prompt_is_its_own(
 ) -> None:
     stdin(monkeypatch, b"one\ntwo\none\n")
     assert main(["--interactive", "--max_new_tokens", "8"]) == 0
-    first, second, third = capsys.readouterr().out.removesuffix("> \n").removeprefix("> ").split("> ")
+    turns = capsys.readouterr().out.removesuffix("> \n").removeprefix("> ").split("> ")
+    first, second, third = (turn.split("\n", 1)[1] for turn in turns)
     assert first == third != second
 
 
@@ -338,7 +357,7 @@ def test_interrupting_an_interactive_completion_asks_again(
     monkeypatch.setattr(generation, "generate", steps)
     stdin(monkeypatch, b"one\ntwo\n")
     assert main(["--interactive", "--stream"]) == 0
-    assert capsys.readouterr().out == "> a\n> ab\n> \n"
+    assert capsys.readouterr().out == "> one\na\n> two\nab\n> \n"
 
 
 def test_an_interrupt_at_the_prompt_asks_again(

@@ -10,10 +10,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tqdm import tqdm
 
 from minitx.__main__ import main
 from minitx.config import LogConfig, ProbeSetting
@@ -48,6 +50,22 @@ def test_text_json_and_picture(run: Path, tmp_path: Path, capsys: pytest.Capture
     assert main(["heads", str(run), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["tokens"] > 1000 and len(found["heads"]) == 4
+
+
+@pytest.mark.parametrize("options", [[], ["--no_ablation"], ["--output_projection"]])
+def test_the_progress_bar_is_full_when_the_work_is_done(
+    options: list[str], run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bars: list[Any] = []
+
+    def new_bar(**settings: Any) -> Any:
+        bars.append(tqdm(**settings | {"disable": False}))
+        return bars[-1]
+
+    monkeypatch.setattr("tqdm.tqdm", new_bar)
+    assert main(["heads", str(run), "--text", "the cat sat", *options]) == 0
+    (bar,) = bars
+    assert bar.n == bar.total > 0
 
 
 def test_a_given_text_is_measured_instead(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -185,6 +203,7 @@ def test_the_page_opens_in_a_browser_and_colours_heads_by_importance(run: Path, 
         (["--html", "folder.html", "--text", "the cat"], "cannot be written"),
         (["--html", "heads.html", "--text", "the cat " * 5], "has 40 tokens, but this model sees 32"),
         (["--html", "heads.html", "--text", "\ud800"], "U+D800"),
+        (["--dtype", "float16"], "dtype is 'float16', but it takes auto or float32 or bfloat16."),
         (["--colour"], "--colour"),
     ],
 )

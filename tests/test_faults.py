@@ -38,5 +38,27 @@ def test_commands_turn_faults_into_one_line(capsys: pytest.CaptureFixture[str]) 
         run_command(faulty)
 
 
+@pytest.mark.parametrize("file", ["cache/torch/ab/x.py", "cache/torch", "cache"])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_compiler_without_its_cache_is_told_what_names_that_folder(
+    file: str, wrapped: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """torch.compile wraps the fault once it compiles, but not while it is imported."""
+    from torch._inductor.exc import InductorError
+
+    def fail() -> int:
+        fault = PermissionError(errno.EACCES, "Permission denied", file)
+        raise InductorError(fault, None) if wrapped else fault
+
+    assert run_command(fail) == 2
+    assert "TORCHINDUCTOR_CACHE_DIR" not in capsys.readouterr().err
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "cache/torch")
+    assert run_command(fail) == 2
+    assert (
+        f"Permission denied: '{file}'): set TORCHINDUCTOR_CACHE_DIR to another folder, or go on without it, "
+        "--compile false.\n"
+    ) in capsys.readouterr().err
+
+
 def test_one_line() -> None:
     assert one_line("a\n\x1b[31mé\u202e") == "a\\n\\x1b[31mé\\u202e"

@@ -22,7 +22,7 @@ def test_every_head_has_every_figure_in_plain_numbers() -> None:
     found = json.loads(
         json.dumps(describe(small_model(), TOKENS, projection=True, advance=told.append), allow_nan=False)
     )
-    assert sum(told) == 2 * (len(TOKENS) - 1)
+    assert sum(told) == 3 * (len(TOKENS) - 1)
     assert [(entry["layer"], entry["head"]) for entry in found["heads"]] == [(0, 0), (0, 1), (1, 0), (1, 1)]
     for entry in found["heads"]:
         assert (

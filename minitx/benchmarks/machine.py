@@ -18,7 +18,7 @@ def head(runtime: Runtime) -> dict[str, str]:
     return {
         "device": device_name(runtime.device),
         "threads": str(runtime.threads),
-        "precision": str(runtime.dtype).removeprefix("torch."),
+        "precision": str(runtime.dtype).removeprefix("torch.") + ", where a table names no other",
         "compile": "on" if runtime.compile else "off",
         "versions": f"minitx {__version__}, torch {torch.__version__}, transformers {version('transformers')}, "
         f"python {platform.python_version()}",

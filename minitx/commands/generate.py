@@ -194,6 +194,8 @@ def ask(complete_prompt: Complete, options: GenerateConfig, flags: GenerateFlags
         except KeyboardInterrupt:  # perhaps meant for a completion that had just ended
             print()
             continue
+        if not sys.stdin.isatty():
+            put(f"{prompt}\n")  # as a terminal does by itself, so that each answer stands under its prompt
         if not prompt.strip():
             continue
         try:

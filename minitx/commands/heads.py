@@ -95,7 +95,7 @@ def main(arguments: Sequence[str], prog: str) -> int:
         model.config.kept_heads is None,
         f"{run.path} is a pruned run, and only whole models are measured here: name the run that it was pruned from.",
     )
-    passes = 1 if options.no_ablation else 2
+    passes = 1 + (not options.no_ablation) + options.output_projection
     with tqdm(total=passes * (len(tokens) - 1), unit="token", disable=not sys.stderr.isatty(), leave=False) as bar:
 
         def advance(count: int) -> None:
