@@ -118,6 +118,7 @@ ROOMS: dict[str, set[str]] = {
         "report",
         "run",
         "runtime",
+        "training",
     },
     "benchmarks.train": {
         "benchmarks.parts",
