@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from minitx.batches import Batches
 from minitx.commands.train import train
 from minitx.config import Config, GenerateConfig, ModelConfig, UserError
+from minitx.divergence import is_finite
 from minitx.generation import complete
 from minitx.model import Transformer, cache_bytes_per_token
 from minitx.optim import build_optimizers
@@ -114,6 +116,22 @@ def test_the_loss_is_one_program_where_it_is_compiled(kind: dict[str, Any], auto
     tolerance = 1e-2 if autocast else 1e-5
     assert compiled_loss.item() == pytest.approx(loss.item(), rel=tolerance)
     assert (compiled_gradient - gradient).norm() < 3 * tolerance * gradient.norm()
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_a_step_looks_at_no_value(optimizer: str, tmp_path: Path) -> None:
+    """So that it never waits for a GPU: it runs on tensors with shapes but no values, where looking is an error."""
+    tokens, runtime = np.zeros(5000, np.uint16), decide("cpu", "float32", False, 1)
+    config = small_config(tmp_path, grad_accum=2, optimizer=optimizer).train
+    with FakeTensorMode():
+        model = small_model(vocab_size=30)
+        parameters, optimizers = list(model.parameters()), build_optimizers(model, config)
+        for _ in range(2):
+            loss, norm = train_step(
+                training_loss(model), parameters, optimizers, Batches(tokens, 32, 4, 1), runtime, config
+            )
+        with pytest.raises(DataDependentOutputException):
+            is_finite(loss, norm)
 
 
 def test_a_run_learns_and_is_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
