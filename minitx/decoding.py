@@ -158,15 +158,16 @@ class CompiledDecoder(Decoder):
         super().__init__(model, batch)
         self.cache = model.new_cache(batch)
         """One cache for all texts, each in its turn."""
+        self.position = torch.zeros(1, dtype=torch.long, device=model.embedding.weight.device)
         self.compiled = compiled_step(model.embedding.weight.device.type, torch.get_num_threads())
         if model.embedding.weight.is_cuda:
-            keep_in_place(*weights_of(self), *(tensor for layer in self.cache for tensor in (layer.keys, layer.values)))
+            cached = [tensor for layer in self.cache for tensor in (layer.keys, layer.values)]
+            keep_in_place(self.position, *weights_of(self), *cached)
 
     def __call__(self, tokens: Tensor, cache: list[KeyValueCache]) -> Tensor:
         """As `Decoder`, on a GPU in memory that the next call writes again; the first call raises what torch.compile
         raises where it cannot compile."""
-        position = torch.tensor([cache[0].length], device=tokens.device)
-        logits = self.compiled(self, tokens, position, cache)
+        logits = self.compiled(self, tokens, self.position.fill_(cache[0].length), cache)
         for layer in cache:
             layer.length += 1
         return logits
