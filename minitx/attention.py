@@ -45,7 +45,8 @@ class Recorder:
 
 
 class KeyValueCache:
-    """The keys and values of one layer's past tokens: buffers of fixed size, filled from the left."""
+    """The keys and values of one layer's past tokens: buffers of fixed size, (capacity, batch, kv_head, d_head), filled
+    from the start. Those of a token lie together, so that a step of decoding reads through memory from end to end."""
 
     def __init__(
         self,
@@ -57,7 +58,7 @@ class KeyValueCache:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.keys = torch.zeros(batch, n_kv_head, capacity, d_head, device=device, dtype=dtype)
+        self.keys = torch.zeros(capacity, batch, n_kv_head, d_head, device=device, dtype=dtype)
         self.values = torch.zeros_like(self.keys)
         self.length = 0
 
@@ -67,12 +68,12 @@ class KeyValueCache:
         Raises ValueError when they do not fit.
         """
         start, end = self.length, self.length + key.size(2)
-        if end > self.keys.size(2):
-            raise ValueError(f"{end} tokens do not fit into a cache of {self.keys.size(2)}")
-        self.keys[:, :, start:end] = key
-        self.values[:, :, start:end] = value
+        if end > len(self.keys):
+            raise ValueError(f"{end} tokens do not fit into a cache of {len(self.keys)}")
+        self.keys[start:end] = key.permute(2, 0, 1, 3)
+        self.values[start:end] = value.permute(2, 0, 1, 3)
         self.length = end
-        return self.keys[:, :, :end], self.values[:, :, :end]
+        return self.keys[:end].permute(1, 2, 0, 3), self.values[:end].permute(1, 2, 0, 3)
 
     def clear(self) -> None:
         """Forget all tokens."""
@@ -80,8 +81,9 @@ class KeyValueCache:
 
     def begin_with(self, start: KeyValueCache) -> None:
         """Hold what `start` holds, its one sequence as the beginning of every sequence here, and nothing else."""
-        self.clear()
-        self.append(*(tensor[:, :, : start.length] for tensor in (start.keys, start.values)))
+        self.length = start.length
+        self.keys[: start.length] = start.keys[: start.length]
+        self.values[: start.length] = start.values[: start.length]
 
     @property
     def nbytes(self) -> int:

@@ -116,12 +116,9 @@ class Decoder:
     def attend(self, query: Tensor, key: Tensor, value: Tensor, position: int | Tensor, past: KeyValueCache) -> Tensor:
         """The heads' outputs, (batch, n_head * d_head), for queries (batch, n_head, d_head) that carry the scale of
         the scores; keys and values, (batch, n_kv_head, d_head), are added to `past`."""
-        whole = past.append(key[:, :, None], value[:, :, None])  # (batch, n_kv_head, seq, d_head) each
-        precise = torch.promote_types(query.dtype, torch.float32)  # bmm takes longer in bfloat16, for it makes copies
-        keys, values = (tensor.flatten(0, 1).to(precise) for tensor in whole)
-        query = query.reshape(len(keys), -1, key.size(2)).to(precise)  # (…, group, d_head)
-        pattern = torch.bmm(query, keys.mT).softmax(dim=-1)  # (…, group, seq)
-        return torch.bmm(pattern, values).view(key.size(0), -1).to(key.dtype)
+        past.keys[position], past.values[position] = key, value
+        past.length = position + 1
+        return attended(query, past.keys[: past.length], past.values[: past.length])
 
     def unit(self, x: Tensor) -> Tensor:
         """What RMSNorm makes of x, without its weight and its factor √width, which the matrices after it carry."""
@@ -173,13 +170,27 @@ class CompiledDecoder(Decoder):
         return logits
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, position: int | Tensor, past: KeyValueCache) -> Tensor:
-        past.keys.index_copy_(2, cast(Tensor, position), key[:, :, None])
-        past.values.index_copy_(2, cast(Tensor, position), value[:, :, None])
-        query = materialised(query).unflatten(1, (key.size(1), -1))  # (batch, n_kv_head, group, d_head)
-        scores = (query[..., None, :] * past.keys[:, :, None]).sum(-1)  # (batch, n_kv_head, group, capacity)
-        later = torch.arange(scores.size(-1), device=scores.device) > position
-        pattern = scores.masked_fill(later, float("-inf")).softmax(-1)
-        return (pattern[..., None] * past.values[:, :, None]).sum(-2).flatten(1)
+        past.keys.index_copy_(0, cast(Tensor, position), key[None])
+        past.values.index_copy_(0, cast(Tensor, position), value[None])
+        later = torch.arange(len(past.keys), device=query.device) > position
+        return attended(materialised(query), past.keys, past.values, later)
+
+
+def attended(query: Tensor, keys: Tensor, values: Tensor, hidden: Tensor | None = None) -> Tensor:
+    """The heads' outputs, (batch, n_head * d_head), for queries (batch, n_head, d_head) and what they look at, each
+    (seq, batch, n_kv_head, d_head), but for what is `hidden`, (seq).
+
+    All sequences and heads at once, token by token: bmm takes one sequence's head after the other, each from a place of
+    its own, and waits for memory at the start of each.
+    """
+    if query.dtype == torch.bfloat16:  # whose products would be rounded one by one
+        return attended(query.float(), keys, values, hidden).bfloat16()
+    grouped = query.view(len(query), keys.size(2), -1, query.size(2))  # (batch, n_kv_head, group, d_head)
+    scores = (grouped * keys.unsqueeze(3)).sum(-1)  # (seq, batch, n_kv_head, group)
+    if hidden is not None:
+        scores = scores.masked_fill(hidden[:, None, None, None], float("-inf"))
+    pattern = scores.softmax(0)
+    return (pattern.unsqueeze(4) * values.unsqueeze(3)).sum(0).flatten(1)
 
 
 @functools.cache

@@ -36,8 +36,8 @@ class LatentCache(KeyValueCache):
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.keys = torch.zeros(batch, 1, capacity, d_rotary, device=device, dtype=dtype)
-        self.values = torch.zeros(batch, 1, capacity, d_latent, device=device, dtype=dtype)
+        self.keys = torch.zeros(capacity, batch, 1, d_rotary, device=device, dtype=dtype)
+        self.values = torch.zeros(capacity, batch, 1, d_latent, device=device, dtype=dtype)
         self.length = 0
 
 
