@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -122,6 +125,26 @@ def test_the_tab_appears_in_tensorboard_and_follows_its_dark_mode(browser: Any, 
         assert "step%3D4" in address and "head%3D3" in address
         assert not page.errors
         assert all(url.startswith((server, "data:", "blob:")) for url in page.requests if "attention" in url)
+
+
+def test_a_notebook_shows_the_tab_and_its_link_is_copied(browser: Any, server: str, tmp_path: Path) -> None:
+    """A notebook's page comes from another port: the browser keeps the frames in it from `navigator.clipboard`."""
+    address = f"{server}/#attention&amp;p.attention.view={quote('run=small&head=3')}"
+    (tmp_path / "notebook.html").write_text(f"<input><iframe width='948' height='800' src='{address}'></iframe>")
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
+    with http.server.ThreadingHTTPServer(("localhost", 0), handler) as jupyter:
+        threading.Thread(target=jupyter.serve_forever, daemon=True).start()
+        with Page(browser, f"http://localhost:{jupyter.server_port}/notebook.html") as page:
+            inside = page.tab.frame_locator("iframe").frame_locator("iframe")
+            inside.locator(".cell[data-head='2']").click()
+            page.tab.keyboard.press("ArrowUp")
+            inside.locator("h2", has_text="Layer 0, head 0").wait_for()
+            inside.locator("button[title^='Copy a link']").click()
+            page.tab.locator("input").click()
+            page.tab.keyboard.press("Control+V")
+            assert page.tab.locator("input").input_value() == f"{server}/#attention&p.attention.view=run%3Dsmall"
+            assert not page.errors
+        jupyter.shutdown()
 
 
 def test_the_slider_changes_the_picture_and_keys_move(browser: Any, server: str) -> None:

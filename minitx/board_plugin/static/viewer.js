@@ -318,7 +318,8 @@ export function startViewer(root, source, { link = "", linkTo }) {
     parts.linkText.hidden = false;
     parts.linkText.value = address;
     parts.linkText.select();
-    navigator.clipboard?.writeText(address).then(() => (parts.spoken.textContent = "Link copied"), () => {});
+    // The newer navigator.clipboard is closed to a notebook's frame, and to any server but localhost without TLS.
+    if (root.ownerDocument.execCommand("copy")) parts.spoken.textContent = "Link copied";
   }
 
   function savePicture() {
