@@ -22,6 +22,9 @@ from minitx.attention import KeyValueCache, MultiHeadAttention, rotate
 from minitx.linear import has_onednn_bfloat16, onednn_layout, onednn_product
 from minitx.model import Block, Transformer
 
+LEAST_PACKED = 2**19
+"""Multiplications below which, in float32, oneDNN's layout saves less than starting oneDNN costs."""
+
 
 class Product:
     """x → (norm · x) Wᵀ for the weight W, (out, in), of a linear layer and about `batch` vectors x, (batch, in).
@@ -32,8 +35,9 @@ class Product:
     weight: Tensor
 
     def __init__(self, weight: Tensor, batch: int, norm: Tensor | None = None) -> None:
+        large = batch > 1 and weight.numel() * batch >= LEAST_PACKED
         self.packed = torch.backends.mkldnn.is_available() and (
-            (weight.dtype == torch.float32 and batch > 1) or (weight.dtype == torch.bfloat16 and has_onednn_bfloat16())
+            (weight.dtype == torch.float32 and large) or (weight.dtype == torch.bfloat16 and has_onednn_bfloat16())
         )
         weight = weight if norm is None else weight * scaled(norm)
         if self.packed:  # in blocks, by oneDNN
