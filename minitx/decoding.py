@@ -121,7 +121,7 @@ class Decoder:
         """The heads' outputs, (batch, n_head * d_head), for queries (batch, n_head, d_head) that carry the scale of
         the scores; keys and values, (batch, n_kv_head, d_head), are added to `past`."""
         past.keys[position], past.values[position] = key, value
-        past.length = position + 1
+        past.length += 1
         return attended(query, past.keys[: past.length], past.values[: past.length])
 
     def unit(self, x: Tensor) -> Tensor:
