@@ -158,9 +158,7 @@ class CompiledDecoder(Decoder):
     def __init__(self, model: Transformer, batch: int = 1) -> None:
         super().__init__(model, batch)
         self.cache = model.new_cache(batch)
-        """One cache for all texts, each in its turn; in memory head by head, which the program reads faster."""
-        for layer in self.cache:
-            layer.keys, layer.values = head_by_head(layer.keys), head_by_head(layer.values)
+        """One cache for all texts, each in its turn."""
         self.position = torch.zeros(1, dtype=torch.long, device=model.embedding.weight.device)
         self.compiled = compiled_step(model.embedding.weight.device.type, torch.get_num_threads())
         if model.embedding.weight.is_cuda:
@@ -232,11 +230,6 @@ def materialised(x: Tensor) -> Tensor:
     it needs x in memory."""
     x = x.contiguous()  # as the compiler lays out what it computes
     return x.as_strided(x.size(), x.stride())
-
-
-def head_by_head(x: Tensor) -> Tensor:
-    """The same (capacity, batch, n_kv_head, d_head) with the tokens of a head side by side in memory."""
-    return x.permute(1, 2, 0, 3).contiguous().permute(2, 0, 1, 3)
 
 
 def keep_in_place(*tensors: Tensor) -> None:
