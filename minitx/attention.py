@@ -103,9 +103,10 @@ def rotary_tables(length: int, d_head: int, theta: float) -> tuple[Tensor, Tenso
 
 
 def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn the vectors of x, (batch, head, seq, d_head), by the angles of their positions; tables (seq, d_head).
+    """Turn the vectors of x, (batch, head, seq, d_head), by the angles of their positions; tables (seq, d_head). For
+    one position, seq may be left out of both.
 
-    All that is multiplied lies in memory as the projection wrote x, token by token: on the CPU that is quicker.
+    The tables are laid out as x is, which the projection wrote token by token: on the CPU that is quicker.
     """
     cos, sin = (for_heads(table.to(x.dtype), x.size(1)) for table in rotary)
     other_half = x.transpose(-3, -2).roll(x.size(-1) // 2, dims=-1).transpose(-3, -2)

@@ -2,7 +2,8 @@
 
 Such a step reads every weight once and computes little, so what counts is how fast weights stream from memory and how
 many operations are started. Matrices are laid out for that; those that read the same input are one; the weights of
-norms, and the scale of the scores, are multiplied into them beforehand. `Decoder` does so with operations of PyTorch;
+norms are multiplied into them beforehand, and so is the scale of the scores, but for models with query-key norm, whose
+weights carry it. `Decoder` does so with operations of PyTorch;
 `CompiledDecoder` has torch.compile make one program of them.
 """
 
@@ -23,7 +24,7 @@ from minitx.linear import has_onednn_bfloat16, onednn_layout, onednn_product
 from minitx.model import Block, Transformer
 
 LEAST_PACKED = 2**19
-"""Multiplications below which, in float32, oneDNN's layout saves less than starting oneDNN costs."""
+"""Multiplications below which, for a batch in float32, oneDNN's layout saves less than starting oneDNN costs."""
 
 
 class Product:
@@ -52,8 +53,8 @@ class Product:
 
 
 class PlainProduct(Product):
-    """The same, left to the compiler, which makes a loop over rows of the product with one vector: on a CPU one loop
-    for both halves of the matrix, for two streams of weights come from memory faster than one."""
+    """The same, left to the compiler, which turns the product with one vector into a loop over the matrix's rows. On a
+    CPU one loop takes both halves of the matrix, for weights come from memory faster in two streams than in one."""
 
     def __init__(self, weight: Tensor, batch: int, norm: Tensor | None = None) -> None:
         self.weight = weight if norm is None else weight * scaled(norm)
@@ -100,8 +101,8 @@ class Decoder:
         """Logits (batch, vocab) of what follows `tokens`, (batch), which are added to the cache."""
         return self.step(tokens, cache[0].length, cache)
 
-    def step(self, tokens: Tensor, position: int | Tensor, cache: list[KeyValueCache]) -> Tensor:
-        """The same for tokens at `position`."""
+    def step(self, tokens: Tensor, position: int | Tensor, cache: Sequence[Any]) -> Tensor:
+        """The same for tokens at `position`, which is where the cache ends."""
         config = self.model.config
         n_head, n_kv_head, d_head = config.n_head, config.kv_heads, config.d_head
         rotary = self.model.rotary_cos[position], self.model.rotary_sin[position]  # (d_head)
@@ -117,12 +118,22 @@ class Decoder:
             residual = residual + block.down(F.silu(gate).mul_(up))
         return self.unembed(self.unit(residual))
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, position: int | Tensor, past: KeyValueCache) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, position: int | Tensor, past: Any) -> Tensor:
         """The heads' outputs, (batch, n_head * d_head), for queries (batch, n_head, d_head) that carry the scale of
-        the scores; keys and values, (batch, n_kv_head, d_head), are added to `past`."""
+        the scores; keys and values, (batch, n_kv_head, d_head), are added to `past`, a layer's cache.
+
+        Sums over all sequences and heads at once, in the order of memory. torch.bmm would take the heads of each
+        sequence one after the other, from as many places, and wait for memory at the start of each.
+        """
         past.keys[position], past.values[position] = key, value
         past.length += 1
-        return attended(query, past.keys[: past.length], past.values[: past.length])
+        keys, values = past.keys[: past.length].unsqueeze(3), past.values[: past.length].unsqueeze(3)
+        # In float32, for every product in a sum would be rounded to bfloat16.
+        precise = query.float() if query.dtype == torch.bfloat16 else query
+        precise = precise.view(len(query), key.size(1), -1, key.size(2))  # (batch, n_kv_head, group, d_head)
+        scores = (precise * keys).sum(-1)  # (seq, batch, n_kv_head, group)
+        mixed = (scores.softmax(0).unsqueeze(4) * values).sum(0)  # (batch, n_kv_head, group, d_head)
+        return mixed.flatten(1).to(key.dtype)
 
     def unit(self, x: Tensor) -> Tensor:
         """What RMSNorm makes of x, without its weight and its factor √width, which the matrices after it carry."""
@@ -132,7 +143,7 @@ class Decoder:
 
 class CompiledDecoder(Decoder):
     """The same step as one compiled program. Its shapes never change, so that it serves every position: the position
-    is a tensor, and heads look at the whole cache, with what is not there yet hidden.
+    is a tensor, and heads look at the whole cache, with all that comes after the position hidden.
 
     Compiled once for a model's shape and a batch. On a GPU the program is a CUDA graph, which is recorded anew for
     every decoder, since it is tied to the memory of weights and cache.
@@ -150,7 +161,7 @@ class CompiledDecoder(Decoder):
         """What keeps it from standing in for `model`, to follow "not compiled"; None where nothing does."""
         kind = model.embedding.weight.device.type
         if not is_plain(model):
-            return "only multi-head attention with all its heads is"
+            return "only multi-head attention with all its heads can be"
         if kind == "cpu" and batch > 1:
             return "for one sample only, on the CPU"
         return None if kind in ("cpu", "cuda") else f"not on {kind}"
@@ -158,43 +169,37 @@ class CompiledDecoder(Decoder):
     def __init__(self, model: Transformer, batch: int = 1) -> None:
         super().__init__(model, batch)
         self.cache = model.new_cache(batch)
-        """One cache for all texts, each in its turn."""
+        """One cache for all texts, each in its turn: views of `by_head`."""
+        self.by_head: list[tuple[Tensor, Tensor]] = []
+        """Keys and values of each layer, (batch, n_kv_head, capacity, d_head): the program reads them head by head."""
+        for layer in self.cache:
+            keys, values = (tensor.permute(1, 2, 0, 3).contiguous() for tensor in (layer.keys, layer.values))
+            self.by_head.append((keys, values))
+            layer.keys, layer.values = keys.permute(2, 0, 1, 3), values.permute(2, 0, 1, 3)
         self.position = torch.zeros(1, dtype=torch.long, device=model.embedding.weight.device)
         self.compiled = compiled_step(model.embedding.weight.device.type, torch.get_num_threads())
         if model.embedding.weight.is_cuda:
-            cached = [tensor for layer in self.cache for tensor in (layer.keys, layer.values)]
-            keep_in_place(self.position, *weights_of(self), *cached)
+            keep_in_place(self.position, *weights_of(self), *(tensor for layer in self.by_head for tensor in layer))
 
     def __call__(self, tokens: Tensor, cache: list[KeyValueCache]) -> Tensor:
         """As `Decoder`, on a GPU in memory that the next call writes again; the first call raises what torch.compile
-        raises where it cannot compile."""
-        logits = self.compiled(self, tokens, self.position.fill_(cache[0].length), cache)
+        raises where it cannot compile. Raises ValueError for a cache that is not its own."""
+        if cache is not self.cache:
+            raise ValueError("a compiled decoder decodes from its own cache")
+        logits = self.compiled(self, tokens, self.position.fill_(cache[0].length), self.by_head)
         for layer in cache:
             layer.length += 1
         return logits
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, position: int | Tensor, past: KeyValueCache) -> Tensor:
-        past.keys.index_copy_(0, cast(Tensor, position), key[None])
-        past.values.index_copy_(0, cast(Tensor, position), value[None])
-        later = torch.arange(len(past.keys), device=query.device) > position
-        return attended(materialised(query), past.keys, past.values, later)
-
-
-def attended(query: Tensor, keys: Tensor, values: Tensor, hidden: Tensor | None = None) -> Tensor:
-    """The heads' outputs, (batch, n_head * d_head), for queries (batch, n_head, d_head) and what they look at, each
-    (seq, batch, n_kv_head, d_head), but for what is `hidden`, (seq).
-
-    All sequences and heads at once, token by token: bmm takes one sequence's head after the other, each from a place of
-    its own, and waits for memory at the start of each.
-    """
-    if query.dtype == torch.bfloat16:  # whose products would be rounded one by one
-        return attended(query.float(), keys, values, hidden).bfloat16()
-    grouped = query.view(len(query), keys.size(2), -1, query.size(2))  # (batch, n_kv_head, group, d_head)
-    scores = (grouped * keys.unsqueeze(3)).sum(-1)  # (seq, batch, n_kv_head, group)
-    if hidden is not None:
-        scores = scores.masked_fill(hidden[:, None, None, None], float("-inf"))
-    pattern = scores.softmax(0)
-    return (pattern.unsqueeze(4) * values.unsqueeze(3)).sum(0).flatten(1)
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, position: int | Tensor, past: Any) -> Tensor:
+        keys, values = past
+        keys.index_copy_(2, cast(Tensor, position), key[:, :, None])
+        values.index_copy_(2, cast(Tensor, position), value[:, :, None])
+        query = materialised(query).unflatten(1, (key.size(1), -1))  # (batch, n_kv_head, group, d_head)
+        scores = (query[..., None, :] * keys[:, :, None]).sum(-1)  # (batch, n_kv_head, group, capacity)
+        later = torch.arange(scores.size(-1), device=scores.device) > position
+        pattern = scores.masked_fill(later, float("-inf")).softmax(-1)
+        return (pattern[..., None] * values[:, :, None]).sum(-2).flatten(1)
 
 
 @functools.cache
@@ -203,7 +208,7 @@ def compiled_step(device: str, threads: int) -> Callable[..., Tensor]:
     options: dict[str, str | int | bool | Callable[..., object]] = {"guard_filter_fn": guards_on_data}
     if device == "cuda":
         options["triton.cudagraphs"] = True
-    else:  # named, for a program that was kept for another number might be taken otherwise
+    else:  # said, for else a program that was compiled for another number of threads might be taken from the cache
         options["cpp.threads"] = threads
     return torch.compile(CompiledDecoder.step, fullgraph=True, dynamic=False, options=options)
 

@@ -37,7 +37,7 @@ LossOf = Callable[[Tensor, Tensor], Tensor]
 def training_loss(model: Callable[[Tensor], Tensor]) -> LossOf:
     """The model's loss in nats per token as a function of inputs and targets, each (batch, seq).
 
-    It is compiled as a whole: the program then never writes the logits to memory in float32.
+    Where a run compiles, it compiles this as a whole: the program never writes the logits to memory in float32.
     """
     return lambda inputs, targets: next_token_loss(model(inputs), targets)
 
@@ -50,9 +50,9 @@ def train_step(
     runtime: Runtime,
     config: TrainConfig,
 ) -> tuple[Tensor, Tensor]:
-    """One update from `grad_accum` batches; the mean loss in nats per token and the norm of the gradient.
+    """Make one update from `grad_accum` batches; return the mean loss in nats per token and the gradient's norm.
 
-    With `skip_bad_steps` there is no update where one of the two is not finite.
+    With `skip_bad_steps` there is no update where either is not finite.
     """
     total = torch.zeros((), device=runtime.device)
     for _ in range(config.grad_accum):

@@ -117,6 +117,8 @@ def test_one_stop_text_or_several() -> None:
 def test_nearest() -> None:
     assert nearest("n_heads", ["n_layer", "n_head"]) == " (did you mean n_head?)"
     assert nearest("zzz", ["n_layer", "n_head"]) == ""
+    assert nearest("--train.dropout", ["--train.optimizer", "--model.dropout"]) == " (did you mean --model.dropout?)"
+    assert nearest("--temp", ["--stream", "--temperature"]) == " (did you mean --temperature?)"
     assert nearest("--max_tokens", ["--min_p", "--max_new_tokens"]) == " (did you mean --max_new_tokens?)"
     assert nearest("--precision", ["--json", "--seconds", "--dtype"]) == ""  # for dashes are no likeness
 

@@ -60,13 +60,19 @@ def test_logits_are_those_of_the_whole_text(
     tokens = torch.randint(99, (batch, 16))
     with torch.inference_mode():
         expected = model(tokens)
-        cache = model.new_cache(batch)
-        model(tokens[:, :5], cache=cache)
         decoder = kind(model, batch)
+        cache = decoder.cache if isinstance(decoder, CompiledDecoder) else model.new_cache(batch)
+        model(tokens[:, :5], cache=cache)
         for position in range(5, 16):
             logits = decoder(tokens[:, position], cache)
             assert logits.dtype == dtype
             torch.testing.assert_close(logits, expected[:, position], rtol=0, atol=tolerance)
+
+
+def test_a_compiled_decoder_takes_no_cache_but_its_own() -> None:
+    model = model_of()
+    with pytest.raises(ValueError, match="from its own cache"):
+        CompiledDecoder(model)(torch.tensor([1]), model.new_cache(1))
 
 
 def test_a_processor_without_bfloat16_decodes_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +138,7 @@ def test_compiled_decoders_of_several_models_take_turns() -> None:
     models = [model_of(i, n_layer=1, **settings) for i, settings in enumerate(kinds)]
     for batch, some in ((1, models), (2, models[:1])):
         decoders = [CompiledDecoder(model, batch) for model in some]
-        caches = [model.new_cache(batch) for model in some]
+        caches = [decoder.cache for decoder in decoders]
         tokens = torch.randint(99, (batch, 4))
         with torch.inference_mode():
             for position in range(4):

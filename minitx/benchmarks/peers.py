@@ -33,7 +33,7 @@ CLOSE = 1e-3
 def why_no_transformers() -> str | None:
     """Why transformers' models cannot be measured here; None where they can."""
     if importlib.util.find_spec("transformers") is None:
-        return "transformers is not installed (it is one of the test extra), so its Llama is left out."
+        return "transformers is not installed (it is part of the test extra), so its Llama is left out."
     return None
 
 
