@@ -3,8 +3,8 @@
 Such a step reads every weight once and computes little, so what counts is how fast weights stream from memory and how
 many operations are started. Matrices are laid out for that; those that read the same input are one; the weights of
 norms are multiplied into them beforehand, and so is the scale of the scores, but for models with query-key norm, whose
-weights carry it. `Decoder` does so with operations of PyTorch;
-`CompiledDecoder` has torch.compile make one program of them.
+weights carry it. `Decoder` does so with operations of PyTorch; `CompiledDecoder` has torch.compile make one program of
+them.
 """
 
 from __future__ import annotations
