@@ -2,8 +2,8 @@
 
 import sys
 
-from minitx.cli import run_command
 from minitx.commands.generate import main
+from minitx.config.parsing import run_command
 
 if __name__ == "__main__":
     sys.exit(run_command(main))

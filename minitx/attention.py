@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minitx.config import ModelConfig
-from minitx.linear import Linear
-from minitx.norm import RMSNorm
+from minitx.config.settings import ModelConfig
+from minitx.fast.linear import Linear
+from minitx.fast.norm import RMSNorm
 
 
 @dataclass

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from minitx.attention import KeyValueCache, Recorder, explicit_attention, fused_attention, rotate
-from minitx.config import ModelConfig
-from minitx.linear import Linear
-from minitx.norm import RMSNorm
+from minitx.config.settings import ModelConfig
+from minitx.fast.linear import Linear
+from minitx.fast.norm import RMSNorm
 
 
 class LatentCache(KeyValueCache):

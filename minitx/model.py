@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minitx.attention import KeyValueCache, MultiHeadAttention, Recorder, rotary_tables
-from minitx.config import ModelConfig
+from minitx.config.settings import ModelConfig
+from minitx.fast.linear import Linear
+from minitx.fast.norm import RMSNorm
 from minitx.latent_attention import LatentAttention
-from minitx.linear import Linear
-from minitx.norm import RMSNorm
 
 
 class FeedForward(nn.Module):

@@ -31,7 +31,7 @@ from typing import Any
 
 import yaml
 
-from minitx.config import Config
+from minitx.config.settings import Config
 from tests.small import small_config, small_text
 
 ROOT = Path(__file__).parents[1]
@@ -107,7 +107,7 @@ def child(harm: str, script: str, arguments: list[str]) -> None:
     elif kind == "size":
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(left[0]), int(left[0])))
     elif kind != "none":
-        import minitx.training as training
+        import minitx.training.loop as training
 
         if kind == "time":
             original = training.fit
@@ -213,8 +213,8 @@ def variants(folder: Path) -> dict[str, Config]:
 @contextlib.contextmanager
 def hub(folder: Path) -> Iterator[str]:
     """A server with the data set me/tiny; its address."""
-    from tests.test_hub import CARD, Hub
-    from tests.test_sources import write
+    from tests.data.test_hub import CARD, Hub
+    from tests.data.test_sources import write
 
     rows = small_text().splitlines(keepends=True)
     Hub.files = {
@@ -466,7 +466,7 @@ def disk(folder: Path, sizes: list[int], *, mounted: bool, cached: bool = False)
                 room()
             if (run / "config.yaml").exists():
                 arguments = ["train.py", "--resume", str(run)]
-                from minitx.run import Run
+                from minitx.run.folder import Run
 
                 there = Run(run).checkpoint_names()
                 done["not whole"] += bool(Run(run).newest_whole_checkpoint()[1])

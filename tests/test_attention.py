@@ -20,7 +20,7 @@ from minitx.attention import (
     rotary_tables,
     rotate,
 )
-from minitx.config import ModelConfig, UserError
+from minitx.config.settings import ModelConfig, UserError
 
 
 def block(

@@ -15,10 +15,10 @@ import pytest
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from minitx.run import HEADS_FILE, Run
-from minitx.snapshots import read_header, steps
+from minitx.heads.snapshots import read_header, steps
+from minitx.run.folder import HEADS_FILE, Run
+from tests.heads.test_snapshots import read_patterns
 from tests.small import small_config
-from tests.test_snapshots import read_patterns
 
 ROOT = Path(__file__).parents[1]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from minitx.attention import Recorder
-from minitx.config import ModelConfig
+from minitx.config.settings import ModelConfig
 from minitx.model import (
     Transformer,
     cache_bytes_per_token,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from minitx.__main__ import VERBS
-from minitx.cli import parse_generate, parse_train
+from minitx.config.parsing import parse_generate, parse_train
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from minitx.files import checksum, json_bytes, read_json
-from minitx.run import Run
+from minitx.run.folder import Run
+from minitx.system.files import checksum, json_bytes, read_json
 from tests import reliability
 from tests.reliability import ROOT, differences, environment, in_process, minitx, quickly, written
 from tests.small import small_config
@@ -179,9 +179,9 @@ def test_signals_in_long_evaluations_save_and_the_run_goes_on_exactly(tmp_path: 
 
 def test_an_evaluation_that_is_stopped_is_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The signal comes before the second batch of the evaluation at step 6."""
-    import minitx.training
+    import minitx.training.loop
 
-    original, calls = minitx.training.evaluate, [0]
+    original, calls = minitx.training.loop.evaluate, [0]
 
     def evaluating(model: Any, tokens: Any, size: int, runtime: Any, between: Callable[[], None]) -> float:
         calls[0] += 1
@@ -194,7 +194,7 @@ def test_an_evaluation_that_is_stopped_is_done_again(tmp_path: Path, monkeypatch
 
         return original(model, tokens, size, runtime, signalled)
 
-    monkeypatch.setattr(minitx.training, "evaluate", evaluating)
+    monkeypatch.setattr(minitx.training.loop, "evaluate", evaluating)
     written(tmp_path, small_config(tmp_path), "small")
     assert quickly(tmp_path, "train.py", "--config", "small.yaml").returncode == 143
     run = Run(tmp_path / "runs" / "small")

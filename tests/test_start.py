@@ -70,8 +70,10 @@ def noted(folder: Path, called: str, script: str, *arguments: str) -> tuple[dict
 def test_little_is_imported_before_the_first_step_and_the_first_token_and_never_the_compiler(tmp_path: Path) -> None:
     config = small_config(tmp_path, steps=2, eval_every=2, checkpoint_every=2, sample_every=2)
     (tmp_path / "small.yaml").write_text(yaml.safe_dump({**config.to_dict(), "out": "small"}))
-    training, peak = noted(tmp_path, "minitx.training:train_step", "train.py", "--config", "small.yaml")
-    generating, _ = noted(tmp_path, "minitx.generation:sample", "generate.py", "small", "--max_new_tokens", "3")
+    training, peak = noted(tmp_path, "minitx.training.loop:train_step", "train.py", "--config", "small.yaml")
+    generating, _ = noted(
+        tmp_path, "minitx.generation.generate:sample", "generate.py", "small", "--max_new_tokens", "3"
+    )
     light = COMPILER | PICTURES | DATA_SETS
     assert training["train_step"] & light == set()
     assert "tensorboard" in training["end"]  # so that the line above means something

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minitx.benchmarks.settings import SUITES, BenchConfig
-from minitx.cli import instantiate, new_parser, parse
-from minitx.config import UserError
+from minitx.bench.settings import SUITES, BenchConfig
+from minitx.config.parsing import instantiate, new_parser, parse
+from minitx.config.settings import UserError
 
 if TYPE_CHECKING:
-    from minitx.benchmarks.tables import Table
-    from minitx.runtime import Runtime
+    from minitx.bench.tables import Table
+    from minitx.system.runtime import Runtime
 
 
 def main(arguments: Sequence[str], prog: str) -> int:
@@ -29,9 +29,9 @@ def main(arguments: Sequence[str], prog: str) -> int:
 
 def bench(settings: BenchConfig, command: str) -> int:
     """Run the suites and print each table as soon as it is there; the exit status."""
-    from minitx.benchmarks.machine import head
-    from minitx.benchmarks.shapes import named
-    from minitx.runtime import decide, forget_programs
+    from minitx.bench.machine import head
+    from minitx.bench.shapes import named
+    from minitx.system.runtime import decide, forget_programs
 
     shapes = [named(name) for name in settings.shapes]
     runtime = decide(settings.device, settings.dtype, settings.compile, settings.threads)
@@ -40,7 +40,7 @@ def bench(settings: BenchConfig, command: str) -> int:
     print("\n".join(f"{name}: {value}" for name, value in about.items()) + "\n", flush=True)
     tables: list[tuple[str, Table]] = []
     for suite in settings.suites:
-        module = importlib.import_module(f"minitx.benchmarks.{suite}")
+        module = importlib.import_module(f"minitx.bench.suites.{suite}")
         for table in module.run(settings, shapes, runtime):
             print(table.as_text() + "\n", flush=True)
             tables.append((suite, table))
@@ -51,7 +51,9 @@ def bench(settings: BenchConfig, command: str) -> int:
 
 def check(settings: BenchConfig, runtime: Runtime) -> None:
     """Raise `UserError` now for a device or a peer that a later suite would miss."""
-    from minitx.benchmarks import gpu, llama2c, peers
+    from minitx.bench.peers import llama2c
+    from minitx.bench.peers import transformers as peers
+    from minitx.bench.suites import gpu
 
     if "gpu" in settings.suites:
         gpu.require_cuda(runtime)

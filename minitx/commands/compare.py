@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minitx.cli import instantiate, new_parser, option_value, parse
-from minitx.config import Config, UserError, require
+from minitx.config.parsing import instantiate, new_parser, option_value, parse
+from minitx.config.settings import Config, UserError, require
 
 if TYPE_CHECKING:
-    from minitx.comparison import Variant
+    from minitx.studies.comparison import Variant
 
 DEFAULT_HEADS = "1,2,4,8,16"
 KINDS = ("multi_head", "grouped_query", "multi_query", "latent")
@@ -71,9 +71,9 @@ def kinds_named(text: str) -> list[str]:
 
 def compare(config: Config, counts: list[int] | None, kinds: list[str] | None, n_seeds: int) -> int:
     """Train what is not trained yet, measure all and tell; the exit status."""
-    from minitx import comparison
-    from minitx.data import check_length, prepare
-    from minitx.runtime import decide
+    from minitx.data.prepare import check_length, prepare
+    from minitx.studies import comparison
+    from minitx.system.runtime import decide
 
     require(
         config.model.kept_heads is None, "model.kept_heads is set, but only whole models are compared: leave it out."
@@ -120,7 +120,7 @@ def compare(config: Config, counts: list[int] | None, kinds: list[str] | None, n
 
 def comparison_folder(out: str, plan: dict[str, Any]) -> Path:
     """The folder of this comparison: `out`, or `out`-2, `out`-3 … where that is taken by anything else."""
-    from minitx.run import Run
+    from minitx.run.folder import Run
 
     number = 1
     while True:
@@ -136,7 +136,7 @@ def comparison_folder(out: str, plan: dict[str, Any]) -> Path:
 
 def read_comparison(folder: Path) -> dict[str, Any]:
     """What comparison.json holds."""
-    from minitx.run import Run
+    from minitx.run.folder import Run
 
     return Run(folder).read_json("comparison.json")
 
@@ -167,8 +167,8 @@ def train_missing(folder: Path, config: Config, runs: Sequence[tuple[Variant, in
 def train_one(config: Config) -> int:
     """Train a run to its end, going on where there is a checkpoint; the exit status."""
     from minitx.commands.train import train
-    from minitx.run import Run
-    from minitx.runtime import forget_programs
+    from minitx.run.folder import Run
+    from minitx.system.runtime import forget_programs
 
     path = Path(config.out)
     if path.exists() and Run(path).newest_whole_checkpoint()[0] is None:
@@ -181,7 +181,7 @@ def train_one(config: Config) -> int:
 
 def is_trained(path: Path, steps: int) -> bool:
     """Whether the run at `path` has reached its last step, checkpoint and metrics."""
-    from minitx.run import Run
+    from minitx.run.folder import Run
 
     try:
         return Run(path).checkpoint("last").step == steps and Run(path).metrics()[-1]["step"] == steps
@@ -191,7 +191,7 @@ def is_trained(path: Path, steps: int) -> bool:
 
 def result(path: Path) -> str:
     """What a finished run came to, in words."""
-    from minitx.run import Run
+    from minitx.run.folder import Run
 
     last = Run(path).metrics()[-1]
     return f"validation loss {last['val_loss']:.3f}, {last['tokens'] / last['seconds']:,.0f} tokens/s"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from minitx.cli import parse_train
+from minitx.config.parsing import parse_train
 
 
 def main(arguments: Sequence[str], prog: str) -> int:
     """Prepare as the command line says; the exit status."""
     config, _ = parse_train(arguments, prog)
 
-    from minitx.data import prepare
+    from minitx.data.prepare import prepare
 
     prepared = prepare(config.data, config.tokenizer, config.seed, progress=True)
     for name, value in prepared.describe().items():

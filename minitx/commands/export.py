@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from minitx.cli import parse_plain
+from minitx.config.parsing import parse_plain
 
 
 def main(arguments: Sequence[str], prog: str) -> int:
@@ -20,8 +20,8 @@ def main(arguments: Sequence[str], prog: str) -> int:
 
     import torch
 
-    from minitx.hf import export_model
-    from minitx.run import Run
+    from minitx.interop.hf import export_model
+    from minitx.run.folder import Run
 
     run, folder = Run.find(options.run), Path(options.folder)
     model, checkpoint = run.load_model(options.checkpoint, torch.device("cpu"))

@@ -16,16 +16,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from minitx.cli import GenerateFlags, parse_generate
-from minitx.config import GenerateConfig, UserError, require
-from minitx.files import check_page_name
+from minitx.config.parsing import GenerateFlags, parse_generate
+from minitx.config.settings import GenerateConfig, UserError, require
+from minitx.system.files import check_page_name
 
 if TYPE_CHECKING:
-    from minitx.decoding import CompiledDecoder
-    from minitx.generation import Completion
+    from minitx.data.tokenizer import Tokenizer
+    from minitx.generation.decoder import CompiledDecoder
+    from minitx.generation.generate import Completion
     from minitx.model import Transformer
-    from minitx.run import Run
-    from minitx.tokenizer import Tokenizer
+    from minitx.run.folder import Run
 
     Complete = Callable[[str | None, Callable[[int, str], None] | None], list[Completion]]
 
@@ -57,9 +57,9 @@ def main(arguments: Sequence[str] | None = None, prog: str = "generate.py") -> i
 
     import torch
 
-    from minitx.generation import complete
-    from minitx.run import Run
-    from minitx.runtime import choose_device, choose_dtype, choose_threads
+    from minitx.generation.generate import complete
+    from minitx.run.folder import Run
+    from minitx.system.runtime import choose_device, choose_dtype, choose_threads
 
     torch.set_num_threads(choose_threads("auto")[0])
     found = Run.find(flags.run)
@@ -95,8 +95,8 @@ def main(arguments: Sequence[str] | None = None, prog: str = "generate.py") -> i
 
 def compiled_decoder(model: Transformer, options: GenerateConfig) -> CompiledDecoder | None:
     """A decoder that is compiled, before any text is timed; None where nothing can be, which it says, or need be."""
-    from minitx.decoding import CompiledDecoder
-    from minitx.generation import evaluating, generate
+    from minitx.generation.decoder import CompiledDecoder
+    from minitx.generation.generate import evaluating, generate
 
     if options.max_new_tokens == 1:  # which comes with the prompt
         return None
@@ -117,8 +117,8 @@ def write_attention(
 ) -> None:
     """The page that shows what every head attends to in each prompt with its completion, encoded anew, as much of its
     end as the model sees at once; raises UserError where it cannot be written."""
-    from minitx.board_plugin.page import write_html
-    from minitx.viewing import text_snapshot
+    from minitx.heads.view import text_snapshot
+    from minitx.tensorboard.plugin.page import write_html
 
     texts = []
     for made in completions:

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ArgumentParser
 
-from minitx.cli import parse_plain
-from minitx.config import UserError, require
-from minitx.files import check_page_name
+from minitx.config.parsing import parse_plain
+from minitx.config.settings import UserError, require
+from minitx.system.files import check_page_name
 
 if TYPE_CHECKING:
-    from minitx.importance import Tokens
+    from minitx.heads.importance import Tokens
     from minitx.model import Transformer
-    from minitx.run import Run
+    from minitx.run.folder import Run
 
 NOT_WITH_PAGE = ("json", "picture", "probes", "history", "output_projection")
 """Options that ask for something else than the page of --html."""
@@ -67,9 +67,9 @@ def main(arguments: Sequence[str], prog: str) -> int:
 
     from tqdm import tqdm
 
-    from minitx.head_table import as_picture, as_text, describe, describe_probes, history_as_picture, probes_as_text
-    from minitx.run import HEADS_FILE, Run
-    from minitx.runtime import decide
+    from minitx.heads.measure import as_picture, as_text, describe, describe_probes, history_as_picture, probes_as_text
+    from minitx.run.folder import HEADS_FILE, Run
+    from minitx.system.runtime import decide
 
     run = Run.find(options.run)
     if options.history is not None:
@@ -137,8 +137,8 @@ def save_picture(draw: Any, name: str) -> None:
 def write_page(name: str, run: Run, checkpoint: str, model: Transformer, text: str | None) -> None:
     """The page that shows what every head attends to in `text`, with what it scores there; without a text in the run's
     probes, with what it scores on validation text, as while training. Raises UserError where that cannot be."""
-    from minitx.board_plugin.page import write_html
-    from minitx.viewing import text_snapshot, view_probes
+    from minitx.heads.view import text_snapshot, view_probes
+    from minitx.tensorboard.plugin.page import write_html
 
     step, tokenizer, longest = int(checkpoint.removeprefix("step-")), run.tokenizer(), model.config.context_length
     if text is None:
@@ -182,7 +182,7 @@ def text_tokens(run: Run, text: str) -> Tokens:
 
 def validation_tokens(run: Run) -> Tokens:
     """The run's validation split, from the cache or its source; raises UserError where that is another text now."""
-    from minitx.data import prepare
+    from minitx.data.prepare import prepare
 
     config = run.config()
     prepared = prepare(config.data, config.tokenizer, config.seed, progress=True, tokenizer_model=run.tokenizer())

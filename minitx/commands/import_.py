@@ -7,8 +7,8 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from minitx.cli import parse_plain
-from minitx.config import Config, TokenizerConfig, require
+from minitx.config.parsing import parse_plain
+from minitx.config.settings import Config, TokenizerConfig, require
 
 
 def main(arguments: Sequence[str], prog: str) -> int:
@@ -18,9 +18,9 @@ def main(arguments: Sequence[str], prog: str) -> int:
     parser.add_argument("run", metavar="RUN", help="Run folder to make.")
     options = parse_plain(parser, arguments)
 
-    from minitx.hf import import_model
-    from minitx.run import Run
-    from minitx.tokenizer import Tokenizer
+    from minitx.data.tokenizer import Tokenizer
+    from minitx.interop.hf import import_model
+    from minitx.run.folder import Run
 
     folder = Path(options.folder)
     model = import_model(folder)

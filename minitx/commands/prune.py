@@ -18,19 +18,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ArgumentParser
 
-from minitx.cli import parse_plain
-from minitx.config import Config, require
+from minitx.config.parsing import parse_plain
+from minitx.config.settings import Config, require
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from minitx.checkpoints import Checkpoint
-    from minitx.data import Prepared
+    from minitx.data.prepare import Prepared
     from minitx.model import Transformer
-    from minitx.pruning import Curve, Head, LossWithout
-    from minitx.run import Run
-    from minitx.runtime import Runtime
+    from minitx.run.checkpoints import Checkpoint
+    from minitx.run.folder import Run
+    from minitx.studies.pruning import Curve, Head, LossWithout
+    from minitx.system.runtime import Runtime
 
 
 def main(arguments: Sequence[str], prog: str) -> int:
@@ -87,10 +87,10 @@ def heads_named(text: str) -> list[Head]:
 
 def prune(options: Any, named: list[Head] | None) -> int:
     """Choose, remove, measure, write; the exit status."""
-    from minitx import pruning
-    from minitx.data import prepare
-    from minitx.run import Run
-    from minitx.runtime import decide
+    from minitx.data.prepare import prepare
+    from minitx.run.folder import Run
+    from minitx.studies import pruning
+    from minitx.system.runtime import decide
 
     run = Run.find(options.run)
     config = run.config()
@@ -146,7 +146,7 @@ class LossWithoutHeads:
         self.bar = tqdm(desc=label, unit="loss", leave=False, delay=0.5, disable=not sys.stderr.isatty())
 
     def __call__(self, gone: Collection[Head]) -> float:
-        from minitx.pruning import gated_loss
+        from minitx.studies.pruning import gated_loss
 
         key = frozenset(gone)
         if key not in self.known:
@@ -157,7 +157,7 @@ class LossWithoutHeads:
 
 def chosen(heads: list[Head], count: int, by: str, seed: int, loss_without: LossWithout) -> list[Head]:
     """`count` of the heads to remove."""
-    from minitx import pruning
+    from minitx.studies import pruning
 
     if by == "random":
         return pruning.random_order(heads, seed)[:count]
@@ -175,11 +175,11 @@ def write_run(
     """
     import torch
 
-    from minitx.batches import Batches
-    from minitx.optim import build_optimizers
-    from minitx.report import Report
-    from minitx.run import Run
-    from minitx.training import Progress, bits_per_byte, evaluate, save
+    from minitx.data.batches import Batches
+    from minitx.run.folder import Run
+    from minitx.training.loop import Progress, bits_per_byte, evaluate, save
+    from minitx.training.optim import build_optimizers
+    from minitx.training.report import Report
 
     made = Run.create(out)
     config = dataclasses.replace(config, out=str(made.path), model=smaller.config)
@@ -218,7 +218,7 @@ def tell(
     import torch
 
     from minitx.model import cache_bytes_per_token
-    from minitx.training import evaluate
+    from minitx.training.loop import evaluate
 
     window = torch.from_numpy(prepared.val[: model.config.context_length].astype("int64"))[None].to(runtime.device)
     whole_loss = evaluate(model, prepared.val, made.config().train.batch_size, runtime)
@@ -278,7 +278,7 @@ def speeds(calls: list[Callable[[], object]], tokens: int, rounds: int = 15) -> 
 
 def measured_curve(heads: list[Head], choose: LossWithout, measure: LossWithout, options: Any) -> Curve:
     """Loss after each removal, in greedy, importance and random order."""
-    from minitx import pruning
+    from minitx.studies import pruning
 
     orders = {
         "greedy": pruning.greedy_order(heads, choose),
@@ -296,8 +296,8 @@ def measured_curve(heads: list[Head], choose: LossWithout, measure: LossWithout,
 
 def write_curve(curve: Curve, folder: Path, run: Run) -> None:
     """pruning_curve.md, .png and .json in `folder`, and the table on standard output."""
-    from minitx.pruning import draw_curve
-    from minitx.run import Run
+    from minitx.run.folder import Run
+    from minitx.studies.pruning import draw_curve
 
     title = f"{run.path.name}: loss against heads removed"
     table = curve.table()

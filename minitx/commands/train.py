@@ -8,15 +8,15 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from minitx.cli import parse_train
-from minitx.config import Config, UserError, require
-from minitx.faults import sentence
+from minitx.config.parsing import parse_train
+from minitx.config.settings import Config, UserError, require
+from minitx.system.faults import sentence
 
 if TYPE_CHECKING:
-    from minitx.checkpoints import Checkpoint
-    from minitx.data import Prepared
-    from minitx.run import Run
-    from minitx.runtime import Runtime
+    from minitx.data.prepare import Prepared
+    from minitx.run.checkpoints import Checkpoint
+    from minitx.run.folder import Run
+    from minitx.system.runtime import Runtime
 
 FIXED_ON_RESUME = ("seed", "data", "tokenizer", "model")
 """Settings that a resumed run cannot change and still be the same run."""
@@ -30,9 +30,9 @@ def main(arguments: Sequence[str] | None = None, prog: str = "train.py") -> int:
 
 def train(config: Config, resume: str | None = None) -> int:
     """Train a new run, or go on with the run folder `resume`; the exit status: 0, or 128 + the signal that ended it."""
-    from minitx.memory import require_memory
-    from minitx.run import Run
-    from minitx.runtime import decide
+    from minitx.model_size import require_memory
+    from minitx.run.folder import Run
+    from minitx.system.runtime import decide
 
     runtime = decide(config.device, config.dtype, config.compile, config.threads)
     print(runtime.describe(), flush=True)
@@ -56,7 +56,7 @@ def train(config: Config, resume: str | None = None) -> int:
 
 def prepared_text(config: Config, run: Run | None = None) -> Prepared:
     """The tokenized text; for a resumed run with its tokenizer, and as it was where it came from the Hub."""
-    from minitx.data import check_length, prepare
+    from minitx.data.prepare import check_length, prepare
 
     prepared = prepare(
         config.data,
@@ -72,8 +72,8 @@ def prepared_text(config: Config, run: Run | None = None) -> Prepared:
 
 def new_run(config: Config, prepared: Prepared) -> Run:
     """A new run folder. Its config.yaml comes last: a folder that has one has all that resuming takes."""
-    from minitx.files import remove
-    from minitx.run import Run
+    from minitx.run.folder import Run
+    from minitx.system.files import remove
 
     run = Run.create(config.out)
     try:
@@ -88,7 +88,7 @@ def new_run(config: Config, prepared: Prepared) -> Run:
 
 def fit_and_tell(config: Config, run: Run, prepared: Prepared, runtime: Runtime, checkpoint: Checkpoint | None) -> int:
     """Train, and say how to go on where that ends early; the exit status."""
-    from minitx.training import fit
+    from minitx.training.loop import fit
 
     print(f"run folder {run.path}", flush=True)
     try:
@@ -120,8 +120,8 @@ def resumed_checkpoint(run: Run, fingerprint: str, steps: int) -> Checkpoint | N
 
     Raises UserError when the text is another one now, when no checkpoint is whole, or when nothing is left to do.
     """
-    from minitx.files import remove
-    from minitx.run import warn
+    from minitx.run.folder import warn
+    from minitx.system.files import remove
 
     require(
         run.read_json("data.json").get("fingerprint") == fingerprint,

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser
 
-from minitx.cli import parse_plain
-from minitx.config import UserError, find_words, require
-from minitx.files import check_page_name
+from minitx.config.parsing import parse_plain
+from minitx.config.settings import UserError, find_words, require
+from minitx.system.files import check_page_name
 
 if TYPE_CHECKING:
+    from minitx.data.tokenizer import Tokenizer
+    from minitx.heads.walkthrough import TwoContexts
     from minitx.model import Transformer
-    from minitx.tokenizer import Tokenizer
-    from minitx.walkthrough import TwoContexts
 
 TEXT = "The animal was too tired."
 CONTEXTS = ("They crossed the river to the bank.", "They took the money to the bank.")
@@ -44,8 +44,8 @@ def main(arguments: Sequence[str], prog: str) -> int:
 
     import torch
 
-    from minitx.run import Run
-    from minitx.walkthrough import as_html, as_text, walk
+    from minitx.heads.walkthrough import as_html, as_text, walk
+    from minitx.run.folder import Run
 
     run = Run.find(options.run)
     model, checkpoint = run.load_model(options.checkpoint, torch.device("cpu"))
@@ -75,8 +75,8 @@ def compare(model: Transformer, tokenizer: Tokenizer, word: str, texts: tuple[st
 
     Raises UserError where a text lacks the word, or is too long.
     """
-    from minitx.probes import token_span
-    from minitx.walkthrough import TwoContexts, two_contexts
+    from minitx.heads.links import token_span
+    from minitx.heads.walkthrough import TwoContexts, two_contexts
 
     encoded, places = [], []
     for text in texts:

@@ -1,0 +1,120 @@
+"""Candidates by turns → seconds of each call, over many short repeats.
+
+On a machine that others use too, one long measurement tells more of them than of the code. So the candidates take turns
+within one run, A B A B …, and each turn is short: the minimum over the turns is the cost that the code itself has, the
+median what it had on this machine at this time, and what disturbs one candidate disturbs the others alike.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from tqdm import tqdm
+
+from minitx.bench.settings import BenchConfig
+
+Candidate = Callable[[], object]
+"""What is timed. A float that it returns is taken for the seconds, from a program that measures itself."""
+
+SHORTEST = 0.05
+"""Seconds that a repeat takes at least, in as many calls as that needs; far above what a clock and a loop cost."""
+WARM_UP = 2
+"""Calls before anything is measured: the first compiles and allocates, the second meets what the first left."""
+LEAST = 3
+"""Rounds that there always are, unless fewer are asked for."""
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Seconds for one call, of each repeat."""
+
+    seconds: list[float]
+    calls: int
+    """Calls in a repeat."""
+
+    @property
+    def minimum(self) -> float:
+        """The least of the repeats."""
+        return min(self.seconds)
+
+    @property
+    def median(self) -> float:
+        """The middle of the repeats."""
+        return statistics.median(self.seconds)
+
+
+def alternate(
+    candidates: Mapping[str, Candidate],
+    *,
+    repeats: int,
+    seconds: float,
+    device: torch.device | str = "cpu",
+    shortest: float | None = None,
+    label: str = "",
+) -> dict[str, Timed]:
+    """Time the candidates by turns, `repeats` rounds or as many as `seconds` allow; `LEAST` there always are.
+
+    A repeat takes `shortest` seconds (`SHORTEST` of them by default) or longer. `label` stands before the progress bar.
+    """
+    shortest = SHORTEST if shortest is None else shortest
+    calls = {name: calibrate(candidate, device, shortest) for name, candidate in candidates.items()}
+    found: dict[str, list[float]] = {name: [] for name in candidates}
+    began = time.perf_counter()
+    hidden = not sys.stderr.isatty()
+    with tqdm(total=repeats, desc=label, unit="round", leave=False, disable=hidden, dynamic_ncols=True) as bar:
+        for done in range(repeats):
+            if done >= LEAST and time.perf_counter() - began >= seconds:
+                break
+            for name, candidate in candidates.items():
+                found[name].append(repeat(candidate, calls[name], device))
+            bar.update()
+    return {name: Timed(found[name], calls[name]) for name in candidates}
+
+
+def by_turns(
+    settings: BenchConfig, candidates: Mapping[str, Candidate], device: torch.device, label: str
+) -> dict[str, Timed]:
+    """`alternate` for as many rounds and as long as the settings say."""
+    return alternate(candidates, repeats=settings.repeats, seconds=settings.seconds, device=device, label=label)
+
+
+def calibrate(candidate: Candidate, device: torch.device | str, shortest: float) -> int:
+    """Warm the candidate up; the number of calls that take `shortest` seconds."""
+    for _ in range(WARM_UP):
+        candidate()
+    calls = 1
+    while (took := repeat(candidate, calls, device) * calls) < shortest / 2:  # a single short call tells little
+        calls = max(2 * calls, min(10 * calls, math.ceil(shortest / max(took, 1e-9) * calls)))
+    return max(calls, math.ceil(shortest / took * calls))
+
+
+def repeat(candidate: Candidate, calls: int, device: torch.device | str) -> float:
+    """Seconds of one call, over `calls` of them in a row."""
+    synchronise(device)
+    began = time.perf_counter()
+    reported = [candidate() for _ in range(calls)]
+    synchronise(device)
+    took = (time.perf_counter() - began) / calls
+    own = [each for each in reported if isinstance(each, float)]
+    return sum(own) / calls if own else took
+
+
+def synchronise(device: torch.device | str) -> None:
+    """Wait for what a GPU still has to do, for its work goes on after a call returns."""
+    kind = torch.device(device).type
+    if kind == "cuda":
+        torch.cuda.synchronize(device)
+    elif kind == "mps":
+        torch.mps.synchronize()
+
+
+def speed_ups(timed: Mapping[str, Timed], base: str) -> dict[str, tuple[float, float]]:
+    """How many times as fast as `base` each candidate is: by minimum, and by median."""
+    of = timed[base]
+    return {name: (of.minimum / each.minimum, of.median / each.median) for name, each in timed.items()}

@@ -1,0 +1,286 @@
+"""One token at a time: the model's own arithmetic, laid out for products of a matrix and a few vectors.
+
+Such a step reads every weight once and computes little, so what counts is how fast weights stream from memory and how
+many operations are started. Matrices are laid out for that; those that read the same input are one; the weights of
+norms are multiplied into them beforehand, and so is the scale of the scores, but for models with query-key norm, whose
+weights carry it. `Decoder` does so with operations of PyTorch; `CompiledDecoder` has torch.compile make one program of
+them.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from minitx.attention import KeyValueCache, MultiHeadAttention, rotate
+from minitx.fast.linear import has_onednn_bfloat16, onednn_layout, onednn_product
+from minitx.model import Block, Transformer
+
+LEAST_PACKED = 2**19
+"""Multiplications below which, for a batch in float32, oneDNN's layout saves less than starting oneDNN costs."""
+
+
+class Product:
+    """x → (norm · x) Wᵀ for the weight W, (out, in), of a linear layer and about `batch` vectors x, (batch, in).
+
+    norm: the weight, (in), of the norm before it, with the factor that `Decoder.unit` leaves out.
+    """
+
+    weight: Tensor
+
+    def __init__(self, weight: Tensor, batch: int, norm: Tensor | None = None) -> None:
+        large = batch > 1 and weight.numel() * batch >= LEAST_PACKED
+        self.packed = torch.backends.mkldnn.is_available() and (
+            (weight.dtype == torch.float32 and large) or (weight.dtype == torch.bfloat16 and has_onednn_bfloat16())
+        )
+        weight = weight if norm is None else weight * scaled(norm)
+        if self.packed:  # in blocks, by oneDNN
+            self.weight = onednn_layout(weight.contiguous(), batch)
+        else:  # (in, out): the product of one vector then runs along the rows
+            self.weight = weight.t().clone(memory_format=torch.contiguous_format)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.packed:
+            return onednn_product(x, self.weight)
+        return x @ self.weight
+
+
+class PlainProduct(Product):
+    """The same, left to the compiler, which turns the product with one vector into a loop over the matrix's rows. On a
+    CPU one loop takes both halves of the matrix, for weights come from memory faster in two streams than in one."""
+
+    def __init__(self, weight: Tensor, batch: int, norm: Tensor | None = None) -> None:
+        self.weight = weight if norm is None else weight * scaled(norm)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if x.size(0) > 1:
+            return F.linear(x, self.weight)
+        x, streams = materialised(x), 1 if x.is_cuda else 2
+        return torch.cat([(x * rows).sum(-1) for rows in self.weight.chunk(streams)])[None]
+
+
+@dataclass
+class DecoderBlock:
+    """What one block multiplies with."""
+
+    query_key_value: Product  # d_model → (n_head + 2 n_kv_head) * d_head
+    head_norm: Tensor | None  # (n_head + n_kv_head, d_head), of queries and keys
+    output: Product  # n_head * d_head → d_model
+    gate_up: Product  # d_model → 2 d_ff
+    down: Product  # d_ff → d_model
+
+
+class Decoder:
+    """Decodes `batch` sequences side by side, with the weights that `model` has now: after an update, make another."""
+
+    product: type[Product] = Product
+
+    @staticmethod
+    def takes(model: Transformer, batch: int = 1) -> bool:
+        """Whether it can stand in for `model`: on the CPU, multi-head attention, and no heads pruned away."""
+        return model.embedding.weight.device.type == "cpu" and is_plain(model)
+
+    @torch.no_grad()
+    def __init__(self, model: Transformer, batch: int = 1) -> None:
+        self.model = model
+        self.blocks = [decoder_block(cast(Block, block), batch, self.product) for block in model.blocks]
+        self.unembed = self.product(model.output.weight, batch, model.final_norm.weight)
+        weight, config = model.embedding.weight, model.config
+        self.epsilon = {
+            width: weight.new_tensor(math.sqrt(config.norm_eps * width)) for width in (config.d_model, config.d_head)
+        }
+
+    def __call__(self, tokens: Tensor, cache: list[KeyValueCache]) -> Tensor:
+        """Logits (batch, vocab) of what follows `tokens`, (batch), which are added to the cache."""
+        return self.step(tokens, cache[0].length, cache)
+
+    def step(self, tokens: Tensor, position: int | Tensor, cache: Sequence[Any]) -> Tensor:
+        """The same for tokens at `position`, which is where the cache ends."""
+        config = self.model.config
+        n_head, n_kv_head, d_head = config.n_head, config.kv_heads, config.d_head
+        rotary = self.model.rotary_cos[position], self.model.rotary_sin[position]  # (d_head)
+        residual = self.model.embedding(tokens)  # (batch, d_model)
+        for block, past in zip(self.blocks, cache, strict=True):
+            heads = block.query_key_value(self.unit(residual)).view(tokens.size(0), -1, d_head)
+            asking, value = heads.split((n_head + n_kv_head, n_kv_head), dim=1)  # queries and keys; values
+            if block.head_norm is not None:
+                asking = self.unit(asking) * block.head_norm
+            query, key = rotate(asking, rotary).split((n_head, n_kv_head), dim=1)  # (batch, head, d_head)
+            residual = residual + block.output(self.attend(query, key, value, position, past))
+            gate, up = block.gate_up(self.unit(residual)).chunk(2, dim=1)  # (batch, d_ff)
+            residual = residual + block.down(F.silu(gate).mul_(up))
+        return self.unembed(self.unit(residual))
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, position: int | Tensor, past: Any) -> Tensor:
+        """The heads' outputs, (batch, n_head * d_head), for queries (batch, n_head, d_head) that carry the scale of
+        the scores; keys and values, (batch, n_kv_head, d_head), are added to `past`, a layer's cache.
+
+        Sums over all sequences and heads at once, in the order of memory. torch.bmm would take the heads of each
+        sequence one after the other, from as many places, and wait for memory at the start of each.
+        """
+        past.keys[position], past.values[position] = key, value
+        past.length += 1
+        keys, values = past.keys[: past.length].unsqueeze(3), past.values[: past.length].unsqueeze(3)
+        # In float32, for every product in a sum would be rounded to bfloat16.
+        precise = query.float() if query.dtype == torch.bfloat16 else query
+        precise = precise.view(len(query), key.size(1), -1, key.size(2))  # (batch, n_kv_head, group, d_head)
+        scores = (precise * keys).sum(-1)  # (seq, batch, n_kv_head, group)
+        mixed = (scores.softmax(0).unsqueeze(4) * values).sum(0)  # (batch, n_kv_head, group, d_head)
+        return mixed.flatten(1).to(key.dtype)
+
+    def unit(self, x: Tensor) -> Tensor:
+        """What RMSNorm makes of x, without its weight and its factor √width, which the matrices after it carry."""
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        return x / length.hypot(self.epsilon[x.size(-1)])
+
+
+class CompiledDecoder(Decoder):
+    """The same step as one compiled program. Its shapes never change, so that it serves every position: the position
+    is a tensor, and heads look at the whole cache, with all that comes after the position hidden.
+
+    Compiled once for a model's shape and a batch. On a GPU the program is a CUDA graph, which is recorded anew for
+    every decoder, since it is tied to the memory of weights and cache.
+    """
+
+    product = PlainProduct
+
+    @staticmethod
+    def takes(model: Transformer, batch: int = 1) -> bool:
+        """As `Decoder`, but on a GPU too, and on the CPU for one sequence only: it is no quicker with several."""
+        return CompiledDecoder.why_not(model, batch) is None
+
+    @staticmethod
+    def why_not(model: Transformer, batch: int = 1) -> str | None:
+        """What keeps it from standing in for `model`, to follow "not compiled"; None where nothing does."""
+        kind = model.embedding.weight.device.type
+        if not is_plain(model):
+            return "only multi-head attention with all its heads can be"
+        if kind == "cpu" and batch > 1:
+            return "for one sample only, on the CPU"
+        return None if kind in ("cpu", "cuda") else f"not on {kind}"
+
+    def __init__(self, model: Transformer, batch: int = 1) -> None:
+        super().__init__(model, batch)
+        self.cache = model.new_cache(batch)
+        """One cache for all texts, each in its turn: views of `by_head`."""
+        self.by_head: list[tuple[Tensor, Tensor]] = []
+        """Keys and values of each layer, (batch, n_kv_head, capacity, d_head): the program reads them head by head."""
+        for layer in self.cache:
+            keys, values = (tensor.permute(1, 2, 0, 3).contiguous() for tensor in (layer.keys, layer.values))
+            self.by_head.append((keys, values))
+            layer.keys, layer.values = keys.permute(2, 0, 1, 3), values.permute(2, 0, 1, 3)
+        self.position = torch.zeros(1, dtype=torch.long, device=model.embedding.weight.device)
+        self.compiled = compiled_step(model.embedding.weight.device.type, torch.get_num_threads())
+        if model.embedding.weight.is_cuda:
+            keep_in_place(self.position, *weights_of(self), *(tensor for layer in self.by_head for tensor in layer))
+
+    def __call__(self, tokens: Tensor, cache: list[KeyValueCache]) -> Tensor:
+        """As `Decoder`, on a GPU in memory that the next call writes again; the first call raises what torch.compile
+        raises where it cannot compile. Raises ValueError for a cache that is not its own."""
+        if cache is not self.cache:
+            raise ValueError("a compiled decoder decodes from its own cache")
+        logits = self.compiled(self, tokens, self.position.fill_(cache[0].length), self.by_head)
+        for layer in cache:
+            layer.length += 1
+        return logits
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, position: int | Tensor, past: Any) -> Tensor:
+        keys, values = past
+        keys.index_copy_(2, cast(Tensor, position), key[:, :, None])
+        values.index_copy_(2, cast(Tensor, position), value[:, :, None])
+        query = materialised(query).unflatten(1, (key.size(1), -1))  # (batch, n_kv_head, group, d_head)
+        scores = (query[..., None, :] * keys[:, :, None]).sum(-1)  # (batch, n_kv_head, group, capacity)
+        later = torch.arange(scores.size(-1), device=scores.device) > position
+        pattern = scores.masked_fill(later, float("-inf")).softmax(-1)
+        return (pattern[..., None] * values[:, :, None]).sum(-2).flatten(1)
+
+
+@functools.cache
+def compiled_step(device: str, threads: int) -> Callable[..., Tensor]:
+    """`Decoder.step`, to be compiled at its first call on devices of this kind, for this number of CPU threads."""
+    options: dict[str, str | int | bool | Callable[..., object]] = {"guard_filter_fn": guards_on_data}
+    if device == "cuda":
+        options["triton.cudagraphs"] = True
+    else:  # said, for else a program that was compiled for another number of threads might be taken from the cache
+        options["cpp.threads"] = threads
+    return torch.compile(CompiledDecoder.step, fullgraph=True, dynamic=False, options=options)
+
+
+DROPPED_GUARDS = {
+    "BUILTIN_MATCH",
+    "CLASS_MATCH",
+    "CLOSURE_MATCH",
+    "MODULE_MATCH",
+    "NOT_PRESENT_IN_GENERIC_DICT",
+    "TYPE_MATCH",
+}
+
+
+def guards_on_data(guards: Sequence[Any]) -> list[bool]:
+    """Which of Dynamo's guards are checked at every token: those on tensors and settings, in which decoders differ.
+    Those on functions and classes always hold here, and take up to a twelfth of a token's time."""
+    return [guard.guard_type not in DROPPED_GUARDS for guard in guards]
+
+
+def materialised(x: Tensor) -> Tensor:
+    """x, which begins where its memory does, computed before what reads it. By itself the compiler would compute it
+    anew for every row of a matrix: it joins operations into one loop wherever it can, but asked for a view by strides
+    it needs x in memory."""
+    x = x.contiguous()  # as the compiler lays out what it computes
+    return x.as_strided(x.size(), x.stride())
+
+
+def keep_in_place(*tensors: Tensor) -> None:
+    """Promise that tensors stay where they are in memory: a CUDA graph copies all others before each replay."""
+    for tensor in tensors:
+        torch._dynamo.mark_static_address(tensor, guard=False)
+
+
+def weights_of(decoder: Decoder) -> list[Tensor]:
+    """Its matrices and norms; the embedding and the rotary tables, which it takes from the model, are known to stay."""
+    products = [decoder.unembed]
+    for block in decoder.blocks:
+        products += [block.query_key_value, block.output, block.gate_up, block.down]
+    norms = [block.head_norm for block in decoder.blocks if block.head_norm is not None]
+    return [product.weight for product in products] + norms + list(decoder.epsilon.values())
+
+
+def is_plain(model: Transformer) -> bool:
+    """Whether its attention is multi-head attention with all its heads."""
+    config = model.config
+    return config.attention == "multi_head" and all(
+        len(config.heads_in(layer)) == config.n_head for layer in range(config.n_layer)
+    )
+
+
+def decoder_block(block: Block, batch: int, product: type[Product]) -> DecoderBlock:
+    """The weights of a block, joined."""
+    attention, feed_forward = cast(MultiHeadAttention, block.attention), block.feed_forward
+    scale = 1 / math.sqrt(attention.d_head)  # of the scores; the queries carry it
+    query, head_norm = attention.query.weight, None
+    if attention.query_norm is None or attention.key_norm is None:
+        query = query * scale
+    else:
+        query_norm = (scaled(attention.query_norm.weight) * scale).expand(attention.n_head, -1)
+        head_norm = torch.cat((query_norm, scaled(attention.key_norm.weight).expand(attention.n_kv_head, -1)))
+    joined = torch.cat((query, attention.key.weight, attention.value.weight))
+    gate_up = torch.cat((feed_forward.gate.weight, feed_forward.up.weight))
+    return DecoderBlock(
+        product(joined, batch, block.attention_norm.weight),
+        head_norm,
+        product(attention.output.weight, batch),
+        product(gate_up, batch, block.feed_forward_norm.weight),
+        product(feed_forward.down.weight, batch),
+    )
+
+
+def scaled(weight: Tensor) -> Tensor:
+    """The weight of a norm with the factor that `Decoder.unit` leaves out."""
+    return weight * math.sqrt(weight.numel())

@@ -1,0 +1,268 @@
+"""How much each head matters: the loss without it, the gradient of its gate, the size of what it writes.
+
+A model and tokens go in, arrays (layer, head) come out. Ablation keeps the residual that enters each layer and
+computes again only what comes after the head, so it takes about half as long as evaluating for every head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from minitx.attention import Recorder
+from minitx.data.batches import validation_windows
+from minitx.model import Block, Transformer
+
+Tokens = NDArray[np.unsignedinteger[Any]]
+Floats = NDArray[np.float64]
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What one pass forward and back over a text tells about each head."""
+
+    loss: float
+    """Nats per token."""
+    gradient: Floats
+    """(layer, head): mean over windows of |d loss / d gate|, nats (Michel et al. 2019, equation 2)."""
+    contribution: Floats
+    """(layer, head): mean length of the vector that the head adds to a token's residual."""
+    residual: Floats
+    """(layer): mean length of the residual once all heads of the layer have added to it, to compare with."""
+    mean_share: Tensor
+    """(layer, head, d_model): the mean vector that each head adds."""
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """The change of the loss, in nats per token, when a head is taken out; each (layer, head)."""
+
+    loss: float
+    """Of the whole model."""
+    zero: Floats
+    """With the head's gate at 0."""
+    zero_error: Floats
+    """Standard error of `zero` over the windows of the text."""
+    mean: Floats
+    """With the head's output replaced by its mean over the text: what it does by reacting to its input."""
+    mean_error: Floats
+
+
+def window_losses(logits: Tensor, targets: Tensor) -> Tensor:
+    """(batch): the summed loss of each window in nats."""
+    losses = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none")
+    return losses.view(targets.shape).sum(dim=1)
+
+
+ROWS = 256
+"""Tokens whose logits are computed at a time, so that they are still in the cache when their loss is."""
+
+
+def token_losses(model: Transformer, residual: Tensor, targets: Tensor) -> Tensor:
+    """(batch, seq): the loss of each target in nats from the residual after the last block, never with all logits."""
+    rows = model.final_norm(residual).flatten(0, 1).split(ROWS)
+    parts = [
+        F.cross_entropy(model.output(row).float(), target, reduction="none")
+        for row, target in zip(rows, targets.flatten().split(ROWS), strict=True)
+    ]
+    return torch.cat(parts).view(targets.shape)
+
+
+def survey(model: Transformer, tokens: Tokens, batch_size: int = 8, advance: Advance | None = None) -> Survey:
+    """One pass forward and back over all of `tokens`, in windows of a context length; `advance` is told their number.
+
+    The model is left as it was.
+    """
+    count = len(tokens) - 1
+
+    def look(inputs: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+        recorder = Recorder(want_shares=True)
+        nats, slope = _slopes(model, inputs, targets, recorder)
+        lengths, entering = [], model.embedding(inputs).detach()
+        with torch.no_grad():
+            every_share = [share.float() for share in recorder.shares]  # (batch, head, seq, d_model) of each layer
+            for layer, share in enumerate(every_share):
+                mixed = entering + share.sum(dim=1)  # (batch, seq, d_model)
+                lengths.append(mixed.norm(dim=-1).sum())
+                entering = _feed_forward(model, layer, mixed)
+        shares = torch.stack(every_share)  # (layer, batch, head, seq, d_model)
+        sums = (
+            nats,
+            slope.abs().sum(dim=1),
+            shares.norm(dim=-1).sum(dim=(1, 3)),
+            torch.stack(lengths),
+            shares.sum(dim=(1, 3)),
+        )
+        return tuple(part.double().cpu() / count for part in sums)
+
+    parts = zip(*_each_batch(model, tokens, batch_size, look, advance), strict=True)
+    loss, gradient, contribution, residual, mean_share = (torch.stack(part).sum(dim=0) for part in parts)
+    return Survey(float(loss), gradient.numpy(), contribution.numpy(), residual.numpy(), mean_share.float())
+
+
+def importance(model: Transformer, text: Tensor) -> Floats:
+    """(layer, head): `Survey.gradient` of a few texts (batch, seq) alone, each token but the first predicted from those
+    before it; NaN for pruned heads, and for all where there is nothing to predict.
+
+    A pass forward and back on the fused route, as in training, but for the weights, which get no gradient. Nothing is
+    drawn at random and the model is left as it was, so training may stop for this and go on as if it had not.
+    """
+    config, found = model.config, np.full((model.config.n_layer, model.config.n_head), np.nan)
+    inputs, targets = text[:, :-1], text[:, 1:]
+    if targets.numel() == 0:
+        return found
+    training, device = model.training, model.embedding.weight.device
+    model.eval()
+    try:
+        _, slope = _slopes(model, inputs.to(device), targets.to(device))
+    finally:
+        model.train(training)
+    mean = (slope.abs().sum(dim=1).double().cpu() / targets.numel()).numpy()
+    for layer in range(config.n_layer):
+        found[layer, config.heads_in(layer)] = mean[layer, config.heads_in(layer)]
+    return found
+
+
+def _slopes(
+    model: Transformer, inputs: Tensor, targets: Tensor, recorder: Recorder | None = None
+) -> tuple[Tensor, Tensor]:
+    """The summed loss of all windows in nats, and (layer, batch, head): its slope along the gate of each head.
+
+    Every window has gates of its own, so that the absolute value of each slope can be taken before the mean.
+    """
+    config = model.config
+    with torch.enable_grad():
+        gates = torch.ones(config.n_layer, len(inputs), config.n_head, device=inputs.device, requires_grad=True)
+        nats = window_losses(model(inputs, gates=gates, recorder=recorder), targets).sum()
+        (slope,) = torch.autograd.grad(nats, gates)
+    return nats.detach(), slope
+
+
+def ablate(
+    model: Transformer, tokens: Tokens, mean_share: Tensor, batch_size: int = 8, advance: Advance | None = None
+) -> Ablation:
+    """The loss on all of `tokens` without each head in turn; `mean_share` (layer, head, d_model) is from `survey`."""
+    config, means = model.config, mean_share.to(model.embedding.weight.device)
+
+    @torch.inference_mode()
+    def look(inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        without = torch.zeros(config.n_layer, config.n_head, 2, len(inputs), device=inputs.device)
+        residual = model.embedding(inputs)  # (batch, seq, d_model)
+        for layer in range(config.n_layer):
+            recorder = Recorder(want_shares=True)
+            mixed = residual + _attended(model, layer, residual, recorder)
+            for head in range(config.n_head):
+                gated = mixed - recorder.shares[0][:, head]
+                without[layer, head, 0] = token_losses(model, _rest(model, layer, gated), targets).sum(dim=1)
+                without[layer, head, 1] = token_losses(
+                    model, _rest(model, layer, gated + means[layer, head]), targets
+                ).sum(dim=1)
+            residual = _feed_forward(model, layer, mixed)
+        whole = token_losses(model, residual, targets).sum(dim=1)
+        return whole.cpu().double(), without.cpu().double()
+
+    whole, without = zip(*_each_batch(model, tokens, batch_size, look, advance), strict=True)
+    base, count = torch.cat(whole), len(tokens) - 1
+    change = torch.cat(without, dim=-1) - base  # (layer, head, 2, window)
+    total = (change.sum(dim=-1) / count).numpy()
+    spread = change.std(dim=-1) if len(base) > 1 else torch.full(change.shape[:-1], float("nan"))
+    error = (spread * len(base) ** 0.5 / count).numpy()
+    return Ablation(float(base.sum()) / count, total[..., 0], error[..., 0], total[..., 1], error[..., 1])
+
+
+def without_output_projection(
+    model: Transformer, tokens: Tokens, batch_size: int = 8, advance: Advance | None = None
+) -> Floats:
+    """(layer): the change of the loss, nats per token, with the identity in place of a layer's output projection.
+
+    The heads' outputs then go side by side into the residual, unmixed. NaN where they are not as wide as the residual.
+    """
+
+    @torch.inference_mode()
+    def look(inputs: Tensor, targets: Tensor) -> Tensor:
+        residual = model.embedding(inputs)  # (batch, seq, d_model)
+        changed = torch.full((model.config.n_layer,), float("nan"), dtype=torch.float64)
+        for layer in range(model.config.n_layer):
+            recorder = Recorder()
+            attended = _attended(model, layer, residual, recorder)
+            concatenated = recorder.head_outputs[0].transpose(1, 2).flatten(2)  # (batch, seq, head * d_head)
+            if concatenated.size(-1) == residual.size(-1):
+                changed[layer] = token_losses(model, _rest(model, layer, residual + concatenated), targets).sum()
+            residual = _feed_forward(model, layer, residual + attended)
+        return changed - token_losses(model, residual, targets).sum().cpu()
+
+    changes = list(_each_batch(model, tokens, batch_size, look, advance))
+    total: Floats = (torch.stack(changes).sum(dim=0) / (len(tokens) - 1)).numpy()
+    return total
+
+
+T = TypeVar("T")
+
+
+def _each_batch(
+    model: Transformer,
+    tokens: Tokens,
+    batch_size: int,
+    look: Callable[[Tensor, Tensor], T],
+    advance: Advance | None,
+) -> Iterator[T]:
+    """`look(inputs, targets)` of all of `tokens`, in order, on the model's device, in evaluation mode and in the
+    precision of the caller's autocast, which other threads do not have by themselves.
+
+    On a CPU as many batches at a time as there are threads, each in one: matrices this small gain less from two.
+    """
+    training, device, threads = model.training, model.embedding.weight.device, torch.get_num_threads()
+    windows = validation_windows(tokens, model.config.context_length, batch_size)
+    dtype, enabled = torch.get_autocast_dtype(device.type), torch.is_autocast_enabled(device.type)
+
+    def one(window: tuple[Tensor, Tensor]) -> T:
+        # Without its cache, which would keep weights of inference mode for a pass that needs their gradient.
+        with torch.autocast(device.type, dtype, enabled, cache_enabled=False):
+            result = look(window[0].to(device), window[1].to(device))
+        if advance is not None:
+            advance(window[1].numel())
+        return result
+
+    model.eval()
+    try:
+        if device.type != "cpu" or threads == 1:
+            yield from map(one, windows)
+        else:
+            with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                yield from pool.map(one, windows)
+    finally:
+        model.train(training)
+        torch.set_num_threads(threads)
+
+
+def _attended(model: Transformer, layer: int, residual: Tensor, recorder: Recorder) -> Tensor:
+    """What the attention of `layer` adds to the residual that enters it, (batch, seq, d_model)."""
+    block = cast(Block, model.blocks[layer])
+    return block.attention(block.attention_norm(residual), rotary=_rotary(model, residual.size(1)), recorder=recorder)
+
+
+def _rotary(model: Transformer, seq: int) -> tuple[Tensor, Tensor]:
+    return model.rotary_cos[:seq], model.rotary_sin[:seq]
+
+
+def _feed_forward(model: Transformer, layer: int, mixed: Tensor) -> Tensor:
+    """The residual after a block from the residual after its attention, (batch, seq, d_model)."""
+    block = cast(Block, model.blocks[layer])
+    return mixed + block.feed_forward(block.feed_forward_norm(mixed))
+
+
+def _rest(model: Transformer, layer: int, mixed: Tensor) -> Tensor:
+    """The residual after the last block from that after the attention of `layer`, (batch, seq, d_model)."""
+    residual = _feed_forward(model, layer, mixed)
+    for block in model.blocks[layer + 1 :]:
+        residual = block(residual, _rotary(model, residual.size(1)), None, None, False, None)
+    return residual

@@ -1,0 +1,157 @@
+"""minitx ↔ the `transformers` library: one table of names, read in both directions.
+
+Without query-key norm the model is Llama's architecture, with it Qwen3's, so the exported weights give the same logits.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from minitx.config.settings import ModelConfig, UserError, require
+from minitx.model import Transformer
+
+NAMES = {
+    "embedding": "model.embed_tokens",
+    "blocks.{}.attention_norm": "model.layers.{}.input_layernorm",
+    "blocks.{}.attention.query": "model.layers.{}.self_attn.q_proj",
+    "blocks.{}.attention.key": "model.layers.{}.self_attn.k_proj",
+    "blocks.{}.attention.value": "model.layers.{}.self_attn.v_proj",
+    "blocks.{}.attention.output": "model.layers.{}.self_attn.o_proj",
+    "blocks.{}.attention.query_norm": "model.layers.{}.self_attn.q_norm",
+    "blocks.{}.attention.key_norm": "model.layers.{}.self_attn.k_norm",
+    "blocks.{}.feed_forward_norm": "model.layers.{}.post_attention_layernorm",
+    "blocks.{}.feed_forward.gate": "model.layers.{}.mlp.gate_proj",
+    "blocks.{}.feed_forward.up": "model.layers.{}.mlp.up_proj",
+    "blocks.{}.feed_forward.down": "model.layers.{}.mlp.down_proj",
+    "final_norm": "model.norm",
+    "output": "lm_head",
+}
+"""Our name of a module → theirs; {} stands for the number of the layer."""
+
+SETTINGS = {
+    "n_layer": "num_hidden_layers",
+    "n_head": "num_attention_heads",
+    "n_kv_head": "num_key_value_heads",
+    "d_model": "hidden_size",
+    "d_ff": "intermediate_size",
+    "context_length": "max_position_embeddings",
+    "norm_eps": "rms_norm_eps",
+    "tie_embeddings": "tie_word_embeddings",
+}
+"""Our setting → the key of their config.json."""
+
+FILES = ("config.json", "model.safetensors")
+"""What a folder with a model of theirs holds."""
+
+ARCHITECTURES = {False: ("llama", "LlamaForCausalLM"), True: ("qwen3", "Qwen3ForCausalLM")}
+"""Whether there is query-key norm → their model_type and class."""
+
+
+def translate(name: str, table: dict[str, str]) -> str | None:
+    """The other name of a parameter such as blocks.3.attention.query.weight, or None when the table has none."""
+    layer = re.search(r"\.(\d+)\.", name)
+    module = re.sub(r"\.\d+\.", ".{}.", name, count=1).removesuffix(".weight")
+    if not name.endswith(".weight") or module not in table:
+        return None
+    return table[module].format(layer.group(1) if layer else "") + ".weight"
+
+
+def exported_config(config: ModelConfig, vocab_size: int, end_of_document: int) -> dict[str, Any]:
+    """The content of their config.json."""
+    require(
+        config.attention == "multi_head",
+        f"The model has {config.attention} attention, which neither Llama nor Qwen3 has: only multi-head, grouped- and "
+        "multi-query attention can be exported.",
+    )
+    require(
+        config.kept_heads is None,
+        "The model has lost heads by pruning, and Llama and Qwen3 have the same number in each layer: export the run "
+        "it was pruned from.",
+    )
+    model_type, architecture = ARCHITECTURES[config.qk_norm]
+    values = {"n_kv_head": config.kv_heads, "d_ff": config.ff_width}
+    return {
+        "architectures": [architecture],
+        "model_type": model_type,
+        "vocab_size": vocab_size,
+        "head_dim": config.d_head,
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "rope_theta": config.rope_theta,
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
+        "bos_token_id": end_of_document,
+        "eos_token_id": end_of_document,
+        "dtype": "float32",
+        **{theirs: values.get(ours, getattr(config, ours)) for ours, theirs in SETTINGS.items()},
+    }
+
+
+def export_model(model: Transformer, folder: Path, end_of_document: int) -> None:
+    """Write config.json and model.safetensors, which `transformers` loads with AutoModelForCausalLM."""
+    config = exported_config(model.config, model.vocab_size, end_of_document)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+    weights = {translate(name, NAMES): p.detach().cpu().contiguous() for name, p in model.named_parameters()}
+    save_file({str(name): weight for name, weight in weights.items()}, folder / "model.safetensors", {"format": "pt"})
+
+
+def imported_config(content: dict[str, Any]) -> tuple[ModelConfig, int]:
+    """Our model settings and the vocabulary size of their config.json.
+
+    Raises UserError for a model that is neither Llama nor Qwen3, or uses a variant that minitx lacks.
+    """
+    kinds = {model_type: qk_norm for qk_norm, (model_type, _) in ARCHITECTURES.items()}
+    kind = str(content.get("model_type"))
+    require(kind in kinds, f"The model is of type {kind!r}, but only {' and '.join(kinds)} can be imported.")
+    missing = [key for key in (*SETTINGS.values(), "vocab_size") if key not in content and key != "num_key_value_heads"]
+    require(not missing or missing == ["tie_word_embeddings"], f"config.json lacks {', '.join(missing)}.")
+    rope = content.get("rope_parameters") or content.get("rope_scaling") or {}
+    require(
+        rope.get("rope_type", "default") == "default",
+        f"Rotary positions of type {rope.get('rope_type')} are not there.",
+    )
+    biases = any(content.get(key) for key in ("attention_bias", "mlp_bias"))
+    require(not biases, "The model has biases, which minitx lacks.")
+    settings = {ours: content[theirs] for ours, theirs in SETTINGS.items() if theirs in content}
+    theta = float(rope.get("rope_theta", content.get("rope_theta", 10000.0)))
+    config = ModelConfig(**settings, qk_norm=kinds[kind], rope_theta=theta)
+    head_dim = content.get("head_dim") or config.d_head
+    require(head_dim == config.d_head, f"Its heads are {head_dim} wide, but d_model / n_head is {config.d_head}.")
+    return config, int(content["vocab_size"])
+
+
+@torch.no_grad()
+def import_model(folder: Path) -> Transformer:
+    """The model in a folder with config.json and model.safetensors; raises UserError when it does not fit."""
+    require(folder.is_dir(), f"There is no folder {folder}: name one that holds {' and '.join(FILES)}.")
+    missing = [name for name in FILES if not (folder / name).is_file()]
+    require(not missing, f"{folder} holds no model of transformers: there is no {' and no '.join(missing)} in it.")
+    try:
+        content = json.loads((folder / "config.json").read_text("utf-8"))
+        weights: dict[str, Tensor] = load_file(folder / "model.safetensors")
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{folder} holds no model of transformers that can be read ({reason}).") from error
+    model = Transformer(*imported_config(content))
+    parameters = dict(model.named_parameters())
+    backwards = {theirs: ours for ours, theirs in NAMES.items()}
+    renamed = {translate(name, backwards) or name: weight for name, weight in weights.items()}
+    if model.config.tie_embeddings:
+        renamed.pop("output.weight", None)
+    odd = sorted(parameters.keys() ^ renamed.keys())
+    require(not odd, f"The weights in {folder} do not fit: {', '.join(odd[:3])} is missing or unknown.")
+    for name, parameter in parameters.items():
+        require(
+            parameter.shape == renamed[name].shape,
+            f"The weights in {folder} do not fit: {name} is {[*renamed[name].shape]}, not {[*parameter.shape]}.",
+        )
+        parameter.copy_(renamed[name])
+    return model

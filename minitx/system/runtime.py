@@ -1,0 +1,174 @@
+"""Where and how the numbers are computed: device, precision, compilation, threads, seed.
+
+Decided once from the configuration, with a reason for each choice that is printed at the start of a run.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import torch
+
+from minitx.config.settings import UserError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+MOST_AUTO_THREADS = 8
+"""Small matrices gain nothing from more threads."""
+
+MALLOC_TRIM_THRESHOLD, MALLOC_TOP_PAD, MALLOC_MMAP_MAX = -1, -2, -4
+"""Names of GNU's malloc.h."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """The choices, and the reason for each by its name."""
+
+    device: torch.device
+    dtype: torch.dtype
+    compile: bool
+    threads: int
+    reasons: dict[str, str]
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The context in which forward passes run: matrix products in `dtype`, weights in float32."""
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def compiled(self, function: Callable[P, R]) -> Callable[P, R]:
+        """The function, compiled, for the shape of its first batch, where that was chosen."""
+        return torch.compile(function, dynamic=False) if self.compile else function
+
+    def move(self, tensor: torch.Tensor) -> torch.Tensor:
+        """`tensor` on the device, without waiting for what a GPU still has to do: only pinned memory allows that."""
+        if self.device.type == "cuda" and tensor.device.type == "cpu":
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)
+
+    def describe(self) -> str:
+        """One line that names every choice and its reason."""
+        choices = {
+            "device": str(self.device),
+            "precision": str(self.dtype).removeprefix("torch."),
+            "compile": "on" if self.compile else "off",
+            "threads": str(self.threads),
+        }
+        return " · ".join(f"{name} {choice} ({self.reasons[name]})" for name, choice in choices.items())
+
+
+def decide(device: str, dtype: str, compile: str | bool, threads: str | int) -> Runtime:
+    """Resolve the `auto`s of the configuration on this machine, and set the number of threads.
+
+    Raises UserError for a device or precision that is not there.
+    """
+    chosen_device, why_device = choose_device(device)
+    chosen_dtype, why_dtype = choose_dtype(dtype, chosen_device)
+    if compile == "auto":
+        chosen_compile = chosen_device.type == "cuda"
+        why_compile = "pays on CUDA" if chosen_compile else f"takes longer than it saves on {chosen_device.type}"
+    else:
+        chosen_compile, why_compile = bool(compile), "as asked"
+    chosen_threads, why_threads = choose_threads(threads)
+    torch.set_num_threads(chosen_threads)
+    keep_freed_memory()
+    reasons = {"device": why_device, "precision": why_dtype, "compile": why_compile, "threads": why_threads}
+    return Runtime(chosen_device, chosen_dtype, chosen_compile, chosen_threads, reasons)
+
+
+def choose_device(name: str) -> tuple[torch.device, str]:
+    """The device that `name` (auto, cpu, cuda, cuda:N or mps) stands for here, and the reason.
+
+    Raises UserError when it is unknown or not there.
+    """
+    there = ["cpu"]
+    if torch.cuda.is_available():
+        there += ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        there.append("mps")
+    if name == "auto":
+        if "cuda" in there:
+            return torch.device("cuda"), f"{torch.cuda.get_device_name()} found"
+        if "mps" in there:
+            return torch.device("mps"), "Apple GPU found"
+        return torch.device("cpu"), "no GPU found"
+    if name not in there:
+        raise UserError(f"Device {name!r} is not there: this machine has {', '.join(there)}.")
+    return torch.device(name), "as asked"
+
+
+def choose_dtype(name: str, device: torch.device) -> tuple[torch.dtype, str]:
+    """The precision of matrix products that `name` (auto, float32 or bfloat16) stands for on `device`, and why."""
+    if name != "auto":
+        return getattr(torch, name), "as asked"
+    if quickest_dtype(device) == torch.bfloat16:
+        return torch.bfloat16, f"this {'GPU' if device.type == 'cuda' else 'processor'} multiplies it fastest"
+    return torch.float32, f"no fast bfloat16 on this {device.type}"
+
+
+def quickest_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the hardware multiplies it, as recent GPUs and server processors do; float32 elsewhere."""
+    if device.type == "cuda":
+        has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        # There is no public question for this in torch 2.11.
+        has_bfloat16 = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if has_bfloat16 else torch.float32
+
+
+def choose_threads(threads: str | int) -> tuple[int, str]:
+    """The number of CPU threads, and why."""
+    if threads != "auto":
+        return int(threads), "as asked"
+    if os.environ.get("OMP_NUM_THREADS"):
+        return torch.get_num_threads(), "OMP_NUM_THREADS"
+    cores = torch.get_num_threads()
+    if cores > MOST_AUTO_THREADS:
+        return MOST_AUTO_THREADS, f"more of the {cores} cores gain nothing"
+    return cores, "one for each core"
+
+
+def keep_freed_memory() -> None:
+    """Have the C library hold on to memory that tensors gave back, for the next step to use again.
+
+    GNU's otherwise hands large pieces back to the system each time, which then maps and clears them page by page.
+    """
+    if sys.platform != "linux":
+        return
+    import ctypes
+
+    with suppress(OSError, AttributeError):
+        set_option = ctypes.CDLL(None).mallopt
+        for option, value in ((MALLOC_MMAP_MAX, 0), (MALLOC_TRIM_THRESHOLD, -1), (MALLOC_TOP_PAD, 64 << 20)):
+            set_option(option, value)
+
+
+def forget_programs() -> None:
+    """Free what torch.compile has made: it keeps eight programs of one function and runs a ninth uncompiled."""
+    if "torch._dynamo" in sys.modules:  # else there is none, and importing it takes a second
+        torch.compiler.reset()
+
+
+def memory_bytes(device: torch.device) -> int:
+    """Most memory taken so far: by tensors on a CUDA device, else by this process; 0 where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        # Not from getrusage, whose peak Linux hands down from the process that started this one.
+        status = Path("/proc/self/status").read_text("utf-8")
+        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
+    except (OSError, StopIteration):  # not Linux
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,78 @@
+"""A text of the user's own, run through a checkpoint by a process of its own: torch stays out of TensorBoard.
+
+The process is `python -m minitx.tensorboard.text_process`; it gets JSON on standard input and writes a snapshot. It is bounded
+in text and time, and there is one at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from threading import Lock
+from typing import Any
+from urllib.parse import urlsplit
+
+from werkzeug import Request
+
+MOST_CHARACTERS, MOST_SECONDS = 4000, 90
+LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class OwnTextError(Exception):
+    """The text could not be run. The message is one sentence."""
+
+
+class BusyError(Exception):
+    """Another text is being run: the same request may work a moment later. The message is one sentence."""
+
+
+class OwnText:
+    """Decides who may run a text, and runs it."""
+
+    def __init__(self, flags: Any) -> None:
+        self.allowed = bool(getattr(flags, "attention_own_text", False))
+        self.local = not getattr(flags, "bind_all", False) and (getattr(flags, "host", None) or "localhost") in LOCAL
+        self._busy = Lock()
+
+    def refusal(self, request: Request) -> str:
+        """Why a text of this visitor's own is not run; empty where it is.
+
+        The name that the browser used is looked at, too, so that no foreign page can get here by renaming itself.
+        """
+        if self.allowed:
+            return ""
+        if not self.local:
+            return "Own texts are run only where TensorBoard listens on localhost, or with --attention_own_text."
+        if (urlsplit(f"//{request.host}").hostname or "") not in LOCAL:
+            return "Own texts are run only under the address localhost, or with --attention_own_text."
+        return ""
+
+    def run(self, run: Path, step: int, text: str) -> bytes:
+        """A snapshot of `text` through the checkpoint of `step`; raises OwnTextError and BusyError."""
+        if not text.strip():
+            raise OwnTextError("The text is empty: type a sentence.")
+        if len(text) > MOST_CHARACTERS:
+            raise OwnTextError(f"The text has {len(text)} characters, but at most {MOST_CHARACTERS} are run.")
+        if not self._busy.acquire(blocking=False):
+            raise BusyError("Another text is being run: try again in a moment.")
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "minitx.tensorboard.text_process"],
+                input=json.dumps({"run": str(run), "step": step, "text": text}).encode(),
+                capture_output=True,
+                timeout=MOST_SECONDS,
+                check=False,
+                env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+            )
+        except subprocess.TimeoutExpired as error:
+            raise OwnTextError(f"The model took longer than {MOST_SECONDS} seconds: try a shorter text.") from error
+        finally:
+            self._busy.release()
+        if done.returncode != 0:
+            last = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
+            said = last.removeprefix("error: ") if last.startswith("error: ") else "The model could not be run."
+            raise OwnTextError(said.replace(f"{run}{os.sep}", "").replace(str(run), "the run"))
+        return done.stdout

@@ -1,0 +1,81 @@
+"""When training diverges: what is recorded of it, and what a person reads."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from minitx.config.settings import Config, UserError
+from minitx.data.batches import Batches
+from minitx.data.tokenizer import Tokenizer
+from minitx.run.folder import Run
+
+
+def is_finite(loss: Tensor, norm: Tensor) -> bool:
+    """Whether both are numbers; waits for a GPU."""
+    return math.isfinite(float(loss)) and math.isfinite(float(norm))
+
+
+def bad_step(
+    run: Run,
+    tokenizer: Tokenizer,
+    batches: Batches,
+    drawn: dict[str, int],
+    config: Config,
+    step: int,
+    loss: Tensor,
+    norm: Tensor,
+    *,
+    skip: bool,
+) -> Path:
+    """Write diverged-STEP.json: the loss, the gradient's norm, and the texts and tokens drawn since `drawn`.
+
+    Raises UserError unless the step may be skipped.
+    """
+    after = batches.state()
+    batches.restore(drawn)
+    rows = [row.tolist() for _ in range(config.train.grad_accum) for row in batches.next()[0]]
+    batches.restore(after)
+    name = f"diverged-{step:06d}.json"
+    sequences = [{"text": tokenizer.decode(row), "tokens": row} for row in rows]
+    run.write_json(name, {"step": step, "loss": str(float(loss)), "grad_norm": str(float(norm)), "batch": sequences})
+    if not skip:
+        raise UserError(
+            f"The loss is {float(loss)} and its gradient {float(norm)} at step {step}: {likely_cause(step, config)}. "
+            f"Its batch is in {run.path / name}. {way_back(run)}"
+        )
+    return run.path / name
+
+
+def check_weights(model: nn.Module, step: int, config: Config, run: Run) -> None:
+    """Raise `UserError` when a weight is not finite, so that no checkpoint ever keeps such a model."""
+    for name, parameter in model.named_parameters():
+        if not bool(parameter.isfinite().all()):
+            raise UserError(f"{name} is not finite after step {step}: {likely_cause(step, config)}. {way_back(run)}")
+
+
+def likely_cause(step: int, config: Config) -> str:
+    """Why training diverges at `step`, most likely, and what to try."""
+    train: dict[str, Any] = vars(config.train)
+    if step == 1 and config.dtype == "bfloat16":
+        return "the first forward pass overflows, so the precision is probably too low; set dtype to float32"
+    cause = "the learning rate is probably too high; halve train.learning_rate and train.muon_learning_rate"
+    if step <= 2 * train["warmup_steps"] + 1:
+        cause += ", or lengthen train.warmup_steps"
+    if not train["grad_clip"]:
+        cause += ", or set train.grad_clip to 1, for gradients are not clipped"
+    return cause
+
+
+def way_back(run: Run) -> str:
+    """What is kept, and the command that goes on from it."""
+    names = run.checkpoint_names()
+    if not names:
+        return "There is no checkpoint yet: begin again."
+    return (
+        f"The checkpoint {names[-1]} is as it was: go on from it with python train.py --resume {run.path} and the "
+        "changed settings."
+    )

@@ -1,0 +1,98 @@
+"""Parameters → groups → optimizers, and the learning rate of a step.
+
+Muon takes the matrices of the blocks, whose updates it makes orthogonal; AdamW, PyTorch's own, everything else.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.optim import AdamW, Optimizer
+
+from minitx.config.settings import TrainConfig
+from minitx.system.runtime import quickest_dtype
+from minitx.training.muon import Muon
+
+
+class PlainAdamW(AdamW):
+    """PyTorch's AdamW without what its `step` does for torch.compile, which would import the compiler."""
+
+    step = torch.no_grad()(getattr(AdamW.step, "__wrapped__", AdamW.step))
+
+
+def spare_the_compiler() -> None:
+    """Keep optimizers from importing torch's compiler, which takes as long as all of torch.
+
+    They do it on first use to have some methods not compiled, and look up whether that is done already: it is said to
+    be. Only the model is ever compiled here. A torch that goes about it in another way is left alone.
+    """
+    for method in (Optimizer.add_param_group, Optimizer.zero_grad, Optimizer.state_dict, Optimizer.load_state_dict):
+        plain = getattr(method, "__wrapped__", None)
+        if plain is not None:
+            vars(plain).setdefault("__dynamo_disable", plain)
+
+
+def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
+    """The blocks' matrices, the other matrices (embedding, output) and the vectors (norms) of `model`.
+
+    Every trainable parameter is in exactly one of the three, but for empty ones, which are in none.
+    """
+    hidden, outer, vectors = [], [], []
+    for name, parameter in model.named_parameters():
+        if parameter.numel() == 0:  # of a layer that has lost all its heads; Muon would divide by its width
+            continue
+        if parameter.dim() < 2:
+            vectors.append(parameter)
+        elif name.startswith("blocks."):
+            hidden.append(parameter)
+        else:
+            outer.append(parameter)
+    return hidden, outer, vectors
+
+
+def build_optimizers(model: nn.Module, config: TrainConfig) -> list[Optimizer]:
+    """The optimizers of a run. Only matrices decay; each group keeps its peak learning rate as `initial_lr`."""
+    spare_the_compiler()
+    hidden, outer, vectors = split_parameters(model)
+    optimizers: list[Optimizer] = []
+    if config.optimizer == "muon":
+        optimizers.append(
+            Muon(
+                hidden,
+                lr=config.muon_learning_rate,
+                weight_decay=config.weight_decay,
+                momentum=config.muon_momentum,
+                dtype=quickest_dtype(next(model.parameters()).device),
+            )
+        )
+        decayed = outer
+    else:
+        decayed = hidden + outer
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    betas = (config.beta1, config.beta2)
+    optimizers.append(PlainAdamW(groups, lr=config.learning_rate, betas=betas, fused=True))
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+    return optimizers
+
+
+def learning_rate_factor(step: int, config: TrainConfig) -> float:
+    """Share of the peak learning rate at update `step`, counted from 0: linear warmup, plateau, linear decay to zero.
+
+    Hägele et al. 2024 ("warmup-stable-decay").
+    """
+    warmup = min(1.0, (step + 1) / (config.warmup_steps + 1))
+    decay_steps = config.decay_fraction * config.steps
+    decay = min(1.0, (config.steps - step) / decay_steps) if decay_steps else 1.0
+    return max(0.0, min(warmup, decay))
+
+
+def set_learning_rate(optimizers: list[Optimizer], factor: float) -> None:
+    """Give every group `factor` times its peak learning rate."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor

@@ -1,0 +1,54 @@
+"""The command `minitx walkthrough` on a run made by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from minitx.__main__ import main
+from minitx.data.tokenizer import Tokenizer
+from minitx.run.folder import Run
+from tests.small import small_config, small_model, small_text
+
+CONTEXTS = ["--contexts", "the cat sat", "a mat cat", "--word", "cat"]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    config = small_config(tmp_path)
+    run = Run.create(config.out)
+    run.save_config(config)
+    tokenizer = Tokenizer.train([small_text(20)], config.tokenizer)
+    tokenizer.save(run.path / "tokenizer.model")
+    run.save_checkpoint(small_model(tokenizer.vocab_size), {}, {"step": 3}, best=True, keep=1)
+    return run.path
+
+
+def test_on_the_terminal_and_as_a_page(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["walkthrough", str(run), "--text", "the cat sat", "--layer", "1", "--head", "1", *CONTEXTS]
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("Layer 1, head 1, token 10 't'") and "'t' in 'the cat sat' and in 'a mat cat'" in out
+    assert main([*arguments, "--token", "4", "--html", str(tmp_path / "a.html")]) == 0
+    assert "token 4, <b>c</b>" in (tmp_path / "a.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--text", ""], "text is empty"),
+        (["--text", "the cat", "--layer", "9"], "no layer 9"),
+        (["--text", "the cat", "--token", "9"], "no token 9: the text has tokens 0 to 6"),
+        (["--text", "the cat" * 9], "63 tokens, but a walkthrough needs 2 to 32"),
+        (["--text", "the cat", "--html", "nowhere/a.html"], "cannot be written"),
+        (["--text", "the cat", "--html", "README.md"], "README.md is no page: end its name with .html"),
+        (["--text", "the cat", "--word", "dog"], "'dog' stands nowhere in 'the cat sat'"),
+    ],
+)
+def test_what_a_person_can_get_wrong(
+    arguments: list[str], sentence: str, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["walkthrough", str(run), *CONTEXTS, *arguments]) == 2
+    err = capsys.readouterr().err
+    assert sentence in err and err.count("error: ") == 1

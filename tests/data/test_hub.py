@@ -1,0 +1,214 @@
+"""A data set of the Hub, played by a server here: its texts come through, faults that pass are sat out, others told."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.server
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from tests.data.test_sources import write
+
+ROOT = Path(__file__).parents[2]
+COMMIT = "a" * 40
+CARD = """---
+configs:
+- {config_name: default, data_files: [{split: train, path: data/train.parquet}, {split: test, path: data/test.parquet}]}
+- {config_name: other, data_files: [{split: train, path: data/test.parquet}]}
+---
+"""
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """Speaks as much of the Hub's protocol as loading the data set me/tiny takes."""
+
+    files: dict[str, bytes]
+    faults: ClassVar[list[str]] = []
+    """What happens to the next requests, one after another: drop, delay, truncate, busy."""
+    spoiled: ClassVar[list[str]] = []
+    """What happened, and to which request."""
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Say nothing."""
+
+    def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
+        fault = ""
+        if self.faults and (
+            self.faults[0] != "truncate"
+            or (self.command == "GET" and "/resolve/" in self.path and "/data/" in self.path)
+        ):
+            fault = self.faults.pop(0)
+            self.spoiled.append(f"{fault} {self.command} {self.path}")
+        if fault == "drop":
+            self.close_connection = True
+            self.connection.close()
+            return
+        if fault == "delay":
+            time.sleep(1.5)  # longer than the tests have the library wait
+        if fault == "busy":
+            status = 503
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            with contextlib.suppress(OSError):  # a client that did not wait
+                self.wfile.write(body[: len(body) // 2] if fault == "truncate" else body)
+        self.close_connection = fault == "truncate"
+
+    def answer_json(self, value: object, status: int = 200, **headers: str) -> None:
+        self.answer(status, json.dumps(value).encode(), Content_Type="application/json", **headers)
+
+    def entries(self, names: list[str]) -> list[dict[str, object]]:
+        return [
+            {"type": "file", "path": n, "size": len(self.files[n]), "oid": hashlib.sha1(self.files[n]).hexdigest()}
+            for n in names
+        ]
+
+    def do_GET(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        path = self.path.split("?")[0]
+        api, file = f"/api/datasets/me/tiny/revision/{COMMIT}", path.partition("/resolve/")[2].partition("/")[2]
+        if "me/tiny" not in path:
+            self.answer_json({"error": "Repository not found"}, 401, X_Error_Code="RepoNotFound")
+        elif path in (api, "/api/datasets/me/tiny"):
+            siblings = [{"rfilename": name} for name in self.files]
+            self.answer_json({"id": "me/tiny", "sha": COMMIT, "private": False, "tags": [], "siblings": siblings})
+        elif "/tree/" in path:
+            folder = path.partition("/tree/")[2].partition("/")[2]
+            self.answer_json(self.entries([name for name in self.files if name.startswith(folder)]))
+        elif "/paths-info/" in path:
+            self.answer_json(self.entries([name for name in self.files if name.encode() in body]))
+        elif file in self.files:
+            content = self.files[file]
+            headers = {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X_Repo_Commit": COMMIT}
+            first, _, last = self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")
+            part = content[int(first) : int(last) + 1 if last else None]
+            self.answer(206 if "Range" in self.headers else 200, part, **headers)
+        else:
+            self.answer(404, X_Error_Code="EntryNotFound", X_Repo_Commit=COMMIT)
+
+    do_HEAD = do_POST = do_GET  # noqa: N815  the base class's names
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("hub")
+    Hub.files = {
+        "README.md": CARD.encode(),
+        "data/train.parquet": write(folder / "train.parquet", ["a\r\nb \n", "two", ""]).read_bytes(),
+        "data/test.parquet": write(folder / "test.parquet", ["held out"]).read_bytes(),
+    }
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+ASK = """
+import json, sys
+from minitx.config.settings import DataConfig, UserError
+from minitx.data.sources import identity, read
+for options, split in json.loads(sys.argv[1]):
+    try:
+        config = DataConfig(**options)
+        answer = [[text for text, _ in read(config, split)], identity(config)["revision"]]
+    except UserError as error:
+        answer = str(error)
+    print(json.dumps(answer))
+"""
+
+
+def ask(endpoint: str, home: Path, *questions: tuple[dict[str, Any], str], **environment: str) -> list[Any]:
+    """What `read` and `identity` answer in a process of its own, since the library looks at the endpoint once."""
+    settings = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "NO_PROXY": "*", **environment}
+    done = subprocess.run(
+        [sys.executable, "-c", ASK, json.dumps(questions)],
+        cwd=ROOT,
+        env={**os.environ, **settings},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""  # neither bars nor log lines
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def free_endpoint() -> str:
+    """An address where nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{probe.getsockname()[1]}"
+
+
+def test_hub(hub: str, tmp_path: Path) -> None:
+    tiny = {"source": "me/tiny"}
+    train = [["a\r\nb \n", "two"], COMMIT]
+    plain, streamed, other, test = ask(
+        hub,
+        tmp_path,
+        (tiny, "train"),
+        ({**tiny, "streaming": True}, "train"),
+        ({**tiny, "name": "other"}, "train"),
+        ({**tiny, "max_documents": 1}, "test"),
+    )
+    assert (plain, streamed) == (train, train)
+    assert (other, test) == ([["held out"], COMMIT], [["held out"], COMMIT])
+    missing, split, streamed_split, name, column = ask(
+        hub,
+        tmp_path,
+        ({"source": "me/none"}, "train"),
+        (tiny, "validation"),
+        ({**tiny, "streaming": True}, "validation"),
+        ({**tiny, "name": "third"}, "train"),
+        ({**tiny, "text_column": "texts"}, "train"),
+    )
+    assert "me/none is no file here, and no data set on the Hub" in missing
+    assert split.endswith("it has train, test.")
+    assert streamed_split.endswith("it has train, test.")
+    assert "third" in name
+    assert "'default', 'other'" in name
+    assert "has the columns id, text" in column
+    cached = {**tiny, "name": "other"}
+    for environment in ({}, {"HF_HUB_OFFLINE": "1"}):
+        begin = time.monotonic()
+        found, lost = ask(free_endpoint(), tmp_path, (cached, "train"), ({"source": "me/none"}, "train"), **environment)
+        assert found == [["held out"], COMMIT]
+        assert "the Hub cannot be reached" in lost
+        assert time.monotonic() - begin < 20
+
+
+@pytest.mark.parametrize(
+    "streaming,faults", [(False, ["drop"] * 2), (True, ["drop", "busy", "delay"]), (True, ["truncate"] * 2)]
+)
+def test_what_passes_on_the_network_is_tried_again(
+    hub: str, tmp_path: Path, streaming: bool, faults: list[str]
+) -> None:
+    Hub.faults[:], Hub.spoiled[:] = faults, []
+    config = {"source": "me/tiny", "streaming": streaming}
+    (answer,) = ask(hub, tmp_path, (config, "train"), HF_HUB_DOWNLOAD_TIMEOUT="1", HF_HUB_ETAG_TIMEOUT="1")
+    assert len(Hub.spoiled) == len(faults) and Hub.faults == [], "the faults did not happen"
+    assert answer == [["a\r\nb \n", "two"], COMMIT]
+
+
+def test_what_does_not_pass_ends_in_a_sentence(hub: str, tmp_path: Path) -> None:
+    Hub.faults[:] = ["drop"] * 1000
+    try:
+        (answer,) = ask(hub, tmp_path, ({"source": "me/tiny"}, "train"), HF_HUB_DOWNLOAD_TIMEOUT="2")
+    finally:
+        Hub.faults.clear()
+    assert isinstance(answer, str) and "me/tiny" in answer and "\n" not in answer

@@ -1,0 +1,199 @@
+"""Every character of a source comes through, in order, and what is wrong with a source is said in one sentence."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import os
+import sys
+from pathlib import Path
+
+import pyarrow  # type: ignore[import-untyped]  # it ships no types
+import pyarrow.parquet  # type: ignore[import-untyped]
+import pytest
+
+from minitx.config.settings import DataConfig, UserError
+from minitx.data import sources
+from minitx.data.sources import identity, is_path, python_docs, read, repeats
+
+ROOT = Path(__file__).parents[2]
+TEXTS = ["a\r\nb\n\n  c  \n", " lead\ttrail ", "NA", "007", "2020-01-01", "x\u2028y\x0cz\x85", "\"q\", 's'", "\n", "\r"]
+TEXTS += ["null", "a\0b", "\ufeffé日本😀", "long " * 30000]
+
+
+def texts(config: DataConfig, split: str = "train") -> list[str]:
+    """The documents of a source as whole strings."""
+    joined = [""]
+    for text, last in read(config, split):
+        joined[-1] += text
+        joined += [""] * last
+    assert joined.pop() == ""
+    return joined
+
+
+def write(path: Path, rows: list[str], column: str = "text") -> Path:
+    """A file of `rows`, of the kind that its name says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kind = path.name.removesuffix(".gz").rsplit(".", 1)[1]
+    file = io.StringIO(newline="")
+    if kind == "parquet":
+        pyarrow.parquet.write_table(pyarrow.table({"id": list(range(len(rows))), column: rows}), path)
+        return path
+    if kind == "csv":
+        csv.writer(file).writerows([["id", column], *enumerate(rows)])
+    elif kind == "jsonl":
+        file.write("".join(json.dumps({"id": i, column: row}) + "\n" for i, row in enumerate(rows)))
+    else:
+        file.write("".join(rows))
+    content = file.getvalue().encode()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet", "a.jsonl.gz", "a.csv.gz", ".hid/__x/[b] a*.csv"])
+def test_rows_come_through_unchanged(tmp_path: Path, name: str) -> None:
+    if os.name == "nt" and "*" in name:
+        pytest.skip("Windows has no such file names")
+    config = DataConfig(str(write(tmp_path / name, TEXTS)))
+    assert texts(config) == TEXTS
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz", "A.TXT"])
+def test_text_file_is_one_document(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "BLOCK", 5)  # cuts characters in two
+    assert texts(DataConfig(str(write(tmp_path / name, TEXTS)))) == ["".join(TEXTS)]
+
+
+def test_folders_globs_and_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "b" / "2.txt", ["two"])
+    write(tmp_path / "a.jsonl", ["one", "", "more"])
+    write(tmp_path / "b" / "1.csv", ["three"])
+    write(tmp_path / "b" / "empty.txt", [])
+    write(tmp_path / "b" / "empty.jsonl", [])
+    (tmp_path / "b" / "other.zip").write_bytes(b"PK")
+    assert texts(DataConfig(str(tmp_path))) == ["one", "more", "three", "two"]
+    assert texts(DataConfig(str(tmp_path / "*" / "*.txt"))) == ["two"]
+    assert texts(DataConfig(str(tmp_path / "**" / "*.*"))) == ["one", "more", "three", "two"]
+    assert texts(DataConfig(str(tmp_path), max_documents=2)) == ["one", "more"]
+    monkeypatch.chdir(tmp_path)
+    assert texts(DataConfig("b")) == ["three", "two"]
+    before = identity(DataConfig("b"))
+    assert identity(DataConfig("b")) == before
+    write(tmp_path / "b" / "2.txt", ["twofold"])
+    assert identity(DataConfig("b")) != before
+
+
+def test_what_is_a_path() -> None:
+    assert all(map(is_path, ("./a", "../a/b", "/a", "~/a", "a.txt", "a/b.csv.gz", "a*", "a/**", str(ROOT), "C:\\a")))
+    assert not any(map(is_path, ("roneneldan/TinyStories", "wikitext", "a/b.c")))
+
+
+def test_what_is_wrong_is_said_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "bad.txt").write_bytes(b"x" * 9 + "é".encode() + b"\xff")
+    (tmp_path / "cut.txt").write_bytes(b"x" * 9 + b"\xc3")
+    (tmp_path / "bad.csv").write_bytes(b"id,text\n1,\xff\n")
+    (tmp_path / "bad.jsonl").write_bytes(b'{"text": "\xff"}\n')
+    (tmp_path / "broken.jsonl").write_bytes(b'{"text": \n')
+    (tmp_path / "broken.parquet").write_bytes(b"hello")
+    (tmp_path / "broken.txt.gz").write_bytes(b"hello")
+    (tmp_path / "number.jsonl").write_bytes(b'{"text": 1}\n')
+    (tmp_path / "file.pdf").write_bytes(b"%PDF")
+    (tmp_path / "hollow").mkdir()
+    for kind in ("jsonl", "csv", "parquet"):
+        write(tmp_path / f"named.{kind}", ["a"], column="texts")
+    wrong = {
+        "bad.txt": "not valid UTF-8 at byte 11",
+        "cut.txt": "not valid UTF-8 at byte 9",
+        "bad.csv": "not valid UTF-8 at byte 10",
+        "bad.jsonl": "not valid UTF-8 at byte 10",
+        "broken.jsonl": "cannot be read",
+        "broken.parquet": "cannot be read",
+        "broken.txt.gz": "cannot be read",
+        "number.jsonl": "holds int, not text",
+        "file.pdf": r"use \.txt, \.jsonl, \.csv, \.parquet",
+        "hollow": "holds no file",
+        "*.zip": "holds no file",
+        "none.txt": "does not exist",
+        "named.jsonl": r"has the columns id, texts.*did you mean texts\?",
+        "named.csv": "has the columns id, texts",
+        "named.parquet": "has the columns id, texts",
+    }
+    for name, message in wrong.items():
+        with pytest.raises(UserError, match=message) as error:
+            texts(DataConfig(str(tmp_path / name)))
+        assert name in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+def test_python_docs(monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = list(python_docs())
+    assert 1_000_000 < sum(map(len, documents)) < 4_000_000
+    (heapq,) = (text for text in documents if text.startswith("heapq\nHeap queue algorithm"))
+    assert "\nUsage:\n\nheap = []            # creates an empty heap\n" in heapq
+    titles = {text.split("\n")[0] for text in documents}
+    assert {"asyncio.events", "json.decoder", "Compound statements"} <= titles
+    assert not any(title.startswith(("encodings", "test.", "pip.", "idlelib")) for title in titles)
+    assert len(documents) == len(set(documents)) > 200
+
+    monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)  # some systems leave it out of Python
+    modules = list(python_docs())
+    assert len(modules) > 200
+    assert modules == documents[-len(modules) :], "another order, or another text, the second time"
+    assert not any(text.startswith("Compound statements") for text in modules)
+
+
+def test_docstrings_stand_under_their_names(tmp_path: Path) -> None:
+    path = tmp_path / "module.py"
+    path.write_text(
+        '"""Module.\n\n    Indented.\n    """\nclass A(dict):\n    """Class."""\n'
+        '    async def f(self, x=1, *, y):\n        """Method."""\n    class B:\n        def g(self):\n'
+        '            """Deep."""\ndef h():\n    """Class."""\ndef i(): pass\n'
+    )
+    text = sources._module_document(path, "module", set())
+    assert text == (
+        "module\nModule.\n\nIndented.\n\nclass A(dict)\nClass.\n\nA.f(self, x=1, *, y)\nMethod.\n\nA.B.g(self)\nDeep.\n"
+    )
+
+
+def test_bytes_that_are_not_utf8_can_be_replaced(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"ab\xffcd\xc3")
+    (tmp_path / "b.jsonl").write_bytes(b'{"text": "ab\xffcd"}\n')
+    (tmp_path / "c.csv").write_bytes(b"text\nab\xffcd\n")
+    whole = write(tmp_path / "whole.csv", TEXTS, column="té")
+    assert texts(DataConfig(str(whole), text_column="té", encoding_errors="replace")) == TEXTS
+    for name, expected in (("a.txt", "ab\ufffdcd\ufffd"), ("b.jsonl", "ab\ufffdcd"), ("c.csv", "ab\ufffdcd")):
+        assert texts(DataConfig(str(tmp_path / name), encoding_errors="replace")) == [expected]
+        with pytest.raises(UserError, match=r"not valid UTF-8 at byte \d+.*encoding_errors to replace"):
+            texts(DataConfig(str(tmp_path / name)))
+
+
+@pytest.mark.parametrize("name", ["a.txt.gz", "a.jsonl.gz"])
+def test_a_bomb_is_refused(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "UNSUSPICIOUS", 1 << 20)
+    (tmp_path / name).write_bytes(gzip.compress(b"a" * (4 << 20)))
+    with pytest.raises(UserError, match=r"unpacks to more than 200 times its size"):
+        texts(DataConfig(str(tmp_path / name)))
+    (tmp_path / name).write_bytes(gzip.compress(b'{"text": "a"}\n' * 1000))  # much alike, but small
+    assert sum(map(len, texts(DataConfig(str(tmp_path / name))))) >= 1000
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv"])
+def test_a_line_of_ten_megabytes(tmp_path: Path, name: str) -> None:
+    line = "word " * (2 << 20)
+    assert texts(DataConfig(str(write(tmp_path / name, [line])))) == [line]
+
+
+def test_repeats_come_twice_in_no_order() -> None:
+    documents = list(repeats())
+    assert documents == list(repeats()) and len(documents) > 10_000
+    halves = [document[: len(document) // 2] for document in documents]
+    assert all(
+        document == half * 2 and len({*half}) == len(half) for document, half in zip(documents, halves, strict=True)
+    )
+    assert {len(half) for half in halves} == set(range(8, 17))
+    assert len({*halves}) > 0.99 * len(halves)
+    pieces = list(read(DataConfig(source="repeats", max_documents=3), "train"))
+    assert [piece.text for piece in pieces] == documents[:3] and all(piece.last for piece in pieces)
+    assert identity(DataConfig(source="repeats")) == identity(DataConfig(source="repeats")) != {}

@@ -1,0 +1,78 @@
+"""A linear layer: what PyTorch's own computes, whichever library multiplies."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from minitx.fast import linear
+from minitx.fast.linear import Linear, takes_onednn
+
+has_avx512 = pytest.mark.skipif(
+    torch.backends.cpu.get_cpu_capability() != "AVX512" or not torch.backends.mkldnn.is_available(),
+    reason="oneDNN is taken on CPUs with AVX-512",
+)
+
+
+def layer_and_input(shape: tuple[int, ...], d_out: int) -> tuple[Linear, torch.Tensor]:
+    torch.manual_seed(0)
+    return Linear(shape[-1], d_out), torch.randn(shape, requires_grad=True)
+
+
+@has_avx512
+@pytest.mark.parametrize(
+    ("shape", "d_out"), [((4, 70, 96), 112), ((300, 64), 64), ((2, 3, 50, 64), 96), ((1, 512), 4096)]
+)
+def test_values_and_gradients_are_those_of_float64(shape: tuple[int, ...], d_out: int) -> None:
+    layer, x = layer_and_input(shape, d_out)
+    assert takes_onednn(x, layer.weight)
+    y = layer(x)
+    slope = torch.randn_like(y)
+    y.backward(slope)
+    exact_x, exact_weight = (tensor.detach().double().requires_grad_() for tensor in (x, layer.weight))
+    exact = F.linear(exact_x, exact_weight)
+    exact.backward(slope.double())
+    for found, expected in ((y, exact), (x.grad, exact_x.grad), (layer.weight.grad, exact_weight.grad)):
+        assert found is not None and expected is not None
+        assert found.dtype == torch.float32 and found.is_contiguous()
+        torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5 * expected.abs().max().item())
+    with torch.no_grad():
+        assert torch.equal(layer(x), y)
+
+
+@has_avx512
+def test_only_the_gradients_asked_for_are_computed() -> None:
+    layer, x = layer_and_input((300, 64), 64)
+    layer.weight.requires_grad_(False)
+    layer(x).sum().backward()
+    assert x.grad is not None and layer.weight.grad is None
+    layer.weight.requires_grad_(True)
+    layer(x.detach()).sum().backward()
+    assert layer.weight.grad is not None
+
+
+@has_avx512
+def test_what_is_left_to_pytorch() -> None:
+    layer, x = layer_and_input((300, 64), 64)
+    assert not takes_onednn(x[:10], layer.weight)  # too small
+    assert not takes_onednn(x.double(), layer.weight.double())
+    assert not takes_onednn(x.bfloat16(), layer.weight)
+    assert not takes_onednn(x.to("meta"), layer.weight.to("meta"))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not takes_onednn(x, layer.weight)
+        assert layer(x).dtype == torch.bfloat16
+
+
+def test_without_avx512_it_is_pytorchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    monkeypatch.setattr(linear, "onednn_product", None)
+    layer, x = layer_and_input((300, 64), 64)
+    assert torch.equal(layer(x), F.linear(x, layer.weight))
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_a_layer_of_no_heads() -> None:
+    layer, x = layer_and_input((300, 64), 0)
+    assert layer(x).shape == (300, 0)
+    assert Linear(0, 64)(x[:, :0]).shape == (300, 64)

@@ -1,0 +1,100 @@
+"""The table of heads: complete, in plain numbers, readable as text, JSON and a picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from minitx.heads.measure import as_picture, as_text, describe, history_as_picture
+from minitx.heads.scores import SCORES, UNCLASSIFIED
+from tests.small import small_model
+
+TOKENS = np.random.default_rng(0).integers(0, 30, 200).astype(np.uint16)
+
+
+def test_every_head_has_every_figure_in_plain_numbers() -> None:
+    told: list[int] = []
+    found = json.loads(
+        json.dumps(describe(small_model(), TOKENS, projection=True, advance=told.append), allow_nan=False)
+    )
+    assert sum(told) == 3 * (len(TOKENS) - 1)
+    assert [(entry["layer"], entry["head"]) for entry in found["heads"]] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    for entry in found["heads"]:
+        assert (
+            entry["scores"].keys()
+            == entry["spreads"].keys()
+            == {*SCORES, "semantic", "induction_on_repeats"}
+            == found["chance"].keys()
+        )
+        assert entry["ablation"].keys() == {"zero", "zero_error", "mean", "mean_error"}
+        assert entry["gradient"] > 0 and entry["contribution"] > 0
+    assert found["unclassified"] == np.mean([entry["role"] == UNCLASSIFIED for entry in found["heads"]])
+    assert -1 <= found["rank_correlation"]["gradient_zero"] <= 1
+    assert len(found["without_output_projection"]) == 2
+
+
+def test_a_duplicated_head_is_found() -> None:
+    model = small_model()
+    with torch.no_grad():
+        for name in ("query", "key"):
+            weight = model.get_parameter(f"blocks.1.attention.{name}.weight")
+            weight[8:] = weight[:8]
+    heads = describe(model, TOKENS, ablation=False)["heads"]
+    assert heads[2]["most_like"] == {"layer": 1, "head": 1, "similarity": 1.0}
+    assert heads[0]["most_like"]["similarity"] < 1
+
+
+def test_the_text_names_every_head_and_says_what_was_left_out() -> None:
+    text = as_text(describe(small_model(), TOKENS, ablation=False))
+    assert all(text.count(f"\n{place} ") == 2 for place in ("0.0", "0.1", "1.0", "1.1"))
+    assert text.count("not measured") == 4 and "Rank correlation" not in text
+    assert "100% of the heads fit no role" in text
+    assert max(len(line) for line in text.split("\n")) <= 140
+
+
+@pytest.mark.parametrize("tokens", [TOKENS[:2], TOKENS[:33]])
+def test_short_texts_have_gaps_and_no_faults(tokens: np.ndarray, tmp_path: Path) -> None:
+    """Two tokens: no repeats, one window, no spread. The text and the picture say – there."""
+    found = describe(small_model(), tokens)
+    found["heads"][0]["ablation"]["zero"] = -1e-6
+    assert found["heads"][0]["spreads"]["entropy"] is None
+    text = as_text(found)
+    assert "±-" not in text and "±–" not in text and (" – " in text or len(tokens) > 2)
+    assert " 0.0000" in text and "-0.0000" not in text and "+0.0000" not in text
+    as_picture(found, tmp_path / "heads.png", "title")
+    with Image.open(tmp_path / "heads.png") as image:
+        assert min(image.size) > 300
+
+
+def test_a_model_of_one_head(tmp_path: Path) -> None:
+    from minitx.config.settings import ModelConfig
+    from minitx.model import Transformer
+
+    torch.manual_seed(0)
+    model = Transformer(ModelConfig(n_layer=1, n_head=1, d_model=16, context_length=32), 30).eval()
+    found = describe(model, TOKENS)
+    assert found["heads"][0]["most_like"] is None and found["similarity"] is None
+    assert as_text(found)
+    as_picture(found, tmp_path / "heads.svg", "title")
+
+
+def test_the_history_of_a_run_is_drawn(tmp_path: Path) -> None:
+    """Also where a score has no chance level in the text, and where a loss is missing."""
+    grid = [[0.1, 0.2], [0.3, None]]
+    lines = [
+        {
+            "step": step,
+            "scores": {"induction": grid, "entropy": grid, "first_mention": [[None, None], [None, None]]},
+            "chance": {"induction": 0.1, "entropy": 1.0, "first_mention": None},
+            "repeated_loss": [3.0, None],
+        }
+        for step in (10, 20)
+    ]
+    history_as_picture(lines, tmp_path / "history.png", "title")
+    with Image.open(tmp_path / "history.png") as image:
+        assert image.size[0] > 1000

@@ -1,0 +1,189 @@
+"""Snapshots: what is written comes back, a stranger's file ends in a sentence, and writing costs next to nothing."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minitx.heads import snapshots
+from minitx.heads.snapshots import MAGIC, SMALL, Link, Probe, SnapshotError, encode, extract, read_header
+from tests.tensorboard.test_pictures import causal
+
+
+def patterns(layers: int, heads: int, seq: int, seed: int = 0) -> Any:
+    """(layer, head, query, key): random causal patterns."""
+    weights = np.tril(np.random.default_rng(seed).random((layers, heads, seq, seq), dtype=np.float32) ** 6 + 1e-6)
+    return weights / weights.sum(axis=-1, keepdims=True)
+
+
+def probe(seq: int, layers: int = 2, heads: int = 3, **more: Any) -> Probe:
+    return Probe("a text", [f"t{i}" for i in range(seq)], patterns(layers, heads, seq), **more)
+
+
+def header_of(content: bytes) -> dict[str, Any]:
+    return read_header(io.BytesIO(content))
+
+
+def read_patterns(content: bytes, probe: int = 0) -> Any:
+    """(layer, head, query, key): the patterns of a probe whose heads are all there, read as the format is described."""
+    part = extract(io.BytesIO(content), probe, range(4096))
+    header = header_of(part)
+    heads, seq = header["layers"] * header["heads"], len(header["probes"][0]["tokens"])
+    levels = np.frombuffer(part[-heads * seq * (seq + 1) // 2 :], np.uint8).reshape(heads, -1)
+    weights = np.zeros((heads, seq, seq))
+    weights[:, *np.tril_indices(seq)] = (levels / 255) ** 2
+    return weights.reshape(header["layers"], header["heads"], seq, seq)
+
+
+def forged(**changes: Any) -> bytes:
+    """A snapshot of one head and one token whose header is changed."""
+    header = {"step": 1, "layers": 1, "heads": 1, "probes": [{"text": "a", "tokens": ["a"]}], **changes}
+    text = json.dumps(header).encode()
+    return MAGIC + struct.pack("<I", len(text)) + text + b"\xff"
+
+
+@pytest.mark.parametrize("seq", [1, 2, 30, SMALL, SMALL + 1, 150])
+def test_patterns_come_back_nearly_as_they_were(seq: int) -> None:
+    there = probe(seq)
+    back = read_patterns(encode(7, [probe(5), there]), probe=1)
+    assert back.shape == there.patterns.shape
+    np.testing.assert_allclose(back, there.patterns, atol=0.00393)  # half a level near p = 1: 1 - (254.5 / 255)²
+    weak = there.patterns < 0.01
+    assert np.abs(back - there.patterns)[weak].max(initial=0) < 0.0004
+
+
+def test_even_attention_over_many_tokens_does_not_vanish() -> None:
+    """A byte of p itself would be 0 for 1 / 512."""
+    even = np.tril(np.ones((1, 1, 512, 512), np.float32)) / np.arange(1, 513, dtype=np.float32)[:, None]
+    back = read_patterns(encode(0, [Probe("", ["a"] * 512, even)]))
+    np.testing.assert_allclose(back[0, 0, -1], 1 / 512, rtol=0.06)
+
+
+def test_a_long_text_is_reduced_to_the_largest_weight_of_each_block() -> None:
+    seq = 150  # blocks of 3 tokens
+    levels = snapshots.encode_weights(patterns(1, 1, seq))
+    small = snapshots.reduce(levels)[0, 0]
+    assert small.shape == (50, 50)
+    for query, key in ((0, 0), (49, 0), (49, 49), (20, 7)):
+        assert small[query, key] == levels[0, 0, 3 * query : 3 * query + 3, 3 * key : 3 * key + 3].max()
+
+
+def test_one_probe_and_some_heads_can_be_taken_out() -> None:
+    first, second = probe(5), probe(100, links=[Link("pronoun", (9, 10), (2, 4))])
+    content = encode(7, [first, second], {"entropy": np.arange(6.0).reshape(2, 3)})
+    with io.BytesIO(content) as file:
+        part = extract(file, 1, heads=[4, 1, 99])
+    header = header_of(part)
+    assert header["probes"][0]["whole"] == [1, 4]
+    assert header["probes"][0]["links"] == [{"name": "pronoun", "query": [9, 10], "key": [2, 4]}]
+    assert header["scores"] == {"entropy": [0, 1, 2, 3, 4, 5]}
+    packed = np.frombuffer(part[-2 * snapshots.pairs(100) :], np.uint8).reshape(2, -1)
+    expected = snapshots.encode_weights(second.patterns.reshape(6, 100, 100))[[1, 4]]
+    np.testing.assert_array_equal(packed, expected[:, *np.tril_indices(100)])
+    again = extract(io.BytesIO(part), 0, heads=[4])
+    assert again[-snapshots.pairs(100) :] == part[-snapshots.pairs(100) :]
+    with pytest.raises(SnapshotError, match="no probe 2"):
+        extract(io.BytesIO(content), 2)
+
+
+def test_what_is_not_a_number_is_left_empty() -> None:
+    header = header_of(
+        encode(1, [probe(2, 1, 2)], {"induction": np.array([[np.nan, 0.5]])}, {"induction": float("nan")})
+    )
+    assert header["scores"] == {"induction": [None, 0.5]} and header["chance"] == {"induction": None}
+
+
+def test_lone_surrogates_do_no_harm() -> None:
+    assert header_of(encode(1, [Probe("\ud800", ["\udfff"], causal(1, 1)[None])]))["probes"][0]["tokens"] == ["?"]
+
+
+@pytest.mark.parametrize("cut", [0, 5, len(MAGIC), len(MAGIC) + 2, 60, -1])
+def test_a_file_cut_short_is_told(cut: int) -> None:
+    content = encode(1, [probe(4)])
+    with pytest.raises(SnapshotError, match="cut short|not a snapshot"):
+        header_of(content[:cut])
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"", "not a snapshot"),
+        (b"\x89PNG\r\n" * 20, "not a snapshot"),
+        (MAGIC + struct.pack("<I", 2**32 - 1) + b"{}", "declares more"),
+        (MAGIC + struct.pack("<I", 4) + b"nope", "damaged"),
+        (MAGIC + struct.pack("<I", 2) + b"[]", "damaged"),
+        (MAGIC + struct.pack("<I", 2) + b"\xff\xff", "damaged"),
+        (MAGIC + struct.pack("<I", 100_000) + b"[" * 100_000, "damaged"),
+        (forged() + b"x", "longer"),
+        (forged(layers=2), "cut short"),
+        (forged(layers=10**9), "damaged"),
+        (forged(layers=4096, heads=4096), "damaged"),
+        (forged(layers=True), "damaged"),
+        (forged(heads=-1), "damaged"),
+        (forged(step="1"), "damaged"),
+        (forged(step=10**30), "damaged"),
+        (forged(probes=[]), "damaged"),
+        (forged(probes=[{"text": "a"}]), "tokens is missing"),
+        (forged(probes=[{"text": "a", "tokens": [1]}]), "damaged"),
+        (forged(probes=[{"text": "a", "tokens": []}]), "damaged"),
+        (forged(probes=[{"text": "a", "tokens": ["a"] * 9000}]), "damaged"),
+        (forged(probes=[{"text": "a", "tokens": ["a"] * 100}]), "cut short"),
+        (forged(probes=[{"text": "a", "tokens": ["a"], "links": [{"name": "x", "query": [0, 2], "key": [0, 1]}]}]),
+         "damaged"),
+        (forged(probes=[{"text": "a", "tokens": ["a"], "whole": [5]}]), "damaged"),
+        (forged(scores={"x": [1, 2]}), "damaged"),
+        (forged(scores={"x": ["<b>"]}), "damaged"),
+        (forged(scores=[1]), "damaged"),
+        (forged(chance={"x": float("inf")}), "damaged"),
+        (forged(roles=[1]), "damaged"),
+    ],
+)  # fmt: skip
+def test_what_a_stranger_wrote_ends_in_a_sentence(content: bytes, sentence: str) -> None:
+    with pytest.raises(SnapshotError, match=sentence) as raised:
+        header_of(content)
+    assert str(raised.value).endswith(".") and len(str(raised.value)) < 200
+
+
+def test_declared_sizes_are_checked_before_memory_is_taken() -> None:
+    """A header that declares 4096 heads on 8192 tokens, 137 GB, is refused by the size of its file."""
+    import tracemalloc
+
+    big = forged(layers=64, heads=64, probes=[{"text": "", "tokens": ["a"] * 8192}])
+    tracemalloc.start()
+    with pytest.raises(SnapshotError, match="cut short"):
+        extract(io.BytesIO(big), 0, range(4096))
+    assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    tracemalloc.stop()
+
+
+def test_shapes_that_disagree_are_refused() -> None:
+    with pytest.raises(ValueError, match="patterns"):
+        encode(1, [Probe("", ["a"], patterns(1, 1, 2))])
+    with pytest.raises(ValueError, match="score"):
+        encode(1, [probe(2)], {"entropy": np.zeros((3, 2))})
+
+
+def test_a_run_lists_writes_and_forgets_its_steps(tmp_path: Path) -> None:
+    assert snapshots.steps(tmp_path) == []
+    for step in (100, 5, 2_000_000):
+        snapshots.write(tmp_path, step, encode(step, [probe(2)]))
+    (tmp_path / "attention" / "step-00x.heads").write_text("")
+    (tmp_path / "attention" / ".step-000100.heads-1").write_text("")
+    assert snapshots.steps(tmp_path) == [5, 100, 2_000_000]
+    with snapshots.path(tmp_path, 100).open("rb") as file:
+        assert read_header(file)["step"] == 100
+    snapshots.forget_after(tmp_path, 100)
+    assert snapshots.steps(tmp_path) == [5, 100]
+
+
+def test_a_snapshot_is_small(tmp_path: Path) -> None:
+    """4 layers × 4 heads × 64 tokens with scores: a thousand of them stay below 40 MB."""
+    scores = {name: np.random.default_rng(0).random((4, 4)) for name in "abcdefg"}
+    snapshots.write(tmp_path, 0, encode(0, [probe(64, 4, 4)], scores, dict.fromkeys(scores, 0.1)))
+    assert snapshots.path(tmp_path, 0).stat().st_size < 40_000

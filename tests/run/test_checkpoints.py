@@ -1,0 +1,94 @@
+"""Checkpoints come back as they were, or are refused with the name of what is damaged; none is unpickled."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from minitx.config.settings import UserError
+from minitx.run.checkpoints import load_weights, read_checkpoint, save_weights, write_checkpoint
+from minitx.run.folder import Run
+from minitx.system.files import checksum, json_bytes, read_json
+from tests.run.test_folder import saved
+from tests.small import small_model
+
+
+def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    saved(run, 7)
+    model = small_model(seed=1)
+    checkpoint = run.checkpoint("last")
+    checkpoint.load_weights(model)
+    assert checkpoint.step == 7 and checkpoint.load_optimizer()["x"].item() == 7
+    for ours, theirs in zip(model.parameters(), small_model(seed=7).parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+    place = tmp_path / "checkpoints" / "step-000007"
+    write_checkpoint(place, small_model(seed=1), {}, {"step": 7})
+    before = read_checkpoint(place).state
+    with pytest.raises(TypeError):
+        write_checkpoint(place, small_model(seed=2), {}, {"step": 7, "odd": object()})
+    assert read_checkpoint(place).state == before
+    write_checkpoint(place, small_model(seed=2), {}, {"step": 7})
+    assert read_checkpoint(place).state["checksums"] != before["checksums"]
+    assert list(place.parent.iterdir()) == [place], "a draft or what was replaced is left"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "state.json"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
+def test_damage_is_named_and_stepped_over(
+    name: str, damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Run(tmp_path)
+    saved(run, 1, 2)
+    file = tmp_path / "checkpoints" / "step-000002" / name
+    content = bytearray(file.read_bytes())
+    if damage == "flip":
+        content[len(content) // 2] ^= 0x80
+        file.write_bytes(content)
+    elif damage == "truncate":
+        file.write_bytes(content[:-20])
+    else:
+        file.unlink()
+    with pytest.raises(UserError, match=f"step-000002 is damaged: .*{name}"):
+        run.checkpoint("2")
+    checkpoint, faults = run.newest_whole_checkpoint()
+    assert checkpoint is not None and checkpoint.step == 1 and len(faults) == 1
+    assert run.checkpoint("last").step == 1
+    warning = capsys.readouterr().err
+    assert warning.startswith("warning: ") and name in warning and "Taking step-000001" in warning
+
+
+def test_a_pickle_in_place_of_the_optimizer_is_not_run(tmp_path: Path) -> None:
+    """Even with a checksum that fits."""
+
+    class Mark:
+        def __reduce__(self) -> tuple[object, tuple[str, dict[str, object]]]:
+            return (exec, (f"open({str(tmp_path / 'mark')!r}, 'w')", {}))
+
+    run = Run(tmp_path)
+    saved(run, 1)
+    folder = tmp_path / "checkpoints" / "step-000001"
+    (folder / "optimizer.pt").write_bytes(pickle.dumps(Mark()))
+    state = read_json(folder / "state.json")
+    state["checksums"]["optimizer.pt"] = checksum(folder / "optimizer.pt")
+    (folder / "state.json").write_bytes(json_bytes(state))
+    with pytest.raises(UserError, match="optimizer.pt"):
+        run.checkpoint("last").load_optimizer()
+    assert not (tmp_path / "mark").exists()
+    pickle.loads((folder / "optimizer.pt").read_bytes())
+    assert (tmp_path / "mark").exists(), "the pickle would have left no mark"
+
+
+def test_weights_of_another_shape_are_named(tmp_path: Path) -> None:
+    save_weights(small_model(vocab_size=30), tmp_path / "w")
+    with pytest.raises(UserError, match=r"embedding.weight is \(30, 16\), not \(31, 16\)"):
+        load_weights(small_model(vocab_size=31), tmp_path / "w")
+    (tmp_path / "w").write_bytes(b"no weights")
+    with pytest.raises(UserError, match="cannot be read as weights"):
+        load_weights(small_model(), tmp_path / "w")

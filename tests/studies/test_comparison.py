@@ -1,0 +1,131 @@
+"""What is compared and how it is summed up; the training itself is in test_command_compare."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from pathlib import Path
+
+import pytest
+import torch
+
+from minitx.commands.compare import KINDS
+from minitx.config.settings import Config, ModelConfig, UserError
+from minitx.model import Transformer
+from minitx.studies.comparison import (
+    Measured,
+    Speed,
+    check_equal_size,
+    decode_speed,
+    draw,
+    head_variants,
+    kind_variants,
+    matrix_parameters,
+    planned,
+    summarise,
+    table,
+)
+from tests.small import small_model
+
+
+def measured(variant: str, seed: int, val_loss: float) -> Measured:
+    return Measured(variant, seed, f"{variant}-{seed}", 1000, val_loss, val_loss / 2, 64.0)
+
+
+RUNS = [
+    measured("1 head", 1, 4.0),
+    measured("1 head", 2, 5.0),
+    measured("2 heads", 1, 3.9),
+    measured("2 heads", 2, 4.8),
+]
+SPEEDS = {"1 head": Speed([100.0, 300.0, 110.0], [10.0, 11.0, 12.0]), "2 heads": Speed([90.0] * 3, [9.0] * 3)}
+
+
+@pytest.mark.parametrize("tie_embeddings", [True, False])
+def test_head_counts_are_of_equal_size(tie_embeddings: bool) -> None:
+    """In all matrices; the vectors of query-key norm are as wide as a head, so the totals differ by those."""
+    variants = head_variants(ModelConfig(tie_embeddings=tie_embeddings), [1, 2, 4, 8, 16])
+    check_equal_size(variants, 300)
+    assert [variant.name for variant in variants] == ["1 head", "2 heads", "4 heads", "8 heads", "16 heads"]
+    one, sixteen = (Transformer(variants[i].model, 300) for i in (0, 4))
+    assert matrix_parameters(variants[0].model, 300) == sum(p.numel() for p in one.parameters() if p.dim() == 2)
+    difference = sum(p.numel() for p in one.parameters()) - sum(p.numel() for p in sixteen.parameters())
+    assert difference == 4 * 2 * (192 - 12)
+
+
+@pytest.mark.parametrize("settings", [{"n_kv_head": 2}, {"attention": "latent"}])
+def test_models_of_different_size_are_refused(settings: dict[str, object]) -> None:
+    """Two key-value heads are narrower in a model with more heads; so is the rotary part of latent attention."""
+    variants = head_variants(ModelConfig(**settings), [2, 4])  # type: ignore[arg-type]  # values by name
+    with pytest.raises(UserError, match="not of equal size, .*2 heads: [0-9,]+ parameters, 4 heads: "):
+        check_equal_size(variants, 300)
+
+
+def test_kinds_of_attention() -> None:
+    chosen = {variant.name: variant.model for variant in kind_variants(ModelConfig(n_head=8), KINDS)}
+    assert {name: (m.attention, m.kv_heads) for name, m in chosen.items()} == {
+        "multi_head": ("multi_head", 8),
+        "grouped_query": ("multi_head", 4),
+        "multi_query": ("multi_head", 1),
+        "latent": ("latent", 8),
+    }
+    given = ModelConfig(n_head=8, n_kv_head=2)
+    assert [v.model.kv_heads for v in kind_variants(given, ["grouped_query", "multi_query"])] == [2, 1]
+    latent = ModelConfig(attention="latent", d_latent=20, d_rotary=6)
+    sizes = [(v.model.d_latent, v.model.d_rotary) for v in kind_variants(latent, ["multi_head", "latent"])]
+    assert sizes == [(None, None), (20, 6)]
+    assert len(kind_variants(ModelConfig(n_head=2), ["multi_head", "multi_query"])) == 2
+    with pytest.raises(UserError, match="model.n_head is 2, which nothing between it and 1 divides"):
+        kind_variants(ModelConfig(n_head=2), KINDS)
+
+
+def test_the_sum_of_several_seeds() -> None:
+    """By hand: means, sample standard deviations, differences seed by seed, medians of speeds."""
+    first, second = summarise(RUNS, SPEEDS)
+    assert (first.val_loss, first.val_loss_spread) == pytest.approx((4.5, math.sqrt(0.5)))
+    assert (second.difference, second.difference_spread) == pytest.approx((-0.15, statistics.stdev([-0.1, -0.2])))
+    assert (first.difference, first.seeds, first.cache_bytes_per_token) == (0, 2, 64)
+    assert (first.tokens_per_second, first.decode_tokens_per_second) == (110, 11)
+    assert second.val_bits_per_byte == pytest.approx((3.9 + 4.8) / 4)
+    assert math.isnan(summarise(RUNS[::2], SPEEDS)[0].val_loss_spread)
+
+
+def test_the_table() -> None:
+    lines = table(summarise(RUNS, SPEEDS)).splitlines()
+    assert len({len(line) for line in lines}) == 1 and len(lines) == 4
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert cells[0][2:4] == ["validation loss", "less 1 head"]
+    assert cells[2] == ["1 head", "1,000", "4.500 ± 0.707", "–", "2.250", "110 ± 113", "11 ± 1", "64"]
+    assert cells[3][3] == "-0.150 ± 0.071"
+    alone = table(summarise(RUNS[::2], SPEEDS)).splitlines()
+    assert "4.000 |" in alone[2] and "-0.100 |" in alone[3]
+
+
+@pytest.mark.parametrize("names", [("1 head", "2 heads"), ("multi_head", "latent")])
+def test_the_picture(names: tuple[str, str], tmp_path: Path) -> None:
+    renamed = dict(zip(("1 head", "2 heads"), names, strict=True))
+    runs = [dataclasses.replace(each, variant=renamed[each.variant]) for each in RUNS]
+    speeds = {renamed[name]: speed for name, speed in SPEEDS.items()}
+    draw(runs, speeds, summarise(runs, speeds), tmp_path / "a.png", "title")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_decoding_is_timed_without_the_prompt_and_within_the_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The context holds 32 tokens: the prompt, 31 new ones; the first of those is not timed."""
+    model, seen, times = small_model(), [], iter([10.0, 13.0])
+    model.embedding.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].numel()))
+    monkeypatch.setattr("minitx.studies.comparison.time.perf_counter", lambda: next(times))
+    with torch.no_grad():
+        assert decode_speed(model, 0) == pytest.approx(30 / 3)
+    assert seen == [1] * 31
+
+
+def test_a_plan_says_what_makes_a_comparison_the_same() -> None:
+    config, variants = Config(), head_variants(ModelConfig(), [1, 2])
+    longer = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=7))
+    plan = planned(config, variants, [1, 2], "text")
+    assert planned(dataclasses.replace(config, out="elsewhere"), variants, [1, 2], "text") == plan
+    others = [(config, variants, [1, 3], "text"), (config, variants[:1], [1, 2], "text")]
+    others += [(longer, variants, [1, 2], "text"), (config, variants, [1, 2], "another")]
+    assert all(planned(*other) != plan for other in others)

@@ -1,0 +1,64 @@
+"""Faults of the world become one line each."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from minitx.config.parsing import run_command
+from minitx.system.faults import naming, one_line, sentence
+
+
+def test_a_fault_names_its_file_and_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(OSError) as caught, naming(tmp_path / "metrics.jsonl"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    said = sentence(caught.value)
+    assert str(tmp_path / "metrics.jsonl") in said and "No space left on device" in said and "make room there" in said
+    with pytest.raises(OSError, match="other"), naming(tmp_path):
+        raise OSError(errno.EIO, "broken", "other")
+
+
+def test_commands_turn_faults_into_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def full() -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", "a\nb\x1b[2J")
+
+    def large() -> int:
+        raise MemoryError
+
+    def faulty() -> int:
+        raise RuntimeError("a fault of the program")
+
+    for command in (full, large):
+        assert run_command(command) == 2
+        err = capsys.readouterr().err
+        assert err.startswith("error: ") and err.count("\n") == 1 and "\x1b" not in err
+    with pytest.raises(RuntimeError, match="a fault of the program"):
+        run_command(faulty)
+
+
+@pytest.mark.parametrize("file", ["cache/torch/ab/x.py", "cache/torch", "cache"])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_compiler_without_its_cache_is_told_what_names_that_folder(
+    file: str, wrapped: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """torch.compile wraps the fault once it compiles, but not while it is imported."""
+    from torch._inductor.exc import InductorError
+
+    def fail() -> int:
+        fault = PermissionError(errno.EACCES, "Permission denied", file)
+        raise InductorError(fault, None) if wrapped else fault
+
+    assert run_command(fail) == 2
+    assert "TORCHINDUCTOR_CACHE_DIR" not in capsys.readouterr().err
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "cache/torch")
+    assert run_command(fail) == 2
+    assert (
+        f"Permission denied: '{file}'): set TORCHINDUCTOR_CACHE_DIR to another folder, or go on without it, "
+        "--compile false.\n"
+    ) in capsys.readouterr().err
+
+
+def test_one_line() -> None:
+    assert one_line("a\n\x1b[31mé\u202e") == "a\\n\\x1b[31mé\\u202e"

@@ -1,0 +1,336 @@
+"""The Attention tab's server side, through TensorBoard's own WSGI application."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import pytest
+from werkzeug.test import Client, TestResponse
+
+from minitx.heads import snapshots
+from minitx.heads.snapshots import Probe, encode
+from minitx.tensorboard.plugin.own_text import BusyError, OwnText, OwnTextError
+from minitx.tensorboard.plugin.plugin import AttentionPlugin
+from minitx.tensorboard.writer import Board
+from tests.heads.test_snapshots import header_of, patterns, read_patterns
+
+BASE = "/data/plugin/attention"
+ODD = 'odd <img src=x onerror=alert(1)> & "run" é'
+PACKAGE = Path(__file__).parents[2] / "minitx" / "tensorboard" / "plugin"
+
+
+def application(*arguments: str) -> Client:
+    """A client of TensorBoard as its command line would start it, with the Python loader."""
+    from tensorboard import default, program
+    from tensorboard.backend.application import TensorBoardWSGIApp
+
+    board = program.TensorBoard(default.get_plugins())
+    board.configure(argv=["tensorboard", "--load_fast", "false", "--reload_interval", "0", *arguments])
+    provider = board._make_data_provider()[0] if hasattr(board, "_make_data_provider") else None
+    return Client(TensorBoardWSGIApp(board.flags, board.plugin_loaders, provider, board.assets_zip_provider))
+
+
+def add_run(folder: Path, steps: list[int], seq: int = 4, text: str = "a text") -> None:
+    """A run with an event file, as every run has, and snapshots of two probes; head 2 scores `step` / 1000."""
+    Board(folder).close()
+    for step in steps:
+        probes = [
+            Probe(text, [f"t{i}" for i in range(seq)], patterns(2, 2, seq, seed=step)),
+            Probe("long", ["x"] * 80, patterns(2, 2, 80, seed=step)),
+        ]
+        scores = {"induction": np.array([[0, 0.1], [step / 1000, np.nan]])}
+        snapshots.write(folder, step, encode(step, probes, scores, {"induction": 0.05}))
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log folder with good, odd and broken runs, and things outside it that must stay outside."""
+    root = tmp_path_factory.mktemp("tensorboard")
+    logs = root / "logs"
+    add_run(logs / "good", [10, 20, 30])
+    add_run(logs / "deep" / "er", [5])
+    add_run(logs / ODD, [1])
+    add_run(logs / "broken", [1, 2, 3])
+    (logs / "broken" / "attention" / "step-000002.heads").write_bytes(b"\x00" * 50)
+    whole = (logs / "broken" / "attention" / "step-000003.heads").read_bytes()
+    (logs / "broken" / "attention" / "step-000003.heads").write_bytes(whole[:-9])
+    add_run(root / "outside", [7])
+    (root / "secret.heads").write_bytes(encode(8, [Probe("secret", ["s"], patterns(1, 1, 1))]))
+    (logs / "linked").symlink_to(root / "outside")
+    (logs / "half").mkdir()
+    (logs / "half" / "attention").symlink_to(root / "outside" / "attention")
+    (logs / "good" / "attention" / "step-000008.heads").symlink_to(root / "secret.heads")
+    (logs / "good" / "attention" / "step-000009.heads").mkdir()
+    return logs
+
+
+@pytest.fixture(scope="module")
+def client(logs: Path) -> Client:
+    return application("--logdir", str(logs))
+
+
+def ask(client: Client, route: str, **values: Any) -> TestResponse:
+    query = "&".join(f"{name}={quote(str(value), safe='')}" for name, value in values.items())
+    return client.get(f"{BASE}/{route}?{query}")
+
+
+def said(response: TestResponse, status: int) -> str:
+    """The one sentence of a refusal."""
+    assert response.status_code == status, response.data
+    sentence = json.loads(response.data)["error"]
+    assert sentence.endswith(".") and "Traceback" not in sentence
+    return str(sentence)
+
+
+def test_the_package_declares_the_plugin() -> None:
+    found = [entry.value for entry in entry_points(group="tensorboard_plugins") if entry.name == "attention"]
+    assert "minitx.tensorboard.plugin.loader:AttentionLoader" in found, "install the project again: pip install -e ."
+
+
+def test_the_tab_is_listed_and_active(client: Client) -> None:
+    listing = json.loads(client.get("/data/plugins_listing").data)["attention"]
+    assert listing["enabled"] and listing["tab_name"] == "Attention"
+    module = client.get(f"{BASE}/{listing['loading_mechanism']['module_path'].rpartition('attention/')[2]}")
+    assert module.status_code == 200 and "export function render" in module.text
+
+
+def test_without_snapshots_the_tab_is_listed_as_inactive(tmp_path: Path) -> None:
+    Board(tmp_path / "run").close()
+    listing = json.loads(application("--logdir", str(tmp_path)).get("/data/plugins_listing").data)["attention"]
+    assert not listing["enabled"]
+
+
+def test_runs_are_those_with_snapshots_inside_the_log_folder(client: Client) -> None:
+    assert json.loads(ask(client, "runs").data)["runs"] == sorted(["good", "deep/er", ODD, "broken"])
+
+
+def test_the_log_folder_itself_can_be_the_run(tmp_path: Path) -> None:
+    add_run(tmp_path, [3])
+    client = application("--logdir", str(tmp_path))
+    assert json.loads(ask(client, "runs").data)["runs"] == ["."]
+    assert ask(client, "snapshot", run=".", step=3).status_code == 200
+
+
+def test_a_log_folder_given_by_its_home_or_by_a_link_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_run(tmp_path / "real" / "run", [3])
+    (tmp_path / "alias").symlink_to(tmp_path / "real")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for folder in (str(tmp_path / "alias"), "~/real"):
+        assert ask(application("--logdir", folder), "snapshot", run="run", step=3).status_code == 200
+
+
+def test_logdir_spec_gets_a_sentence(tmp_path: Path) -> None:
+    add_run(tmp_path / "run", [3])
+    answer = json.loads(ask(application("--logdir_spec", f"a:{tmp_path}"), "runs").data)
+    assert answer["runs"] == [] and "--logdir FOLDER" in answer["note"]
+
+
+def test_a_run_is_described_by_its_steps_and_newest_whole_header(client: Client) -> None:
+    answer = json.loads(ask(client, "run", run="good").data)
+    assert answer["steps"][-3:] == [10, 20, 30]
+    assert [len(probe["tokens"]) for probe in answer["newest"]["probes"]] == [4, 80]
+    answer = json.loads(ask(client, "run", run="broken").data)
+    assert answer["newest"]["step"] == 1 and "cut short" in answer["fault"]
+
+
+def test_scores_are_told_step_by_step(client: Client, logs: Path) -> None:
+    answer = json.loads(ask(client, "scores", run="good", name="induction", after=9).data)
+    assert answer == {
+        "steps": [10, 20, 30],
+        "values": [[0, 0.1, 0.01, None], [0, 0.1, 0.02, None], [0, 0.1, 0.03, None]],
+        "chance": [0.05] * 3,
+    }
+    assert json.loads(ask(client, "scores", run="good", name="nothing", after=20).data)["values"] == [None]
+    assert json.loads(ask(client, "scores", run="broken", name="induction").data)["values"][1:] == [None, None]
+
+
+def test_scores_change_with_the_file(client: Client, logs: Path) -> None:
+    add_run(logs / "changing", [1])
+    assert json.loads(ask(client, "scores", run="deep/er", name="induction").data)["values"][0][2] == 0.005
+    file = snapshots.path(logs / "deep" / "er", 5)
+    content = encode(5, [Probe("a", ["a"], patterns(2, 2, 1))], {"induction": np.full((2, 2), 0.75)})
+    file.write_bytes(content)
+    assert json.loads(ask(client, "scores", run="deep/er", name="induction").data)["values"] == [[0.75] * 4]
+    shutil.rmtree(logs / "changing")
+
+
+def test_a_snapshot_holds_one_probe_and_the_heads_asked_for(client: Client) -> None:
+    response = ask(client, "snapshot", run="good", step=20, probe=1, heads="3,0")
+    assert response.content_type == "application/octet-stream"
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    header = header_of(response.data)
+    assert header["step"] == 20 and header["probes"][0]["whole"] == [0, 3]
+    plain = ask(client, "snapshot", run="good", step=20)
+    weights = read_patterns(plain.data)
+    np.testing.assert_allclose(weights, patterns(2, 2, 4, seed=20), atol=0.004)
+
+
+def test_odd_names_are_data(client: Client) -> None:
+    response = ask(client, "run", run=ODD)
+    assert response.status_code == 200 and response.content_type.startswith("application/json")
+
+
+@pytest.mark.parametrize(
+    "run",
+    ["../outside", "..", "../logs/good", "good/..", "good/../good", "/etc", "linked", "half", "", " good", "good/",
+     "good\x00", "..\\outside", "%2e%2e/outside", "good/attention", "ｇood"],
+)  # fmt: skip
+def test_nothing_outside_the_log_folder_can_be_asked_for(client: Client, run: str) -> None:
+    for route, values in (("run", {}), ("scores", {"name": "x"}), ("snapshot", {"step": 7}), ("page", {"step": 7})):
+        assert "There is no run" in said(ask(client, route, run=run, **values), 404)
+
+
+@pytest.mark.parametrize("step", [8, 9, 11, -10, 10**11])
+def test_links_folders_and_missing_steps_are_not_read(client: Client, step: int) -> None:
+    assert "no snapshot of step" in said(ask(client, "snapshot", run="good", step=step), 404)
+
+
+@pytest.mark.parametrize(
+    ("values", "status", "sentence"),
+    [
+        ({}, 400, "run is missing"),
+        ({"run": "good"}, 400, "step is missing"),
+        ({"run": "good", "step": "ten"}, 400, "step is 'ten'"),
+        ({"run": "good", "step": "9" * 5000}, 400, "whole number"),
+        ({"run": "good", "step": "١٠"}, 400, "whole number"),
+        ({"run": "good", "step": 10, "probe": 2}, 422, "no probe 2"),
+        ({"run": "good", "step": 10, "probe": -1}, 422, "no probe -1"),
+        ({"run": "good", "step": 10, "heads": "1,b"}, 400, "heads is 'b'"),
+        ({"run": "good", "step": 10, "heads": ",".join(["1"] * 300)}, 400, "at most"),
+        ({"run": "broken", "step": 2}, 422, "not a snapshot"),
+        ({"run": "broken", "step": 3}, 422, "cut short"),
+    ],
+)
+def test_what_cannot_be_had_is_told_in_a_sentence(
+    client: Client, values: dict[str, Any], status: int, sentence: str
+) -> None:
+    assert sentence in said(ask(client, "snapshot", **values), status)
+
+
+@pytest.mark.parametrize("name", ["../plugin.py", "..%2fplugin.py", "%2e%2e/page.py", "nothing.js", "", "style.css/x"])
+def test_only_the_viewers_own_files_are_served(client: Client, name: str) -> None:
+    assert client.get(f"{BASE}/static/{name}").status_code == 404
+
+
+def test_the_viewers_files_are_served_with_their_types(client: Client) -> None:
+    for file in (PACKAGE / "static").iterdir():
+        response = client.get(f"{BASE}/static/{file.name}")
+        assert response.data == file.read_bytes()
+        assert response.mimetype == {"js": "text/javascript", "css": "text/css"}[file.suffix[1:]]
+
+
+def test_a_page_holds_all_steps_of_a_probe(client: Client) -> None:
+    response = ask(client, "page", run="good", probe=0, step=20, view="head=1")
+    assert response.status_code == 200 and "attachment" in response.headers["Content-Disposition"]
+    data = json.loads(response.text.split('id="data">')[1].split("</script>")[0])
+    assert len(data["snapshots"]) == 3 and data["view"] == "head=1" and data["title"] == "good"
+
+
+def test_a_post_where_none_is_expected_is_refused(client: Client) -> None:
+    assert "GET only" in said(client.post(f"{BASE}/runs"), 400)
+    assert "POST only" in said(client.get(f"{BASE}/own_text"), 400)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"headers": {}}, "for the Attention tab only"),
+        ({"data": b"[]"}, "not an object"),
+        ({"data": b"{"}, "not an object"),
+        ({"data": b" " * 70_000}, "too long"),
+        ({"json": {"run": "good", "step": 1, "text": "a"}}, "keeps no checkpoint"),
+        ({"json": {"run": "../outside", "step": 1, "text": "a"}}, "There is no run"),
+        ({"base_url": "http://evil.example"}, "only under the address localhost"),
+    ],
+)
+def test_an_own_text_is_refused_with_a_sentence(client: Client, changes: dict[str, Any], sentence: str) -> None:
+    request = {"headers": {"X-Minitx": "1"}, **changes}
+    if "json" not in request:
+        request.setdefault("data", b"{}")
+    response = client.post(f"{BASE}/own_text", **request)
+    assert sentence in said(response, response.status_code) and response.status_code in (400, 404)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_offered"),
+    [
+        (["--host", "localhost"], True),
+        (["--host", "127.0.0.1"], True),
+        ([], True),
+        (["--bind_all"], False),
+        (["--host", "0.0.0.0"], False),
+        (["--bind_all", "--attention_own_text"], True),
+    ],
+)
+def test_own_texts_are_offered_on_localhost_or_by_a_flag(
+    tmp_path: Path, arguments: list[str], is_offered: bool
+) -> None:
+    client = application("--logdir", str(tmp_path), *arguments)
+    assert (json.loads(ask(client, "runs").data)["own_text"] == "") == is_offered
+
+
+class Flags:
+    """TensorBoard's flags as they are by default."""
+
+    host, bind_all, attention_own_text = None, False, False
+
+
+@pytest.mark.parametrize(("text", "sentence"), [("  ", "empty"), ("a" * 5000, "at most 4000")])
+def test_own_texts_are_bounded(tmp_path: Path, text: str, sentence: str) -> None:
+    with pytest.raises(OwnTextError, match=sentence):
+        OwnText(Flags()).run(tmp_path, 1, text)
+
+
+def test_one_own_text_is_run_at_a_time(tmp_path: Path) -> None:
+    box = OwnText(Flags())
+    with box._busy, pytest.raises(BusyError, match="Another text"):
+        box.run(tmp_path, 1, "a")
+    with pytest.raises(OwnTextError, match=r"is not a run folder|damaged|no run|could not be run"):
+        box.run(tmp_path, 1, "a")  # and the next one has its turn
+
+
+def test_who_asks_while_another_text_is_run_is_told_to_come_again(tmp_path: Path) -> None:
+    add_run(tmp_path / "run", [1])
+    (tmp_path / "run" / "checkpoints" / "step-000001").mkdir(parents=True)
+    plugin = AttentionPlugin(SimpleNamespace(logdir=str(tmp_path), flags=Flags()))
+    client = Client(plugin.get_plugin_apps()["/own_text"])
+    with plugin.own_text._busy:
+        response = client.post("/", headers={"X-Minitx": "1"}, json={"run": "run", "step": 1, "text": "a"})
+    assert "Another text is being run" in said(response, 503)
+
+
+def test_an_own_text_that_takes_too_long_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("minitx.tensorboard.plugin.own_text.MOST_SECONDS", 0.05)
+    with pytest.raises(OwnTextError, match="took longer"):
+        OwnText(Flags()).run(tmp_path, 1, "a")
+
+
+def test_the_plugin_never_imports_torch() -> None:
+    code = "import sys, minitx.tensorboard.plugin.loader, minitx.tensorboard.plugin.plugin; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_plugin_that_cannot_be_loaded_leaves_tensorboard_alive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "minitx.tensorboard.plugin.plugin", None)
+    add_run(tmp_path / "run", [1])
+    listing = json.loads(application("--logdir", str(tmp_path)).get("/data/plugins_listing").data)
+    assert "attention" not in listing and "scalars" in listing
+
+
+def test_a_wheel_carries_the_viewer() -> None:
+    import tomllib
+
+    settings = tomllib.loads((PACKAGE.parents[1] / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
+    assert settings["package-data"]["minitx.tensorboard.plugin"] == ["static/*"]
+    assert all(file.is_file() for file in (PACKAGE / "static").iterdir()), "a pattern of static/* takes no folders"

@@ -1,0 +1,222 @@
+"""The board: event files are read back with TensorBoard's own loaders, pictures pixel by pixel."""
+
+from __future__ import annotations
+
+import html
+import logging
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tensorboard import plugin_util
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator as PluginEventAccumulator
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+from minitx.heads.scores import SCORES
+from minitx.tensorboard.pictures import visible
+from minitx.tensorboard.writer import METRIC_TAGS, Board, verbatim
+from tests.tensorboard.test_pictures import causal, decode
+
+LABELS = ["␣The", "$a_b$", "\n", "жук", "internationalization"]
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorBoard's loader logs through the root logger."""
+    monkeypatch.setattr(logging.getLogger("tensorboard"), "level", logging.ERROR)
+
+
+def read(folder: Path) -> EventAccumulator:
+    accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0})
+    accumulator.Reload()
+    return accumulator
+
+
+def points(folder: Path, tag: str) -> list[tuple[int, float]]:
+    return [(event.step, event.value) for event in read(folder).Scalars(tag)]
+
+
+def strings(folder: Path, tag: str) -> list[list[bytes]]:
+    return [list(event.tensor_proto.string_val) for event in read(folder).Tensors(tag)]
+
+
+def shown(markdown: str) -> str:
+    """The text that a person sees once TensorBoard has rendered `markdown`."""
+    page = plugin_util.markdown_to_safe_html(markdown)
+    inside = re.fullmatch(r"<p><code>(.*)</code></p>", page, re.DOTALL)
+    assert inside, page
+    return html.unescape(inside[1].replace("<br>", "\n")).replace("\xa0", " ")
+
+
+def test_metrics_have_their_tags_and_missing_ones_leave_no_trace(tmp_path: Path) -> None:
+    writer = Board(tmp_path)
+    writer.scalars(10, {"train_loss": 3.5, "val_loss": None, "grad_norm": float("nan"), "memory_bytes": 2**31})
+    writer.scalars(20, {"train_loss": 3.25})
+    writer.close()
+    assert points(tmp_path, METRIC_TAGS["train_loss"]) == [(10, 3.5), (20, 3.25)]
+    assert set(read(tmp_path).Tags()["scalars"]) == {METRIC_TAGS["train_loss"], METRIC_TAGS["memory_bytes"]}
+    assert len(set(METRIC_TAGS.values())) == len(METRIC_TAGS)
+
+
+def test_what_is_flushed_can_be_read_while_the_board_is_open(tmp_path: Path) -> None:
+    writer = Board(tmp_path)
+    writer.scalars(1, {"train_loss": 1.0})
+    writer.flush()
+    assert points(tmp_path, METRIC_TAGS["train_loss"]) == [(1, 1.0)]
+    writer.close()
+    writer.close()
+
+
+@pytest.mark.parametrize("loader", [EventAccumulator, PluginEventAccumulator])
+def test_a_resumed_run_drops_the_steps_that_it_repeats(tmp_path: Path, loader: Any) -> None:
+    first = Board(tmp_path)
+    for step in (100, 200, 300):
+        first.scalars(step, {"train_loss": step})
+        first.patterns(step, 0, ["a", "b"], causal(1, 2)[None])
+    first.close()
+    second = Board(tmp_path, start_step=201)
+    second.scalars(210, {"train_loss": 210})
+    second.close()
+    accumulator = loader(str(tmp_path), size_guidance={"scalars": 0, "tensors": 0})
+    accumulator.Reload()
+    tag = METRIC_TAGS["train_loss"]
+    events = accumulator.Scalars(tag) if loader is EventAccumulator else accumulator.Tensors(tag)
+    assert [event.step for event in events] == [100, 200, 210]
+    if loader is PluginEventAccumulator:  # the other one, which TensorBoard itself does not use, keeps all pictures
+        assert [event.step for event in accumulator.Tensors("probe 0/layer 0")] == [100, 200]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "one\ntwo\n\n\n    indented  twice\n",
+        "# no heading\n* no list\n1. none\n| a | b |\n|---|---|\n> quote",
+        "`tick` ```fence\n```\n~~~ <b>bold</b> <script>x</script> &amp; &#42; *s* _u_ **b** $x$ [l](http://u) <http://u>",
+        "日本 жук 👩‍👧 \\n \\* e\u0301",
+        "",
+        " a ",
+    ],
+)
+def test_text_survives_markdown(tmp_path: Path, text: str) -> None:
+    writer = Board(tmp_path)
+    writer.text("Sample", text, 7)
+    writer.close()
+    [[stored]] = strings(tmp_path, "Sample")
+    assert shown(stored.decode()) == text
+
+
+def test_long_lines_can_wrap() -> None:
+    assert " and &nbsp;on" in verbatim("on and  on")
+
+
+def test_characters_that_cannot_be_seen_are_written_as_codes() -> None:
+    assert visible("a\x00\x1b[1m\r\u202e\ud800\t\n") == "a\\x00\\x1b[1m\\r\\u202e\\ud800\t\n"
+    assert visible("a\n b", keep="") == "a\\n b"
+    assert shown(verbatim("\x02\x03\x00")) == "\\x02\\x03\\x00"  # Python-Markdown keeps its own places with 2 and 3
+    assert shown(verbatim("\tx")) == "        x"
+
+
+def test_markdown_is_left_alone(tmp_path: Path) -> None:
+    writer = Board(tmp_path)
+    writer.markdown("Model card", "# Title\n\n**bold**", 0)
+    writer.close()
+    [[stored]] = strings(tmp_path, "Model card")
+    assert "<h1>Title</h1>" in plugin_util.markdown_to_safe_html(stored.decode())
+
+
+def test_hyperparameters_are_of_the_run_itself(tmp_path: Path) -> None:
+    writer = Board(tmp_path / "name")
+    flat: dict[str, str | float | bool] = {"model.n_layer": 4, "train.optimizer": "muon", "model.qk_norm": True}
+    writer.hyperparameters(flat, {"best_val_loss": float("nan")})
+    writer.scalars(50, {"val_loss": 2.0})
+    writer.hyperparameters(flat, {"best_val_loss": 1.5})
+    writer.close()
+    accumulator = read(tmp_path / "name")
+    content = accumulator.summary_metadata
+    start, experiment, end = (
+        HParamsPluginData.FromString(content[f"_hparams_/{tag}"].plugin_data.content)
+        for tag in ("session_start_info", "experiment", "session_end_info")
+    )
+    assert start.session_start_info.group_name == "name"
+    assert start.session_start_info.hparams["model.n_layer"].number_value == 4
+    assert start.session_start_info.hparams["train.optimizer"].string_value == "muon"
+    assert start.session_start_info.hparams["model.qk_norm"].bool_value is True
+    columns = [info.name.tag for info in experiment.experiment.metric_infos]
+    assert METRIC_TAGS["val_loss"] in columns and "Result/best val loss" in columns
+    assert end.session_end_info.status == 1  # success
+    assert points(tmp_path / "name", "Result/best val loss") == [(50, 1.5)]
+    assert [path.name for path in tmp_path.iterdir()] == ["name"]  # no run of its own
+
+
+def test_every_head_has_its_scores_and_every_layer_its_charts(tmp_path: Path) -> None:
+    scores = {name: np.arange(24, dtype=np.float64).reshape(2, 12) for name in SCORES}
+    scores["induction"] = np.full((2, 12), np.nan)
+    writer = Board(tmp_path)
+    writer.head_scores(100, scores, {"previous_token": 0.25, "induction": float("nan")})
+    writer.head_scores(200, scores, None)
+    writer.close()
+    accumulator = read(tmp_path)
+    tags = accumulator.Tags()["scalars"]
+    assert points(tmp_path, "layer 1 head 11/previous token") == [(100, 23), (200, 23)]
+    assert points(tmp_path, "uniform attention/previous token") == [(100, 0.25)]
+    assert not [tag for tag in tags if "induction" in tag]
+    metadata = accumulator.SummaryMetadata("layer 0 head 3/entropy")
+    assert metadata.summary_description == SCORES["entropy"].description
+    [[stored]] = strings(tmp_path, "custom_scalars__config__")
+    charts = {chart.title: chart for category in Layout.FromString(stored).category for chart in category.chart}
+    matched = [
+        tag for tag in tags if any(re.match(each, tag) for each in charts["layer 1: previous token"].multiline.tag)
+    ]
+    assert sorted(matched) == sorted(
+        [f"layer 1 head {head}/previous token" for head in range(12)] + ["uniform attention/previous token"]
+    )
+
+
+def test_pictures_arrive_with_tag_step_size_and_text(tmp_path: Path) -> None:
+    writer = Board(tmp_path)
+    patterns = np.stack([causal(3, 5), causal(3, 5)])
+    for step in (0, 100):
+        writer.patterns(step, 4, LABELS, patterns)
+    writer.close()
+    accumulator = read(tmp_path)
+    assert {tag for tag in accumulator.Tags()["tensors"] if "/" in tag} == {"probe 4/layer 0", "probe 4/layer 1"}
+    assert [event.step for event in accumulator.Tensors("probe 4/layer 1")] == [0, 100]
+    (width, height, png), _ = strings(tmp_path, "probe 4/layer 1")
+    assert decode(png).shape == (int(height), int(width))
+    metadata = accumulator.SummaryMetadata("probe 4/layer 1")
+    assert metadata.plugin_data.plugin_name == "images"
+    assert shown(metadata.summary_description) == "The$a_b$\nжукinternationalization"
+
+
+def test_shapes_that_disagree_are_refused(tmp_path: Path) -> None:
+    writer = Board(tmp_path)
+    with pytest.raises(ValueError, match="of 2 labels"):
+        writer.patterns(0, 0, ["a", "b"], causal(1, 3)[None])
+    writer.close()
+
+
+def test_importing_and_writing_need_no_torch_and_drawing_no_pyplot(tmp_path: Path) -> None:
+    code = f"""
+import sys
+import minitx.tensorboard.writer, minitx.head_scores
+loaded = {{"torch", "tensorflow", "matplotlib", "tensorboard", "PIL"}} & set(sys.modules)
+assert not loaded, loaded
+import numpy as np
+from pathlib import Path
+board = minitx.tensorboard.writer.Board(Path({str(tmp_path)!r}))
+board.scalars(1, {{"train_loss": 1.0}})
+board.text("a", "b", 1)
+board.hyperparameters({{"a": 1}}, {{"b": 1.0}})
+board.head_scores(1, {{"induction": np.ones((1, 1))}}, None)
+board.patterns(1, 0, ["a"], np.ones((1, 1, 1, 1)))
+board.close()
+loaded = {{"torch", "tensorflow", "matplotlib.pyplot"}} & set(sys.modules)
+assert not loaded, loaded
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

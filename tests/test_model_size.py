@@ -1,0 +1,45 @@
+"""A model that cannot fit is refused before it is built."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+
+from minitx.config.settings import ModelConfig, UserError
+from minitx.model import Transformer
+from minitx.model_size import memory_there, parameter_count, require_memory
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        ModelConfig(n_layer=1, n_head=2, d_model=16, context_length=8),
+        ModelConfig(n_layer=5, n_head=4, n_kv_head=2, d_model=32, d_ff=48, context_length=8, tie_embeddings=True),
+        ModelConfig(n_layer=3, n_head=2, d_model=16, context_length=8, qk_norm=False),
+        ModelConfig(n_layer=2, n_head=3, d_model=48, context_length=8, attention="latent"),
+        ModelConfig(n_layer=2, n_head=2, d_model=16, d_latent=6, d_rotary=4, attention="latent", qk_norm=False),
+    ],
+)
+def test_counted_as_built(config: ModelConfig) -> None:
+    built = sum(parameter.numel() for parameter in Transformer(config, 300).parameters())
+    assert parameter_count(config, 300) == built
+
+
+def test_a_billion_layers_are_refused_at_once() -> None:
+    began = time.monotonic()
+    config = ModelConfig(n_layer=1_000_000_000)
+    with pytest.raises(UserError, match=r"1,000,000,000 layers of width 192 needs about [\d,.]+ GB.*has [\d,.]+ GB"):
+        require_memory(config, 2048, torch.device("cpu"), training=True)
+    with pytest.raises(UserError, match="needs about"):
+        require_memory(config, 2048, torch.device("cpu"), training=False)
+    assert time.monotonic() - began < 30
+    require_memory(ModelConfig(), 2048, torch.device("cpu"), training=True)
+
+
+def test_this_machine_has_memory() -> None:
+    there = memory_there(torch.device("cpu"))
+    if there is None:
+        pytest.skip("the system does not tell how much memory there is")
+    assert 1 << 28 < there < 1 << 50

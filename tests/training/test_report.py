@@ -1,0 +1,228 @@
+"""What a run tells: a bar where a person watches, plain lines elsewhere; cards and tables."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import sys
+import tracemalloc
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from minitx.config.settings import ModelConfig
+from minitx.data.batches import Batches
+from minitx.data.prepare import prepare
+from minitx.heads import snapshots
+from minitx.heads.scores import SCORES
+from minitx.model import Transformer
+from minitx.run.folder import HEADS_FILE, Run
+from minitx.system.runtime import decide
+from minitx.training.loop import train_step, training_loss
+from minitx.training.optim import build_optimizers
+from minitx.training.report import Report, attention_rows, flatten, model_card
+from tests.small import small_config
+
+LINE = {
+    "step": 6,
+    "tokens": 768,
+    "seconds": 2.0,
+    "train_loss": 2.5,
+    "val_loss": 2.75,
+    "val_bits_per_byte": 3.5,
+    "learning_rate": 1e-3,
+    "grad_norm": 0.5,
+    "tokens_per_second": 12345.6,
+}
+
+
+class Terminal(io.StringIO):
+    """Text that says it is on a screen."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def opened(folder: Path) -> Report:
+    config = small_config(folder)
+    run = Run.create(config.out)
+    run.save_config(config)
+    prepared = prepare(config.data, config.tokenizer, config.seed, progress=False)
+    torch.manual_seed(0)
+    model = Transformer(config.model, prepared.tokenizer.vocab_size)
+    return Report(config, run, prepared, decide("cpu", "auto", "auto", 1), model, step=0)
+
+
+def test_without_a_terminal_a_plain_line_for_each_evaluation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with opened(tmp_path) as report:
+        report.advance()
+        report.metrics(LINE)
+        report.metrics({**LINE, "step": 7, "val_loss": None, "val_bits_per_byte": None})
+    out, err = capsys.readouterr()
+    assert out == ("step 6/12: training loss 2.500, validation loss 2.750 (3.500 bits per byte), 12,346 tokens/s\n")
+    assert err == ""
+
+
+def test_a_terminal_sees_a_bar_with_time_left_loss_and_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with opened(tmp_path) as report:
+        report.metrics(LINE)
+        for _ in range(12):
+            report.advance()
+    last = terminal.getvalue().split("\r")[-1]
+    assert "12/12 steps" in last and "left" in last
+    assert "loss 2.500, val 2.750, 12,346 tokens/s" in last
+
+
+def test_heads_and_samples_come_when_they_are_due(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with opened(tmp_path) as report:
+        assert [step for step in range(1, 13) if report.is_due(step)] == [6, 12]
+        report.sample(5, last=False)
+        assert capsys.readouterr().out == ""
+        report.sample(5, last=True)
+        assert capsys.readouterr().out.startswith("\n--- sample at step 5 ---\n")
+
+
+def test_a_model_that_is_ruined_writes_no_sample(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with opened(tmp_path) as report:
+        report.model.output.weight.data.fill_(float("nan"))
+        report.sample(5, last=True)
+    out, err = capsys.readouterr()
+    assert "sample" not in out and "There is no sample at step 5" in err
+
+
+def test_a_probe_longer_than_the_context_is_cut(tmp_path: Path) -> None:
+
+    with opened(tmp_path) as report:
+        config = dataclasses.replace(
+            report.config, log=dataclasses.replace(report.config.log, probes=["the cat " * 50])
+        )
+        with Report(config, report.run, report.prepared, report.runtime, report.model, step=0) as other:
+            other.heads(20, last=False)
+    with snapshots.path(report.run.path, 20).open("rb") as file:
+        assert len(snapshots.read_header(file)["probes"][0]["tokens"]) == 32
+
+
+def test_scores_and_links_of_every_head_are_kept(tmp_path: Path) -> None:
+    """In heads.jsonl and under the same names on TensorBoard."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with opened(tmp_path) as report:
+        links = [{"from": "sat", "to": "cat"}, {"from": "sat", "to": "the", "name": "subject's article"}]
+        log = dataclasses.replace(report.config.log, probes=["rain", {"text": "the cat sat.", "links": links}])
+        config = dataclasses.replace(report.config, log=log)
+        with Report(config, report.run, report.prepared, report.runtime, report.model, step=0) as other:
+            for step in (6, 7, 12):
+                other.heads(step, last=False)
+    lines = report.run.metrics(HEADS_FILE)
+    assert [line["step"] for line in lines] == [6, 12]
+    assert {*SCORES, "importance", "induction_on_repeats"} == lines[0]["scores"].keys() == lines[0]["chance"].keys()
+    assert [(link["probe"], link["name"]) for link in lines[0]["links"]] == [(1, "sat → cat"), (1, "subject's article")]
+    events = EventAccumulator(str(report.run.path), size_guidance={"scalars": 0})
+    events.Reload()
+    for layer in range(2):
+        for head in range(2):
+            written = lines[0]["links"][0]["attention"][layer][head]
+            assert 0 < written < 1 and 0 < lines[0]["links"][0]["chance"][layer][head] < 1
+            shown = events.Scalars(f"layer {layer} head {head}/probe 1 sat → cat")
+            assert [event.step for event in shown] == [6, 12]
+            assert shown[0].value == pytest.approx(written, rel=1e-6)
+            assert events.Scalars(f"layer {layer} head {head}/induction on repeats")
+            matters = events.Scalars(f"layer {layer} head {head}/importance")[0].value
+            assert matters == pytest.approx(lines[0]["scores"]["importance"][layer][head]) and matters > 0
+    assert lines[0]["chance"]["importance"] is None  # even attention has no importance
+    # Letters: "sat" are the tokens 8 to 10, "cat" 4 to 6; evenly spread, each query has 1 of i + 1 for each key.
+    evenly = events.Scalars("uniform attention/probe 1 sat → cat")[0].value
+    assert evenly == pytest.approx((3 / 9 + 3 / 10 + 3 / 11) / 3)
+
+
+def test_model_card_counts(tmp_path: Path) -> None:
+    with opened(tmp_path) as report:
+        card = model_card(report.model, report.prepared, report.runtime)
+    parameters = sum(p.numel() for p in report.model.parameters())
+    assert f"| parameters | {parameters:,} |" in card
+    assert "| layers × heads | 2 × 2 |" in card
+    assert f"| cache bytes per token (float32) | {2 * 2 * 16 * 4} |" in card
+
+
+def test_model_card_of_other_attention() -> None:
+    assert attention_rows(ModelConfig(n_head=4, n_kv_head=2)) == [("key-value heads", 2)]
+    latent = ModelConfig(n_layer=2, attention="latent", d_latent=8, d_rotary=2, kept_heads=[[0, 2], []])
+    assert attention_rows(latent) == [
+        ("latent attention", "d_latent 8, d_rotary 2"),
+        ("heads kept by pruning", "0 2; –"),
+    ]
+
+
+def test_flatten() -> None:
+    assert flatten({"a": 1, "b": {"c": None, "d": [1], "e": True}}) == {
+        "a": 1,
+        "b.c": "None",
+        "b.d": "[1]",
+        "b.e": True,
+    }
+
+
+class TensorBytes(TorchDispatchMode):
+    """Bytes of tensors made while it is entered that are there at one time: `peak` is the most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self.there: set[int] = set()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                if storage._cdata not in self.there:
+                    self.there.add(storage._cdata)
+                    self.now += storage.nbytes()
+                    self.peak = max(self.peak, self.now)
+                    weakref.finalize(storage, self.gone, storage._cdata, storage.nbytes())
+        return made
+
+    def gone(self, identity: int, size: int) -> None:
+        self.there.discard(identity)
+        self.now -= size
+
+
+def taken(work: Callable[[], object]) -> int:
+    """Bytes of tensors, arrays and Python objects that `work` has at one time, at most."""
+    tracemalloc.start()
+    with TensorBytes() as tensors:
+        work()
+    _, others = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return tensors.peak + others
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_looking_at_heads_takes_far_less_memory_than_the_step_before_it(tmp_path: Path, dtype: str) -> None:
+    """What the step held is free by then, so that the peak of a run is not raised, at the default shape."""
+    config = small_config(tmp_path, batch_size=16)
+    config = dataclasses.replace(config, model=ModelConfig())
+    run = Run.create(config.out)
+    run.save_config(config)
+    prepared = prepare(config.data, config.tokenizer, config.seed, progress=False)
+    model, runtime = Transformer(config.model, prepared.tokenizer.vocab_size), decide("cpu", dtype, False, 1)
+    optimizers = build_optimizers(model, config.train)
+    batches = Batches(prepared.train, config.model.context_length, config.train.batch_size, 0)
+    with Report(config, run, prepared, runtime, model, step=0) as report:
+        report.heads(6, last=False)  # imports what it needs
+        loss_of, parameters = training_loss(model), list(model.parameters())
+        step = taken(lambda: train_step(loss_of, parameters, optimizers, batches, runtime, config.train))
+        heads = taken(lambda: report.heads(12, last=False))
+    patterns = config.model.n_layer * config.model.n_head * config.train.batch_size * config.model.context_length**2 * 4
+    assert patterns / 4 < heads < 4 * patterns
+    assert heads < step / 2
