@@ -3,7 +3,7 @@
 import sys
 
 from minitx.commands.train import main
-from minitx.config.parsing import run_command
+from minitx.system.exits import run_command
 
 if __name__ == "__main__":
     sys.exit(run_command(main))

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 
 from minitx import __version__
-from minitx.config.parsing import run_command
-from minitx.config.settings import UserError, nearest
+from minitx.system.errors import UserError, nearest
+from minitx.system.exits import run_command
 
 VERBS = {
     "train": "train a model (the same as train.py)",

@@ -18,7 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minitx.config.settings import ModelConfig
+from minitx.cache import KeyValueCache
+from minitx.config import ModelConfig
+from minitx.fast.attention import rotate
 from minitx.fast.linear import Linear
 from minitx.fast.norm import RMSNorm
 
@@ -44,53 +46,6 @@ class Recorder:
             self.shares.append(head_shares(head_output.detach(), output_weight.detach()))
 
 
-class KeyValueCache:
-    """The keys and values of one layer's past tokens: buffers of fixed size, (capacity, batch, kv_head, d_head), filled
-    from the start. Those of a token lie together, so that a step of decoding reads through memory from end to end."""
-
-    def __init__(
-        self,
-        batch: int,
-        n_kv_head: int,
-        capacity: int,
-        d_head: int,
-        *,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
-        self.keys = torch.zeros(capacity, batch, n_kv_head, d_head, device=device, dtype=dtype)
-        self.values = torch.zeros_like(self.keys)
-        self.length = 0
-
-    def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Add (batch, kv_head, seq, d_head) keys and values; return views of all there are now.
-
-        Raises ValueError when they do not fit.
-        """
-        start, end = self.length, self.length + key.size(2)
-        if end > len(self.keys):
-            raise ValueError(f"{end} tokens do not fit into a cache of {len(self.keys)}")
-        self.keys[start:end] = key.permute(2, 0, 1, 3)
-        self.values[start:end] = value.permute(2, 0, 1, 3)
-        self.length = end
-        return self.keys[:end].permute(1, 2, 0, 3), self.values[:end].permute(1, 2, 0, 3)
-
-    def clear(self) -> None:
-        """Forget all tokens."""
-        self.length = 0
-
-    def begin_with(self, start: KeyValueCache) -> None:
-        """Hold what `start` holds, its one sequence as the beginning of every sequence here, and nothing else."""
-        self.length = start.length
-        self.keys[: start.length] = start.keys[: start.length]
-        self.values[: start.length] = start.values[: start.length]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that the buffers take."""
-        return self.keys.nbytes + self.values.nbytes
-
-
 def rotary_tables(length: int, d_head: int, theta: float) -> tuple[Tensor, Tensor]:
     """Cosines and sines, each (length, d_head), of rotary position embedding (Su et al. 2021, RoFormer, eq. 34).
 
@@ -100,25 +55,6 @@ def rotary_tables(length: int, d_head: int, theta: float) -> tuple[Tensor, Tenso
     frequency = theta ** (-torch.arange(0, d_head, 2, dtype=torch.float32) / d_head)  # (d_head / 2)
     angle = torch.outer(torch.arange(length, dtype=torch.float32), frequency)  # (length, d_head / 2)
     return angle.cos().repeat(1, 2), torch.cat((-angle.sin(), angle.sin()), dim=1)
-
-
-def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn the vectors of x, (batch, head, seq, d_head), by the angles of their positions; tables (seq, d_head). For
-    one position, seq may be left out of both.
-
-    The tables are laid out as x is, which the projection wrote token by token: on the CPU that is quicker.
-    """
-    cos, sin = (for_heads(table.to(x.dtype), x.size(1)) for table in rotary)
-    other_half = x.transpose(-3, -2).roll(x.size(-1) // 2, dims=-1).transpose(-3, -2)
-    return torch.addcmul(x * cos, other_half, sin)
-
-
-def for_heads(table: Tensor, n_head: int) -> Tensor:
-    """A table, (seq, d_head), for every head, (head, seq, d_head), with a token's heads side by side in memory; that of
-    a single token as it is."""
-    if table.dim() == 1 or len(table) == 1:
-        return table
-    return table[:, None].expand(-1, n_head, -1).contiguous().transpose(0, 1)
 
 
 def causal_mask(n_query: int, n_key: int, device: torch.device | str = "cpu") -> Tensor:

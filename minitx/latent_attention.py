@@ -16,29 +16,12 @@ import math
 import torch
 from torch import Tensor, nn
 
-from minitx.attention import KeyValueCache, Recorder, explicit_attention, fused_attention, rotate
-from minitx.config.settings import ModelConfig
+from minitx.attention import Recorder, explicit_attention, fused_attention
+from minitx.cache import KeyValueCache, LatentCache
+from minitx.config import ModelConfig
+from minitx.fast.attention import rotate
 from minitx.fast.linear import Linear
 from minitx.fast.norm import RMSNorm
-
-
-class LatentCache(KeyValueCache):
-    """One layer's past tokens in latent attention: the shared rotary key is all of the key that is kept, the latent
-    stands where values do."""
-
-    def __init__(
-        self,
-        batch: int,
-        capacity: int,
-        d_latent: int,
-        d_rotary: int,
-        *,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
-        self.keys = torch.zeros(capacity, batch, 1, d_rotary, device=device, dtype=dtype)
-        self.values = torch.zeros(capacity, batch, 1, d_latent, device=device, dtype=dtype)
-        self.length = 0
 
 
 class LatentAttention(nn.Module):

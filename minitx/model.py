@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minitx.attention import KeyValueCache, MultiHeadAttention, Recorder, rotary_tables
-from minitx.config.settings import ModelConfig
+from minitx.attention import MultiHeadAttention, Recorder, rotary_tables
+from minitx.cache import KeyValueCache
+from minitx.config import ModelConfig
 from minitx.fast.linear import Linear
 from minitx.fast.norm import RMSNorm
 from minitx.latent_attention import LatentAttention
@@ -167,35 +170,13 @@ def next_token_loss(logits: Tensor, targets: Tensor, reduction: str = "mean") ->
     return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction=reduction)
 
 
-def parameters_by_part(model: Transformer) -> dict[str, int]:
-    """Number of parameters of each part; a tied output layer counts as 0."""
-    parts = {"embedding": 0, "attention": 0, "feed-forward": 0, "norms": 0, "output": 0}
-    for name, parameter in model.named_parameters():  # a tied matrix is listed once, as the embedding
-        part = "norms" if "norm" in name else next(part for part in parts if part.replace("-", "_") in name)
-        parts[part] += parameter.numel()
-    return parts
-
-
-def cache_bytes_per_token(config: ModelConfig, bytes_per_value: int = 4) -> int:
-    """Cache that one token takes: 2 · n_layer · n_kv_head · d_head values, or n_layer · (d_latent + d_rotary) in
-    latent attention (DeepSeek-V2, table 1); of a pruned model, those of the key-value heads that are left."""
-    layers = range(config.n_layer)
-    if config.attention == "latent":
-        values = sum(config.latent_width + config.rotary_width for layer in layers if config.heads_in(layer))
-    else:
-        values = sum(2 * len(config.kv_heads_in(layer)) * config.d_head for layer in layers)
-    return values * bytes_per_value
-
-
-def matmul_flops_per_token(model: Transformer, seq: int) -> int:
-    """Floating-point operations of the matrix products in one token's forward pass, 2 per multiply and add.
-
-    2 per weight of every matrix, and for attention 4 · n_layer · seq · n_head · d_head (scores and mix, the masked
-    half counted too; Chowdhery et al. 2022, PaLM, appendix B), the scores of latent attention being d_rotary wider. A
-    training step takes three times as many.
-    """
-    config = model.config
-    heads = sum(len(config.heads_in(layer)) for layer in range(config.n_layer))
-    key_width = config.d_head + (config.rotary_width if config.attention == "latent" else 0)
-    weights = sum(p.numel() for p in model.blocks.parameters() if p.dim() == 2) + model.output.weight.numel()
-    return 2 * weights + 2 * seq * heads * (key_width + config.d_head)
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Put the model in eval mode, and each of its modules back into its own mode at the end."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 
-from minitx.config.settings import ModelConfig, UserError
+from minitx.config import ModelConfig
+from minitx.model import Transformer
+from minitx.system.errors import UserError
+from minitx.system.memory import memory_there
 
 TRAINING_BYTES = 16
 """Of each parameter in training: the weight, its gradient and AdamW's two means, in float32."""
@@ -41,11 +42,35 @@ def parameter_count(config: ModelConfig, vocab_size: int) -> int:
     return config.n_layer * block + ends
 
 
-def memory_there(device: torch.device) -> int | None:
-    """Bytes of memory that `device` has; None where the system does not tell."""
-    if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).total_memory)
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # Windows
-        return None
+def parameters_by_part(model: Transformer) -> dict[str, int]:
+    """Number of parameters of each part; a tied output layer counts as 0."""
+    parts = {"embedding": 0, "attention": 0, "feed-forward": 0, "norms": 0, "output": 0}
+    for name, parameter in model.named_parameters():  # a tied matrix is listed once, as the embedding
+        part = "norms" if "norm" in name else next(part for part in parts if part.replace("-", "_") in name)
+        parts[part] += parameter.numel()
+    return parts
+
+
+def cache_bytes_per_token(config: ModelConfig, bytes_per_value: int = 4) -> int:
+    """Cache that one token takes: 2 · n_layer · n_kv_head · d_head values, or n_layer · (d_latent + d_rotary) in
+    latent attention (DeepSeek-V2, table 1); of a pruned model, those of the key-value heads that are left."""
+    layers = range(config.n_layer)
+    if config.attention == "latent":
+        values = sum(config.latent_width + config.rotary_width for layer in layers if config.heads_in(layer))
+    else:
+        values = sum(2 * len(config.kv_heads_in(layer)) * config.d_head for layer in layers)
+    return values * bytes_per_value
+
+
+def matmul_flops_per_token(model: Transformer, seq: int) -> int:
+    """Floating-point operations of the matrix products in one token's forward pass, 2 per multiply and add.
+
+    2 per weight of every matrix, and for attention 4 · n_layer · seq · n_head · d_head (scores and mix, the masked
+    half counted too; Chowdhery et al. 2022, PaLM, appendix B), the scores of latent attention being d_rotary wider. A
+    training step takes three times as many.
+    """
+    config = model.config
+    heads = sum(len(config.heads_in(layer)) for layer in range(config.n_layer))
+    key_width = config.d_head + (config.rotary_width if config.attention == "latent" else 0)
+    weights = sum(p.numel() for p in model.blocks.parameters() if p.dim() == 2) + model.output.weight.numel()
+    return 2 * weights + 2 * seq * heads * (key_width + config.d_head)

@@ -31,7 +31,7 @@ from typing import Any
 
 import yaml
 
-from minitx.config.settings import Config
+from minitx.config import Config
 from tests.small import small_config, small_text
 
 ROOT = Path(__file__).parents[1]

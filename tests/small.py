@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from minitx.config.settings import Config, DataConfig, LogConfig, ModelConfig, TokenizerConfig, TrainConfig
+from minitx.config import Config, DataConfig, LogConfig, ModelConfig, TokenizerConfig, TrainConfig
 from minitx.model import Transformer
 
 SENTENCE = "the cat sat on a mat and saw the dog that ate her hat while rain fell on every roof in town"

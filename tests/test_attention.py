@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from minitx.attention import (
-    KeyValueCache,
     MultiHeadAttention,
     Recorder,
     causal_mask,
@@ -18,9 +17,11 @@ from minitx.attention import (
     fused_attention,
     head_shares,
     rotary_tables,
-    rotate,
 )
-from minitx.config.settings import ModelConfig, UserError
+from minitx.cache import KeyValueCache
+from minitx.config import ModelConfig
+from minitx.fast.attention import rotate
+from minitx.system.errors import UserError
 
 
 def block(

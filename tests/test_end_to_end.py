@@ -16,7 +16,8 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from minitx.heads.snapshots import read_header, steps
-from minitx.run.folder import HEADS_FILE, Run
+from minitx.run.folder import Run
+from minitx.run.logs import HEADS_FILE
 from tests.heads.test_snapshots import read_patterns
 from tests.small import small_config
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from minitx.attention import Recorder, rotary_tables
-from minitx.config.settings import ModelConfig
-from minitx.latent_attention import LatentAttention, LatentCache
+from minitx.cache import LatentCache
+from minitx.config import ModelConfig
+from minitx.latent_attention import LatentAttention
 
 N_HEAD, D_HEAD, D_LATENT, D_ROTARY, SEQ = 4, 12, 20, 6, 7
 

@@ -12,14 +12,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from minitx.attention import Recorder
-from minitx.config.settings import ModelConfig
-from minitx.model import (
-    Transformer,
-    cache_bytes_per_token,
-    matmul_flops_per_token,
-    next_token_loss,
-    parameters_by_part,
-)
+from minitx.config import ModelConfig
+from minitx.model import Transformer, next_token_loss
+from minitx.model_size import cache_bytes_per_token, matmul_flops_per_token, parameters_by_part
 from tests.small import small_model
 
 VOCABULARY = 50

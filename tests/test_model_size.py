@@ -7,9 +7,11 @@ import time
 import pytest
 import torch
 
-from minitx.config.settings import ModelConfig, UserError
+from minitx.config import ModelConfig
 from minitx.model import Transformer
-from minitx.model_size import memory_there, parameter_count, require_memory
+from minitx.model_size import parameter_count, require_memory
+from minitx.system.errors import UserError
+from minitx.system.memory import memory_there
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from minitx.__main__ import VERBS
-from minitx.config.parsing import parse_generate, parse_train
+from minitx.commands.generate import parse_generate
+from minitx.commands.train import parse_train
+from tests.test_layers import ORDER
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -44,10 +46,9 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
     assert command in (ROOT / ".ci" / "run").read_text("utf-8")
 
 
-def test_the_map_has_every_module() -> None:
+def test_the_map_has_every_room() -> None:
     table = README.split("## The map of the code")[1].split("\n## ")[0]
-    named = set(re.findall(r"`(\w+)\.py`", table))
-    assert named == {file.stem for file in (ROOT / "minitx").glob("*.py")} - {"__init__", "__main__"}
+    assert {name.strip("/").removesuffix(".py") for name in re.findall(r"`(\w+(?:/|\.py))`", table)} == set(ORDER)
 
 
 def test_pictures_are_there() -> None:

@@ -1,1 +1,1 @@
-"""What `minitx bench` measures: one module for each suite, and what they share."""
+"""What `minitx bench` measures: minitx and its peers, timed in turn."""

@@ -19,8 +19,10 @@ import torch
 
 from minitx.bench import steps
 from minitx.bench.shapes import Shape, shape_from_json
-from minitx.config.settings import UserError
-from minitx.system.runtime import Runtime, decide, forget_programs, memory_bytes
+from minitx.fast.compiler import forget_programs
+from minitx.system.errors import UserError
+from minitx.system.memory import memory_bytes
+from minitx.system.runtime import Runtime, decide
 
 STEPS = 3
 """From the second step on, the optimizer's state and every buffer are there."""

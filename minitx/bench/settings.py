@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from minitx.config.settings import nearest, require
+from minitx.system.errors import nearest, require
 from minitx.system.files import check_writable
 
 SUITES = {

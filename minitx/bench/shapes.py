@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from minitx.config import Config, LogConfig, ModelConfig, TokenizerConfig, TrainConfig
 from minitx.config.parsing import load_config
-from minitx.config.settings import Config, LogConfig, ModelConfig, TokenizerConfig, TrainConfig, nearest, require
+from minitx.system.errors import nearest, require
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 CHARACTERS = 323

@@ -17,7 +17,7 @@ from torch.optim import AdamW, Optimizer
 from minitx.bench.peers import transformers as peers
 from minitx.bench.peers.transformers import Loss
 from minitx.bench.shapes import Shape
-from minitx.config.settings import TrainConfig
+from minitx.config import TrainConfig
 from minitx.data.batches import Batches
 from minitx.data.token_files import Tokens
 from minitx.model import Transformer

@@ -1,1 +1,1 @@
-"""One module for each verb of the command line; each has `main(arguments) -> exit status`."""
+"""The command line: one module for each verb, which parses, builds and calls."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from minitx.bench.settings import SUITES, BenchConfig
 from minitx.config.parsing import instantiate, new_parser, parse
-from minitx.config.settings import UserError
+from minitx.system.errors import UserError
 
 if TYPE_CHECKING:
     from minitx.bench.tables import Table
@@ -31,7 +31,8 @@ def bench(settings: BenchConfig, command: str) -> int:
     """Run the suites and print each table as soon as it is there; the exit status."""
     from minitx.bench.machine import head
     from minitx.bench.shapes import named
-    from minitx.system.runtime import decide, forget_programs
+    from minitx.fast.compiler import forget_programs
+    from minitx.system.runtime import decide
 
     shapes = [named(name) for name in settings.shapes]
     runtime = decide(settings.device, settings.dtype, settings.compile, settings.threads)

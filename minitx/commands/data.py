@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from minitx.config.parsing import parse_train
+from minitx.commands.train import parse_train
 
 
 def main(arguments: Sequence[str], prog: str) -> int:

@@ -13,16 +13,18 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from minitx.config.parsing import GenerateFlags, parse_generate
-from minitx.config.settings import GenerateConfig, UserError, require
+from minitx.config import GenerateConfig
+from minitx.config.parsing import instantiate, new_parser, option_value, parse
+from minitx.system.errors import UserError, require
 from minitx.system.files import check_page_name
 
 if TYPE_CHECKING:
     from minitx.data.tokenizer import Tokenizer
-    from minitx.generation.decoder import CompiledDecoder
+    from minitx.generation.compiled_decoder import CompiledDecoder
     from minitx.generation.generate import Completion
     from minitx.model import Transformer
     from minitx.run.folder import Run
@@ -95,8 +97,9 @@ def main(arguments: Sequence[str] | None = None, prog: str = "generate.py") -> i
 
 def compiled_decoder(model: Transformer, options: GenerateConfig) -> CompiledDecoder | None:
     """A decoder that is compiled, before any text is timed; None where nothing can be, which it says, or need be."""
-    from minitx.generation.decoder import CompiledDecoder
-    from minitx.generation.generate import evaluating, generate
+    from minitx.generation.compiled_decoder import CompiledDecoder
+    from minitx.generation.generate import generate
+    from minitx.model import evaluating
 
     if options.max_new_tokens == 1:  # which comes with the prompt
         return None
@@ -240,3 +243,38 @@ def put(text: str) -> None:
     """Write text to standard output at once; a terminal gets control characters as \\x1b and the like."""
     sys.stdout.write(text.translate(VISIBLE) if sys.stdout.isatty() else text)
     sys.stdout.flush()
+
+
+@dataclass(frozen=True)
+class GenerateFlags:
+    """What `generate.py` takes besides `GenerateConfig`; stream None means: where standard output is a terminal."""
+
+    run: str | None
+    json: bool
+    interactive: bool
+    attention: str | None
+    stream: bool | None
+
+
+def parse_generate(arguments: Sequence[str], prog: str) -> tuple[GenerateConfig, GenerateFlags]:
+    """The settings of a generation and the plain flags beside them."""
+    parser = new_parser(prog, GenerateConfig)
+    parser.add_argument("run", nargs="?", metavar="RUN", help="Run folder; by default the newest one.")
+    parser.add_argument("--json", action="store_true", help="Print one JSON object for each sample.")
+    parser.add_argument("--interactive", action="store_true", help="Ask for one prompt after another.")
+    parser.add_argument(
+        "--attention", metavar="FILE.html", help="Write what every head attends to in the text, as a page to look at."
+    )
+    streaming = parser.add_mutually_exclusive_group()
+    streaming.add_argument(
+        "--stream", dest="stream", action="store_true", default=None, help="Show text as it is made, also in a pipe."
+    )
+    streaming.add_argument(
+        "--no-stream", dest="stream", action="store_false", default=None, help="Show text when it is done."
+    )
+    namespace = parse(parser, GenerateConfig, arguments)
+    namespace.prompt = (
+        option_value(arguments, "--prompt") or namespace.prompt
+    )  # a prompt of null is that word, not YAML
+    flags = GenerateFlags(**{field.name: namespace.pop(field.name) for field in dataclasses.fields(GenerateFlags)})
+    return instantiate(parser, namespace, GenerateConfig), flags

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from jsonargparse import ArgumentParser
 
 from minitx.config.parsing import parse_plain
-from minitx.config.settings import UserError, require
+from minitx.system.errors import UserError, require
 from minitx.system.files import check_page_name
 
 if TYPE_CHECKING:
-    from minitx.heads.importance import Tokens
     from minitx.model import Transformer
     from minitx.run.folder import Run
 
@@ -67,8 +66,12 @@ def main(arguments: Sequence[str], prog: str) -> int:
 
     from tqdm import tqdm
 
-    from minitx.heads.measure import as_picture, as_text, describe, describe_probes, history_as_picture, probes_as_text
-    from minitx.run.folder import HEADS_FILE, Run
+    from minitx.heads.figures import as_picture, history_as_picture, save_picture
+    from minitx.heads.measure import describe, describe_probes
+    from minitx.heads.table import as_text, probes_as_text
+    from minitx.run.folder import Run
+    from minitx.run.logs import HEADS_FILE
+    from minitx.run.text import text_tokens, validation_tokens
     from minitx.system.runtime import decide
 
     run = Run.find(options.run)
@@ -125,19 +128,11 @@ def show(about: dict[str, str], found: dict[str, Any], as_json: bool, as_text: A
         print(as_text(found))
 
 
-def save_picture(draw: Any, name: str) -> None:
-    """Draw into the file `name`; raises UserError where that cannot be."""
-    try:
-        draw(Path(name))
-    except OSError as error:
-        raise UserError(f"The picture {name} cannot be written ({error.strerror}): name another file.") from error
-    print(f"picture in {name}", file=sys.stderr)
-
-
 def write_page(name: str, run: Run, checkpoint: str, model: Transformer, text: str | None) -> None:
     """The page that shows what every head attends to in `text`, with what it scores there; without a text in the run's
     probes, with what it scores on validation text, as while training. Raises UserError where that cannot be."""
     from minitx.heads.view import text_snapshot, view_probes
+    from minitx.run.text import validation_tokens
     from minitx.tensorboard.plugin.page import write_html
 
     step, tokenizer, longest = int(checkpoint.removeprefix("step-")), run.tokenizer(), model.config.context_length
@@ -170,25 +165,3 @@ def read_text(text: str | None, file: str | None) -> str | None:
             raise UserError(f"--text_file {file} is not UTF-8 (byte {error.start}): convert it to UTF-8.") from error
     require(text != "", "The text is empty: give some, or leave it out to take the run's validation split.")
     return text
-
-
-def text_tokens(run: Run, text: str) -> Tokens:
-    """End of document and the tokens of `text`, as in a corpus; raises UserError where it is too short."""
-    import numpy as np
-
-    tokenizer = run.tokenizer()
-    return np.array([tokenizer.end_of_document, *tokenizer.encode(text)], dtype=np.uint32)
-
-
-def validation_tokens(run: Run) -> Tokens:
-    """The run's validation split, from the cache or its source; raises UserError where that is another text now."""
-    from minitx.data.prepare import prepare
-
-    config = run.config()
-    prepared = prepare(config.data, config.tokenizer, config.seed, progress=True, tokenizer_model=run.tokenizer())
-    if (run.path / "data.json").is_file():
-        require(
-            run.read_json("data.json")["fingerprint"] == prepared.fingerprint,
-            f"The text that {run.path} learned from has changed since: give a text with --text or --text_file.",
-        )
-    return prepared.val

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
+from minitx.config import Config, TokenizerConfig
 from minitx.config.parsing import parse_plain
-from minitx.config.settings import Config, TokenizerConfig, require
+from minitx.system.errors import require
 
 
 def main(arguments: Sequence[str], prog: str) -> int:

@@ -2,149 +2,41 @@
 
 from __future__ import annotations
 
-import dataclasses
-import signal
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from minitx.config.parsing import parse_train
-from minitx.config.settings import Config, UserError, require
-from minitx.system.faults import sentence
-
-if TYPE_CHECKING:
-    from minitx.data.prepare import Prepared
-    from minitx.run.checkpoints import Checkpoint
-    from minitx.run.folder import Run
-    from minitx.system.runtime import Runtime
-
-FIXED_ON_RESUME = ("seed", "data", "tokenizer", "model")
-"""Settings that a resumed run cannot change and still be the same run."""
+from minitx.config import Config
+from minitx.config.parsing import instantiate, new_parser, option_value, parse
+from minitx.system.errors import require
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "train.py") -> int:
     """Train as the command line says; the exit status."""
     config, resume = parse_train(sys.argv[1:] if arguments is None else arguments, prog)
+    from minitx.training.session import train
+
     return train(config, resume)
 
 
-def train(config: Config, resume: str | None = None) -> int:
-    """Train a new run, or go on with the run folder `resume`; the exit status: 0, or 128 + the signal that ended it."""
-    from minitx.model_size import require_memory
-    from minitx.run.folder import Run
-    from minitx.system.runtime import decide
-
-    runtime = decide(config.device, config.dtype, config.compile, config.threads)
-    print(runtime.describe(), flush=True)
-    require_memory(config.model, config.tokenizer.vocab_size or 1, runtime.device, training=True)
-    config = dataclasses.replace(
-        config, threads=runtime.threads, dtype="bfloat16" if "bfloat16" in str(runtime.dtype) else "float32"
-    )
-    if resume is None:
-        prepared = prepared_text(config)
-        run = new_run(config, prepared)
-        with run.locked():
-            return fit_and_tell(config, run, prepared, runtime, None)
-    run = Run.find(resume)
-    check_unchanged(run.config(), config)
-    with run.locked():
-        prepared = prepared_text(config, run)
-        checkpoint = resumed_checkpoint(run, prepared.fingerprint, config.train.steps)
-        run.save_config(dataclasses.replace(config, out=str(run.path)))
-        return fit_and_tell(config, run, prepared, runtime, checkpoint)
-
-
-def prepared_text(config: Config, run: Run | None = None) -> Prepared:
-    """The tokenized text; for a resumed run with its tokenizer, and as it was where it came from the Hub."""
-    from minitx.data.prepare import check_length, prepare
-
-    prepared = prepare(
-        config.data,
-        config.tokenizer,
-        config.seed,
-        progress=True,
-        tokenizer_model=run.tokenizer() if run else None,
-        kept=run.read_json("data.json").get("prepared") if run else None,
-    )
-    check_length(prepared, config.model.context_length)
-    return prepared
-
-
-def new_run(config: Config, prepared: Prepared) -> Run:
-    """A new run folder. Its config.yaml comes last: a folder that has one has all that resuming takes."""
-    from minitx.run.folder import Run
-    from minitx.system.files import remove
-
-    run = Run.create(config.out)
-    try:
-        prepared.tokenizer.save(run.path / "tokenizer.model")
-        run.write_json("data.json", prepared.describe())
-        run.save_config(dataclasses.replace(config, out=str(run.path)))
-    except BaseException:
-        remove(run.path)
-        raise
-    return run
-
-
-def fit_and_tell(config: Config, run: Run, prepared: Prepared, runtime: Runtime, checkpoint: Checkpoint | None) -> int:
-    """Train, and say how to go on where that ends early; the exit status."""
-    from minitx.training.loop import fit
-
-    print(f"run folder {run.path}", flush=True)
-    try:
-        stopped_by = fit(config, run, prepared, runtime, checkpoint)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        names = run.checkpoint_names()
-        left = f"The checkpoint {names[-1]} is whole." if names else "There was no checkpoint yet."
-        raise UserError(f"{sentence(error)} {left} Go on with: python train.py --resume {run.path}") from error
-    if stopped_by:
-        print(f"Stopped by {signal.Signals(stopped_by).name}. Go on with: python train.py --resume {run.path}")
-        return 128 + stopped_by
-    return 0
-
-
-def check_unchanged(before: Config, now: Config) -> None:
-    """Raise `UserError` where a resumed run would not be the same run."""
-    for name in FIXED_ON_RESUME:
+def parse_train(arguments: Sequence[str], prog: str) -> tuple[Config, str | None]:
+    """The configuration of a training run, and the run folder to resume if one is named."""
+    parser = new_parser(prog, Config)
+    parser.add_argument("--resume", metavar="RUN", help="Go on with a run where its last whole checkpoint is.")
+    resume = option_value(arguments, "--resume")
+    if resume is not None:
+        file = Path(resume) / "config.yaml"
         require(
-            getattr(before, name) == getattr(now, name),
-            f"A resumed run keeps its {name} settings: leave --{name} out, or start a new run.",
+            file.is_file(),
+            f"There is no run in {resume} to resume ({file} is missing): name a folder such as runs/default.",
         )
+        require(
+            option_value(arguments, "--config") is None,
+            "--resume takes the run's own configuration: leave --config out.",
+        )
+        from minitx.run.folder import check_seal
 
-
-def resumed_checkpoint(run: Run, fingerprint: str, steps: int) -> Checkpoint | None:
-    """The newest whole checkpoint of `run`, its metrics and curves cut back to it; None to begin again where there is
-    none yet.
-
-    Raises UserError when the text is another one now, when no checkpoint is whole, or when nothing is left to do.
-    """
-    from minitx.run.folder import warn
-    from minitx.system.files import remove
-
-    require(
-        run.read_json("data.json").get("fingerprint") == fingerprint,
-        f"The text that {run.path} learned from has changed since: resume where it is unchanged, or start a new run.",
-    )
-    checkpoint, faults = run.newest_whole_checkpoint()
-    for fault in faults:
-        warn(fault)
-    require(
-        checkpoint is not None or not faults,
-        f"The run {run.path} has no whole checkpoint: restore one from a copy, or remove {run.path / 'checkpoints'} to "
-        "begin again at step 0.",
-    )
-    step = checkpoint.step if checkpoint else 0
-    is_finished = step >= steps and (run.path / "summary.json").exists()
-    require(
-        not is_finished,
-        f"The run {run.path} is finished at step {step}: to go on, give more steps, as in --train.steps {2 * steps}.",
-    )
-    try:
-        run.cut_logs(checkpoint)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"The last checkpoint of {run.path} was not written by minitx: it has no logs.") from error
-    remove(run.path / "summary.json")
-    print(f"going on from step {step}", flush=True)
-    return checkpoint
+        check_seal(file)
+        arguments = ["--config", str(file), *arguments]
+    namespace = parse(parser, Config, arguments)
+    return instantiate(parser, namespace, Config), resume

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from jsonargparse import ArgumentParser
 
 from minitx.config.parsing import parse_plain
-from minitx.config.settings import UserError, find_words, require
+from minitx.config.probes import find_words
+from minitx.system.errors import UserError, require
 from minitx.system.files import check_page_name
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ def main(arguments: Sequence[str], prog: str) -> int:
 
     import torch
 
-    from minitx.heads.walkthrough import as_html, as_text, walk
+    from minitx.heads.walkthrough import walk
+    from minitx.heads.walkthrough_page import as_html, as_text
     from minitx.run.folder import Run
 
     run = Run.find(options.run)

@@ -7,154 +7,26 @@ should read when a key, a value or a file is wrong.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import os
 import re
-import signal
-import sys
-import threading
 import types
 import typing
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
-from minitx.config.settings import Config, GenerateConfig, UserError, nearest, require
-from minitx.system.faults import (
-    COMPILER_CACHE,
-    in_compiler_cache,
-    is_compiler_fault,
-    is_out_of_memory,
-    one_line,
-    sentence,
-)
+from minitx.config import Config
+from minitx.system.errors import UserError, nearest, require
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 T = TypeVar("T", bound=object)
-
-
 MOST_BYTES = 1 << 17
 """Of a YAML file of settings; what ships has less than a thousandth of it."""
 MOST_LEVELS = 10
 """Of lists and sections inside each other in a YAML file of settings."""
-SEAL = re.compile(r"# sha256 of the lines below \(take this line out if you edit them\): ([0-9a-f]{64})\n")
-
-
-class Terminated(BaseException):
-    """SIGTERM, so that what is half-written is cleaned up on the way out."""
-
-
-def run_command(command: Callable[[], int]) -> int:
-    """Run `command` and return its exit status; what a person can put right becomes one line on standard error and
-    status 2, and so does a fault of the world such as a full disk.
-
-    Called before torch is imported, for its threads read their settings then: one that waits for another spins only
-    briefly before it sleeps, which costs nothing on a quiet machine and much less on a busy one.
-    """
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    before = None
-    if threading.current_thread() is threading.main_thread():
-        before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        status = command()
-        sys.stdout.flush()
-        return status
-    except UserError as error:
-        return failed(str(error))
-    except BrokenPipeError:  # the reader of our output went away, as in `… | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except Terminated:
-        print("terminated", file=sys.stderr)
-        return 143
-    except Exception as error:
-        if is_out_of_memory(error):
-            return failed("Memory ran out: take a smaller model, batch_size or context_length, or a larger machine.")
-        if is_compiler_fault(error):
-            reason = str(error).strip().split("\n")[0]
-            other = f"set {COMPILER_CACHE} to another folder, or " if in_compiler_cache(error) else ""
-            return failed(f"torch.compile failed ({reason}): {other}go on without it, --compile false.")
-        if isinstance(error, OSError):
-            return failed(sentence(error))
-        raise
-    finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
-
-
-def failed(message: str) -> int:
-    """Print why a command failed, on one line; the exit status."""
-    print(f"error: {one_line(message)}", file=sys.stderr)
-    return 2
-
-
-def terminate(number: int, frame: types.FrameType | None) -> None:
-    """What SIGTERM does while nothing else is asked of it."""
-    raise Terminated
-
-
-@dataclass(frozen=True)
-class GenerateFlags:
-    """What `generate.py` takes besides `GenerateConfig`; stream None means: where standard output is a terminal."""
-
-    run: str | None
-    json: bool
-    interactive: bool
-    attention: str | None
-    stream: bool | None
-
-
-def parse_train(arguments: Sequence[str], prog: str) -> tuple[Config, str | None]:
-    """The configuration of a training run, and the run folder to resume if one is named."""
-    parser = new_parser(prog, Config)
-    parser.add_argument("--resume", metavar="RUN", help="Go on with a run where its last whole checkpoint is.")
-    resume = option_value(arguments, "--resume")
-    if resume is not None:
-        file = Path(resume) / "config.yaml"
-        require(
-            file.is_file(),
-            f"There is no run in {resume} to resume ({file} is missing): name a folder such as runs/default.",
-        )
-        require(
-            option_value(arguments, "--config") is None,
-            "--resume takes the run's own configuration: leave --config out.",
-        )
-        check_seal(file)
-        arguments = ["--config", str(file), *arguments]
-    namespace = parse(parser, Config, arguments)
-    return instantiate(parser, namespace, Config), resume
-
-
-def parse_generate(arguments: Sequence[str], prog: str) -> tuple[GenerateConfig, GenerateFlags]:
-    """The settings of a generation and the plain flags beside them."""
-    parser = new_parser(prog, GenerateConfig)
-    parser.add_argument("run", nargs="?", metavar="RUN", help="Run folder; by default the newest one.")
-    parser.add_argument("--json", action="store_true", help="Print one JSON object for each sample.")
-    parser.add_argument("--interactive", action="store_true", help="Ask for one prompt after another.")
-    parser.add_argument(
-        "--attention", metavar="FILE.html", help="Write what every head attends to in the text, as a page to look at."
-    )
-    streaming = parser.add_mutually_exclusive_group()
-    streaming.add_argument(
-        "--stream", dest="stream", action="store_true", default=None, help="Show text as it is made, also in a pipe."
-    )
-    streaming.add_argument(
-        "--no-stream", dest="stream", action="store_false", default=None, help="Show text when it is done."
-    )
-    namespace = parse(parser, GenerateConfig, arguments)
-    namespace.prompt = (
-        option_value(arguments, "--prompt") or namespace.prompt
-    )  # a prompt of null is that word, not YAML
-    flags = GenerateFlags(**{field.name: namespace.pop(field.name) for field in dataclasses.fields(GenerateFlags)})
-    return instantiate(parser, namespace, GenerateConfig), flags
 
 
 def parse_plain(parser: ArgumentParser, arguments: Sequence[str]) -> Any:
@@ -169,32 +41,6 @@ def load_config(file: Path) -> Config:
     """The configuration in a YAML file, checked."""
     parser = new_parser("minitx", Config)
     return instantiate(parser, parse(parser, Config, ["--config", str(file)]), Config)
-
-
-def sealed(settings: str) -> str:
-    """The text of a run's config.yaml, with a first line by which damage is noticed."""
-    line = f"# sha256 of the lines below (take this line out if you edit them): {digest(settings)}\n"
-    return line + settings
-
-
-def check_seal(file: Path) -> None:
-    """Raise `UserError` unless a run's config.yaml is as it was written, or was edited by someone who took the first
-    line out."""
-    try:
-        text = file.read_bytes().decode("utf-8", errors="replace")
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}.") from error
-    seal = SEAL.match(text)
-    whole = digest(text[seal.end() :]) == seal[1] if seal else not text.startswith("# sha256")
-    require(
-        whole and bool(text.strip("# \n")),
-        f"{file} is damaged, or was edited: restore it; if you edited it yourself, take its first line out.",
-    )
-
-
-def digest(text: str) -> str:
-    """SHA-256 of a text, in hexadecimal."""
-    return hashlib.sha256(text.encode("utf-8", errors="surrogateescape")).hexdigest()
 
 
 def new_parser(prog: str, settings: type[T]) -> ArgumentParser:

@@ -1,0 +1,1 @@
+"""From a text source to batches of tokens."""

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from minitx.config.settings import require
 from minitx.data.token_files import Tokens
+from minitx.system.errors import require
 
 if TYPE_CHECKING:
     import torch

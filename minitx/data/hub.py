@@ -15,7 +15,8 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
-from minitx.config.settings import DataConfig, UserError, nearest, require
+from minitx.config import DataConfig
+from minitx.system.errors import UserError, nearest, require
 
 WAITS = (1, 3, 9)  # seconds before each further try of what the network spoiled
 PATIENCE = 20  # seconds after which there is no further try; the library has its own within each

@@ -17,31 +17,25 @@ import shutil
 import sys
 import tempfile
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from minitx.config.settings import DataConfig, TokenizerConfig, UserError, require
+from minitx.config import DataConfig, TokenizerConfig
 from minitx.data import sources
 from minitx.data.batches import require_window
-from minitx.data.spool import Chunk, Spool, new_chunk
-from minitx.data.token_files import Tokens, TokenWriter, read_tokens, sync
-from minitx.data.tokenizer import Ids, Tokenizer
+from minitx.data.encode import _encode, _sample
+from minitx.data.split import divide
+from minitx.data.spool import Chunk, Spool
+from minitx.data.token_files import Tokens, read_tokens, sync
+from minitx.data.tokenizer import Tokenizer
+from minitx.system.errors import UserError, require
 from minitx.system.files import checksum
 
 FORMAT = 3  # of the prepared folder; a new one leaves older folders unused
 FILES = ("tokenizer.model", "train.bin", "val.bin")
-BATCH = 1 << 20  # bytes that a thread encodes at once
-SAMPLE = 4 << 20  # bytes of training text that a tokenizer is trained on, spread evenly
 LEFTOVER_AGE = 24 * 3600  # seconds after which an unfinished folder is taken for a dead run's
-MANY_DOCUMENTS = 100  # from here on, auto holds out whole documents
-
-Batch = list[tuple[str, Chunk]]  # each under its split
 
 
 @dataclass(frozen=True)
@@ -76,52 +70,6 @@ class Prepared:
             "val_tokens": len(self.val),
             **numbers,
         }
-
-
-def held_out(characters: list[int], fraction: float, seed: int) -> set[int]:
-    """Which documents validate, given how many characters each has: in the order of a hash of seed and index, as many
-    as fit into `fraction` of the text; each side gets at least one document."""
-
-    def place(document: int) -> bytes:
-        return hashlib.blake2b(f"{seed} {document}".encode(), digest_size=8).digest()
-
-    room = fraction * sum(characters)
-    chosen: set[int] = set()
-    for document in sorted(range(len(characters)), key=place):
-        if characters[document] <= room and len(chosen) < len(characters) - 1:
-            room -= characters[document]
-            chosen.add(document)
-    return chosen or {characters.index(min(characters))}
-
-
-def divide(spool: Spool, data: DataConfig, seed: int) -> Iterator[tuple[str, Chunk]]:
-    """The chunks of a spool, each under the split it belongs to: "train" or "val"."""
-    if data.split_by == "document" or (data.split_by == "auto" and len(spool.documents) >= MANY_DOCUMENTS):
-        require(
-            len(spool.documents) >= 2,
-            "data.split_by is document, but the text is one document: set it to position.",
-        )
-        validates = held_out(spool.documents, data.val_fraction, seed)
-        document = 0
-        for chunk in spool:
-            yield ("val" if document in validates else "train"), chunk
-            document += chunk.last
-        return
-    left = int((1 - data.val_fraction) * spool.characters)  # characters that still go to training
-    require(
-        0 < left < spool.characters,
-        f"The text has {spool.characters} characters, too few to hold out {data.val_fraction} of them: use more text.",
-    )
-    for chunk in spool:
-        if 0 < left < chunk.characters:  # the boundary lies inside
-            text = chunk.data.decode("utf-8")
-            yield "train", new_chunk(text[:left], True)
-            yield "val", new_chunk(text[left:], chunk.last)
-        elif left == chunk.characters:
-            yield "train", chunk._replace(last=True)
-        else:
-            yield ("train" if left > 0 else "val"), chunk
-        left -= chunk.characters
 
 
 def prepare(
@@ -236,79 +184,6 @@ def _build(
         checksums = {name: checksum(folder / name) for name in FILES}
         json.dump({**counts, "fingerprint": fingerprint, "checksums": checksums}, file, indent=1)
         sync(file)
-
-
-def _sample(chunks: Iterator[Chunk], total: int) -> Iterator[Chunk]:
-    """About `SAMPLE` of `total` bytes, spread evenly over the chunks."""
-    seen = taken = 0
-    for chunk in chunks:
-        if taken <= seen * min(1.0, SAMPLE / total):
-            taken += len(chunk.data)
-            yield chunk
-        seen += len(chunk.data)
-
-
-def _encode(
-    folder: Path,
-    chunks: Iterator[tuple[str, Chunk]],
-    tokenizer: Tokenizer,
-    workers: int,
-    advance: Callable[[int], None],
-) -> dict[str, int]:
-    """Write train.bin and val.bin; returns bytes and documents of each split."""
-    writers = {split: TokenWriter(folder / f"{split}.bin", tokenizer.vocab_size) for split in ("train", "val")}
-    counts = {f"{split}_{what}": 0 for split in writers for what in ("bytes", "documents")}
-    end = np.array([tokenizer.end_of_document], np.int32)
-    try:
-        for writer in writers.values():
-            writer.write(end)
-        for batch, encoded in _encoded(_batches(chunks), tokenizer, workers):
-            tokens: dict[str, list[Tokens]] = {split: [] for split in writers}
-            for (split, chunk), ids in zip(batch, encoded, strict=True):
-                tokens[split] += [ids, end] if chunk.last else [ids]
-                counts[f"{split}_bytes"] += len(chunk.data)
-                counts[f"{split}_documents"] += chunk.last
-                advance(len(chunk.data))
-            for split, arrays in tokens.items():
-                if arrays:
-                    writers[split].write(np.concatenate(arrays))
-    finally:
-        for writer in writers.values():
-            writer.close()
-    return counts
-
-
-def _encoded(batches: Iterator[Batch], tokenizer: Tokenizer, workers: int) -> Iterator[tuple[Batch, list[Ids]]]:
-    """Each batch with the tokens of its chunks, in order. Threads encode ahead, outside Python's lock, while the caller
-    writes and the next batches are read; with one worker nothing runs beside."""
-
-    def encode(batch: Batch) -> list[Ids]:
-        return tokenizer.encode_batch([chunk.data for _, chunk in batch])
-
-    if workers == 1:
-        yield from ((batch, encode(batch)) for batch in batches)
-        return
-    with ThreadPoolExecutor(workers) as pool:
-        ahead: deque[tuple[Batch, Future[list[Ids]]]] = deque()
-        for batch in batches:
-            ahead.append((batch, pool.submit(encode, batch)))
-            if len(ahead) > 2 * workers:
-                first, tokens = ahead.popleft()
-                yield first, tokens.result()
-        yield from ((batch, tokens.result()) for batch, tokens in ahead)
-
-
-def _batches(chunks: Iterator[tuple[str, Chunk]]) -> Iterator[Batch]:
-    batch: Batch = []
-    size = 0
-    for item in chunks:
-        batch.append(item)
-        size += len(item[1].data) + 64
-        if size >= BATCH:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
 
 
 def _key(inputs: dict[str, Any]) -> str:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from minitx.config.settings import UserError
 from minitx.data.sources import Piece
+from minitx.system.errors import UserError
 
 CHUNK = 1 << 16  # characters encoded at once, which bounds what a long document needs
 

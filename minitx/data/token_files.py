@@ -9,7 +9,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from minitx.config.settings import UserError, require
+from minitx.system.errors import UserError, require
 
 Tokens = np.ndarray[Any, np.dtype[Any]]
 

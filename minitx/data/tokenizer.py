@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minitx.config.settings import TokenizerConfig, UserError, require
+from minitx.config import TokenizerConfig
+from minitx.system.errors import UserError, require
 from minitx.system.faults import naming
 
 if TYPE_CHECKING:

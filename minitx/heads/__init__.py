@@ -1,0 +1,1 @@
+"""Looking at heads: what each attends to, how much it matters, which role it fits."""

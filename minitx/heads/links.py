@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from minitx.config.settings import Probe
+from minitx.config.probes import Probe
 from minitx.heads.record import patterns
 from minitx.model import Transformer
 

@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from minitx.config import settings as config
+from minitx.config import Probe as ProbeText
 from minitx.data.tokenizer import Tokenizer
 from minitx.heads import snapshots
 from minitx.heads.importance import importance
 from minitx.heads.links import PlacedLink, place
 from minitx.heads.record import patterns, score, scored_text
-from minitx.heads.scores import SCORES, chance, roles, score_heads
+from minitx.heads.roles import roles
+from minitx.heads.scores import SCORES, chance, score_heads
 from minitx.heads.snapshots import Link, Probe
 from minitx.model import Transformer
 
@@ -46,7 +47,7 @@ class View(NamedTuple):
 def view_probes(
     model: Transformer,
     tokenizer: Tokenizer,
-    probes: Sequence[config.Probe],
+    probes: Sequence[ProbeText],
     tokens: NDArray[np.unsignedinteger[Any]],
     precision: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> View:

@@ -15,8 +15,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from minitx.config.settings import ModelConfig, UserError, require
+from minitx.config import ModelConfig
 from minitx.model import Transformer
+from minitx.system.errors import UserError, require
 
 NAMES = {
     "embedding": "model.embed_tokens",

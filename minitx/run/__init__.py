@@ -1,0 +1,1 @@
+"""The run folder: everything that passes from training to the other uses."""

@@ -22,8 +22,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from minitx.config.settings import UserError, require
 from minitx.model import Transformer
+from minitx.system.errors import UserError, require
 from minitx.system.faults import naming
 from minitx.system.files import Watched, checksum, flush_to_disk, json_bytes, read_json, remove
 

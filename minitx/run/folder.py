@@ -23,20 +23,21 @@ from typing import Any
 import torch
 import yaml
 
-from minitx.config.parsing import check_seal, load_config, sealed
-from minitx.config.settings import Config, UserError, require
+from minitx.config import Config
+from minitx.config.parsing import load_config
 from minitx.data.tokenizer import Tokenizer
 from minitx.model import Transformer
 from minitx.model_size import require_memory
 from minitx.run.checkpoints import STATE_FILE, Checkpoint, read_checkpoint, step_of, write_checkpoint
-from minitx.system.faults import naming, one_line
+from minitx.run.logs import HEADS_FILE, LOGS, METRICS_FILE
+from minitx.system.errors import UserError, require
+from minitx.system.faults import naming
 from minitx.system.files import checksum, flush_to_disk, json_bytes, read_json, remove, write_atomically
+from minitx.system.text import warn
 
 if sys.platform != "win32":
     import fcntl
 
-METRICS_FILE, HEADS_FILE = "metrics.jsonl", "heads.jsonl"
-LOGS = (METRICS_FILE, HEADS_FILE, "events.out.tfevents.*")
 DRAFT = re.compile(r"\..+-\d+")
 """Name of what is being written, with the process that writes it, until it is renamed to what it is."""
 
@@ -291,6 +292,30 @@ class Run:
         return model.to(device).eval(), found.path.name
 
 
-def warn(sentence: str) -> None:
-    """Tell a person what is odd but no reason to stop."""
-    print(f"warning: {one_line(sentence)}", file=sys.stderr)
+SEAL = re.compile(r"# sha256 of the lines below \(take this line out if you edit them\): ([0-9a-f]{64})\n")
+
+
+def sealed(settings: str) -> str:
+    """The text of a run's config.yaml, with a first line by which damage is noticed."""
+    line = f"# sha256 of the lines below (take this line out if you edit them): {digest(settings)}\n"
+    return line + settings
+
+
+def check_seal(file: Path) -> None:
+    """Raise `UserError` unless a run's config.yaml is as it was written, or was edited by someone who took the first
+    line out."""
+    try:
+        text = file.read_bytes().decode("utf-8", errors="replace")
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}.") from error
+    seal = SEAL.match(text)
+    whole = digest(text[seal.end() :]) == seal[1] if seal else not text.startswith("# sha256")
+    require(
+        whole and bool(text.strip("# \n")),
+        f"{file} is damaged, or was edited: restore it; if you edited it yourself, take its first line out.",
+    )
+
+
+def digest(text: str) -> str:
+    """SHA-256 of a text, in hexadecimal."""
+    return hashlib.sha256(text.encode("utf-8", errors="surrogateescape")).hexdigest()

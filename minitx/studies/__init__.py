@@ -1,0 +1,1 @@
+"""Experiments on heads: several models side by side, and models with heads removed."""

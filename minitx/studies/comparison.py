@@ -6,29 +6,30 @@ variants of a seed, so that differences are taken seed by seed; held-out documen
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-import math
-import statistics
+import shutil
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from minitx.config.settings import Config, GenerateConfig, ModelConfig, require
+from minitx.config import Config, GenerateConfig, ModelConfig
 from minitx.data.batches import Batches
 from minitx.data.prepare import Prepared
-from minitx.generation.generate import evaluating, generate
-from minitx.model import Transformer
+from minitx.generation.generate import generate
+from minitx.model import Transformer, evaluating
 from minitx.run.folder import Run
+from minitx.studies.comparison_report import Measured, Speed, summarise, tell_board, write
+from minitx.system.errors import UserError, require
 from minitx.system.runtime import Runtime
-from minitx.tensorboard.writer import Board
 from minitx.training.loop import train_step, training_loss
 from minitx.training.optim import build_optimizers, set_learning_rate
-from minitx.training.report import COMPARED
 
 TIMING_ROUNDS = 5
 
@@ -44,20 +45,6 @@ class Variant:
     def folder(self) -> str:
         """Its name as the beginning of a folder's name."""
         return self.name.replace(" ", "-").replace("_", "-")
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What one trained model came to. Losses are of the last step, in nats per token."""
-
-    variant: str
-    seed: int
-    folder: str
-    parameters: int
-    val_loss: float
-    val_bits_per_byte: float
-    cache_bytes_per_token: float
-    """Measured on the buffers of a cache."""
 
 
 def head_variants(model: ModelConfig, counts: Sequence[int]) -> list[Variant]:
@@ -105,16 +92,6 @@ def check_equal_size(variants: Sequence[Variant], vocab_size: int) -> None:
 
 
 # Measuring
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Tokens per second in each round of timing one variant."""
-
-    training: list[float]
-    """Of whole steps: forward, backward, update."""
-    decoding: list[float]
-    """Of one sample from the cache, token by token, within one context length."""
 
 
 def results(folder: Path, runs: Sequence[tuple[Variant, int, str]]) -> list[Measured]:
@@ -180,181 +157,132 @@ def decode_speed(model: Transformer, end_of_document: int) -> float:
 # Telling
 
 
-@dataclass(frozen=True)
-class Row:
-    """One variant over all seeds: means of losses and medians of speeds, with sample standard deviations over seeds or
-    rounds of timing (NaN for one seed)."""
-
-    variant: str
-    seeds: int
-    parameters: int
-    val_loss: float
-    val_loss_spread: float
-    difference: float
-    """Mean over seeds of the loss less that of the first variant with the same seed."""
-    difference_spread: float
-    val_bits_per_byte: float
-    tokens_per_second: float
-    tokens_per_second_spread: float
-    decode_tokens_per_second: float
-    decode_tokens_per_second_spread: float
-    cache_bytes_per_token: float
-
-
-def summarise(measured: Sequence[Measured], speeds: Mapping[str, Speed]) -> list[Row]:
-    """A row for each variant, in the order in which they first come."""
-    first = {each.seed: each.val_loss for each in measured if each.variant == measured[0].variant}
-    rows = []
-    for name in dict.fromkeys(each.variant for each in measured):
-        own = [each for each in measured if each.variant == name]
-        differences = [each.val_loss - first[each.seed] for each in own]
-        speed = speeds[name]
-        losses = [each.val_loss for each in own]
-        rows.append(
-            Row(
-                variant=name,
-                seeds=len(own),
-                parameters=own[0].parameters,
-                val_loss=statistics.mean(losses),
-                val_loss_spread=spread(losses),
-                difference=statistics.mean(differences),
-                difference_spread=spread(differences),
-                val_bits_per_byte=statistics.mean(each.val_bits_per_byte for each in own),
-                tokens_per_second=statistics.median(speed.training),
-                tokens_per_second_spread=spread(speed.training),
-                decode_tokens_per_second=statistics.median(speed.decoding),
-                decode_tokens_per_second_spread=spread(speed.decoding),
-                cache_bytes_per_token=own[0].cache_bytes_per_token,
-            )
-        )
-    return rows
-
-
-def spread(values: Sequence[float]) -> float:
-    """Sample standard deviation; NaN of one value."""
-    return statistics.stdev(values) if len(values) > 1 else math.nan
-
-
-def with_spread(mean: float, deviation: float, form: str) -> str:
-    """Such as 4.123 ± 0.004, or the mean alone where there is one value."""
-    return f"{mean:{form}}" if math.isnan(deviation) else f"{mean:{form}} ± {deviation:{form.lstrip('+')}}"
-
-
-def table(rows: Sequence[Row]) -> str:
-    """The rows as a Markdown table, its columns aligned for the terminal too."""
-    header = (
-        "",
-        "parameters",
-        "validation loss",
-        f"less {rows[0].variant}",
-        "bits per byte",
-        "training tokens/s",
-        "decode tokens/s",
-        "cache bytes/token",
-    )
-    cells = [header]
-    for i, row in enumerate(rows):
-        cells.append(
-            (
-                row.variant,
-                f"{row.parameters:,}",
-                with_spread(row.val_loss, row.val_loss_spread, ".3f"),
-                with_spread(row.difference, row.difference_spread, "+.3f") if i else "–",
-                f"{row.val_bits_per_byte:.3f}",
-                with_spread(row.tokens_per_second, row.tokens_per_second_spread, ",.0f"),
-                with_spread(row.decode_tokens_per_second, row.decode_tokens_per_second_spread, ",.0f"),
-                f"{row.cache_bytes_per_token:,.0f}",
-            )
-        )
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [
-        "| " + " | ".join(cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(pairs)) + " |"
-        for pairs in (list(zip(line, widths, strict=True)) for line in cells)
-    ]
-    rule = "| " + " | ".join("-" * (width - 1) + (":" if i else "-") for i, width in enumerate(widths)) + " |"
-    return "\n".join([lines[0], rule, *lines[1:]])
-
-
-def draw(
-    measured: Sequence[Measured], speeds: Mapping[str, Speed], rows: Sequence[Row], file: Path, title: str
-) -> None:
-    """One panel for each thing measured: a dot for each run in the colour of its seed, or a grey one for each round of
-    timing, and a bar at the mean or median."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    panels = {
-        "val_loss": "validation loss (nats per token)",
-        "tokens_per_second": "training (tokens per second)",
-        "decode_tokens_per_second": "decoding (tokens per second)",
-        "cache_bytes_per_token": "cache (bytes per token)",
-    }
-    names, seeds = [row.variant for row in rows], sorted({each.seed for each in measured})
-    dots_of = {
-        quantity: [(each.variant, getattr(each, quantity), f"C{seeds.index(each.seed) % 10}") for each in measured]
-        for quantity in ("val_loss", "cache_bytes_per_token")
-    }
-    for quantity, part in (("tokens_per_second", "training"), ("decode_tokens_per_second", "decoding")):
-        dots_of[quantity] = [(name, value, "gray") for name in names for value in getattr(speeds[name], part)]
-    figure = Figure(figsize=(3.1 * len(panels), 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    for axes, (quantity, label) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
-        means = [getattr(row, quantity) for row in rows]
-        dots = dots_of[quantity]
-        values = [value for _, value, _ in dots]
-        axes.scatter(range(len(names)), means, color="black", marker="_", s=400, linewidth=1.2)
-        axes.scatter(
-            [names.index(name) for name, _, _ in dots], values, color=[colour for _, _, colour in dots], s=22, alpha=0.7
-        )
-        axes.set_title(label, fontsize=10)
-        axes.set_xticks(
-            range(len(names)),
-            [name.removesuffix(" heads").removesuffix(" head").replace("_", "\n") for name in names],
-            fontsize=9,
-        )
-        axes.set_xlim(-0.6, len(names) - 0.4)
-        if quantity != "val_loss":  # losses differ by little, the others are amounts
-            axes.set_ylim(0, 1.1 * max(values))
-        if all(name.endswith(("head", "heads")) for name in names):
-            axes.set_xlabel("heads", fontsize=9)
-        axes.tick_params(axis="y", labelsize=8)
-        axes.yaxis.set_major_formatter("{x:,.0f}" if max(values) >= 100 else "{x:g}")
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title, fontsize=11)
-    figure.savefig(file, dpi=110)
-
-
-def tell_board(folder: Path, measured: Sequence[Measured], rows: Sequence[Row], steps: int) -> None:
-    """Add to each run's row in TensorBoard's hyperparameter tab what its training did not measure."""
-    row_of = {row.variant: row for row in rows}
-    for each in measured:
-        row = row_of[each.variant]
-        board = Board(folder / each.folder, steps + 1)
-        board.results(
-            steps + 1, dict(zip(COMPARED, (row.tokens_per_second, row.decode_tokens_per_second), strict=True))
-        )
-        board.close()
-
-
-def write(
-    folder: Path, plan: dict[str, Any], measured: Sequence[Measured], speeds: Mapping[str, Speed], title: str
-) -> None:
-    """comparison.json, comparison.md and comparison.png in `folder`."""
-    rows = summarise(measured, speeds)
-    (folder / "comparison.md").write_text(f"{title}\n\n{table(rows)}\n", "utf-8")
-    draw(measured, speeds, rows, folder / "comparison.png", title)
-    content = {
-        "plan": plan,
-        "rows": [{k: None if v != v else v for k, v in vars(row).items()} for row in rows],
-        "runs": [vars(each) for each in measured],
-        "speeds": {name: vars(speed) for name, speed in speeds.items()},
-    }
-    Run(folder).write_json("comparison.json", content)
-
-
 def planned(config: Config, variants: Sequence[Variant], seeds: Sequence[int], fingerprint: str) -> dict[str, Any]:
     """What makes two comparisons the same one, the fingerprint of the text included, as JSON holds it."""
     settings = {name: value for name, value in config.to_dict().items() if name not in ("out", "model", "seed")}
     models = {variant.name: dataclasses.asdict(variant.model) for variant in variants}
     plan = {"settings": settings, "models": models, "seeds": list(seeds), "text": fingerprint}
     return dict(json.loads(json.dumps(plan)))
+
+
+def compare(config: Config, counts: list[int] | None, kinds: list[str] | None, n_seeds: int) -> int:
+    """Train what is not trained yet, measure all and tell; the exit status."""
+    from minitx.data.prepare import check_length, prepare
+    from minitx.system.runtime import decide
+
+    require(
+        config.model.kept_heads is None, "model.kept_heads is set, but only whole models are compared: leave it out."
+    )
+    seeds = range(config.seed, config.seed + n_seeds)
+    # One share of the text is held out for all seeds, no sample is written: neither is compared.
+    data = dataclasses.replace(config.data, seed=config.seed if config.data.seed is None else config.data.seed)
+    config = dataclasses.replace(config, data=data, train=dataclasses.replace(config.train, sample_every=0))
+    variants = head_variants(config.model, counts) if counts is not None else kind_variants(config.model, kinds or [])
+    runtime = decide(config.device, config.dtype, config.compile, config.threads)
+    print(runtime.describe(), flush=True)
+    prepared = prepare(config.data, config.tokenizer, config.seed, progress=True)
+    check_length(prepared, config.model.context_length)
+    if counts is not None:
+        check_equal_size(variants, prepared.tokenizer.vocab_size)
+
+    plan = planned(config, variants, seeds, prepared.fingerprint)
+    folder = comparison_folder(config.out, plan)
+    print(f"comparison in {folder}", flush=True)
+    runs = [(variant, seed, f"{variant.folder}-seed-{seed}") for seed in seeds for variant in variants]
+    status = train_missing(folder, config, runs)
+    if status:
+        return status
+    title = (
+        f"{len(variants)} models × {len(seeds)} seeds, {config.train.steps} steps of "
+        f"{config.train.batch_size * config.train.grad_accum * config.model.context_length:,} tokens, {runtime.device}"
+    )
+    if "runs" not in read_comparison(folder):
+        print("timing training steps and decoding", flush=True)
+        speeds = time_variants(variants, config, prepared, runtime)
+        measured = results(folder, sorted(runs, key=lambda run: variants.index(run[0])))
+        tell_board(folder, measured, summarise(measured, speeds), config.train.steps)
+        write(folder, plan, measured, speeds, title)
+    print(f"\n{(folder / 'comparison.md').read_text('utf-8')}")
+    print(
+        f"Table, picture and figures are in {folder}/comparison.md, .png, .json. Next:\n  tensorboard --logdir {folder}"
+    )
+    return 0
+
+
+def comparison_folder(out: str, plan: dict[str, Any]) -> Path:
+    """The folder of this comparison: `out`, or `out`-2, `out`-3 … where that is taken by anything else."""
+    from minitx.run.folder import Run
+
+    number = 1
+    while True:
+        folder = Path(out if number == 1 else f"{out}-{number}")
+        if not folder.exists():
+            made = Run.create(str(folder))
+            made.write_json("comparison.json", {"plan": plan})
+            return made.path
+        if (folder / "comparison.json").is_file() and read_comparison(folder).get("plan") == plan:
+            return folder
+        number += 1
+
+
+def read_comparison(folder: Path) -> dict[str, Any]:
+    """What comparison.json holds."""
+    from minitx.run.folder import Run
+
+    return Run(folder).read_json("comparison.json")
+
+
+def train_missing(folder: Path, config: Config, runs: Sequence[tuple[Variant, int, str]]) -> int:
+    """Train every run that is not finished, from its last checkpoint; 0, or the exit status of an interruption.
+
+    What training prints goes to training.log; standard output gets a line for each run.
+    """
+    began, trained = time.monotonic(), 0
+    missing = [name for _, _, name in runs if not is_trained(folder / name, config.train.steps)]
+    for number, (variant, seed, name) in enumerate(runs, 1):
+        if name in missing:
+            wanted = dataclasses.replace(config, out=str(folder / name), seed=seed, model=variant.model)
+            print(f"{number}/{len(runs)} {variant.name}, seed {seed}: training", flush=True)
+            with (folder / "training.log").open("a", encoding="utf-8") as log, contextlib.redirect_stdout(log):
+                status = train_one(wanted)
+            if status:
+                print(f"Stopped. The same command goes on with the comparison in {folder}.", file=sys.stderr)
+                return status
+            trained += 1
+        left = (time.monotonic() - began) / max(1, trained) * (len(missing) - trained)
+        more = f", {left / 60:.0f} min left" if trained < len(missing) else ""
+        print(f"{number}/{len(runs)} {variant.name}, seed {seed}: {result(folder / name)}{more}", flush=True)
+    return 0
+
+
+def train_one(config: Config) -> int:
+    """Train a run to its end, going on where there is a checkpoint; the exit status."""
+    from minitx.fast.compiler import forget_programs
+    from minitx.run.folder import Run
+    from minitx.training.session import train
+
+    path = Path(config.out)
+    if path.exists() and Run(path).newest_whole_checkpoint()[0] is None:
+        shutil.rmtree(path)  # killed before its first checkpoint
+    try:
+        return train(config, resume=str(path) if path.exists() else None)
+    finally:
+        forget_programs()
+
+
+def is_trained(path: Path, steps: int) -> bool:
+    """Whether the run at `path` has reached its last step, checkpoint and metrics."""
+    from minitx.run.folder import Run
+
+    try:
+        return Run(path).checkpoint("last").step == steps and Run(path).metrics()[-1]["step"] == steps
+    except UserError:
+        return False
+
+
+def result(path: Path) -> str:
+    """What a finished run came to, in words."""
+    from minitx.run.folder import Run
+
+    last = Run(path).metrics()[-1]
+    return f"validation loss {last['val_loss']:.3f}, {last['tokens'] / last['seconds']:,.0f} tokens/s"

@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from minitx.config.settings import ModelConfig, require
+from minitx.config import ModelConfig
 from minitx.data.batches import validation_windows
 from minitx.model import Transformer, next_token_loss
+from minitx.system.errors import require
 
 Head = tuple[int, int]
 """Layer and head, counted from 0."""
@@ -139,66 +137,3 @@ def random_order(heads: Sequence[Head], seed: int) -> list[Head]:
 
 
 # The curve of loss against heads removed
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Losses after 0, 1, 2 … heads are gone, by the name of the order; of random orders one for each seed."""
-
-    orders: dict[str, list[Head]]
-    losses: dict[str, list[float]]
-    random_orders: list[list[Head]]
-    random_losses: list[list[float]]
-
-    def table(self) -> str:
-        """Heads removed against losses, as Markdown; of the random orders mean and sample standard deviation."""
-        names = list(self.losses)
-        header = ["heads removed", *names]
-        if self.random_losses:
-            header.append(f"random (mean ± spread of {len(self.random_losses)} orders)")
-        lines = ["| " + " | ".join(header) + " |", "| " + " | ".join("---:" for _ in header) + " |"]
-        for removed in range(len(self.losses[names[0]])):
-            cells = [str(removed), *(f"{self.losses[name][removed]:.3f}" for name in names)]
-            if self.random_losses:
-                values = [losses[removed] for losses in self.random_losses]
-                cells.append(f"{np.mean(values):.3f}" + (f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""))
-            lines.append("| " + " | ".join(cells) + " |")
-        return "\n".join(lines)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain data for JSON; a head is written as in 0.3."""
-        named = {name: [f"{layer}.{head}" for layer, head in order] for name, order in self.orders.items()}
-        randomly = [[f"{layer}.{head}" for layer, head in order] for order in self.random_orders]
-        return {
-            "orders": named,
-            "losses": self.losses,
-            "random_orders": randomly,
-            "random_losses": self.random_losses,
-        }
-
-
-def draw_curve(curve: Curve, file: Path, title: str) -> None:
-    """The curve as a picture: a line for each order, of random ones the mean in a band from the best to the worst."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    if curve.random_losses:
-        values = np.array(curve.random_losses)  # (order, removed)
-        removed = np.arange(values.shape[1])
-        axes.fill_between(removed, values.min(0), values.max(0), color="tab:gray", alpha=0.25, linewidth=0)
-        label = f"random order: mean and range of {len(values)}"
-        axes.plot(removed, values.mean(0), color="tab:gray", label=label, marker=".")
-    for (name, losses), colour in zip(curve.losses.items(), ("tab:blue", "tab:orange"), strict=False):
-        axes.plot(range(len(losses)), losses, color=colour, label=name, marker=".")
-    axes.set_xlabel("heads removed")
-    axes.set_ylabel("validation loss (nats per token)")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlim(0, None)
-    axes.legend(frameon=False)
-    axes.set_title(title, fontsize=11)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(file, dpi=110)

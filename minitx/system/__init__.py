@@ -1,0 +1,1 @@
+"""The machine and the world: errors, exit statuses, files, memory, devices, signals."""

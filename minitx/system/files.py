@@ -6,12 +6,13 @@ import contextlib
 import hashlib
 import io
 import json
+import math
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
-from minitx.config.settings import UserError, require
+from minitx.system.errors import UserError, require
 from minitx.system.faults import naming
 
 
@@ -111,3 +112,12 @@ class Watched(io.BufferedWriter):
         except OSError as error:
             self.error = error
             raise
+
+
+def without_nan(value: Any) -> Any:
+    """`value` with None in place of every NaN, which JSON does not know."""
+    if isinstance(value, dict):
+        return {key: without_nan(inside) for key, inside in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(inside) for inside in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

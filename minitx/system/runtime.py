@@ -6,25 +6,21 @@ Decided once from the configuration, with a reason for each choice that is print
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import torch
 
-from minitx.config.settings import UserError
+from minitx.system.errors import UserError
+from minitx.system.memory import keep_freed_memory
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 MOST_AUTO_THREADS = 8
 """Small matrices gain nothing from more threads."""
-
-MALLOC_TRIM_THRESHOLD, MALLOC_TOP_PAD, MALLOC_MMAP_MAX = -1, -2, -4
-"""Names of GNU's malloc.h."""
 
 
 @dataclass(frozen=True)
@@ -133,42 +129,3 @@ def choose_threads(threads: str | int) -> tuple[int, str]:
     if cores > MOST_AUTO_THREADS:
         return MOST_AUTO_THREADS, f"more of the {cores} cores gain nothing"
     return cores, "one for each core"
-
-
-def keep_freed_memory() -> None:
-    """Have the C library hold on to memory that tensors gave back, for the next step to use again.
-
-    GNU's otherwise hands large pieces back to the system each time, which then maps and clears them page by page.
-    """
-    if sys.platform != "linux":
-        return
-    import ctypes
-
-    with suppress(OSError, AttributeError):
-        set_option = ctypes.CDLL(None).mallopt
-        for option, value in ((MALLOC_MMAP_MAX, 0), (MALLOC_TRIM_THRESHOLD, -1), (MALLOC_TOP_PAD, 64 << 20)):
-            set_option(option, value)
-
-
-def forget_programs() -> None:
-    """Free what torch.compile has made: it keeps eight programs of one function and runs a ninth uncompiled."""
-    if "torch._dynamo" in sys.modules:  # else there is none, and importing it takes a second
-        torch.compiler.reset()
-
-
-def memory_bytes(device: torch.device) -> int:
-    """Most memory taken so far: by tensors on a CUDA device, else by this process; 0 where the system does not tell."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    try:
-        # Not from getrusage, whose peak Linux hands down from the process that started this one.
-        status = Path("/proc/self/status").read_text("utf-8")
-        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
-    except (OSError, StopIteration):  # not Linux
-        pass
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -8,12 +8,13 @@ from __future__ import annotations
 import functools
 import io
 import math
-import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from minitx.system.text import _escape, visible
 
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont
@@ -198,17 +199,3 @@ def _fit(text: str, width: int, size: int) -> str:
     while font.getlength(shown) > width:
         shown = shown[: max(1, min(len(shown) - 2, int(len(shown) * width / font.getlength(shown))))] + "…"
     return shown
-
-
-def visible(text: str, keep: str = "\n\t") -> str:
-    """`text` with characters that show nothing, or move others about, as the codes that Python writes them with.
-
-    Spaces of every kind stay, and so do the joiners that scripts and emoji are written with and what is in `keep`.
-    """
-    kept = keep + "\u200c\u200d"
-    return "".join(c if c in kept or c.isprintable() or unicodedata.category(c) == "Zs" else _escape(c) for c in text)
-
-
-def _escape(text: str) -> str:
-    """Such as \\n, \\x1b, \\u202e; also of lone surrogates, which cannot be stored."""
-    return text.encode("unicode_escape").decode("ascii")

@@ -1,6 +1,6 @@
 """Run one text through a checkpoint and write what the heads attended to: the process behind the Attention tab's box.
 
-Standard input: JSON with run (a folder), step and text. Standard output: a snapshot (minitx.heads.snapshots) of one probe.
+Standard input: JSON with run (a folder), step and text. Standard output: a snapshot of one probe.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 
-from minitx.config.parsing import run_command
+from minitx.system.exits import run_command
 
 
 def main() -> int:

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from minitx.heads.scores import IMPORTANCE, SCORES
 from minitx.system.faults import naming
-from minitx.tensorboard.pictures import Canvas, visible
+from minitx.system.text import visible
+from minitx.tensorboard.pictures import Canvas
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata

@@ -8,10 +8,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from minitx.config.settings import Config, UserError
+from minitx.config import Config
 from minitx.data.batches import Batches
 from minitx.data.tokenizer import Tokenizer
 from minitx.run.folder import Run
+from minitx.system.errors import UserError
 
 
 def is_finite(loss: Tensor, norm: Tensor) -> bool:

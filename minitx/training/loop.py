@@ -6,12 +6,7 @@ The clock stops for everything that is not a training step, so that `seconds` an
 from __future__ import annotations
 
 import math
-import os
-import signal
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -20,16 +15,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import Optimizer
 
-from minitx.config.settings import Config, TrainConfig, UserError, require
+from minitx.config import Config, TrainConfig
 from minitx.data.batches import Batches, validation_windows
 from minitx.data.prepare import Prepared
 from minitx.model import Transformer, next_token_loss
 from minitx.run.checkpoints import Checkpoint
 from minitx.run.folder import Run
 from minitx.system.runtime import Runtime
-from minitx.training.divergence import bad_step, check_weights, is_finite
+from minitx.system.signals import Stopped, StopRequest
+from minitx.training.divergence import bad_step, is_finite
 from minitx.training.optim import build_optimizers, learning_rate_factor, set_learning_rate
 from minitx.training.report import Report
+from minitx.training.state import Clock, Progress, restore, save
 
 LossOf = Callable[[Tensor, Tensor], Tensor]
 
@@ -98,67 +95,6 @@ def evaluate(
 def bits_per_byte(nats_per_token: float, n_tokens: int, n_bytes: int) -> float:
     """The loss on a text of `n_tokens` in bits for each of its `n_bytes` bytes of UTF-8, comparable over tokenizers."""
     return nats_per_token * (n_tokens - 1) / n_bytes / math.log(2)
-
-
-class Clock:
-    """Seconds spent between `start` and `stop`, added up."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds, self.began = seconds, 0.0
-
-    def start(self) -> None:
-        self.began = time.perf_counter()
-
-    def stop(self) -> float:
-        self.seconds += time.perf_counter() - self.began
-        return self.seconds
-
-
-class Stopped(Exception):  # noqa: N818  no error
-    """A stop was asked for in the middle of an evaluation."""
-
-
-class StopRequest:
-    """While entered, the first Ctrl-C or SIGTERM is noted in `signal` for the loop to act on; a second ends at once."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-        self.previous: dict[int, Any] = {}
-
-    def __enter__(self) -> StopRequest:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self.previous[number] = signal.signal(number, self.note)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self.previous.items():
-            signal.signal(number, handler)
-
-    def check(self) -> None:
-        """Raise `Stopped` once there was a signal."""
-        if self.signal is not None:
-            raise Stopped
-
-    def note(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None:
-            os._exit(128 + number)
-        self.signal = number
-
-
-@dataclass
-class Progress:
-    """How far a run is: what a checkpoint keeps beside weights, optimizer and generator state."""
-
-    step: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    val_loss: float | None = None
-    best_val_loss: float = math.inf
-    best_step: int = 0
-    skipped: int = 0
-    """Bad steps that were left out."""
-    unevaluated: list[float] | None = None
-    """Loss and norm of a step that is trained, but whose evaluation was cut short and is to be done again."""
 
 
 def fit(config: Config, run: Run, prepared: Prepared, runtime: Runtime, checkpoint: Checkpoint | None = None) -> int:
@@ -247,52 +183,3 @@ def fit(config: Config, run: Run, prepared: Prepared, runtime: Runtime, checkpoi
         if not stop.signal:
             report.finish(progress)
     return stop.signal or 0
-
-
-def save(
-    run: Run,
-    config: Config,
-    model: Transformer,
-    optimizers: list[Optimizer],
-    batches: Batches,
-    runtime: Runtime,
-    progress: Progress,
-    is_best: bool,
-) -> None:
-    """Write a checkpoint from which `restore` goes on exactly here; raises UserError rather than keep lost weights."""
-    check_weights(model, progress.step, config, run)
-    optimizer_state: dict[str, Any] = {
-        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
-        "random_cpu": torch.get_rng_state(),
-    }
-    if runtime.device.type == "cuda":
-        optimizer_state["random_cuda"] = torch.cuda.get_rng_state(runtime.device)
-    state = {**vars(progress), "batches": batches.state()}
-    run.save_checkpoint(model, optimizer_state, state, best=is_best, keep=config.train.keep_checkpoints)
-
-
-def restore(
-    checkpoint: Checkpoint, model: Transformer, optimizers: list[Optimizer], batches: Batches, runtime: Runtime
-) -> Progress:
-    """Put everything back as `save` found it; raises UserError where the checkpoint holds something else."""
-    checkpoint.load_weights(model)
-    saved = checkpoint.load_optimizer()
-    try:
-        for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
-            asked = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
-            optimizer.load_state_dict(state)
-            for group, settings in zip(optimizer.param_groups, asked, strict=True):
-                group.update(settings)  # a resumed run may be given another learning rate
-        torch.set_rng_state(saved["random_cpu"])
-        if runtime.device.type == "cuda" and "random_cuda" in saved:
-            torch.cuda.set_rng_state(saved["random_cuda"], runtime.device)
-        batches.restore(checkpoint.state["batches"])
-        progress = Progress(**{name: checkpoint.state[name] for name in vars(Progress())})
-        numbers = [progress.tokens, progress.seconds, progress.best_val_loss, *(progress.unevaluated or [])]
-        require(all(isinstance(number, int | float) for number in numbers), f"{numbers} are not all numbers")
-        return progress
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
-        raise UserError(
-            f"The checkpoint {checkpoint.path} does not fit this run ({type(error).__name__}: {error}): it was written "
-            "with other settings, or not by minitx."
-        ) from error

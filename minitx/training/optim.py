@@ -5,31 +5,13 @@ Muon takes the matrices of the blocks, whose updates it makes orthogonal; AdamW,
 
 from __future__ import annotations
 
-import torch
 from torch import nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 
-from minitx.config.settings import TrainConfig
+from minitx.config import TrainConfig
+from minitx.fast.compiler import PlainAdamW, spare_the_compiler
 from minitx.system.runtime import quickest_dtype
 from minitx.training.muon import Muon
-
-
-class PlainAdamW(AdamW):
-    """PyTorch's AdamW without what its `step` does for torch.compile, which would import the compiler."""
-
-    step = torch.no_grad()(getattr(AdamW.step, "__wrapped__", AdamW.step))
-
-
-def spare_the_compiler() -> None:
-    """Keep optimizers from importing torch's compiler, which takes as long as all of torch.
-
-    They do it on first use to have some methods not compiled, and look up whether that is done already: it is said to
-    be. Only the model is ever compiled here. A torch that goes about it in another way is left alone.
-    """
-    for method in (Optimizer.add_param_group, Optimizer.zero_grad, Optimizer.state_dict, Optimizer.load_state_dict):
-        plain = getattr(method, "__wrapped__", None)
-        if plain is not None:
-            vars(plain).setdefault("__dynamo_disable", plain)
 
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:

@@ -13,18 +13,23 @@ import torch
 from tqdm import tqdm
 
 from minitx import __version__
-from minitx.config.settings import Config, GenerateConfig, ModelConfig
+from minitx.config import Config, GenerateConfig
 from minitx.data.prepare import Prepared
 from minitx.generation.generate import complete
 from minitx.heads import snapshots
 from minitx.heads.links import measure_links, uniform
-from minitx.heads.record import repeats
+from minitx.heads.repeats import repeats
 from minitx.heads.view import View, view_probes
-from minitx.model import Transformer, cache_bytes_per_token, matmul_flops_per_token, parameters_by_part
-from minitx.run.folder import HEADS_FILE, Run, warn
-from minitx.system.runtime import Runtime, memory_bytes
-from minitx.tensorboard.pictures import visible
+from minitx.model import Transformer
+from minitx.model_size import cache_bytes_per_token, parameters_by_part
+from minitx.run.folder import Run
+from minitx.run.logs import HEADS_FILE
+from minitx.system.files import without_nan
+from minitx.system.memory import memory_bytes
+from minitx.system.runtime import Runtime
+from minitx.system.text import visible, warn
 from minitx.tensorboard.writer import METRIC_TAGS, Board
+from minitx.training.model_card import flatten, model_card
 
 RESULTS = ("val_loss", "best_val_loss", "val_bits_per_byte", "parameters", "seconds", "cache_bytes_per_token")
 """What of summary.json stands in TensorBoard's table of hyperparameters."""
@@ -208,58 +213,3 @@ class Report:
             f'  python generate.py {path} --prompt "The"\n'
             f"  tensorboard --logdir {path.parent}"
         )
-
-
-def without_nan(value: Any) -> Any:
-    """`value` with None in place of every NaN, which JSON does not know."""
-    if isinstance(value, dict):
-        return {key: without_nan(inside) for key, inside in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(inside) for inside in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def model_card(model: Transformer, prepared: Prepared, runtime: Runtime) -> str:
-    """What the model is, as Markdown tables."""
-    config, parts = model.config, parameters_by_part(model)
-    rows = [
-        ("layers × heads", f"{config.n_layer} × {config.n_head}"),
-        *attention_rows(config),
-        ("d_model", config.d_model),
-        ("d_head", config.d_head),
-        ("d_ff", config.ff_width),
-        ("context length", config.context_length),
-        ("vocabulary", model.vocab_size),
-        ("parameters", f"{sum(parts.values()):,}"),
-        *((f"parameters: {part}", f"{count:,}") for part, count in parts.items()),
-        ("cache bytes per token (float32)", f"{cache_bytes_per_token(config):,}"),
-        ("matmul FLOPs per token, forward", f"{matmul_flops_per_token(model, config.context_length):,}"),
-        ("training tokens", f"{len(prepared.train):,}"),
-        ("validation tokens", f"{len(prepared.val):,}"),
-        ("text fingerprint", prepared.fingerprint[:16]),
-        ("computed on", runtime.describe()),
-    ]
-    return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)])
-
-
-def attention_rows(config: ModelConfig) -> list[tuple[str, object]]:
-    """What keys and values come from, and the heads that pruning left, for the model card."""
-    rows: list[tuple[str, object]] = [("key-value heads", config.kv_heads)]
-    if config.attention == "latent":
-        rows = [("latent attention", f"d_latent {config.latent_width}, d_rotary {config.rotary_width}")]
-    if config.kept_heads is not None:
-        rows.append(
-            ("heads kept by pruning", "; ".join(" ".join(map(str, heads)) or "–" for heads in config.kept_heads))
-        )
-    return rows
-
-
-def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, str | float | bool]:
-    """Nested settings as one level of dotted names, for TensorBoard's hyperparameters."""
-    flat: dict[str, str | float | bool] = {}
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value if isinstance(value, int | float | bool | str) else str(value)
-    return flat

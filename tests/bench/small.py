@@ -7,7 +7,7 @@ from typing import Any
 
 from minitx.bench.settings import BenchConfig
 from minitx.bench.shapes import Shape
-from minitx.config.settings import LogConfig, ModelConfig, TokenizerConfig, TrainConfig
+from minitx.config import LogConfig, ModelConfig, TokenizerConfig, TrainConfig
 from minitx.system.runtime import Runtime, decide
 
 TINY = Shape(

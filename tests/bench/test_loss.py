@@ -15,8 +15,8 @@ from minitx.bench.peers.nanogpt import COMMANDS, NanoGPT, read_text
 from minitx.bench.settings import BenchConfig
 from minitx.bench.suites import loss
 from minitx.bench.suites.loss_curves import Curve, Point, draw
-from minitx.config.settings import UserError
 from minitx.data.prepare import prepare
+from minitx.system.errors import UserError
 from tests.bench.small import cpu, nano_gpt_checkout
 from tests.small import small_text
 

@@ -19,8 +19,9 @@ from minitx.bench.peers import transformers as peers
 from minitx.bench.peers.nanogpt import COMMANDS, NanoGPT, learning_rate
 from minitx.bench.shapes import NAMES, Shape, named, shape_from_json
 from minitx.bench.suites.generate import Work, model_of, ours_writes
-from minitx.config.settings import UserError
+from minitx.interop import llama2c as llama2c_format
 from minitx.model import Transformer
+from minitx.system.errors import UserError
 from tests.bench.small import TINY, cpu, nano_gpt_checkout
 from tests.small import small_text
 
@@ -230,7 +231,7 @@ def turned(x: Array) -> Array:
 def test_llama2c_reads_the_same_model(model: dict[str, Any], tmp_path: Path) -> None:
     shape = llama_shape(**model)
     ours, file = random_model(shape), tmp_path / "model.bin"
-    llama2c.export_weights(ours, file)
+    llama2c_format.export_weights(ours, file)
     read = Read(file)
     assert read.at == len(read.values)
     tokens = torch.randint(0, shape.vocab_size, (16,), generator=torch.Generator().manual_seed(2))
@@ -241,7 +242,7 @@ def test_llama2c_reads_the_same_model(model: dict[str, Any], tmp_path: Path) -> 
 
 def test_the_vocabulary_names_its_tokens(tmp_path: Path) -> None:
     file = tmp_path / "tokenizer.bin"
-    llama2c.export_vocabulary(12, file)
+    llama2c_format.export_vocabulary(12, file)
     content = file.read_bytes()
     (longest,) = struct.unpack_from("<i", content)
     at, pieces = 4, []
@@ -256,7 +257,7 @@ def test_the_vocabulary_names_its_tokens(tmp_path: Path) -> None:
 @pytest.mark.parametrize("model", [{"qk_norm": True}, {"norm_eps": 1e-6}, {"rope_theta": 500.0}])
 def test_what_llama2c_has_not_is_refused(model: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"llama2\.c"):
-        llama2c.export_weights(random_model(llama_shape(**model)), tmp_path / "model.bin")
+        llama2c_format.export_weights(random_model(llama_shape(**model)), tmp_path / "model.bin")
 
 
 def program(folder: Path, body: str) -> Path:
@@ -296,7 +297,7 @@ def test_a_model_that_does_not_write_the_start_token() -> None:
     """There llama2.c would stop, and the two would be timed on different work."""
     shape = llama_shape()
     model = model_of(shape, 0)
-    assert llama2c.START not in ours_writes(model, Work("", [1], 16))[0]
+    assert llama2c_format.START not in ours_writes(model, Work("", [1], 16))[0]
 
 
 @pytest.mark.skipif(LLAMA2C is None, reason="MINITX_LLAMA2C names no compiled run of llama2.c")
@@ -306,8 +307,8 @@ def test_the_real_llama2c_writes_the_same_text(tied: bool, tmp_path: Path) -> No
         llama_shape(tie_embeddings=tied, context_length=64, n_head=4, n_kv_head=2), vocab_size=2000
     )
     model = model_of(shape, 0)
-    llama2c.export_weights(model, tmp_path / "model.bin")
-    llama2c.export_vocabulary(shape.vocab_size, tmp_path / "tokenizer.bin")
+    llama2c_format.export_weights(model, tmp_path / "model.bin")
+    llama2c_format.export_vocabulary(shape.vocab_size, tmp_path / "tokenizer.bin")
     ours: list[int] = ours_writes(model, Work("", [1], 64))[0]
     done = _run_slowly(tmp_path)
     assert done == ours

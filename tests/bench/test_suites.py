@@ -16,8 +16,8 @@ from minitx.bench import parts, peak, steps, timing
 from minitx.bench.peers import transformers as peers
 from minitx.bench.suites import ceiling, data, generate, gpu, scaling, train
 from minitx.bench.tables import Table
-from minitx.config.settings import UserError
-from minitx.system.runtime import memory_bytes
+from minitx.system.errors import UserError
+from minitx.system.memory import memory_bytes
 from tests.bench.small import TINY, cpu, nano_gpt_checkout, quick
 from tests.small import small_text
 
@@ -106,7 +106,7 @@ def test_memory_is_measured_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPa
 def test_the_peak_is_not_handed_down_from_the_parent() -> None:
     """Linux gives a child its parent's peak in getrusage; a large parent would hide every candidate."""
     ballast = torch.ones(300_000_000 // 4)
-    code = "import torch; from minitx.system.runtime import memory_bytes as m; print(m(torch.device('cpu')))"
+    code = "import torch; from minitx.system.memory import memory_bytes as m; print(m(torch.device('cpu')))"
     done = os.popen(f'"{sys.executable}" -c "{code}"').read()
     assert ballast.sum() > 0
     assert int(done) < memory_bytes(torch.device("cpu")) - 100_000_000

@@ -21,9 +21,9 @@ from tensorboard.plugins.hparams.backend_context import Context
 
 import minitx.training.loop
 from minitx.__main__ import main
-from minitx.config.settings import DataConfig
+from minitx.config import DataConfig
 from minitx.data.prepare import prepare
-from minitx.model import cache_bytes_per_token
+from minitx.model_size import cache_bytes_per_token
 from minitx.run.folder import Run
 from tests.small import small_config, small_text
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from minitx.__main__ import main
-from minitx.commands.train import train
-from minitx.config.settings import ModelConfig
+from minitx.config import ModelConfig
+from minitx.training.session import train
 from tests.small import small_config
 
 

@@ -16,11 +16,11 @@ import pytest
 import torch
 
 from minitx.commands import generate
-from minitx.config.parsing import run_command
-from minitx.config.settings import ModelConfig
+from minitx.config import ModelConfig
 from minitx.generation import generate as generation
 from minitx.generation.generate import Completion
 from minitx.model import Transformer
+from minitx.system.exits import run_command
 
 END = 256
 
@@ -398,7 +398,7 @@ def test_a_closed_pipe_ends_quietly(options: list[str], monkeypatch: pytest.Monk
 def test_parsing_imports_nothing_heavy() -> None:
     """So that --help, which also imports this module, is there at once."""
     code = (
-        "import sys\nfrom minitx.config.parsing import run_command\n"
+        "import sys\nfrom minitx.system.exits import run_command\n"
         "from minitx.commands.generate import main\n"
         "assert run_command(lambda: main(['--prompt_file', 'no/such/file'])) == 2\n"
         "print(sorted({'torch', 'transformers', 'sentencepiece', 'numpy'} & set(sys.modules)))"

@@ -18,7 +18,8 @@ import torch
 from tqdm import tqdm
 
 from minitx.__main__ import main
-from minitx.config.settings import LogConfig, ProbeSetting
+from minitx.config import LogConfig
+from minitx.config.probes import ProbeSetting
 from minitx.data.prepare import prepare
 from minitx.heads.record import patterns
 from minitx.heads.scores import SCORES

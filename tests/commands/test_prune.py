@@ -11,13 +11,13 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from minitx.__main__ import main
-from minitx.commands.prune import masked_difference
-from minitx.commands.train import train
-from minitx.config.settings import Config
+from minitx.config import Config
 from minitx.data.prepare import prepare
 from minitx.run.folder import Run
+from minitx.studies.pruned_run import masked_difference
 from minitx.system.runtime import decide
 from minitx.training.loop import evaluate
+from minitx.training.session import train
 from tests.small import small_config
 
 

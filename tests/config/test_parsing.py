@@ -13,9 +13,13 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from minitx.config.parsing import load_config, parse_generate, parse_train, run_command
-from minitx.config.settings import Config, DataConfig, GenerateConfig, LogConfig, ModelConfig, TrainConfig, UserError
+from minitx.commands.generate import parse_generate
+from minitx.commands.train import parse_train
+from minitx.config import Config, DataConfig, GenerateConfig, LogConfig, ModelConfig, TrainConfig
+from minitx.config.parsing import load_config
 from minitx.run.folder import Run
+from minitx.system.errors import UserError
+from minitx.system.exits import run_command
 
 ROOT = Path(__file__).parents[2]
 

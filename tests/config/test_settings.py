@@ -6,18 +6,9 @@ from typing import Any
 
 import pytest
 
-from minitx.config.settings import (
-    Config,
-    DataConfig,
-    GenerateConfig,
-    LogConfig,
-    ModelConfig,
-    TokenizerConfig,
-    TrainConfig,
-    UserError,
-    nearest,
-    read_probe,
-)
+from minitx.config import Config, DataConfig, GenerateConfig, LogConfig, ModelConfig, TokenizerConfig, TrainConfig
+from minitx.config.probes import read_probe
+from minitx.system.errors import UserError, nearest
 
 
 def test_defaults_are_valid_and_derived_values_follow() -> None:

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minitx.config.settings import UserError
 from minitx.data.batches import RESIDENT_SHARE, Batches, resident, validation_windows
+from minitx.system.errors import UserError
 
 
 @settings(deadline=None, max_examples=60)

@@ -120,7 +120,8 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 ASK = """
 import json, sys
-from minitx.config.settings import DataConfig, UserError
+from minitx.config import DataConfig
+from minitx.system.errors import UserError
 from minitx.data.sources import identity, read
 for options, split in json.loads(sys.argv[1]):
     try:

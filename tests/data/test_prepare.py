@@ -14,16 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from minitx.config.settings import DataConfig, TokenizerConfig, UserError
+from minitx.config import DataConfig, TokenizerConfig
+from minitx.data import encode, spool
 from minitx.data import prepare as data_module
-from minitx.data import spool
-from minitx.data.prepare import (
-    Prepared,
-    check_length,
-    held_out,
-    prepare,
-)
+from minitx.data.prepare import Prepared, check_length, prepare
+from minitx.data.split import held_out
 from minitx.data.tokenizer import Tokenizer
+from minitx.system.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 SHAKESPEARE = ROOT.parent / "shared" / "data" / "tinyshakespeare.txt"
@@ -154,7 +151,7 @@ def test_fingerprint_tells_documents_apart(tmp_path: Path) -> None:
 SCRIPT = """
 import sys, time
 from minitx.data import prepare as data
-from minitx.config.settings import DataConfig, TokenizerConfig
+from minitx.config import DataConfig, TokenizerConfig
 if sys.argv[2] == "slow":
     encode = data.Tokenizer.encode_batch
     def slowly(tokenizer, texts):
@@ -243,7 +240,7 @@ def test_chunks_cut_at_line_breaks_change_no_token(tmp_path: Path, monkeypatch: 
 
 def test_the_number_of_threads_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = source(tmp_path, [f"document {i} says ▁ {'very ' * (i % 7)}much\n" * (i % 5 + 1) for i in range(300)])
-    monkeypatch.setattr(data_module, "BATCH", 500)
+    monkeypatch.setattr(encode, "BATCH", 500)
     found = []
     for workers in (1, 4):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / f"{workers}"))

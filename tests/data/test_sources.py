@@ -14,9 +14,11 @@ import pyarrow  # type: ignore[import-untyped]  # it ships no types
 import pyarrow.parquet  # type: ignore[import-untyped]
 import pytest
 
-from minitx.config.settings import DataConfig, UserError
-from minitx.data import sources
-from minitx.data.sources import identity, is_path, python_docs, read, repeats
+from minitx.config import DataConfig
+from minitx.data import builtin, sources
+from minitx.data.builtin import python_docs, repeats
+from minitx.data.sources import identity, is_path, read
+from minitx.system.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 TEXTS = ["a\r\nb\n\n  c  \n", " lead\ttrail ", "NA", "007", "2020-01-01", "x\u2028y\x0cz\x85", "\"q\", 's'", "\n", "\r"]
@@ -151,7 +153,7 @@ def test_docstrings_stand_under_their_names(tmp_path: Path) -> None:
         '    async def f(self, x=1, *, y):\n        """Method."""\n    class B:\n        def g(self):\n'
         '            """Deep."""\ndef h():\n    """Class."""\ndef i(): pass\n'
     )
-    text = sources._module_document(path, "module", set())
+    text = builtin._module_document(path, "module", set())
     assert text == (
         "module\nModule.\n\nIndented.\n\nclass A(dict)\nClass.\n\nA.f(self, x=1, *, y)\nMethod.\n\nA.B.g(self)\nDeep.\n"
     )

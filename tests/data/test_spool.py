@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minitx.config.settings import UserError
 from minitx.data.sources import Piece
 from minitx.data.spool import Spool, rechunk
+from minitx.system.errors import UserError
 
 
 @settings(deadline=None, max_examples=100)

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minitx.config.settings import UserError
 from minitx.data.token_files import TokenWriter, read_tokens
+from minitx.system.errors import UserError
 
 
 def test_token_files(tmp_path: Path) -> None:

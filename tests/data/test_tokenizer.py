@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minitx.config.settings import TokenizerConfig, UserError
+from minitx.config import TokenizerConfig
 from minitx.data.tokenizer import Tokenizer
+from minitx.system.errors import UserError
 
 TEXT = Path(random.__file__).read_text(encoding="utf-8")[:20000] + "\nété — 日本!\n\n" * 3
 TRICKY = [

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from minitx.config.settings import GenerateConfig, ModelConfig
+from minitx.config import GenerateConfig, ModelConfig
+from minitx.generation import compiled_decoder
 from minitx.generation import decoder as decoding
-from minitx.generation.decoder import CompiledDecoder, Decoder
+from minitx.generation.compiled_decoder import CompiledDecoder
+from minitx.generation.decoder import Decoder
 from minitx.generation.generate import generate
 from minitx.model import Transformer
 
@@ -36,7 +38,7 @@ def model_of(seed: int = 0, **settings: Any) -> Transformer:
 @pytest.fixture
 def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
     """The compiled decoder's step as it is written."""
-    monkeypatch.setattr(decoding, "compiled_step", lambda device, threads: CompiledDecoder.step)
+    monkeypatch.setattr(compiled_decoder, "compiled_step", lambda device, threads: CompiledDecoder.step)
 
 
 @pytest.fixture

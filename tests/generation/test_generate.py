@@ -12,11 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from minitx.config.settings import GenerateConfig, ModelConfig, UserError
+from minitx.config import GenerateConfig, ModelConfig
 from minitx.generation import generate as generation
-from minitx.generation.generate import Writer, complete, generate, window_start
+from minitx.generation.generate import complete, generate, window_start
 from minitx.generation.sampling import sample
+from minitx.generation.stopping import Writer
 from minitx.model import Transformer
+from minitx.system.errors import UserError
 
 END = 256
 

@@ -16,7 +16,7 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from minitx.config.settings import GenerateConfig
+from minitx.config import GenerateConfig
 from minitx.generation.sampling import draw, keep_top_k, keep_top_p, penalise, probabilities, sample
 
 NEVER = float("-inf")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from minitx.attention import Recorder
-from minitx.config.settings import ModelConfig
+from minitx.config import ModelConfig
 from minitx.heads.importance import Tokens, ablate, importance, survey, without_output_projection
 from minitx.model import Block, Transformer
 from tests.small import small_model

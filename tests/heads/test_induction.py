@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from minitx.commands.train import train
 from minitx.config.parsing import load_config
-from minitx.run.folder import HEADS_FILE, Run
+from minitx.run.folder import Run
+from minitx.run.logs import HEADS_FILE
+from minitx.training.session import train
 
 CONFIG = Path(__file__).parents[2] / "configs" / "induction.yaml"
 

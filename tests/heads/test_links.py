@@ -10,8 +10,9 @@ import pytest
 import torch
 import yaml
 
+from minitx.config import Config, LogConfig
 from minitx.config.parsing import load_config
-from minitx.config.settings import Config, LogConfig, read_probe
+from minitx.config.probes import read_probe
 from minitx.heads.links import (
     REFERENCES,
     LinkAttention,
@@ -23,8 +24,9 @@ from minitx.heads.links import (
     rivals,
     uniform,
 )
-from minitx.heads.measure import describe_probes, probes_as_text
+from minitx.heads.measure import describe_probes
 from minitx.heads.record import patterns
+from minitx.heads.table import probes_as_text
 from tests.small import small_model
 
 TEXT = "Zoë's cat saw the dog because it barked."

@@ -10,8 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from minitx.heads.measure import as_picture, as_text, describe, history_as_picture
-from minitx.heads.scores import SCORES, UNCLASSIFIED
+from minitx.heads.figures import as_picture, history_as_picture
+from minitx.heads.measure import describe
+from minitx.heads.roles import UNCLASSIFIED
+from minitx.heads.scores import SCORES
+from minitx.heads.table import as_text
 from tests.small import small_model
 
 TOKENS = np.random.default_rng(0).integers(0, 30, 200).astype(np.uint16)
@@ -72,7 +75,7 @@ def test_short_texts_have_gaps_and_no_faults(tokens: np.ndarray, tmp_path: Path)
 
 
 def test_a_model_of_one_head(tmp_path: Path) -> None:
-    from minitx.config.settings import ModelConfig
+    from minitx.config import ModelConfig
     from minitx.model import Transformer
 
     torch.manual_seed(0)

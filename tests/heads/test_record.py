@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from minitx.config.settings import ModelConfig
-from minitx.heads.record import MOST_PATTERN_VALUES, patterns, record, repeated_text, repeats, score, scored_text
+from minitx.config import ModelConfig
+from minitx.heads.record import MOST_PATTERN_VALUES, patterns, record, score, scored_text
+from minitx.heads.repeats import repeated_text, repeats
 from minitx.model import Transformer
 from tests.small import small_model
 

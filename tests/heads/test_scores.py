@@ -8,20 +8,9 @@ import time
 import numpy as np
 import pytest
 
-from minitx.heads.scores import (
-    ROLES,
-    SCORES,
-    UNCLASSIFIED,
-    chance,
-    rank_correlation,
-    role,
-    roles,
-    score_heads,
-    semantic_correlation,
-    similarity,
-    spread_over_texts,
-    strength,
-)
+from minitx.heads.likeness import rank_correlation, semantic_correlation, similarity
+from minitx.heads.roles import ROLES, UNCLASSIFIED, role, roles, strength
+from minitx.heads.scores import SCORES, chance, score_heads, spread_over_texts
 
 TEXTS = {
     "repeats": [[1, 2, 3, 1, 2, 3, 1], [5, 5, 6, 5, 7, 6, 6]],

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from minitx.config import settings as config
-from minitx.config.settings import TokenizerConfig
+from minitx import config
+from minitx.config import TokenizerConfig
 from minitx.data.tokenizer import Tokenizer
 from minitx.heads.importance import importance, survey
 from minitx.heads.record import patterns, score, scored_text

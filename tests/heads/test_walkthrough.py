@@ -9,10 +9,12 @@ import torch
 
 import minitx.heads.walkthrough
 from minitx.attention import Recorder
-from minitx.config.settings import ModelConfig, UserError
+from minitx.config import ModelConfig
 from minitx.heads.record import record
-from minitx.heads.walkthrough import TwoContexts, as_html, as_text, two_contexts, walk
+from minitx.heads.walkthrough import TwoContexts, two_contexts, walk
+from minitx.heads.walkthrough_page import as_html, as_text
 from minitx.model import Transformer
+from minitx.system.errors import UserError
 
 TOKENS = [3, 1, 4, 1, 5, 9, 2, 6]
 LABELS = ["<b>", "one", "four", "one", "five", "nine", "two", "six"]

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from minitx.config.settings import ModelConfig, UserError
+from minitx.config import ModelConfig
 from minitx.interop.hf import export_model, import_model
 from minitx.model import Transformer
+from minitx.system.errors import UserError
 
 transformers = pytest.importorskip("transformers", reason="transformers is a test extra")
 

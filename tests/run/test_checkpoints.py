@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from minitx.config.settings import UserError
 from minitx.run.checkpoints import load_weights, read_checkpoint, save_weights, write_checkpoint
 from minitx.run.folder import Run
+from minitx.system.errors import UserError
 from minitx.system.files import checksum, json_bytes, read_json
 from tests.run.test_folder import saved
 from tests.small import small_model

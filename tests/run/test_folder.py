@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from minitx.config.settings import Config, TokenizerConfig, UserError
+from minitx.config import Config, TokenizerConfig
 from minitx.data.tokenizer import Tokenizer
 from minitx.run.folder import Run
+from minitx.system.errors import UserError
 from tests.small import small_config, small_model, small_text
 
 

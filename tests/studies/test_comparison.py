@@ -11,21 +11,18 @@ import pytest
 import torch
 
 from minitx.commands.compare import KINDS
-from minitx.config.settings import Config, ModelConfig, UserError
+from minitx.config import Config, ModelConfig
 from minitx.model import Transformer
 from minitx.studies.comparison import (
-    Measured,
-    Speed,
     check_equal_size,
     decode_speed,
-    draw,
     head_variants,
     kind_variants,
     matrix_parameters,
     planned,
-    summarise,
-    table,
 )
+from minitx.studies.comparison_report import Measured, Speed, draw, summarise, table
+from minitx.system.errors import UserError
 from tests.small import small_model
 
 

@@ -10,12 +10,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from minitx.config.settings import ModelConfig, UserError
-from minitx.model import Transformer, cache_bytes_per_token
+from minitx.config import ModelConfig
+from minitx.model import Transformer
+from minitx.model_size import cache_bytes_per_token
 from minitx.studies.pruning import (
-    Curve,
     Head,
-    draw_curve,
     gated_loss,
     greedy_order,
     head_importance,
@@ -25,6 +24,8 @@ from minitx.studies.pruning import (
     pruned_config,
     random_order,
 )
+from minitx.studies.pruning_curve import Curve, draw_curve
+from minitx.system.errors import UserError
 
 VOCABULARY = 40
 KINDS: dict[str, dict[str, object]] = {

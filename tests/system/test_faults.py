@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from minitx.config.parsing import run_command
-from minitx.system.faults import naming, one_line, sentence
+from minitx.system.exits import run_command
+from minitx.system.faults import naming, sentence
+from minitx.system.text import one_line
 
 
 def test_a_fault_names_its_file_and_what_to_do(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from minitx.config.settings import UserError
+from minitx.system.errors import UserError
 from minitx.system.files import check_page_name, check_writable, json_bytes, read_json, remove, write_atomically
 
 

@@ -8,16 +8,9 @@ import sys
 import pytest
 import torch
 
-from minitx.config.settings import UserError
-from minitx.system.runtime import (
-    choose_device,
-    choose_dtype,
-    choose_threads,
-    decide,
-    keep_freed_memory,
-    memory_bytes,
-    quickest_dtype,
-)
+from minitx.system.errors import UserError
+from minitx.system.memory import keep_freed_memory, memory_bytes
+from minitx.system.runtime import choose_device, choose_dtype, choose_threads, decide, quickest_dtype
 
 
 def test_auto_takes_the_best_device_there_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -315,7 +315,7 @@ def test_an_own_text_that_takes_too_long_is_ended(tmp_path: Path, monkeypatch: p
 
 
 def test_the_plugin_never_imports_torch() -> None:
-    code = "import sys, minitx.tensorboard.plugin.loader, minitx.tensorboard.plugin.plugin; sys.exit('torch' in sys.modules)"
+    code = "import sys; from minitx.tensorboard.plugin import loader, plugin; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -331,6 +331,6 @@ def test_a_plugin_that_cannot_be_loaded_leaves_tensorboard_alive(
 def test_a_wheel_carries_the_viewer() -> None:
     import tomllib
 
-    settings = tomllib.loads((PACKAGE.parents[1] / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
+    settings = tomllib.loads((PACKAGE.parents[2] / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
     assert settings["package-data"]["minitx.tensorboard.plugin"] == ["static/*"]
     assert all(file.is_file() for file in (PACKAGE / "static").iterdir()), "a pattern of static/* takes no folders"

@@ -19,7 +19,7 @@ from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from minitx.heads.scores import SCORES
-from minitx.tensorboard.pictures import visible
+from minitx.system.text import visible
 from minitx.tensorboard.writer import METRIC_TAGS, Board, verbatim
 from tests.tensorboard.test_pictures import causal, decode
 
@@ -204,7 +204,7 @@ def test_shapes_that_disagree_are_refused(tmp_path: Path) -> None:
 def test_importing_and_writing_need_no_torch_and_drawing_no_pyplot(tmp_path: Path) -> None:
     code = f"""
 import sys
-import minitx.tensorboard.writer, minitx.head_scores
+import minitx.tensorboard.writer, minitx.heads.scores
 loaded = {{"torch", "tensorflow", "matplotlib", "tensorboard", "PIL"}} & set(sys.modules)
 assert not loaded, loaded
 import numpy as np

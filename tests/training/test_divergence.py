@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from minitx.commands.train import train
-from minitx.config.settings import UserError
 from minitx.model import next_token_loss
 from minitx.run.folder import Run
+from minitx.system.errors import UserError
+from minitx.training.session import train
 from tests.small import small_config
 from tests.training.test_loop import exact_metrics
 

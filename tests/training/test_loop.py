@@ -13,16 +13,20 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from minitx.commands.train import train
-from minitx.config.settings import Config, GenerateConfig, ModelConfig, UserError
+from minitx.config import Config, GenerateConfig, ModelConfig
 from minitx.data.batches import Batches
 from minitx.generation.generate import complete
-from minitx.model import Transformer, cache_bytes_per_token
+from minitx.model import Transformer
+from minitx.model_size import cache_bytes_per_token
 from minitx.run.folder import Run
+from minitx.system.errors import UserError
 from minitx.system.runtime import decide
+from minitx.system.signals import StopRequest
 from minitx.training.divergence import is_finite
-from minitx.training.loop import Clock, StopRequest, bits_per_byte, evaluate, train_step, training_loss
+from minitx.training.loop import bits_per_byte, evaluate, train_step, training_loss
 from minitx.training.optim import build_optimizers
+from minitx.training.session import train
+from minitx.training.state import Clock
 from tests.small import small_config, small_model
 
 MEASURED = ("seconds", "tokens_per_second")
@@ -276,7 +280,7 @@ def test_the_first_signal_is_noted_and_handlers_come_back() -> None:
 
 def test_the_clock_stops(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([10.0, 12.0, 50.0, 53.0])
-    monkeypatch.setattr("minitx.training.loop.time.perf_counter", lambda: next(times))
+    monkeypatch.setattr("time.perf_counter", lambda: next(times))
     clock = Clock(1.0)
     clock.start()
     assert clock.stop() == 3.0

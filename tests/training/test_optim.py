@@ -5,15 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from minitx.config.settings import ModelConfig, TrainConfig
+from minitx.config import ModelConfig, TrainConfig
+from minitx.fast.compiler import PlainAdamW
 from minitx.model import Transformer, next_token_loss
-from minitx.training.optim import (
-    PlainAdamW,
-    build_optimizers,
-    learning_rate_factor,
-    set_learning_rate,
-    split_parameters,
-)
+from minitx.training.optim import build_optimizers, learning_rate_factor, set_learning_rate, split_parameters
 
 
 def small(tie: bool = False) -> Transformer:

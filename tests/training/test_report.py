@@ -16,17 +16,19 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from minitx.config.settings import ModelConfig
+from minitx.config import ModelConfig
 from minitx.data.batches import Batches
 from minitx.data.prepare import prepare
 from minitx.heads import snapshots
 from minitx.heads.scores import SCORES
 from minitx.model import Transformer
-from minitx.run.folder import HEADS_FILE, Run
+from minitx.run.folder import Run
+from minitx.run.logs import HEADS_FILE
 from minitx.system.runtime import decide
 from minitx.training.loop import train_step, training_loss
+from minitx.training.model_card import attention_rows, flatten, model_card
 from minitx.training.optim import build_optimizers
-from minitx.training.report import Report, attention_rows, flatten, model_card
+from minitx.training.report import Report
 from tests.small import small_config
 
 LINE = {

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minitx.bench.peers import transformers as peers
-from minitx.config.settings import UserError, require
 from minitx.data.batches import validation_windows
+from minitx.system.errors import UserError, require
 from minitx.system.runtime import Runtime
 
 
@@ -119,7 +119,7 @@ class NanoGPT:
 
     @torch.inference_mode()
     def validate(self) -> float:
-        """Mean loss in nats per character of the last tenth, by the windows that `minitx.training.loop.evaluate` takes."""
+        """Mean loss in nats per character of the last tenth, by the windows of `evaluate`."""
         self.model.eval()
         total = torch.zeros((), dtype=torch.float64)
         for inputs, targets in validation_windows(self.val, self.command.block_size, EVALUATION_BATCH):

@@ -1,6 +1,6 @@
 """What minitx is measured against, in the shape of a given model: transformers' Llama, PyTorch's encoder, nanoGPT.
 
-Each is used as its own documentation shows. Weights go to Llama through the table of `minitx.interop.hf`, and nothing is timed
+Each is used as its own documentation shows. Weights go to Llama through the table of interop/hf, and nothing is timed
 before its logits were found equal.
 """
 
@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from minitx.bench.shapes import Shape
-from minitx.config.settings import UserError, require
 from minitx.interop.hf import NAMES, exported_config, translate
 from minitx.model import Transformer
+from minitx.system.errors import UserError, require
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Inputs and targets, each (batch, seq) → mean loss in nats per token."""

@@ -1,0 +1,1 @@
+"""One module for each suite of `minitx bench`; its `run` yields tables."""

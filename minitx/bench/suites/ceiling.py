@@ -12,7 +12,8 @@ from minitx.bench.shapes import Shape
 from minitx.bench.tables import Table, repeats
 from minitx.bench.timing import Candidate, Timed, alternate, by_turns
 from minitx.fast.linear import onednn_product, takes_onednn
-from minitx.model import Transformer, matmul_flops_per_token
+from minitx.model import Transformer
+from minitx.model_size import matmul_flops_per_token
 from minitx.system.runtime import Runtime
 
 SIZES = {"cpu": (512, 1024, 2048), "cuda": (2048, 4096, 8192), "mps": (1024, 2048, 4096)}

@@ -13,10 +13,11 @@ from minitx.bench.settings import BenchConfig
 from minitx.bench.shapes import Shape
 from minitx.bench.tables import RATES, Table, rates, repeats
 from minitx.bench.timing import Candidate, alternate
-from minitx.config.settings import DataConfig, TokenizerConfig, UserError
+from minitx.config import DataConfig, TokenizerConfig
 from minitx.data import sources
 from minitx.data.prepare import prepare
 from minitx.data.tokenizer import Tokenizer
+from minitx.system.errors import UserError
 from minitx.system.runtime import Runtime
 
 SIZE = 8 << 20

@@ -21,10 +21,12 @@ from minitx.bench.settings import BenchConfig
 from minitx.bench.shapes import Shape
 from minitx.bench.tables import RATES, Table, rates, repeats
 from minitx.bench.timing import Candidate, by_turns
-from minitx.config.settings import GenerateConfig, UserError, require
-from minitx.generation.decoder import CompiledDecoder
+from minitx.config import GenerateConfig
+from minitx.generation.compiled_decoder import CompiledDecoder
 from minitx.generation.generate import generate
+from minitx.interop import llama2c as llama2c_format
 from minitx.model import Transformer
+from minitx.system.errors import UserError, require
 from minitx.system.runtime import Runtime
 
 OURS, COMPILED, LLAMA, LLAMA2C = "minitx", "minitx, compiled", "transformers Llama", "llama2.c run, float32"
@@ -65,7 +67,7 @@ def works(shape: Shape) -> list[Work]:
     """What is measured at a shape."""
     context = shape.model.context_length
     prompt = torch.randint(2, shape.vocab_size, (context - 1,), generator=torch.Generator().manual_seed(0)).tolist()
-    start, new, uncached = [llama2c.START], min(context, MOST_NEW), min(context, MOST_UNCACHED)
+    start, new, uncached = [llama2c_format.START], min(context, MOST_NEW), min(context, MOST_UNCACHED)
     return [
         *(Work(f"decode {new}, batch {batch}", start, new, batch) for batch in BATCHES),
         Work(f"decode {uncached} without cache, batch 1", start, uncached, cached=False),
@@ -124,13 +126,15 @@ def compare(settings: BenchConfig, shape: Shape, runtime: Runtime, dtype: torch.
 
 def model_of(shape: Shape, seed: int) -> Transformer:
     """A model whose greedy text never has llama2.c's start token, at which that would stop: of the first such seed."""
-    longest = Work("", [llama2c.START], min(shape.model.context_length, MOST_NEW))
+    longest = Work("", [llama2c_format.START], min(shape.model.context_length, MOST_NEW))
     for each in range(seed, seed + MOST_SEEDS):
         torch.manual_seed(each)
         model = Transformer(shape.model, shape.vocab_size).eval()
-        if llama2c.START not in ours_writes(model, longest)[0]:
+        if llama2c_format.START not in ours_writes(model, longest)[0]:
             return model
-    raise UserError(f"None of {MOST_SEEDS} seeds gives weights that never write token {llama2c.START}: try --seed.")
+    raise UserError(
+        f"None of {MOST_SEEDS} seeds gives weights that never write token {llama2c_format.START}: try --seed."
+    )
 
 
 # minitx
@@ -199,8 +203,8 @@ def prepare_llama2c(
     """A call of llama2.c's run at its work, with files of its own."""
     weights, vocabulary = folder / "model.bin", folder / "tokenizer.bin"
     if not weights.exists():
-        llama2c.export_weights(copy.deepcopy(model).float(), weights)
-        llama2c.export_vocabulary(model.vocab_size, vocabulary)
+        llama2c_format.export_weights(copy.deepcopy(model).float(), weights)
+        llama2c_format.export_vocabulary(model.vocab_size, vocabulary)
     return lambda: llama2c.run(program, weights, vocabulary, work.n_new, threads)
 
 

@@ -17,8 +17,8 @@ from minitx.bench.suites.ceiling import COPIED, SIZES, copy_memory, flops, flops
 from minitx.bench.suites.generate import COMPILED, OURS, Work, can_compile, ours_does
 from minitx.bench.tables import Cell, Table, repeats
 from minitx.bench.timing import Candidate, by_turns
-from minitx.config.settings import require
 from minitx.model import Transformer
+from minitx.system.errors import require
 from minitx.system.runtime import Runtime
 
 SHAPES = ("gpu_small", "shakespeare_char")

@@ -19,8 +19,9 @@ from minitx.bench.suites.ceiling import flops_per_token
 from minitx.bench.suites.generate import Work, ours_does
 from minitx.bench.tables import Cell, Table, repeats
 from minitx.bench.timing import Timed, by_turns
-from minitx.config.settings import UserError
-from minitx.model import Transformer, cache_bytes_per_token
+from minitx.model import Transformer
+from minitx.model_size import cache_bytes_per_token
+from minitx.system.errors import UserError
 from minitx.system.runtime import Runtime
 
 FACTORS = (0.25, 0.5, 1, 2, 4)

@@ -1,7 +1,7 @@
 """A text of the user's own, run through a checkpoint by a process of its own: torch stays out of TensorBoard.
 
-The process is `python -m minitx.tensorboard.text_process`; it gets JSON on standard input and writes a snapshot. It is bounded
-in text and time, and there is one at a time.
+The process is `python -m minitx.tensorboard.text_process`; it gets JSON on standard input and writes a snapshot. It is
+bounded in text and time, and there is one at a time.
 """
 
 from __future__ import annotations

@@ -1,0 +1,83 @@
+"""The file formats that llama2.c reads."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from torch import Tensor
+
+from minitx.model import Transformer
+from minitx.system.errors import require
+
+START = 1
+"""The token that run.c starts with; it also ends the text when it comes."""
+EPSILON, THETA = 1e-5, 10000.0
+"""Built into run.c."""
+BLOCK_PARTS = (
+    "attention_norm",
+    "attention.query",
+    "attention.key",
+    "attention.value",
+    "attention.output",
+    "feed_forward_norm",
+    "feed_forward.gate",
+    "feed_forward.down",
+    "feed_forward.up",
+)
+"""In the order of the file."""
+
+
+def interleaved(weight: Tensor, n_head: int) -> Tensor:
+    """The rows of a query or key matrix, (head * d_head, d_model), such that the two components that turn together are
+    neighbours."""
+    d_head = weight.size(0) // n_head
+    halves = weight.view(n_head, 2, d_head // 2, weight.size(1))  # (head, half, component, d_model)
+    return halves.transpose(1, 2).reshape(weight.shape)
+
+
+@torch.no_grad()
+def export_weights(model: Transformer, file: Path) -> None:
+    """Write the model for run.c; raises UserError where it is not of the architecture that run.c has built in."""
+    config = model.config
+    require(
+        config.attention == "multi_head" and not config.qk_norm and config.kept_heads is None,
+        "llama2.c runs Llama's architecture alone: no query-key norm, no latent attention, no pruned heads.",
+    )
+    require(
+        config.norm_eps == EPSILON and config.rope_theta == THETA,
+        f"llama2.c has norm_eps {EPSILON} and rope_theta {THETA} built in, but the model has {config.norm_eps} and "
+        f"{config.rope_theta}.",
+    )
+    weights = dict(model.named_parameters())
+    with file.open("wb") as out:
+        sizes = (config.d_model, config.ff_width, config.n_layer, config.n_head, config.kv_heads)
+        vocab = model.vocab_size if config.tie_embeddings else -model.vocab_size  # the sign tells an output of its own
+        out.write(struct.pack("<7i", *sizes, vocab, config.context_length))
+        put(out, weights["embedding.weight"])
+        for part in BLOCK_PARTS:
+            for layer in range(config.n_layer):
+                weight: Tensor = weights[f"blocks.{layer}.{part}.weight"]
+                if part in ("attention.query", "attention.key"):
+                    weight = interleaved(weight, weight.size(0) // config.d_head)
+                put(out, weight)
+        put(out, weights["final_norm.weight"])
+        put(out, torch.zeros(config.context_length, config.d_head))  # two tables of angles that run.c no longer reads
+        if not config.tie_embeddings:
+            put(out, weights["output.weight"])
+
+
+def put(out: BinaryIO, weight: Tensor) -> None:
+    """Append a matrix as little-endian float32."""
+    out.write(weight.detach().cpu().float().contiguous().numpy().astype("<f4").tobytes())
+
+
+def export_vocabulary(vocab_size: int, file: Path) -> None:
+    """A tokenizer file for run.c in which each piece is the number of its token and a line break."""
+    with file.open("wb") as out:
+        pieces = [f"{token}\n".encode() for token in range(vocab_size)]
+        out.write(struct.pack("<i", max(map(len, pieces))))
+        for piece in pieces:
+            out.write(struct.pack("<fi", 0.0, len(piece)) + piece)

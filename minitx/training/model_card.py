@@ -1,0 +1,57 @@
+"""What a model is, as Markdown tables and as hyperparameters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minitx.config import ModelConfig
+from minitx.data.prepare import Prepared
+from minitx.model import Transformer
+from minitx.model_size import cache_bytes_per_token, matmul_flops_per_token, parameters_by_part
+from minitx.system.runtime import Runtime
+
+
+def model_card(model: Transformer, prepared: Prepared, runtime: Runtime) -> str:
+    """What the model is, as Markdown tables."""
+    config, parts = model.config, parameters_by_part(model)
+    rows = [
+        ("layers × heads", f"{config.n_layer} × {config.n_head}"),
+        *attention_rows(config),
+        ("d_model", config.d_model),
+        ("d_head", config.d_head),
+        ("d_ff", config.ff_width),
+        ("context length", config.context_length),
+        ("vocabulary", model.vocab_size),
+        ("parameters", f"{sum(parts.values()):,}"),
+        *((f"parameters: {part}", f"{count:,}") for part, count in parts.items()),
+        ("cache bytes per token (float32)", f"{cache_bytes_per_token(config):,}"),
+        ("matmul FLOPs per token, forward", f"{matmul_flops_per_token(model, config.context_length):,}"),
+        ("training tokens", f"{len(prepared.train):,}"),
+        ("validation tokens", f"{len(prepared.val):,}"),
+        ("text fingerprint", prepared.fingerprint[:16]),
+        ("computed on", runtime.describe()),
+    ]
+    return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)])
+
+
+def attention_rows(config: ModelConfig) -> list[tuple[str, object]]:
+    """What keys and values come from, and the heads that pruning left, for the model card."""
+    rows: list[tuple[str, object]] = [("key-value heads", config.kv_heads)]
+    if config.attention == "latent":
+        rows = [("latent attention", f"d_latent {config.latent_width}, d_rotary {config.rotary_width}")]
+    if config.kept_heads is not None:
+        rows.append(
+            ("heads kept by pruning", "; ".join(" ".join(map(str, heads)) or "–" for heads in config.kept_heads))
+        )
+    return rows
+
+
+def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, str | float | bool]:
+    """Nested settings as one level of dotted names, for TensorBoard's hyperparameters."""
+    flat: dict[str, str | float | bool] = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value if isinstance(value, int | float | bool | str) else str(value)
+    return flat
