@@ -22,7 +22,7 @@ from minitx.bench.shapes import Shape, shape_from_json
 from minitx.fast.compiler import forget_programs
 from minitx.system.errors import UserError
 from minitx.system.memory import memory_bytes
-from minitx.system.runtime import Runtime, decide
+from minitx.system.runtime import Runtime, choose_runtime
 
 STEPS = 3
 """From the second step on, the optimizer's state and every buffer are there."""
@@ -83,7 +83,7 @@ def train(kind: str, shape: Shape, runtime: Runtime, nanogpt: str | None) -> Non
 def main(arguments: list[str]) -> int:
     """Measure the task in the first argument, as JSON; the exit status."""
     task: dict[str, Any] = json.loads(arguments[0])
-    runtime = decide(**task["runtime"])
+    runtime = choose_runtime(**task["runtime"])
     if task["kind"] == steps.LLAMA:
         importlib.import_module("transformers.models.llama.modeling_llama")
     before = memory_bytes(torch.device("cpu"))

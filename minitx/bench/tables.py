@@ -79,6 +79,6 @@ def rates(timed: Mapping[str, Timed], base: str, amount: float) -> dict[str, lis
     return {name: [amount / each.minimum, amount / each.median, *ratios[name]] for name, each in timed.items()}
 
 
-def repeats(timed: Mapping[str, Timed]) -> dict[str, Any]:
+def raw_seconds(timed: Mapping[str, Timed]) -> dict[str, Any]:
     """The raw figures of a comparison: seconds of a call for each candidate and repeat."""
     return {name: {"seconds": each.seconds, "calls_per_repeat": each.calls} for name, each in timed.items()}

@@ -32,10 +32,10 @@ def bench(settings: BenchConfig, command: str) -> int:
     from minitx.bench.machine import head
     from minitx.bench.shapes import named
     from minitx.fast.compiler import forget_programs
-    from minitx.system.runtime import decide
+    from minitx.system.runtime import choose_runtime
 
     shapes = [named(name) for name in settings.shapes]
-    runtime = decide(settings.device, settings.dtype, settings.compile, settings.threads)
+    runtime = choose_runtime(settings.device, settings.dtype, settings.compile, settings.threads)
     check(settings, runtime)
     about = head(runtime)
     print("\n".join(f"{name}: {value}" for name, value in about.items()) + "\n", flush=True)

@@ -67,12 +67,12 @@ def main(arguments: Sequence[str], prog: str) -> int:
     from tqdm import tqdm
 
     from minitx.heads.figures import as_picture, history_as_picture, save_picture
-    from minitx.heads.measure import describe, describe_probes
+    from minitx.heads.measure import measure_heads, measure_probes
     from minitx.heads.table import as_text, probes_as_text
     from minitx.run.folder import Run
     from minitx.run.logs import HEADS_FILE
     from minitx.run.text import text_tokens, validation_tokens
-    from minitx.system.runtime import decide
+    from minitx.system.runtime import choose_runtime
 
     run = Run.find(options.run)
     if options.history is not None:
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str], prog: str) -> int:
         title = f"{run.path.name}: the heads while it learns"
         save_picture(lambda file: history_as_picture(lines, file, title), options.history)
         return 0
-    runtime = decide(options.device, options.dtype, False, "auto")
+    runtime = choose_runtime(options.device, options.dtype, False, "auto")
     model, checkpoint = run.load_model(options.checkpoint, runtime.device)
     if options.html is not None:
         write_page(options.html, run, checkpoint, model, text)
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str], prog: str) -> int:
     if options.probes:
         probes = run.config().log.read_probes()
         require(any(probe.links for probe in probes), f"The probes of {run.path} have no links: see log.probes.")
-        shown = describe_probes(model, run.tokenizer(), probes, tokens)
+        shown = measure_probes(model, run.tokenizer(), probes, tokens)
         show(about, {"probes": shown}, options.json, lambda found: probes_as_text(found["probes"]))
         return 0
     require(
@@ -104,7 +104,7 @@ def main(arguments: Sequence[str], prog: str) -> int:
         def advance(count: int) -> None:
             bar.update(count)
 
-        found = describe(
+        found = measure_heads(
             model,
             tokens,
             ablation=not options.no_ablation,

@@ -80,11 +80,11 @@ def prune(options: Any, named: list[Head] | None) -> int:
     from minitx.studies import pruning
     from minitx.studies.pruned_run import tell, write_run
     from minitx.studies.pruning_curve import LossWithoutHeads, measured_curve, write_curve
-    from minitx.system.runtime import decide
+    from minitx.system.runtime import choose_runtime
 
     run = Run.find(options.run)
     config = run.config()
-    runtime = decide(config.device, config.dtype, config.compile, config.threads)
+    runtime = choose_runtime(config.device, config.dtype, config.compile, config.threads)
     checkpoint = run.checkpoint(options.checkpoint)
     model, _ = run.load_model(options.checkpoint, runtime.device)
     heads = pruning.heads_of(model.config)

@@ -23,9 +23,9 @@ from minitx.system.errors import UserError, nearest, require
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 T = TypeVar("T", bound=object)
-MOST_BYTES = 1 << 17
+MAX_BYTES = 1 << 17
 """Of a YAML file of settings; what ships has less than a thousandth of it."""
-MOST_LEVELS = 10
+MAX_LEVELS = 10
 """Of lists and sections inside each other in a YAML file of settings."""
 
 
@@ -104,7 +104,7 @@ def check_file(file: Path, types_by_key: dict[str, Any]) -> None:
     require(file.is_file(), f"There is no configuration file {file}.")
     try:
         size = file.stat().st_size
-        require(size <= MOST_BYTES, f"{file} has {size} bytes, but settings need no more than {MOST_BYTES}.")
+        require(size <= MAX_BYTES, f"{file} has {size} bytes, but settings need no more than {MAX_BYTES}.")
         text = file.read_text("utf-8")
         check_shape(file, text)
         content = yaml.safe_load(text)
@@ -137,7 +137,7 @@ def check_shape(file: Path, text: str) -> None:
             level += 1
         elif isinstance(token, closes):
             level -= 1
-        require(level <= MOST_LEVELS, f"{file} has more than {MOST_LEVELS} levels (line {line}): write it flatter.")
+        require(level <= MAX_LEVELS, f"{file} has more than {MAX_LEVELS} levels (line {line}): write it flatter.")
 
 
 def check_keys(content: dict[Any, Any], prefix: str, file: Path, types_by_key: dict[str, Any]) -> None:

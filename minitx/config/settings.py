@@ -16,7 +16,7 @@ from typing import Any, Literal
 from minitx.config.probes import DEFAULT_PROBES, Probe, ProbeSetting, read_probe
 from minitx.system.errors import UserError, require
 
-MOST_WIDE = 1 << 20
+MAX_WIDE = 1 << 20
 """Limit of heads, widths and context, far above what trains anywhere, so that a wrong number is named at once."""
 
 
@@ -129,7 +129,7 @@ class ModelConfig:
             require(getattr(self, name) >= 1, f"model.{name} is {getattr(self, name)}, but it must be at least 1.")
         for name in ("n_head", "d_model", "context_length", "d_ff"):
             value = getattr(self, name) or 1
-            require(value <= MOST_WIDE, f"model.{name} is {value}, but it must be at most {MOST_WIDE}.")
+            require(value <= MAX_WIDE, f"model.{name} is {value}, but it must be at most {MAX_WIDE}.")
         counts = [n for n in range(1, self.d_model // 2 + 1) if self.d_model % (2 * n) == 0]
         require(bool(counts), f"model.d_model is {self.d_model}, but it must be even, for rotary positions turn pairs.")
         if self.n_head not in counts:

@@ -70,7 +70,7 @@ def _docstrings(node: ast.Module | ast.ClassDef, name: str, prefix: str = "") ->
                 yield f"{prefix}{child.name}({ast.unparse(child.args)})", docstring
 
 
-def repeats() -> Iterator[str]:
+def repeated_letters() -> Iterator[str]:
     """Documents of random letters that come twice, such as "dkabjmiedkabjmie": what comes next the second time can only
     be looked up (after the random sequences of Olsson et al. 2022).
 

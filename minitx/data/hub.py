@@ -1,7 +1,8 @@
 """Data sets on the Hugging Face Hub, read with its library `datasets`, with or without a network.
 
 `read_split` yields the texts of a split, `revision` says which commit they are of. What the network spoils is tried
-again where that can help; all that is wrong ends in `UserError`. `library` and `text_of` serve for files as well.
+again where that can help; all that is wrong ends in `UserError`. `quiet_datasets` and `text_of` serve
+for files as well.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def read_split(config: DataConfig, split: str) -> Iterator[str]:
 
 def revision(config: DataConfig) -> str:
     """The commit of the data set that the Hub, or where it cannot be reached the library's cache, has."""
-    datasets, began = library(), time.monotonic()
+    datasets, began = quiet_datasets(), time.monotonic()
     for wait in (*WAITS, None):
         _go_offline_if_unreachable()
         try:
@@ -71,7 +72,7 @@ def text_of(row: dict[str, Any], place: object, column: str) -> Iterator[str]:
     yield text
 
 
-def library() -> Any:
+def quiet_datasets() -> Any:
     """The datasets library, without its progress bars and log lines."""
     import datasets
     import huggingface_hub
@@ -86,7 +87,7 @@ def library() -> Any:
 
 
 def _open_split(config: DataConfig, split: str) -> Iterator[dict[str, Any]]:
-    datasets = library()
+    datasets = quiet_datasets()
     _go_offline_if_unreachable()
     data = datasets.load_dataset(
         config.source,

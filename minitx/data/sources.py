@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
 from minitx.config import DataConfig
-from minitx.data.builtin import REPEATED_DOCUMENTS, REPEATED_LETTERS, python_docs, repeats
-from minitx.data.hub import library, read_split, revision, text_of
+from minitx.data.builtin import REPEATED_DOCUMENTS, REPEATED_LETTERS, python_docs, repeated_letters
+from minitx.data.hub import quiet_datasets, read_split, revision, text_of
 from minitx.system.errors import UserError, require
 
 BUILDERS = {".txt": "text", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}  # extension → library's builder
 EXTENSIONS = (*BUILDERS, ".txt.gz", ".jsonl.gz", ".csv.gz")
 BLOCK = 1 << 20  # bytes of a .txt file read at once
-MOST_RATIO, UNSUSPICIOUS = 200, 64 << 20  # times its size that a .gz file may unpack to, and bytes that it always may
+MAX_RATIO, UNSUSPICIOUS = 200, 64 << 20  # times its size that a .gz file may unpack to, and bytes that it always may
 
 
 class Piece(NamedTuple):
@@ -40,7 +40,7 @@ def read(config: DataConfig, split: str) -> Iterator[Piece]:
     if config.source == "python-docs":
         pieces: Iterator[Piece] = (Piece(text, True) for text in python_docs())
     elif config.source == "repeats":
-        pieces = (Piece(text, True) for text in repeats())
+        pieces = (Piece(text, True) for text in repeated_letters())
     elif is_path(config.source):
         pieces = (piece for path in files(config.source) for piece in _read_file(path, config))
     else:
@@ -116,13 +116,13 @@ def _open(path: Path) -> IO[bytes]:
 
 def _check_ratio(path: Path) -> None:
     """Raise `UserError` for a .gz file that was made to fill the disk: gone through once, nothing of it kept."""
-    limit, size = max(path.stat().st_size * MOST_RATIO, UNSUSPICIOUS), 0
+    limit, size = max(path.stat().st_size * MAX_RATIO, UNSUSPICIOUS), 0
     with gzip.open(path, "rb") as file:
         while block := file.read(BLOCK):
             size += len(block)
             require(
                 size <= limit,
-                f"{path} unpacks to more than {MOST_RATIO} times its size, as no text does: unpack it yourself if you "
+                f"{path} unpacks to more than {MAX_RATIO} times its size, as no text does: unpack it yourself if you "
                 "trust it.",
             )
 
@@ -158,7 +158,7 @@ def _not_utf8(path: Path, offset: int) -> UserError:
 
 def _open_rows(path: Path, builder: str, config: DataConfig) -> Iterable[dict[str, Any]]:
     """The rows of a file, read as they are asked for: without `streaming` the library would write a copy of all."""
-    datasets = library()
+    datasets = quiet_datasets()
     options: dict[str, Any] = {} if builder == "parquet" else {"encoding_errors": config.encoding_errors}
     if builder == "json" and config.encoding_errors == "replace":
         options["encoding"] = "utf8"  # by its usual name the library decodes nothing, and pyarrow fails

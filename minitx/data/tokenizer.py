@@ -20,7 +20,7 @@ import numpy as np
 
 from minitx.config import TokenizerConfig
 from minitx.system.errors import UserError, require
-from minitx.system.faults import naming
+from minitx.system.faults import with_filename
 
 if TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor
@@ -117,7 +117,7 @@ class Tokenizer:
 
     def save(self, path: str | Path) -> None:
         """Write the model file, through to the disk."""
-        with naming(Path(path)), Path(path).open("wb") as file:
+        with with_filename(Path(path)), Path(path).open("wb") as file:
             file.write(self.proto)
             file.flush()
             os.fsync(file.fileno())

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-LEAST_PRODUCTS = 2**20
+MIN_PRODUCTS = 2**20
 """Multiplications below which starting oneDNN takes longer than it saves."""
 
 
@@ -58,7 +58,7 @@ def takes_onednn(x: Tensor, weight: Tensor) -> bool:
         not torch.compiler.is_compiling()
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
-        and x.numel() * weight.size(0) >= LEAST_PRODUCTS
+        and x.numel() * weight.size(0) >= MIN_PRODUCTS
         and torch.backends.cpu.get_cpu_capability() == "AVX512"
         and torch.backends.mkldnn.is_available()
         and not torch.is_autocast_enabled("cpu")

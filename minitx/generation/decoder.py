@@ -24,7 +24,7 @@ from minitx.fast.attention import rotate
 from minitx.fast.linear import has_onednn_bfloat16, onednn_layout, onednn_product
 from minitx.model import Block, Transformer
 
-LEAST_PACKED = 2**19
+MIN_PACKED = 2**19
 """Multiplications below which, for a batch in float32, oneDNN's layout saves less than starting oneDNN costs."""
 
 
@@ -37,7 +37,7 @@ class Product:
     weight: Tensor
 
     def __init__(self, weight: Tensor, batch: int, norm: Tensor | None = None) -> None:
-        large = batch > 1 and weight.numel() * batch >= LEAST_PACKED
+        large = batch > 1 and weight.numel() * batch >= MIN_PACKED
         self.packed = torch.backends.mkldnn.is_available() and (
             (weight.dtype == torch.float32 and large) or (weight.dtype == torch.bfloat16 and has_onednn_bfloat16())
         )

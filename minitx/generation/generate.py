@@ -24,7 +24,7 @@ from minitx.config import GenerateConfig
 from minitx.generation.compiled_decoder import CompiledDecoder
 from minitx.generation.decoder import Decoder
 from minitx.generation.sampling import sample
-from minitx.generation.stopping import StopReason, Writer
+from minitx.generation.stopping import StoppingText, StopReason
 from minitx.model import Transformer, evaluating
 from minitx.system.errors import UserError
 
@@ -81,7 +81,7 @@ def complete(
     if not prompt_tokens:
         raise UserError(f"The prompt {prompt!r} has no tokens: give some text, or none to start a new document.")
     started = time.perf_counter()
-    writers = [Writer(options.stops) for _ in range(options.num_samples)]
+    writers = [StoppingText(options.stops) for _ in range(options.num_samples)]
     completions: dict[int, Completion] = {}
 
     def show(index: int, text: str) -> None:
@@ -153,7 +153,7 @@ def generate(
         if position > 0:
             if decodes is None and Decoder.takes(model, batch):
                 decodes = Decoder(model, batch)
-            logits = decode(model, decodes, recent, cache)
+            logits = next_step_logits(model, decodes, recent, cache)
         tokens = sample(logits, seen, options, generator)  # (batch)
         recent.append(tokens)
         if seen is not None:
@@ -185,7 +185,9 @@ def next_logits(model: Transformer, tokens: Tensor, cache: list[KeyValueCache]) 
     return model.unembed(residual[:, -1]).cpu()
 
 
-def decode(model: Transformer, decoder: Decoder | None, recent: deque[Tensor], cache: list[KeyValueCache]) -> Tensor:
+def next_step_logits(
+    model: Transformer, decoder: Decoder | None, recent: deque[Tensor], cache: list[KeyValueCache]
+) -> Tensor:
     """Logits (batch, vocab) of what follows the last of the `recent` tokens, each (batch); the rest are in the cache.
 
     A full cache is emptied and the recent tokens are encoded anew.

@@ -9,7 +9,7 @@ from typing import Literal
 StopReason = Literal["end", "stop", "length"]
 
 
-class Writer:
+class StoppingText:
     """The text of one sample as it grows: takes the bytes of each token, returns the text that can be shown.
 
     Bytes wait until they are a whole character, and text waits while it could be the beginning of a stop text. Of

@@ -109,7 +109,7 @@ def survey(model: Transformer, tokens: Tokens, batch_size: int = 8, advance: Adv
     return Survey(float(loss), gradient.numpy(), contribution.numpy(), residual.numpy(), mean_share.float())
 
 
-def importance(model: Transformer, text: Tensor) -> Floats:
+def gate_gradient(model: Transformer, text: Tensor) -> Floats:
     """(layer, head): `Survey.gradient` of a few texts (batch, seq) alone, each token but the first predicted from those
     before it; NaN for pruned heads, and for all where there is nothing to predict.
 

@@ -1,6 +1,7 @@
 """Links in probe texts: how much each head attends from a word to an earlier one, such as from "it" to "animal".
 
-A link of characters becomes one of tokens (`place`); a pattern gives its attention (`attention`); `measure_links` puts
+A link of characters becomes one of tokens (`tokens_of_links`); a pattern gives its attention (`attention`);
+`measure_links` puts
 beside it what the same head does between the same two places of other texts: chance for that distance.
 """
 
@@ -48,7 +49,7 @@ class LinkAttention(NamedTuple):
     """Standard deviation over those texts; NaN below two."""
 
 
-def place(probe: Probe, pieces: Sequence[bytes]) -> list[PlacedLink]:
+def tokens_of_links(probe: Probe, pieces: Sequence[bytes]) -> list[PlacedLink]:
     """The links of `probe` whose two spans lie in tokens of their own; `pieces` are the bytes of each of its tokens.
 
     A token belongs to a span that it shares a byte with. Left out are links that reach behind the last token (a text is
@@ -103,7 +104,7 @@ def measure_links(
     return found
 
 
-def rivals(found: Sequence[LinkAttention]) -> list[list[LinkAttention]]:
+def competing_links(found: Sequence[LinkAttention]) -> list[list[LinkAttention]]:
     """Links from the same tokens to different ones, candidates for what an ambiguous word belongs to."""
     groups: dict[range, list[LinkAttention]] = {}
     for one in found:
@@ -119,8 +120,8 @@ def preferred(group: Sequence[LinkAttention]) -> NDArray[np.int64]:
     """
     excess = np.stack([one.attention - one.chance for one in group])  # (candidate, layer, head)
     order = np.argsort(-excess, axis=0)
-    best, second = (np.take_along_axis(excess, order[[place]], axis=0)[0] for place in (0, 1))
+    best, second = (np.take_along_axis(excess, order[[rank]], axis=0)[0] for rank in (0, 1))
     variance = np.stack([one.spread**2 for one in group])
-    noise = np.sqrt(sum(np.take_along_axis(variance, order[[place]], axis=0)[0] for place in (0, 1)))
+    noise = np.sqrt(sum(np.take_along_axis(variance, order[[rank]], axis=0)[0] for rank in (0, 1)))
     clear = (best > 0) & (best - second > CLEAR * noise)
     return np.where(clear, order[0], -1)

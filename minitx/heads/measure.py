@@ -1,6 +1,7 @@
 """A table of every head of a model: what it attends to, how much it matters, the role it fits, the links it follows.
 
-`describe` and `describe_probes` measure and return plain data for JSON; `as_text`, `probes_as_text` and `as_picture`
+`measure_heads` and `measure_probes` measure and return plain data for JSON; `as_text`, `probes_as_text` and
+`as_picture`
 show it, and `history_as_picture` shows how the scores of a run came about.
 """
 
@@ -18,15 +19,15 @@ from minitx.config.probes import Probe
 from minitx.data.tokenizer import Tokenizer
 from minitx.heads.importance import Tokens, ablate, survey, without_output_projection
 from minitx.heads.likeness import rank_correlation, semantic_correlation, similarity
-from minitx.heads.links import measure_links, place, preferred, rivals
+from minitx.heads.links import competing_links, measure_links, preferred, tokens_of_links
 from minitx.heads.record import patterns, scored_text
-from minitx.heads.repeats import repeats
+from minitx.heads.repeats import score_repetition
 from minitx.heads.roles import UNCLASSIFIED, role
 from minitx.heads.scores import SCORES, chance, score_heads, spread_over_texts
 from minitx.model import Transformer
 
 
-def describe(
+def measure_heads(
     model: Transformer,
     tokens: Tokens,
     *,
@@ -52,7 +53,7 @@ def describe(
     semantic = semantic_correlation(seen, scored, embedding)
     by_text = [semantic_correlation(seen[:, [i]], scored[[i]], embedding) for i in range(len(scored))]
     semantic_spread = np.std(by_text, axis=0, ddof=1) if len(by_text) > 1 else np.full_like(semantic, np.nan)
-    repeated = repeats(model, tokens)
+    repeated = score_repetition(model, tokens)
     scores["induction_on_repeats"], spreads["induction_on_repeats"] = repeated.induction, repeated.spread
     by_chance["induction_on_repeats"] = repeated.chance
     alike = similarity(seen[:, :2])
@@ -115,14 +116,14 @@ def describe(
     return plain
 
 
-def describe_probes(
+def measure_probes(
     model: Transformer, tokenizer: Tokenizer, probes: Sequence[Probe], others: Tokens
 ) -> list[dict[str, Any]]:
     """For each probe with links, its links and the ambiguous words among them, as plain data; chance from `others`."""
     found = []
     for probe in probes:
         tokens = tokenizer.encode(probe.text)[: model.config.context_length]
-        placed = place(probe, [tokenizer.token_bytes(token) for token in tokens])
+        placed = tokens_of_links(probe, [tokenizer.token_bytes(token) for token in tokens])
         if not placed:
             continue
         seen = patterns(model, torch.tensor([tokens]))[:, 0]
@@ -139,7 +140,7 @@ def describe_probes(
         ]
         ambiguous = [
             {"candidates": [one.link.name for one in group], "preferred": preferred(group).tolist()}
-            for group in rivals(links)
+            for group in competing_links(links)
         ]
         found.append({"text": probe.text, "tokens": len(tokens), "links": shown, "ambiguous": ambiguous})
     plain: list[dict[str, Any]] = _plain(found)

@@ -12,7 +12,7 @@ from minitx.config import ModelConfig
 from minitx.heads.scores import score_heads
 from minitx.model import Transformer
 
-MOST_SCORED_TOKENS, MOST_PATTERN_VALUES = 256, 2**24
+MAX_SCORED_TOKENS, MAX_PATTERN_VALUES = 256, 2**24
 """Bounds on the text that heads are scored on: tokens of a sequence, and values of all patterns together."""
 
 
@@ -47,8 +47,8 @@ def scored_text(model: Transformer, tokens: NDArray[np.unsignedinteger], n_seque
     """The sequences (batch, seq) at the start of `tokens` that the heads of `model` are scored on: as many as
     `n_sequences`, fewer where the text is short or the patterns would take too much memory."""
     config = model.config
-    seq = min(config.context_length, MOST_SCORED_TOKENS, len(tokens))
-    batch = min(n_sequences, MOST_PATTERN_VALUES // (config.n_layer * config.n_head * seq * seq), len(tokens) // seq)
+    seq = min(config.context_length, MAX_SCORED_TOKENS, len(tokens))
+    batch = min(n_sequences, MAX_PATTERN_VALUES // (config.n_layer * config.n_head * seq * seq), len(tokens) // seq)
     batch = max(1, batch)
     return torch.from_numpy(tokens[: batch * seq].astype(np.int64)).view(batch, seq)
 

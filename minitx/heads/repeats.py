@@ -39,7 +39,7 @@ class Repeats(NamedTuple):
     chance: float
 
 
-def repeats(model: Transformer, tokens: NDArray[np.unsignedinteger]) -> Repeats:
+def score_repetition(model: Transformer, tokens: NDArray[np.unsignedinteger]) -> Repeats:
     """The loss and the induction scores on random tokens, of the kinds in `tokens`, that come twice."""
     text = repeated_text(tokens, min(model.config.context_length, 128))
     half = text.size(1) // 2

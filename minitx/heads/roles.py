@@ -11,7 +11,7 @@ from minitx.heads.scores import Floats
 ROLES = ("current_token", "previous_token", "first_token", "first_mention", "duplicate_token", "induction")
 """Scores that are a share of the attention, so that a head can be named after one; of equals the first, so that a first
 mention, which is a duplicate as well, comes before it."""
-LEAST_STRENGTH = 0.5
+MIN_STRENGTH = 0.5
 """Half of the attention that chance leaves over: what a head has to spend on one thing to be named after it."""
 UNCLASSIFIED = "unclassified"
 
@@ -24,10 +24,10 @@ def strength(score: float, by_chance: float) -> float:
 
 def role(scores: Mapping[str, float], by_chance: Mapping[str, float]) -> tuple[str, float]:
     """The role that a head's scores fit best and how strongly: the one of `ROLES` of greatest `strength`, or
-    "unclassified" where that is below `LEAST_STRENGTH` (of attention, Clark et al. 2019 ask for over half, too)."""
+    "unclassified" where that is below `MIN_STRENGTH` (of attention, Clark et al. 2019 ask for over half, too)."""
     strengths = {name: strength(scores[name], by_chance[name]) for name in ROLES}
     best = max(ROLES, key=lambda name: -np.inf if np.isnan(strengths[name]) else strengths[name])
-    return (best if strengths[best] >= LEAST_STRENGTH else UNCLASSIFIED), strengths[best]
+    return (best if strengths[best] >= MIN_STRENGTH else UNCLASSIFIED), strengths[best]
 
 
 def roles(scores: Mapping[str, Floats], by_chance: Mapping[str, float]) -> list[list[str]]:

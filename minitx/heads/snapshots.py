@@ -33,7 +33,7 @@ FOLDER = "attention"
 FILE_NAME = re.compile(r"step-([0-9]{6,12})\.heads")
 SMALL = 64
 """Tokens up to which a pattern is stored once; a longer one is reduced to this many rows or fewer besides."""
-MOST_HEADS, MOST_TOKENS, MOST_PROBES, MOST_HEADER_BYTES = 4096, 8192, 256, 2**24
+MAX_HEADS, MAX_TOKENS, MAX_PROBES, MAX_HEADER_BYTES = 4096, 8192, 256, 2**24
 """What a reader believes; a file that declares more is refused before memory is taken."""
 
 Floats = NDArray[np.floating[Any]]
@@ -218,7 +218,7 @@ def read_header(file: BinaryIO) -> dict[str, Any]:
     if len(start) < len(MAGIC) + 4:
         raise SnapshotError("This snapshot is cut short.")
     (length,) = struct.unpack("<I", start[len(MAGIC) :])
-    if length > MOST_HEADER_BYTES:
+    if length > MAX_HEADER_BYTES:
         raise SnapshotError("This snapshot declares more than a snapshot holds.")
     if length > size - len(start):
         raise SnapshotError("This snapshot is cut short.")
@@ -274,11 +274,11 @@ def _size(probe: Mapping[str, Any], header: Mapping[str, Any]) -> int:
 
 def _check(header: Any) -> dict[str, Any]:
     """The header's known entries, each of its type and within bounds; KeyError, TypeError or ValueError otherwise."""
-    layers, heads = _whole(header["layers"], 1, MOST_HEADS), _whole(header["heads"], 1, MOST_HEADS)
-    count = _whole(layers * heads, 1, MOST_HEADS)
+    layers, heads = _whole(header["layers"], 1, MAX_HEADS), _whole(header["heads"], 1, MAX_HEADS)
+    count = _whole(layers * heads, 1, MAX_HEADS)
     probes = []
-    for probe in _list(header["probes"], 1, MOST_PROBES):
-        seq = len(_list(probe["tokens"], 1, MOST_TOKENS))
+    for probe in _list(header["probes"], 1, MAX_PROBES):
+        seq = len(_list(probe["tokens"], 1, MAX_TOKENS))
         checked: dict[str, Any] = {
             "text": _text(probe["text"]),
             "tokens": [_text(token) for token in probe["tokens"]],

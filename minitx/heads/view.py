@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from minitx.config import Probe as ProbeText
 from minitx.data.tokenizer import Tokenizer
 from minitx.heads import snapshots
-from minitx.heads.importance import importance
-from minitx.heads.links import PlacedLink, place
+from minitx.heads.importance import gate_gradient
+from minitx.heads.links import PlacedLink, tokens_of_links
 from minitx.heads.record import patterns, score, scored_text
 from minitx.heads.roles import roles
 from minitx.heads.scores import SCORES, chance, score_heads
@@ -60,12 +60,12 @@ def view_probes(
     with precision():
         scores = score(model, text)
     with precision():  # another one, for autocast keeps weights of inference mode, which have no gradient
-        scores["importance"] = importance(model, text[:, :IMPORTANCE_TOKENS])
+        scores["importance"] = gate_gradient(model, text[:, :IMPORTANCE_TOKENS])
     by_chance = {name: chance(text.numpy(), name) for name in SCORES} | {"importance": float("nan")}
     seen, placed = [], []
     for probe in probes:
         encoded = tokenizer.encode(probe.text)[: model.config.context_length]
-        links = place(probe, [tokenizer.token_bytes(token) for token in encoded])
+        links = tokens_of_links(probe, [tokenizer.token_bytes(token) for token in encoded])
         seen.append(probe_of(model, tokenizer, probe.text, encoded, [Link(*link.spans) for link in links]))
         placed.append(links)
     return View(scores, by_chance, seen, placed)
@@ -89,6 +89,6 @@ def text_snapshot(
     if len(texts) > 1:
         return snapshots.encode(step, probes)
     seen = torch.tensor([list(texts[0][1])[: model.config.context_length]])  # (1, seq)
-    scores = {**score_heads(probes[0].patterns[:, None], seen.numpy()), "importance": importance(model, seen)}
+    scores = {**score_heads(probes[0].patterns[:, None], seen.numpy()), "importance": gate_gradient(model, seen)}
     by_chance = {name: chance(seen.numpy(), name) for name in SCORES}
     return snapshots.encode(step, probes, scores, by_chance, roles(scores, by_chance))

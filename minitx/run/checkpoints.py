@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 
 from minitx.model import Transformer
 from minitx.system.errors import UserError, require
-from minitx.system.faults import naming
+from minitx.system.faults import with_filename
 from minitx.system.files import Watched, checksum, flush_to_disk, json_bytes, read_json, remove
 
 MODEL_FILE, OPTIMIZER_FILE, STATE_FILE = "model.safetensors", "optimizer.pt", "state.json"
@@ -68,7 +68,7 @@ def write_checkpoint(place: Path, model: Transformer, optimizer_state: dict[str,
         save_weights(model, draft / MODEL_FILE)
         save_optimizer(optimizer_state, draft / OPTIMIZER_FILE)
         checksums = {name: checksum(draft / name) for name in (MODEL_FILE, OPTIMIZER_FILE)}
-        with naming(draft / STATE_FILE):
+        with with_filename(draft / STATE_FILE):
             (draft / STATE_FILE).write_bytes(json_bytes({**state, "checksums": checksums}))
         for file in draft.iterdir():
             flush_to_disk(file)
@@ -119,7 +119,7 @@ def save_weights(model: Transformer, file: Path) -> None:
 
 def save_optimizer(state: dict[str, Any], file: Path) -> None:
     """State of optimizers and generators by torch.save. Raises OSError where there is no room."""
-    with naming(file), contextlib.closing(Watched(io.FileIO(file, "w"))) as opened:
+    with with_filename(file), contextlib.closing(Watched(io.FileIO(file, "w"))) as opened:
         try:
             torch.save(state, opened)
         except RuntimeError as error:

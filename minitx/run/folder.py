@@ -31,7 +31,7 @@ from minitx.model_size import require_memory
 from minitx.run.checkpoints import STATE_FILE, Checkpoint, read_checkpoint, step_of, write_checkpoint
 from minitx.run.logs import HEADS_FILE, LOGS, METRICS_FILE
 from minitx.system.errors import UserError, require
-from minitx.system.faults import naming
+from minitx.system.faults import with_filename
 from minitx.system.files import checksum, flush_to_disk, json_bytes, read_json, remove, write_atomically
 from minitx.system.text import warn
 
@@ -153,7 +153,7 @@ class Run:
         """
         finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
         file = self.path / name
-        with naming(file), file.open("a", encoding="utf-8") as opened:
+        with with_filename(file), file.open("a", encoding="utf-8") as opened:
             opened.write(json.dumps(finite) + "\n")
 
     def metrics(self, name: str = METRICS_FILE) -> list[dict[str, Any]]:

@@ -168,7 +168,7 @@ def planned(config: Config, variants: Sequence[Variant], seeds: Sequence[int], f
 def compare(config: Config, counts: list[int] | None, kinds: list[str] | None, n_seeds: int) -> int:
     """Train what is not trained yet, measure all and tell; the exit status."""
     from minitx.data.prepare import check_length, prepare
-    from minitx.system.runtime import decide
+    from minitx.system.runtime import choose_runtime
 
     require(
         config.model.kept_heads is None, "model.kept_heads is set, but only whole models are compared: leave it out."
@@ -178,7 +178,7 @@ def compare(config: Config, counts: list[int] | None, kinds: list[str] | None, n
     data = dataclasses.replace(config.data, seed=config.seed if config.data.seed is None else config.data.seed)
     config = dataclasses.replace(config, data=data, train=dataclasses.replace(config.train, sample_every=0))
     variants = head_variants(config.model, counts) if counts is not None else kind_variants(config.model, kinds or [])
-    runtime = decide(config.device, config.dtype, config.compile, config.threads)
+    runtime = choose_runtime(config.device, config.dtype, config.compile, config.threads)
     print(runtime.describe(), flush=True)
     prepared = prepare(config.data, config.tokenizer, config.seed, progress=True)
     check_length(prepared, config.model.context_length)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from minitx.run.folder import Run
-from minitx.tensorboard.writer import Board
+from minitx.tensorboard.writer import EventWriter
 from minitx.training.report import COMPARED
 
 
@@ -187,7 +187,7 @@ def tell_board(folder: Path, measured: Sequence[Measured], rows: Sequence[Row], 
     row_of = {row.variant: row for row in rows}
     for each in measured:
         row = row_of[each.variant]
-        board = Board(folder / each.folder, steps + 1)
+        board = EventWriter(folder / each.folder, steps + 1)
         board.results(
             steps + 1, dict(zip(COMPARED, (row.tokens_per_second, row.decode_tokens_per_second), strict=True))
         )

@@ -106,7 +106,7 @@ def gated_loss(
     return total / (len(tokens) - 1)
 
 
-def head_importance(heads: Sequence[Head], loss_without: LossWithout) -> dict[Head, float]:
+def loss_increase(heads: Sequence[Head], loss_without: LossWithout) -> dict[Head, float]:
     """How much the loss rises without each head, the others being there (Michel et al. 2019, section 3.2)."""
     whole = loss_without([])
     return {head: loss_without([head]) - whole for head in heads}
@@ -127,7 +127,7 @@ def greedy_order(heads: Sequence[Head], loss_without: LossWithout, count: int | 
 
 def importance_order(heads: Sequence[Head], loss_without: LossWithout) -> list[Head]:
     """All heads, the least important first, measured once."""
-    importance = head_importance(heads, loss_without)
+    importance = loss_increase(heads, loss_without)
     return sorted(heads, key=lambda head: importance[head])
 
 

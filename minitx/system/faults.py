@@ -20,7 +20,7 @@ REMEDIES = {
 
 
 @contextmanager
-def naming(file: Path) -> Iterator[None]:
+def with_filename(file: Path) -> Iterator[None]:
     """Give an `OSError` raised inside the name of the file, which a failed write does not know."""
     try:
         yield

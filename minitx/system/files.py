@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from minitx.system.errors import UserError, require
-from minitx.system.faults import naming
+from minitx.system.faults import with_filename
 
 
 def write_atomically(file: Path, content: bytes) -> None:
@@ -21,7 +21,7 @@ def write_atomically(file: Path, content: bytes) -> None:
     draft = file.with_name(f".{file.name}-{os.getpid()}")
     try:
         remove(draft)
-        with naming(file), draft.open("xb") as opened:  # x: never through a link that lies in wait
+        with with_filename(file), draft.open("xb") as opened:  # x: never through a link that lies in wait
             opened.write(content)
         flush_to_disk(draft)
         draft.replace(file)

@@ -19,7 +19,7 @@ from minitx.system.memory import keep_freed_memory
 P = ParamSpec("P")
 R = TypeVar("R")
 
-MOST_AUTO_THREADS = 8
+MAX_AUTO_THREADS = 8
 """Small matrices gain nothing from more threads."""
 
 
@@ -60,7 +60,7 @@ class Runtime:
         return " · ".join(f"{name} {choice} ({self.reasons[name]})" for name, choice in choices.items())
 
 
-def decide(device: str, dtype: str, compile: str | bool, threads: str | int) -> Runtime:
+def choose_runtime(device: str, dtype: str, compile: str | bool, threads: str | int) -> Runtime:
     """Resolve the `auto`s of the configuration on this machine, and set the number of threads.
 
     Raises UserError for a device or precision that is not there.
@@ -126,6 +126,6 @@ def choose_threads(threads: str | int) -> tuple[int, str]:
     if os.environ.get("OMP_NUM_THREADS"):
         return torch.get_num_threads(), "OMP_NUM_THREADS"
     cores = torch.get_num_threads()
-    if cores > MOST_AUTO_THREADS:
-        return MOST_AUTO_THREADS, f"more of the {cores} cores gain nothing"
+    if cores > MAX_AUTO_THREADS:
+        return MAX_AUTO_THREADS, f"more of the {cores} cores gain nothing"
     return cores, "one for each core"

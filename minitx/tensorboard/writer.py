@@ -1,6 +1,7 @@
 """What TensorBoard gets from a run: curves, texts, hyperparameters, head scores, and pictures of attention patterns.
 
-A `Board` appends events to one file in the run folder, in the caller's thread and with TensorBoard's own protocol
+An `EventWriter` appends events to one file in the run folder, in the caller's thread and with TensorBoard's own
+protocol
 buffers: no torch, and no tensorflow where that happens to be installed. Numbers and numpy arrays go in.
 """
 
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minitx.heads.scores import IMPORTANCE, SCORES
-from minitx.system.faults import naming
+from minitx.system.faults import with_filename
 from minitx.system.text import visible
 from minitx.tensorboard.pictures import Canvas
 
@@ -40,7 +41,7 @@ METRIC_TAGS = {
 _file_number = itertools.count()
 
 
-class Board:
+class EventWriter:
     """Writes to `folder` what TensorBoard shows of a run.
 
     `start_step` is the first step that will be written: when a run is resumed, TensorBoard drops what an earlier file
@@ -157,12 +158,12 @@ class Board:
 
     def flush(self) -> None:
         """Hand everything written so far to the operating system, where TensorBoard sees it."""
-        with naming(self._file):
+        with with_filename(self._file):
             self._writer.flush()
 
     def close(self) -> None:
         """Flush and close; may be called twice."""
-        with naming(self._file):
+        with with_filename(self._file):
             if not self._writer.closed:
                 self._writer.close()
 
@@ -175,7 +176,7 @@ class Board:
             self._record(Event(wall_time=time.time(), step=step, summary=Summary(value=summaries)))
 
     def _record(self, event: Any) -> None:
-        with naming(self._file):
+        with with_filename(self._file):
             self._writer.write(event.SerializeToString())
 
 

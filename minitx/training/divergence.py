@@ -20,7 +20,7 @@ def is_finite(loss: Tensor, norm: Tensor) -> bool:
     return math.isfinite(float(loss)) and math.isfinite(float(norm))
 
 
-def bad_step(
+def record_bad_step(
     run: Run,
     tokenizer: Tokenizer,
     batches: Batches,

@@ -23,7 +23,7 @@ from minitx.run.checkpoints import Checkpoint
 from minitx.run.folder import Run
 from minitx.system.runtime import Runtime
 from minitx.system.signals import Stopped, StopRequest
-from minitx.training.divergence import bad_step, is_finite
+from minitx.training.divergence import is_finite, record_bad_step
 from minitx.training.optim import build_optimizers, learning_rate_factor, set_learning_rate
 from minitx.training.report import Report
 from minitx.training.state import Clock, Progress, restore, save
@@ -138,7 +138,7 @@ def fit(config: Config, run: Run, prepared: Prepared, runtime: Runtime, checkpoi
             if drawn and looks and not is_finite(loss, norm):  # looking waits for a GPU
                 progress.skipped += 1
                 skip = progress.skipped <= config.train.skip_bad_steps
-                record = bad_step(run, prepared.tokenizer, batches, drawn, config, step, loss, norm, skip=skip)
+                record = record_bad_step(run, prepared.tokenizer, batches, drawn, config, step, loss, norm, skip=skip)
                 report.skipped(step, record)
             if not due:
                 continue

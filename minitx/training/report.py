@@ -18,7 +18,7 @@ from minitx.data.prepare import Prepared
 from minitx.generation.generate import complete
 from minitx.heads import snapshots
 from minitx.heads.links import measure_links, uniform
-from minitx.heads.repeats import repeats
+from minitx.heads.repeats import score_repetition
 from minitx.heads.view import View, view_probes
 from minitx.model import Transformer
 from minitx.model_size import cache_bytes_per_token, parameters_by_part
@@ -28,7 +28,7 @@ from minitx.system.files import without_nan
 from minitx.system.memory import memory_bytes
 from minitx.system.runtime import Runtime
 from minitx.system.text import visible, warn
-from minitx.tensorboard.writer import METRIC_TAGS, Board
+from minitx.tensorboard.writer import METRIC_TAGS, EventWriter
 from minitx.training.model_card import flatten, model_card
 
 RESULTS = ("val_loss", "best_val_loss", "val_bits_per_byte", "parameters", "seconds", "cache_bytes_per_token")
@@ -46,7 +46,7 @@ class Report:
     ) -> None:
         self.config, self.run, self.prepared, self.runtime, self.model = config, run, prepared, runtime, model
         self.start_step = step
-        self.board: Board | None = None
+        self.board: EventWriter | None = None
         self.val_loss: float | None = None
         self.probes = config.log.read_probes()
         self.bar = tqdm(
@@ -113,7 +113,7 @@ class Report:
         """Log what the heads do for TensorBoard's own tabs, and as a line of heads.jsonl."""
         board, val = self.opened_board(), self.prepared.val
         with self.runtime.autocast():
-            repeated = repeats(self.model, val)
+            repeated = score_repetition(self.model, val)
         scores = {**view.scores, "induction_on_repeats": repeated.induction}
         by_chance = {**view.chance, "induction_on_repeats": repeated.chance}
         line: dict[str, Any] = {
@@ -164,10 +164,10 @@ class Report:
         if self.board is not None:
             self.board.flush()
 
-    def opened_board(self) -> Board:
+    def opened_board(self) -> EventWriter:
         """TensorBoard's writer, opened at first use so that training starts without waiting for it."""
         if self.board is None:
-            self.board = Board(self.run.path, self.start_step + 1 if self.start_step else 0)
+            self.board = EventWriter(self.run.path, self.start_step + 1 if self.start_step else 0)
             snapshots.forget_after(self.run.path, self.start_step)
             if self.start_step == 0:
                 config = (self.run.path / "config.yaml").read_text("utf-8")

@@ -26,9 +26,9 @@ def train(config: Config, resume: str | None = None) -> int:
     """Train a new run, or go on with the run folder `resume`; the exit status: 0, or 128 + the signal that ended it."""
     from minitx.model_size import require_memory
     from minitx.run.folder import Run
-    from minitx.system.runtime import decide
+    from minitx.system.runtime import choose_runtime
 
-    runtime = decide(config.device, config.dtype, config.compile, config.threads)
+    runtime = choose_runtime(config.device, config.dtype, config.compile, config.threads)
     print(runtime.describe(), flush=True)
     require_memory(config.model, config.tokenizer.vocab_size or 1, runtime.device, training=True)
     config = dataclasses.replace(

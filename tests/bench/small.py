@@ -8,7 +8,7 @@ from typing import Any
 from minitx.bench.settings import BenchConfig
 from minitx.bench.shapes import Shape
 from minitx.config import LogConfig, ModelConfig, TokenizerConfig, TrainConfig
-from minitx.system.runtime import Runtime, decide
+from minitx.system.runtime import Runtime, choose_runtime
 
 TINY = Shape(
     "tiny",
@@ -59,7 +59,7 @@ class GPT(nn.Module):
 
 def cpu() -> Runtime:
     """One thread in float32."""
-    return decide("cpu", "float32", False, 1)
+    return choose_runtime("cpu", "float32", False, 1)
 
 
 def quick(**settings: Any) -> BenchConfig:

@@ -15,7 +15,7 @@ from minitx.config import Config
 from minitx.data.prepare import prepare
 from minitx.run.folder import Run
 from minitx.studies.pruned_run import masked_difference
-from minitx.system.runtime import decide
+from minitx.system.runtime import choose_runtime
 from minitx.training.loop import evaluate
 from minitx.training.session import train
 from tests.small import small_config
@@ -35,7 +35,7 @@ def val_loss(run: Run) -> float:
     config: Config = run.config()
     prepared = prepare(config.data, config.tokenizer, config.seed, progress=False, tokenizer_model=run.tokenizer())
     model, _ = run.load_model("last", torch.device("cpu"))
-    return evaluate(model, prepared.val, 4, decide("cpu", "float32", False, 1))
+    return evaluate(model, prepared.val, 4, choose_runtime("cpu", "float32", False, 1))
 
 
 def test_named_heads_go_and_what_is_left_is_a_whole_run(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

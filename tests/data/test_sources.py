@@ -16,7 +16,7 @@ import pytest
 
 from minitx.config import DataConfig
 from minitx.data import builtin, sources
-from minitx.data.builtin import python_docs, repeats
+from minitx.data.builtin import python_docs, repeated_letters
 from minitx.data.sources import identity, is_path, read
 from minitx.system.errors import UserError
 
@@ -188,8 +188,8 @@ def test_a_line_of_ten_megabytes(tmp_path: Path, name: str) -> None:
 
 
 def test_repeats_come_twice_in_no_order() -> None:
-    documents = list(repeats())
-    assert documents == list(repeats()) and len(documents) > 10_000
+    documents = list(repeated_letters())
+    assert documents == list(repeated_letters()) and len(documents) > 10_000
     halves = [document[: len(document) // 2] for document in documents]
     assert all(
         document == half * 2 and len({*half}) == len(half) for document, half in zip(documents, halves, strict=True)

@@ -16,7 +16,7 @@ from minitx.config import GenerateConfig, ModelConfig
 from minitx.generation import generate as generation
 from minitx.generation.generate import complete, generate, window_start
 from minitx.generation.sampling import sample
-from minitx.generation.stopping import Writer
+from minitx.generation.stopping import StoppingText
 from minitx.model import Transformer
 from minitx.system.errors import UserError
 
@@ -265,7 +265,7 @@ def test_streamed_text_has_whole_characters(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_character_is_shown_once_it_is_whole_and_a_part_of_one_at_the_end() -> None:
-    writer = Writer([])
+    writer = StoppingText([])
     assert [writer.write(bytes([byte])) for byte in "😀".encode()] == ["", "", "", "😀"]
     assert [writer.write("😀".encode()[:1]), writer.end("end")] == ["", "\ufffd"]
 
@@ -301,7 +301,7 @@ def stopped_text(text: str, stops: list[str]) -> str | None:
 def test_a_text_stops_at_the_same_place_however_it_is_cut(text: str, stops: list[str], cuts: list[int]) -> None:
     data = text.encode()
     edges = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
-    writer, shown = Writer(stops), ""
+    writer, shown = StoppingText(stops), ""
     for start, end in pairwise(edges):
         shown += writer.write(data[start:end])
         so_far = data[:end].decode("utf-8", "ignore")
@@ -318,6 +318,6 @@ def test_a_text_stops_at_the_same_place_however_it_is_cut(text: str, stops: list
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.sampled_from([b"a", b"\xff", b"\xf0", b"\x9f", b"\x99", b"\x82", b"\xe6\x97", b"\xc3", b"\xa9"])))
 def test_bytes_token_by_token_read_as_bytes_at_once(tokens: list[bytes]) -> None:
-    writer = Writer([])
+    writer = StoppingText([])
     shown = "".join(writer.write(token) for token in tokens) + writer.end("end")
     assert shown == b"".join(tokens).decode("utf-8", "replace")

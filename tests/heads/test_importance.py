@@ -10,7 +10,7 @@ import torch
 
 from minitx.attention import Recorder
 from minitx.config import ModelConfig
-from minitx.heads.importance import Tokens, ablate, importance, survey, without_output_projection
+from minitx.heads.importance import Tokens, ablate, gate_gradient, survey, without_output_projection
 from minitx.model import Block, Transformer
 from tests.small import small_model
 
@@ -106,7 +106,7 @@ def test_importance_is_the_gradient_of_the_same_windows_and_leaves_no_trace() ->
     model = Transformer(ModelConfig(n_layer=2, n_head=2, d_model=16, context_length=32, dropout=0.5), 30).train()
     model.embedding.weight.grad = torch.ones_like(model.embedding.weight)
     text, random = some_tokens(32 * 3 + 1), torch.get_rng_state()
-    found = importance(model, torch.cat(windows(text)))
+    found = gate_gradient(model, torch.cat(windows(text)))
     np.testing.assert_allclose(found, survey(model, text).gradient, rtol=1e-5)
     assert found.min() > 0
     assert torch.equal(torch.get_rng_state(), random)
@@ -118,9 +118,9 @@ def test_importance_is_the_gradient_of_the_same_windows_and_leaves_no_trace() ->
 
 def test_importance_of_pruned_heads_and_of_a_single_token_is_nothing() -> None:
     model = Transformer(ModelConfig(2, 2, d_model=16, context_length=32, kept_heads=[[1], []]), 30)
-    found = importance(model, torch.tensor([[3, 4, 5]]))
+    found = gate_gradient(model, torch.tensor([[3, 4, 5]]))
     assert np.isnan(found).tolist() == [[True, False], [True, True]] and found[0, 1] > 0
-    assert np.isnan(importance(small_model(), torch.tensor([[3]]))).all()
+    assert np.isnan(gate_gradient(small_model(), torch.tensor([[3]]))).all()
 
 
 def test_contribution_is_the_mean_length_of_what_a_head_adds() -> None:

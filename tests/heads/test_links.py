@@ -18,13 +18,13 @@ from minitx.heads.links import (
     LinkAttention,
     PlacedLink,
     attention,
+    competing_links,
     measure_links,
-    place,
     preferred,
-    rivals,
+    tokens_of_links,
     uniform,
 )
-from minitx.heads.measure import describe_probes
+from minitx.heads.measure import measure_probes
 from minitx.heads.record import patterns
 from minitx.heads.table import probes_as_text
 from tests.small import small_model
@@ -40,20 +40,20 @@ def pieces(*texts: str) -> list[bytes]:
 def test_a_token_belongs_to_a_span_that_it_shares_a_byte_with() -> None:
     """Also after a letter of two bytes, and where a token begins with the space before the word."""
     tokens = pieces("Zo", "ë", "'s c", "at", " saw", " the", " d", "og be", "cause", " it", " barked.")
-    cat, dog = place(PROBE, tokens)
+    cat, dog = tokens_of_links(PROBE, tokens)
     assert cat == ("it → cat", range(9, 10), range(2, 4))
     assert dog == ("it → the dog", range(9, 10), range(5, 8))
 
 
 def test_half_a_letter_is_a_token_too() -> None:
     split = [b"Zo", "ë".encode()[:1], "ë".encode()[1:], *pieces("'s", " cat", TEXT[9:30], "it", " barked.")]
-    assert place(PROBE, split)[0] == ("it → cat", range(6, 7), range(4, 5))
+    assert tokens_of_links(PROBE, split)[0] == ("it → cat", range(6, 7), range(4, 5))
 
 
 def test_links_that_do_not_fit_the_tokens_are_left_out() -> None:
-    assert place(PROBE, pieces("Zoë's", " cat", " saw the")) == []  # cut before "it"
-    assert place(PROBE, pieces(TEXT)) == []  # one token for both spans
-    whole = place(PROBE, pieces("Zoë's", " cat", " saw", " the dog because it", " barked."))
+    assert tokens_of_links(PROBE, pieces("Zoë's", " cat", " saw the")) == []  # cut before "it"
+    assert tokens_of_links(PROBE, pieces(TEXT)) == []  # one token for both spans
+    whole = tokens_of_links(PROBE, pieces("Zoë's", " cat", " saw", " the dog because it", " barked."))
     assert [link.name for link in whole] == ["it → cat"]
 
 
@@ -105,7 +105,7 @@ def test_preference_is_against_chance_and_clear(
     group = [link_figures(range(1, 2), *first), link_figures(range(5, 6), *second)]
     assert preferred(group).item() == choice
     other = LinkAttention(PlacedLink("y", range(3, 4), range(1, 2)), *group[0][1:])
-    assert rivals([*group, other]) == [group]
+    assert competing_links([*group, other]) == [group]
 
 
 def test_probes_with_links_and_plain_texts_are_read_and_written(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_the_table_of_probes_has_a_line_for_each_head_and_candidates_side_by_sid
         read_probe("no links"),
     ]
     others = np.random.default_rng(0).integers(0, 30, 500).astype(np.uint16)
-    found = describe_probes(small_model(), Letters(), texts, others)  # type: ignore[arg-type]
+    found = measure_probes(small_model(), Letters(), texts, others)  # type: ignore[arg-type]
     assert [probe["text"] for probe in found] == ["a cat b dog it"]
     assert [link["distance"] for link in found[0]["links"]] == [8, 2]
     assert found[0]["ambiguous"][0]["candidates"] == ["it → cat", "it → dog"]

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from minitx.heads.figures import as_picture, history_as_picture
-from minitx.heads.measure import describe
+from minitx.heads.measure import measure_heads
 from minitx.heads.roles import UNCLASSIFIED
 from minitx.heads.scores import SCORES
 from minitx.heads.table import as_text
@@ -23,7 +23,7 @@ TOKENS = np.random.default_rng(0).integers(0, 30, 200).astype(np.uint16)
 def test_every_head_has_every_figure_in_plain_numbers() -> None:
     told: list[int] = []
     found = json.loads(
-        json.dumps(describe(small_model(), TOKENS, projection=True, advance=told.append), allow_nan=False)
+        json.dumps(measure_heads(small_model(), TOKENS, projection=True, advance=told.append), allow_nan=False)
     )
     assert sum(told) == 3 * (len(TOKENS) - 1)
     assert [(entry["layer"], entry["head"]) for entry in found["heads"]] == [(0, 0), (0, 1), (1, 0), (1, 1)]
@@ -47,13 +47,13 @@ def test_a_duplicated_head_is_found() -> None:
         for name in ("query", "key"):
             weight = model.get_parameter(f"blocks.1.attention.{name}.weight")
             weight[8:] = weight[:8]
-    heads = describe(model, TOKENS, ablation=False)["heads"]
+    heads = measure_heads(model, TOKENS, ablation=False)["heads"]
     assert heads[2]["most_like"] == {"layer": 1, "head": 1, "similarity": 1.0}
     assert heads[0]["most_like"]["similarity"] < 1
 
 
 def test_the_text_names_every_head_and_says_what_was_left_out() -> None:
-    text = as_text(describe(small_model(), TOKENS, ablation=False))
+    text = as_text(measure_heads(small_model(), TOKENS, ablation=False))
     assert all(text.count(f"\n{place} ") == 2 for place in ("0.0", "0.1", "1.0", "1.1"))
     assert text.count("not measured") == 4 and "Rank correlation" not in text
     assert "100% of the heads fit no role" in text
@@ -63,7 +63,7 @@ def test_the_text_names_every_head_and_says_what_was_left_out() -> None:
 @pytest.mark.parametrize("tokens", [TOKENS[:2], TOKENS[:33]])
 def test_short_texts_have_gaps_and_no_faults(tokens: np.ndarray, tmp_path: Path) -> None:
     """Two tokens: no repeats, one window, no spread. The text and the picture say – there."""
-    found = describe(small_model(), tokens)
+    found = measure_heads(small_model(), tokens)
     found["heads"][0]["ablation"]["zero"] = -1e-6
     assert found["heads"][0]["spreads"]["entropy"] is None
     text = as_text(found)
@@ -80,7 +80,7 @@ def test_a_model_of_one_head(tmp_path: Path) -> None:
 
     torch.manual_seed(0)
     model = Transformer(ModelConfig(n_layer=1, n_head=1, d_model=16, context_length=32), 30).eval()
-    found = describe(model, TOKENS)
+    found = measure_heads(model, TOKENS)
     assert found["heads"][0]["most_like"] is None and found["similarity"] is None
     assert as_text(found)
     as_picture(found, tmp_path / "heads.svg", "title")

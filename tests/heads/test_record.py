@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from minitx.config import ModelConfig
-from minitx.heads.record import MOST_PATTERN_VALUES, patterns, record, score, scored_text
-from minitx.heads.repeats import repeated_text, repeats
+from minitx.heads.record import MAX_PATTERN_VALUES, patterns, record, score, scored_text
+from minitx.heads.repeats import repeated_text, score_repetition
 from minitx.model import Transformer
 from tests.small import small_model
 
@@ -69,7 +69,7 @@ def test_scored_text_is_bounded() -> None:
     assert text.shape == (8, 32) and text[0].tolist() == tokens[:32].tolist()
     assert scored_text(model, tokens[:50]).shape == (1, 32)
     assert scored_text(model, tokens[:9]).shape == (1, 9)
-    assert text.numel() * 32 * 4 <= MOST_PATTERN_VALUES
+    assert text.numel() * 32 * 4 <= MAX_PATTERN_VALUES
 
 
 def test_repeated_text_is_random_and_comes_twice() -> None:
@@ -85,7 +85,7 @@ def test_repeated_text_is_random_and_comes_twice() -> None:
 def test_repeats_against_the_model_run_otherwise() -> None:
     model = small_model()
     tokens = np.random.default_rng(0).integers(0, 30, 300).astype(np.uint16)
-    found, text = repeats(model, tokens), repeated_text(tokens, 32)
+    found, text = score_repetition(model, tokens), repeated_text(tokens, 32)
     with torch.no_grad():
         log_probabilities = model.double()(text).log_softmax(-1)
     model.float()
@@ -96,5 +96,5 @@ def test_repeats_against_the_model_run_otherwise() -> None:
     diagonal = [[np.mean([seen[i, :, h, q, q - 15] for q in range(16, 32)]) for h in range(2)] for i in range(2)]
     np.testing.assert_allclose(found.induction, diagonal, atol=1e-5)
     assert found.chance == pytest.approx(np.mean([1 / (q + 1) for q in range(16, 32)]))
-    short = repeats(model, tokens[:2])
+    short = score_repetition(model, tokens[:2])
     assert np.isnan(short.second_loss) and np.isnan(short.induction).all()

@@ -11,7 +11,7 @@ import torch
 from minitx import config
 from minitx.config import TokenizerConfig
 from minitx.data.tokenizer import Tokenizer
-from minitx.heads.importance import importance, survey
+from minitx.heads.importance import gate_gradient, survey
 from minitx.heads.record import patterns, score, scored_text
 from minitx.heads.snapshots import read_header
 from minitx.heads.view import IMPORTANCE_TOKENS, probe_of, text_snapshot, view_probes
@@ -51,7 +51,7 @@ def test_probes_are_seen_with_what_the_heads_score_on_another_text(tokenizer: To
     text = scored_text(model, tokens)
     for name, values in score(model, text).items():
         np.testing.assert_allclose(view.scores[name], values)
-    np.testing.assert_allclose(view.scores["importance"], importance(model, text[:, :IMPORTANCE_TOKENS]))
+    np.testing.assert_allclose(view.scores["importance"], gate_gradient(model, text[:, :IMPORTANCE_TOKENS]))
     assert header["chance"]["importance"] is None and len(header["roles"]) == 4
 
 

@@ -17,9 +17,9 @@ from minitx.studies.pruning import (
     Head,
     gated_loss,
     greedy_order,
-    head_importance,
     heads_of,
     importance_order,
+    loss_increase,
     prune,
     pruned_config,
     random_order,
@@ -172,7 +172,7 @@ def made_up_loss(gone: Collection[Head]) -> float:
 
 def test_greedy_removal_sees_that_heads_stand_in_for_each_other() -> None:
     """And the order of importance, measured once, does not: the reason that there are both."""
-    importance = head_importance(HEADS, made_up_loss)
+    importance = loss_increase(HEADS, made_up_loss)
     assert importance == pytest.approx({(0, 0): 0.0, (0, 1): 0.0, (1, 0): 0.3, (1, 1): 0.5})
     assert importance_order(HEADS, made_up_loss) == [(0, 0), (0, 1), (1, 0), (1, 1)]
     assert greedy_order(HEADS, made_up_loss) == [(0, 0), (1, 0), (1, 1), (0, 1)]

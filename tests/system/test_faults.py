@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 from minitx.system.exits import run_command
-from minitx.system.faults import naming, sentence
+from minitx.system.faults import sentence, with_filename
 from minitx.system.text import one_line
 
 
 def test_a_fault_names_its_file_and_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(OSError) as caught, naming(tmp_path / "metrics.jsonl"):
+    with pytest.raises(OSError) as caught, with_filename(tmp_path / "metrics.jsonl"):
         raise OSError(errno.ENOSPC, "No space left on device")
     said = sentence(caught.value)
     assert str(tmp_path / "metrics.jsonl") in said and "No space left on device" in said and "make room there" in said
-    with pytest.raises(OSError, match="other"), naming(tmp_path):
+    with pytest.raises(OSError, match="other"), with_filename(tmp_path):
         raise OSError(errno.EIO, "broken", "other")
 
 

@@ -10,7 +10,7 @@ import torch
 
 from minitx.system.errors import UserError
 from minitx.system.memory import keep_freed_memory, memory_bytes
-from minitx.system.runtime import choose_device, choose_dtype, choose_threads, decide, quickest_dtype
+from minitx.system.runtime import choose_device, choose_dtype, choose_runtime, choose_threads, quickest_dtype
 
 
 def test_auto_takes_the_best_device_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,13 +76,13 @@ def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_autocast_computes_in_the_chosen_precision() -> None:
     x = torch.randn(4, 4)
     for dtype in ("float32", "bfloat16"):
-        runtime = decide("cpu", dtype, "auto", 1)
+        runtime = choose_runtime("cpu", dtype, "auto", 1)
         with runtime.autocast():
             assert (x @ x).dtype == runtime.dtype == getattr(torch, dtype)
 
 
 def test_every_choice_is_described_with_its_reason() -> None:
-    line = decide("cpu", "auto", "auto", 1).describe()
+    line = choose_runtime("cpu", "auto", "auto", 1).describe()
     assert line.startswith("device cpu (as asked) · precision ")
     assert "compile off (" in line and line.endswith("threads 1 (as asked)")
 

@@ -20,7 +20,7 @@ from minitx.heads import snapshots
 from minitx.heads.snapshots import Probe, encode
 from minitx.tensorboard.plugin.own_text import BusyError, OwnText, OwnTextError
 from minitx.tensorboard.plugin.plugin import AttentionPlugin
-from minitx.tensorboard.writer import Board
+from minitx.tensorboard.writer import EventWriter
 from tests.heads.test_snapshots import header_of, patterns, read_patterns
 
 BASE = "/data/plugin/attention"
@@ -41,7 +41,7 @@ def application(*arguments: str) -> Client:
 
 def add_run(folder: Path, steps: list[int], seq: int = 4, text: str = "a text") -> None:
     """A run with an event file, as every run has, and snapshots of two probes; head 2 scores `step` / 1000."""
-    Board(folder).close()
+    EventWriter(folder).close()
     for step in steps:
         probes = [
             Probe(text, [f"t{i}" for i in range(seq)], patterns(2, 2, seq, seed=step)),
@@ -104,7 +104,7 @@ def test_the_tab_is_listed_and_active(client: Client) -> None:
 
 
 def test_without_snapshots_the_tab_is_listed_as_inactive(tmp_path: Path) -> None:
-    Board(tmp_path / "run").close()
+    EventWriter(tmp_path / "run").close()
     listing = json.loads(application("--logdir", str(tmp_path)).get("/data/plugins_listing").data)["attention"]
     assert not listing["enabled"]
 
@@ -309,7 +309,7 @@ def test_who_asks_while_another_text_is_run_is_told_to_come_again(tmp_path: Path
 
 
 def test_an_own_text_that_takes_too_long_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minitx.tensorboard.plugin.own_text.MOST_SECONDS", 0.05)
+    monkeypatch.setattr("minitx.tensorboard.plugin.own_text.MAX_SECONDS", 0.05)
     with pytest.raises(OwnTextError, match="took longer"):
         OwnText(Flags()).run(tmp_path, 1, "a")
 

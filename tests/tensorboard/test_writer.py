@@ -20,7 +20,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from minitx.heads.scores import SCORES
 from minitx.system.text import visible
-from minitx.tensorboard.writer import METRIC_TAGS, Board, verbatim
+from minitx.tensorboard.writer import METRIC_TAGS, EventWriter, verbatim
 from tests.tensorboard.test_pictures import causal, decode
 
 LABELS = ["␣The", "$a_b$", "\n", "жук", "internationalization"]
@@ -55,7 +55,7 @@ def shown(markdown: str) -> str:
 
 
 def test_metrics_have_their_tags_and_missing_ones_leave_no_trace(tmp_path: Path) -> None:
-    writer = Board(tmp_path)
+    writer = EventWriter(tmp_path)
     writer.scalars(10, {"train_loss": 3.5, "val_loss": None, "grad_norm": float("nan"), "memory_bytes": 2**31})
     writer.scalars(20, {"train_loss": 3.25})
     writer.close()
@@ -65,7 +65,7 @@ def test_metrics_have_their_tags_and_missing_ones_leave_no_trace(tmp_path: Path)
 
 
 def test_what_is_flushed_can_be_read_while_the_board_is_open(tmp_path: Path) -> None:
-    writer = Board(tmp_path)
+    writer = EventWriter(tmp_path)
     writer.scalars(1, {"train_loss": 1.0})
     writer.flush()
     assert points(tmp_path, METRIC_TAGS["train_loss"]) == [(1, 1.0)]
@@ -75,12 +75,12 @@ def test_what_is_flushed_can_be_read_while_the_board_is_open(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("loader", [EventAccumulator, PluginEventAccumulator])
 def test_a_resumed_run_drops_the_steps_that_it_repeats(tmp_path: Path, loader: Any) -> None:
-    first = Board(tmp_path)
+    first = EventWriter(tmp_path)
     for step in (100, 200, 300):
         first.scalars(step, {"train_loss": step})
         first.patterns(step, 0, ["a", "b"], causal(1, 2)[None])
     first.close()
-    second = Board(tmp_path, start_step=201)
+    second = EventWriter(tmp_path, start_step=201)
     second.scalars(210, {"train_loss": 210})
     second.close()
     accumulator = loader(str(tmp_path), size_guidance={"scalars": 0, "tensors": 0})
@@ -104,7 +104,7 @@ def test_a_resumed_run_drops_the_steps_that_it_repeats(tmp_path: Path, loader: A
     ],
 )
 def test_text_survives_markdown(tmp_path: Path, text: str) -> None:
-    writer = Board(tmp_path)
+    writer = EventWriter(tmp_path)
     writer.text("Sample", text, 7)
     writer.close()
     [[stored]] = strings(tmp_path, "Sample")
@@ -123,7 +123,7 @@ def test_characters_that_cannot_be_seen_are_written_as_codes() -> None:
 
 
 def test_markdown_is_left_alone(tmp_path: Path) -> None:
-    writer = Board(tmp_path)
+    writer = EventWriter(tmp_path)
     writer.markdown("Model card", "# Title\n\n**bold**", 0)
     writer.close()
     [[stored]] = strings(tmp_path, "Model card")
@@ -131,7 +131,7 @@ def test_markdown_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_hyperparameters_are_of_the_run_itself(tmp_path: Path) -> None:
-    writer = Board(tmp_path / "name")
+    writer = EventWriter(tmp_path / "name")
     flat: dict[str, str | float | bool] = {"model.n_layer": 4, "train.optimizer": "muon", "model.qk_norm": True}
     writer.hyperparameters(flat, {"best_val_loss": float("nan")})
     writer.scalars(50, {"val_loss": 2.0})
@@ -157,7 +157,7 @@ def test_hyperparameters_are_of_the_run_itself(tmp_path: Path) -> None:
 def test_every_head_has_its_scores_and_every_layer_its_charts(tmp_path: Path) -> None:
     scores = {name: np.arange(24, dtype=np.float64).reshape(2, 12) for name in SCORES}
     scores["induction"] = np.full((2, 12), np.nan)
-    writer = Board(tmp_path)
+    writer = EventWriter(tmp_path)
     writer.head_scores(100, scores, {"previous_token": 0.25, "induction": float("nan")})
     writer.head_scores(200, scores, None)
     writer.close()
@@ -179,7 +179,7 @@ def test_every_head_has_its_scores_and_every_layer_its_charts(tmp_path: Path) ->
 
 
 def test_pictures_arrive_with_tag_step_size_and_text(tmp_path: Path) -> None:
-    writer = Board(tmp_path)
+    writer = EventWriter(tmp_path)
     patterns = np.stack([causal(3, 5), causal(3, 5)])
     for step in (0, 100):
         writer.patterns(step, 4, LABELS, patterns)
@@ -195,7 +195,7 @@ def test_pictures_arrive_with_tag_step_size_and_text(tmp_path: Path) -> None:
 
 
 def test_shapes_that_disagree_are_refused(tmp_path: Path) -> None:
-    writer = Board(tmp_path)
+    writer = EventWriter(tmp_path)
     with pytest.raises(ValueError, match="of 2 labels"):
         writer.patterns(0, 0, ["a", "b"], causal(1, 3)[None])
     writer.close()
@@ -209,7 +209,7 @@ loaded = {{"torch", "tensorflow", "matplotlib", "tensorboard", "PIL"}} & set(sys
 assert not loaded, loaded
 import numpy as np
 from pathlib import Path
-board = minitx.tensorboard.writer.Board(Path({str(tmp_path)!r}))
+board = minitx.tensorboard.writer.EventWriter(Path({str(tmp_path)!r}))
 board.scalars(1, {{"train_loss": 1.0}})
 board.text("a", "b", 1)
 board.hyperparameters({{"a": 1}}, {{"b": 1.0}})

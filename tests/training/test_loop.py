@@ -20,7 +20,7 @@ from minitx.model import Transformer
 from minitx.model_size import cache_bytes_per_token
 from minitx.run.folder import Run
 from minitx.system.errors import UserError
-from minitx.system.runtime import decide
+from minitx.system.runtime import choose_runtime
 from minitx.system.signals import StopRequest
 from minitx.training.divergence import is_finite
 from minitx.training.loop import bits_per_byte, evaluate, train_step, training_loss
@@ -48,7 +48,7 @@ def test_evaluation_is_the_mean_over_every_token_but_the_first() -> None:
         with torch.no_grad():
             log_probabilities = reference(window[None, :-1]).log_softmax(-1)[0]
         nats += [-log_probabilities[i, target].item() for i, target in enumerate(window[1:])]
-    runtime = decide("cpu", "float32", False, 1)
+    runtime = choose_runtime("cpu", "float32", False, 1)
     assert len(nats) == len(tokens) - 1
     assert evaluate(model.float(), tokens, 2, runtime) == pytest.approx(np.mean(nats), abs=1e-6)
 
@@ -61,7 +61,7 @@ def test_bits_per_byte() -> None:
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
 def test_accumulated_batches_equal_one_large_batch(optimizer: str, tmp_path: Path) -> None:
     tokens = np.random.default_rng(0).integers(0, 30, 32 * 40).astype(np.uint16)
-    runtime = decide("cpu", "float32", False, 1)
+    runtime = choose_runtime("cpu", "float32", False, 1)
     results: list[tuple[float, float, torch.Tensor]] = []
     for batch_size, grad_accum in ((8, 1), (2, 4)):
         config = small_config(tmp_path, batch_size=batch_size, grad_accum=grad_accum, optimizer=optimizer).train
@@ -79,7 +79,7 @@ def test_accumulated_batches_equal_one_large_batch(optimizer: str, tmp_path: Pat
 
 def test_gradients_are_clipped_to_the_norm(tmp_path: Path) -> None:
     tokens = np.random.default_rng(0).integers(0, 30, 32 * 40).astype(np.uint16)
-    runtime = decide("cpu", "float32", False, 1)
+    runtime = choose_runtime("cpu", "float32", False, 1)
     config = small_config(tmp_path, grad_clip=1e-3, optimizer="adamw").train
     model = small_model(vocab_size=30)
     seen: list[float] = []
@@ -125,7 +125,7 @@ def test_the_loss_is_one_program_where_it_is_compiled(kind: dict[str, Any], auto
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
 def test_a_step_looks_at_no_value(optimizer: str, tmp_path: Path) -> None:
     """So that it never waits for a GPU: it runs on tensors with shapes but no values, where looking is an error."""
-    tokens, runtime = np.zeros(5000, np.uint16), decide("cpu", "float32", False, 1)
+    tokens, runtime = np.zeros(5000, np.uint16), choose_runtime("cpu", "float32", False, 1)
     config = small_config(tmp_path, grad_accum=2, optimizer=optimizer).train
     with FakeTensorMode():
         model = small_model(vocab_size=30)

@@ -24,7 +24,7 @@ from minitx.heads.scores import SCORES
 from minitx.model import Transformer
 from minitx.run.folder import Run
 from minitx.run.logs import HEADS_FILE
-from minitx.system.runtime import decide
+from minitx.system.runtime import choose_runtime
 from minitx.training.loop import train_step, training_loss
 from minitx.training.model_card import attention_rows, flatten, model_card
 from minitx.training.optim import build_optimizers
@@ -58,7 +58,7 @@ def opened(folder: Path) -> Report:
     prepared = prepare(config.data, config.tokenizer, config.seed, progress=False)
     torch.manual_seed(0)
     model = Transformer(config.model, prepared.tokenizer.vocab_size)
-    return Report(config, run, prepared, decide("cpu", "auto", "auto", 1), model, step=0)
+    return Report(config, run, prepared, choose_runtime("cpu", "auto", "auto", 1), model, step=0)
 
 
 def test_without_a_terminal_a_plain_line_for_each_evaluation(
@@ -217,7 +217,7 @@ def test_looking_at_heads_takes_far_less_memory_than_the_step_before_it(tmp_path
     run = Run.create(config.out)
     run.save_config(config)
     prepared = prepare(config.data, config.tokenizer, config.seed, progress=False)
-    model, runtime = Transformer(config.model, prepared.tokenizer.vocab_size), decide("cpu", dtype, False, 1)
+    model, runtime = Transformer(config.model, prepared.tokenizer.vocab_size), choose_runtime("cpu", dtype, False, 1)
     optimizers = build_optimizers(model, config.train)
     batches = Batches(prepared.train, config.model.context_length, config.train.batch_size, 0)
     with Report(config, run, prepared, runtime, model, step=0) as report:

@@ -9,7 +9,7 @@ import torch
 from minitx.bench import steps
 from minitx.bench.settings import BenchConfig
 from minitx.bench.shapes import Shape
-from minitx.bench.tables import Table, repeats
+from minitx.bench.tables import Table, raw_seconds
 from minitx.bench.timing import Candidate, Timed, alternate, by_turns
 from minitx.fast.linear import onednn_product, takes_onednn
 from minitx.model import Transformer
@@ -47,10 +47,10 @@ def run(settings: BenchConfig, shapes: list[Shape], runtime: Runtime) -> Iterato
             )
         best = max(flops(products[name]) / timed[name].minimum for name in squares)
         found[precision] = max(found.get(precision, 0), best)
-        table.raw[f"{precision}, {by}"] = repeats(timed)
+        table.raw[f"{precision}, {by}"] = raw_seconds(timed)
     copied = copy_memory(settings, runtime.device, COPIED[runtime.device.type])
     moved = 2 * COPIED[runtime.device.type]
-    table.raw["copy"] = repeats({"copy": copied})
+    table.raw["copy"] = raw_seconds({"copy": copied})
     table.notes.append(
         f"Copying memory: {moved / copied.minimum / 1e9:.1f} GB/s at best, {moved / copied.median / 1e9:.1f} in the "
         "middle (bytes read and bytes written)."
@@ -73,7 +73,7 @@ def utilisation(settings: BenchConfig, shapes: list[Shape], runtime: Runtime, ce
         rate = shape.tokens_per_step / timed.minimum
         work = flops_per_token(shape)
         table.rows.append([shape.name, work / 1e6, rate, rate * work / 1e9, 100 * rate * work / ceiling])
-        table.raw[shape.name] = repeats({"step": timed})
+        table.raw[shape.name] = raw_seconds({"step": timed})
     return table
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from minitx.bench.settings import BenchConfig
 from minitx.bench.shapes import Shape
-from minitx.bench.tables import RATES, Table, rates, repeats
+from minitx.bench.tables import RATES, Table, rates, raw_seconds
 from minitx.bench.timing import Candidate, alternate
 from minitx.config import DataConfig, TokenizerConfig
 from minitx.data import sources
@@ -52,7 +52,7 @@ def run(settings: BenchConfig, shapes: list[Shape], runtime: Runtime) -> Iterato
             "SentencePiece: from text in memory to tokens in memory. minitx prepare: from a file to token files, with "
             f"reading, splitting, checksums and writing through to the disk. × is against {BASE}."
         ],
-        {"seconds": repeats(timed), "bytes": len(data)},
+        {"seconds": raw_seconds(timed), "bytes": len(data)},
     )
 
 

@@ -19,7 +19,7 @@ from minitx.bench.peers import llama2c
 from minitx.bench.peers import transformers as peers
 from minitx.bench.settings import BenchConfig
 from minitx.bench.shapes import Shape
-from minitx.bench.tables import RATES, Table, rates, repeats
+from minitx.bench.tables import RATES, Table, rates, raw_seconds
 from minitx.bench.timing import Candidate, by_turns
 from minitx.config import GenerateConfig
 from minitx.generation.compiled_decoder import CompiledDecoder
@@ -31,9 +31,9 @@ from minitx.system.runtime import Runtime
 
 OURS, COMPILED, LLAMA, LLAMA2C = "minitx", "minitx, compiled", "transformers Llama", "llama2.c run, float32"
 BATCHES = (1, 8)
-MOST_NEW, MOST_UNCACHED = 256, 64
+MAX_NEW, MAX_UNCACHED = 256, 64
 """Tokens that are written at most, with the cache and without."""
-MOST_SEEDS = 50
+MAX_SEEDS = 50
 
 Writes = Callable[[], list[list[int]]]
 """Does its work; the new tokens of each sample."""
@@ -67,7 +67,7 @@ def works(shape: Shape) -> list[Work]:
     """What is measured at a shape."""
     context = shape.model.context_length
     prompt = torch.randint(2, shape.vocab_size, (context - 1,), generator=torch.Generator().manual_seed(0)).tolist()
-    start, new, uncached = [llama2c_format.START], min(context, MOST_NEW), min(context, MOST_UNCACHED)
+    start, new, uncached = [llama2c_format.START], min(context, MAX_NEW), min(context, MAX_UNCACHED)
     return [
         *(Work(f"decode {new}, batch {batch}", start, new, batch) for batch in BATCHES),
         Work(f"decode {uncached} without cache, batch 1", start, uncached, cached=False),
@@ -115,7 +115,7 @@ def compare(settings: BenchConfig, shape: Shape, runtime: Runtime, dtype: torch.
             for name, rate in found.items():
                 same = require_same(written[OURS], written[name], name, work, dtype)
                 table.rows.append([work.name, name, *rate, same])
-            table.raw[work.name] = repeats(timed)
+            table.raw[work.name] = raw_seconds(timed)
     table.notes.append(
         "decode N: all of a call that writes N tokens after a prompt of one. prefill N: all of a call that writes one "
         f"token after N. × is against {LLAMA if theirs is not None else OURS}. minitx encodes the prompt of a batch "
@@ -126,14 +126,14 @@ def compare(settings: BenchConfig, shape: Shape, runtime: Runtime, dtype: torch.
 
 def model_of(shape: Shape, seed: int) -> Transformer:
     """A model whose greedy text never has llama2.c's start token, at which that would stop: of the first such seed."""
-    longest = Work("", [llama2c_format.START], min(shape.model.context_length, MOST_NEW))
-    for each in range(seed, seed + MOST_SEEDS):
+    longest = Work("", [llama2c_format.START], min(shape.model.context_length, MAX_NEW))
+    for each in range(seed, seed + MAX_SEEDS):
         torch.manual_seed(each)
         model = Transformer(shape.model, shape.vocab_size).eval()
         if llama2c_format.START not in ours_writes(model, longest)[0]:
             return model
     raise UserError(
-        f"None of {MOST_SEEDS} seeds gives weights that never write token {llama2c_format.START}: try --seed."
+        f"None of {MAX_SEEDS} seeds gives weights that never write token {llama2c_format.START}: try --seed."
     )
 
 

@@ -15,14 +15,14 @@ from minitx.bench.settings import BenchConfig
 from minitx.bench.shapes import Shape, named
 from minitx.bench.suites.ceiling import COPIED, SIZES, copy_memory, flops, flops_per_token, multiply
 from minitx.bench.suites.generate import COMPILED, OURS, Work, can_compile, ours_does
-from minitx.bench.tables import Cell, Table, repeats
+from minitx.bench.tables import Cell, Table, raw_seconds
 from minitx.bench.timing import Candidate, by_turns
 from minitx.model import Transformer
 from minitx.system.errors import require
 from minitx.system.runtime import Runtime
 
 SHAPES = ("gpu_small", "shakespeare_char")
-MOST_NEW = 256
+MAX_NEW = 256
 """Tokens that are decoded."""
 
 
@@ -50,11 +50,11 @@ def measure(
     )
     squares = {f"{size}": (size, size, size) for size in sizes}
     products = multiply(settings, squares, runtime.device, runtime.dtype)
-    table.raw["products"] = repeats(products)
+    table.raw["products"] = raw_seconds(products)
     ceiling = max(flops(squares[name]) / each.minimum for name, each in products.items())
     middle = max(flops(squares[name]) / each.median for name, each in products.items())
     copy = copy_memory(settings, runtime.device, copied)
-    table.raw["copy"] = repeats({"copy": copy})
+    table.raw["copy"] = raw_seconds({"copy": copy})
     bandwidth = 2 * copied / copy.minimum
     table.rows.append(["matrix product", "torch.mm", ceiling / 1e12, middle / 1e12, "TFLOP/s", None, None, None, None])
     table.rows.append(
@@ -83,7 +83,7 @@ def step_rows(settings: BenchConfig, shape: Shape, runtime: Runtime, ceiling: fl
         runtime.device,
         f"step {shape.name}",
     )
-    table.raw[f"step {shape.name}"] = {"seconds": repeats(timed), "memory": memory}
+    table.raw[f"step {shape.name}"] = {"seconds": raw_seconds(timed), "memory": memory}
     rows: list[list[Cell]] = []
     for kind, each in timed.items():
         work = shape.tokens_per_step / each.minimum * flops_per_token(shape) if kind == steps.OURS else None
@@ -109,12 +109,12 @@ def decode_rows(
     """Decoding at batch 1, with weights in the run's precision; operation by operation and compiled."""
     torch.manual_seed(settings.seed)
     model = Transformer(shape.model, shape.vocab_size).to(runtime.device, runtime.dtype).eval()
-    work = Work("", [1], min(shape.model.context_length, MOST_NEW))
+    work = Work("", [1], min(shape.model.context_length, MAX_NEW))
     candidates: dict[str, Candidate] = {OURS: ours_does(model, work)}
     if can_compile(model, work, runtime):
         candidates[COMPILED] = ours_does(model, work, compile=True)
     timed = by_turns(settings, candidates, runtime.device, f"decode {shape.name}")
-    table.raw[f"decode {shape.name}"] = repeats(timed)
+    table.raw[f"decode {shape.name}"] = raw_seconds(timed)
     read = sum(p.numel() for p in model.blocks.parameters()) + model.output.weight.numel()
     limit = read * model.embedding.weight.element_size() / bandwidth  # seconds for a token
     return [

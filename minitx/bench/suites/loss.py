@@ -33,7 +33,7 @@ from minitx.data.batches import Batches
 from minitx.data.prepare import check_length, prepare
 from minitx.model import Transformer
 from minitx.system.errors import UserError, require
-from minitx.system.runtime import Runtime, decide
+from minitx.system.runtime import Runtime, choose_runtime
 from minitx.training.loop import evaluate, training_loss
 from minitx.training.optim import build_optimizers, learning_rate_factor, set_learning_rate
 
@@ -82,7 +82,7 @@ def run(settings: BenchConfig, shapes: list[Shape], runtime: Runtime) -> Iterato
         warmup = min(config.train.warmup_steps, steps // 2)
         config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=steps, warmup_steps=warmup))
         command = dataclasses.replace(command, steps=settings.steps, warmup=min(command.warmup, settings.steps // 2))
-    own = decide(
+    own = choose_runtime(
         settings.device, config.dtype if settings.dtype == "auto" else settings.dtype, runtime.compile, runtime.threads
     )
     with tempfile.TemporaryDirectory() as folder:

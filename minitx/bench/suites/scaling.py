@@ -17,7 +17,7 @@ from minitx.bench.settings import BenchConfig
 from minitx.bench.shapes import Shape
 from minitx.bench.suites.ceiling import flops_per_token
 from minitx.bench.suites.generate import Work, ours_does
-from minitx.bench.tables import Cell, Table, repeats
+from minitx.bench.tables import Cell, Table, raw_seconds
 from minitx.bench.timing import Timed, by_turns
 from minitx.model import Transformer
 from minitx.model_size import cache_bytes_per_token
@@ -118,8 +118,8 @@ def grow(settings: BenchConfig, shape: Shape, axis: str, runtime: Runtime) -> Ta
             + (", a row for each of the batch." if axis == "batch" else ", batch 1.")
         ],
         {
-            "train": repeats({str(n): each for n, each in trained.items()}),
-            "decode": repeats({str(n): each for n, each in decoded.items()}),
+            "train": raw_seconds({str(n): each for n, each in trained.items()}),
+            "decode": raw_seconds({str(n): each for n, each in decoded.items()}),
             "memory": memory,
         },
     )

@@ -10,7 +10,7 @@ from minitx.bench import parts, steps
 from minitx.bench.peak import peak_memory
 from minitx.bench.settings import BenchConfig
 from minitx.bench.shapes import Shape
-from minitx.bench.tables import RATES, Table, rates, repeats
+from minitx.bench.tables import RATES, Table, rates, raw_seconds
 from minitx.bench.timing import by_turns
 from minitx.system.runtime import Runtime
 
@@ -37,7 +37,7 @@ def speed(settings: BenchConfig, shape: Shape, runtime: Runtime) -> Table:
         ["candidate", *RATES, "peak memory, MB", "of it imports, MB"],
         [[kind, *found[kind], memory[kind]["peak"] / 1e6, memory[kind]["before"] / 1e6] for kind in kinds],
         notes,
-        {"seconds": repeats(timed), "memory": memory, "base": base, "shape": shape.as_json()},
+        {"seconds": raw_seconds(timed), "memory": memory, "base": base, "shape": shape.as_json()},
     )
     table.notes.append(
         f"A step is batch, forward, backward, clipping and update. {steps.OURS}: as it trains, with "

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from werkzeug import Request
 
-MOST_CHARACTERS, MOST_SECONDS = 4000, 90
+MAX_CHARACTERS, MAX_SECONDS = 4000, 90
 LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -54,8 +54,8 @@ class OwnText:
         """A snapshot of `text` through the checkpoint of `step`; raises OwnTextError and BusyError."""
         if not text.strip():
             raise OwnTextError("The text is empty: type a sentence.")
-        if len(text) > MOST_CHARACTERS:
-            raise OwnTextError(f"The text has {len(text)} characters, but at most {MOST_CHARACTERS} are run.")
+        if len(text) > MAX_CHARACTERS:
+            raise OwnTextError(f"The text has {len(text)} characters, but at most {MAX_CHARACTERS} are run.")
         if not self._busy.acquire(blocking=False):
             raise BusyError("Another text is being run: try again in a moment.")
         try:
@@ -63,12 +63,12 @@ class OwnText:
                 [sys.executable, "-m", "minitx.tensorboard.text_process"],
                 input=json.dumps({"run": str(run), "step": step, "text": text}).encode(),
                 capture_output=True,
-                timeout=MOST_SECONDS,
+                timeout=MAX_SECONDS,
                 check=False,
                 env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
             )
         except subprocess.TimeoutExpired as error:
-            raise OwnTextError(f"The model took longer than {MOST_SECONDS} seconds: try a shorter text.") from error
+            raise OwnTextError(f"The model took longer than {MAX_SECONDS} seconds: try a shorter text.") from error
         finally:
             self._busy.release()
         if done.returncode != 0:

@@ -23,8 +23,8 @@ from minitx.tensorboard.plugin.page import POLICY, page
 from minitx.tensorboard.plugin.store import MissingError, Store
 
 STATIC = Path(__file__).parent / "static"
-MOST_HEADS_ASKED, MOST_REQUEST_BYTES = 256, 65536
-MOST_PAGE_BYTES = 8_000_000
+MAX_HEADS_ASKED, MAX_REQUEST_BYTES = 256, 65536
+MAX_PAGE_BYTES = 8_000_000
 """Snapshots that go into one self-contained HTML file; of more, every second, third … is taken."""
 
 
@@ -89,9 +89,9 @@ class AttentionPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
 
     def _snapshot(self, request: Request) -> Response:
         heads = [whole(head, "heads") for head in request.args.get("heads", "").split(",") if head]
-        if len(heads) > MOST_HEADS_ASKED:
+        if len(heads) > MAX_HEADS_ASKED:
             raise RequestError(
-                f"heads names {len(heads)} heads, but at most {MOST_HEADS_ASKED} can be asked for at once."
+                f"heads names {len(heads)} heads, but at most {MAX_HEADS_ASKED} can be asked for at once."
             )
         file = self.store.file(text(request, "run"), number(request, "step"))
         with file.open("rb") as opened:
@@ -104,7 +104,7 @@ class AttentionPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
         steps = snapshots.steps(self.store.folder(run))
         chosen = number(request, "step", str(steps[-1] if steps else 0))
         size = self.store.file(run, chosen).stat().st_size
-        stride = max(1, -(-len(steps) * size // MOST_PAGE_BYTES))
+        stride = max(1, -(-len(steps) * size // MAX_PAGE_BYTES))
         contents = []
         for step in sorted({*steps[::-1][::stride], chosen}):
             with suppress(SnapshotError, MissingError), self.store.file(run, step).open("rb") as opened:
@@ -120,10 +120,10 @@ class AttentionPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
         refusal = self.own_text.refusal(request)
         if refusal or request.headers.get("X-Minitx") != "1":
             raise RequestError(refusal or "This route is for the Attention tab only.")
-        if (request.content_length or 0) > MOST_REQUEST_BYTES:
+        if (request.content_length or 0) > MAX_REQUEST_BYTES:
             raise RequestError("The text is too long.")
         try:
-            asked = json.loads(request.get_data(cache=False)[: MOST_REQUEST_BYTES + 1])
+            asked = json.loads(request.get_data(cache=False)[: MAX_REQUEST_BYTES + 1])
             run, step, words = str(asked["run"]), int(asked["step"]), str(asked["text"])
         except (ValueError, KeyError, TypeError) as error:
             raise RequestError("The request is not an object with run, step and text.") from error

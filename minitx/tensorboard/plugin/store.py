@@ -17,10 +17,10 @@ from typing import Any
 from minitx.heads import snapshots
 from minitx.heads.snapshots import SnapshotError
 
-MOST_FOLDERS = 20_000
+MAX_FOLDERS = 20_000
 FRESH_SECONDS = 1.0
 """How long a list of runs holds, so that a burst of requests looks at the disk once."""
-MOST_KNOWN = 4000
+MAX_KNOWN = 4000
 """Snapshots whose scores are remembered."""
 NOT_RUNS = frozenset({snapshots.FOLDER, "checkpoints", "__pycache__", ".git", ".venv", "node_modules"})
 CHECKPOINT = re.compile(r"step-([0-9]{6,12})")
@@ -56,7 +56,7 @@ class Store:
             if snapshots.FOLDER in inside and not (path / snapshots.FOLDER).is_symlink() and snapshots.steps(path):
                 found.append(path.relative_to(self.root).as_posix())
             inside[:] = sorted(name for name in inside if name not in NOT_RUNS)
-            if visited >= MOST_FOLDERS:
+            if visited >= MAX_FOLDERS:
                 break
         return sorted(found)
 
@@ -95,7 +95,7 @@ class Store:
             return {"scores": {}, "chance": {}}
         with self._lock:
             self._known[file] = (mark, kept)
-            while len(self._known) > MOST_KNOWN:
+            while len(self._known) > MAX_KNOWN:
                 self._known.popitem(last=False)
         return kept
 
