@@ -16,7 +16,6 @@ from typing import Any
 from minitx.bench.settings import BenchConfig
 from minitx.bench.shapes import Shape
 from minitx.bench.steps import minitx_step
-from minitx.bench.timing import synchronise
 from minitx.config import Config, DataConfig, TokenizerConfig
 from minitx.data.batches import Batches
 from minitx.data.prepare import Prepared, prepare
@@ -24,6 +23,7 @@ from minitx.model import Transformer
 from minitx.run.folder import Run
 from minitx.system.errors import UserError
 from minitx.system.runtime import Runtime
+from minitx.system.timing import synchronise
 from minitx.training.loop import training_loss
 from minitx.training.optim import build_optimizers, set_learning_rate
 from minitx.training.report import Report

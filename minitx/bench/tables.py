@@ -7,7 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from minitx.bench.timing import Timed, speed_ups
+import torch
+
+from minitx.bench.settings import BenchConfig
+from minitx.system.text import markdown_table
+from minitx.system.timing import Candidate, Timed, alternate, speed_ups
 
 Cell = str | int | float | None
 
@@ -23,21 +27,11 @@ class Table:
     raw: dict[str, Any] = field(default_factory=dict)
 
     def as_text(self) -> str:
-        """A Markdown pipe table of fixed width, under its title."""
-        cells = [[shown(cell) for cell in row] for row in self.rows]
-        widths = [max(len(line[i]) for line in [list(self.columns), *cells]) for i in range(len(self.columns))]
-        is_text = [any(isinstance(row[i], str) for row in self.rows) for i in range(len(self.columns))]
-
-        def line(parts: Sequence[str]) -> str:
-            padded = [
-                part.ljust(width) if left else part.rjust(width)
-                for part, width, left in zip(parts, widths, is_text, strict=True)
-            ]
-            return f"| {' | '.join(padded)} |"
-
-        rule = ["-" * width if left else "-" * (width - 1) + ":" for width, left in zip(widths, is_text, strict=True)]
+        """A Markdown table of fixed width, under its title, with the notes beneath."""
         notes = [f"\n{note}" for note in self.notes]
-        return "\n".join([f"### {self.title}\n", line(self.columns), line(rule), *map(line, cells), *notes])
+        is_text = [any(isinstance(row[i], str) for row in self.rows) for i in range(len(self.columns))]
+        cells = [[shown(cell) for cell in row] for row in self.rows]
+        return "\n".join([f"### {self.title}\n", markdown_table(self.columns, cells, is_text), *notes])
 
     def as_json(self) -> dict[str, Any]:
         """The same content as plain data; an infinity or a NaN, which JSON lacks, becomes null."""
@@ -82,3 +76,10 @@ def rates(timed: Mapping[str, Timed], base: str, amount: float) -> dict[str, lis
 def raw_seconds(timed: Mapping[str, Timed]) -> dict[str, Any]:
     """The raw figures of a comparison: seconds of a call for each candidate and repeat."""
     return {name: {"seconds": each.seconds, "calls_per_repeat": each.calls} for name, each in timed.items()}
+
+
+def by_turns(
+    settings: BenchConfig, candidates: Mapping[str, Candidate], device: torch.device, label: str
+) -> dict[str, Timed]:
+    """`alternate` for as many rounds and as long as the settings say."""
+    return alternate(candidates, repeats=settings.repeats, seconds=settings.seconds, device=device, label=label)

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,20 @@ def write_atomically(file: Path, content: bytes) -> None:
         raise
 
 
+@contextlib.contextmanager
+def writing(name: str | Path) -> Iterator[None]:
+    """Turn an `OSError` raised inside into a `UserError` that asks for another file than `name`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{name} cannot be written ({error.strerror}): name another file.") from error
+
+
 def check_writable(name: str) -> None:
     """Raise `UserError` unless the file `name` can be made or written over; nothing is left of the trial."""
     require(name != "", "The name of a file to write is empty: give one.")
     file = Path(os.path.realpath(name))  # what a link leads to is what is written
-    try:
+    with writing(name):
         require(not file.is_dir(), f"{name} cannot be written: it is a folder, so name a file in it.")
         require(file.parent.is_dir(), f"{name} cannot be written: its folder is not there.")
         is_new = not file.exists()
@@ -42,8 +52,6 @@ def check_writable(name: str) -> None:
             file.open("ab").close()
         if is_new:
             remove(file)
-    except OSError as error:
-        raise UserError(f"{name} cannot be written ({error.strerror}): name another file.") from error
 
 
 def check_page_name(name: str) -> None:

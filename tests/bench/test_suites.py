@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import torch
 
-from minitx.bench import parts, peak, steps, timing
+from minitx.bench import parts, peak, steps
 from minitx.bench.peers import transformers as peers
 from minitx.bench.suites import ceiling, data, generate, gpu, scaling, train
 from minitx.bench.tables import Table
+from minitx.system import timing
 from minitx.system.errors import UserError
 from minitx.system.memory import memory_bytes
 from tests.bench.small import TINY, cpu, nano_gpt_checkout, quick

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from minitx.__main__ import main
-from minitx.bench import timing
 from minitx.bench.machine import device_name, head, version
 from minitx.bench.settings import SUITES, BenchConfig
 from minitx.bench.suites import ceiling
+from minitx.system import timing
 from tests.bench.small import cpu
 
 QUICK = ["--device", "cpu", "--threads", "1", "--repeats", "1", "--seconds", "0.01"]

@@ -9,12 +9,12 @@ import torch
 from minitx.bench import steps
 from minitx.bench.settings import BenchConfig
 from minitx.bench.shapes import Shape
-from minitx.bench.tables import Table, raw_seconds
-from minitx.bench.timing import Candidate, Timed, alternate, by_turns
+from minitx.bench.tables import Table, by_turns, raw_seconds
 from minitx.fast.linear import onednn_product, takes_onednn
 from minitx.model import Transformer
 from minitx.model_size import matmul_flops_per_token
 from minitx.system.runtime import Runtime
+from minitx.system.timing import Candidate, Timed, alternate
 
 SIZES = {"cpu": (512, 1024, 2048), "cuda": (2048, 4096, 8192), "mps": (1024, 2048, 4096)}
 """Widths of square matrices on each kind of device; the best of them is the ceiling."""

@@ -12,13 +12,13 @@ from pathlib import Path
 from minitx.bench.settings import BenchConfig
 from minitx.bench.shapes import Shape
 from minitx.bench.tables import RATES, Table, rates, raw_seconds
-from minitx.bench.timing import Candidate, alternate
 from minitx.config import DataConfig, TokenizerConfig
 from minitx.data import sources
 from minitx.data.prepare import prepare
 from minitx.data.tokenizer import Tokenizer
 from minitx.system.errors import UserError
 from minitx.system.runtime import Runtime
+from minitx.system.timing import Candidate, alternate
 
 SIZE = 8 << 20
 """Bytes of text at least: a shorter text is repeated."""

@@ -19,8 +19,7 @@ from minitx.bench.peers import llama2c
 from minitx.bench.peers import transformers as peers
 from minitx.bench.settings import BenchConfig
 from minitx.bench.shapes import Shape
-from minitx.bench.tables import RATES, Table, rates, raw_seconds
-from minitx.bench.timing import Candidate, by_turns
+from minitx.bench.tables import RATES, Table, by_turns, rates, raw_seconds
 from minitx.config import GenerateConfig
 from minitx.generation.compiled_decoder import CompiledDecoder
 from minitx.generation.generate import generate
@@ -28,6 +27,7 @@ from minitx.interop import llama2c as llama2c_format
 from minitx.model import Transformer
 from minitx.system.errors import UserError, require
 from minitx.system.runtime import Runtime
+from minitx.system.timing import Candidate
 
 OURS, COMPILED, LLAMA, LLAMA2C = "minitx", "minitx, compiled", "transformers Llama", "llama2.c run, float32"
 BATCHES = (1, 8)

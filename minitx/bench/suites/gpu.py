@@ -15,11 +15,11 @@ from minitx.bench.settings import BenchConfig
 from minitx.bench.shapes import Shape, named
 from minitx.bench.suites.ceiling import COPIED, SIZES, copy_memory, flops, flops_per_token, multiply
 from minitx.bench.suites.generate import COMPILED, OURS, Work, can_compile, ours_does
-from minitx.bench.tables import Cell, Table, raw_seconds
-from minitx.bench.timing import Candidate, by_turns
+from minitx.bench.tables import Cell, Table, by_turns, raw_seconds
 from minitx.model import Transformer
 from minitx.system.errors import require
 from minitx.system.runtime import Runtime
+from minitx.system.timing import Candidate
 
 SHAPES = ("gpu_small", "shakespeare_char")
 MAX_NEW = 256

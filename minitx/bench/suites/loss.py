@@ -26,7 +26,6 @@ from minitx.bench.shapes import SHIPPED, Shape, config_file
 from minitx.bench.steps import minitx_step
 from minitx.bench.suites.loss_curves import Curve, draw
 from minitx.bench.tables import Table
-from minitx.bench.timing import synchronise
 from minitx.config import Config
 from minitx.config.parsing import load_config
 from minitx.data.batches import Batches
@@ -34,6 +33,7 @@ from minitx.data.prepare import check_length, prepare
 from minitx.model import Transformer
 from minitx.system.errors import UserError, require
 from minitx.system.runtime import Runtime, choose_runtime
+from minitx.system.timing import synchronise
 from minitx.training.loop import evaluate, training_loss
 from minitx.training.optim import build_optimizers, learning_rate_factor, set_learning_rate
 

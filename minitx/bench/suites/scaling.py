@@ -17,12 +17,12 @@ from minitx.bench.settings import BenchConfig
 from minitx.bench.shapes import Shape
 from minitx.bench.suites.ceiling import flops_per_token
 from minitx.bench.suites.generate import Work, ours_does
-from minitx.bench.tables import Cell, Table, raw_seconds
-from minitx.bench.timing import Timed, by_turns
+from minitx.bench.tables import Cell, Table, by_turns, raw_seconds
 from minitx.model import Transformer
 from minitx.model_size import cache_bytes_per_token
 from minitx.system.errors import UserError
 from minitx.system.runtime import Runtime
+from minitx.system.timing import Timed
 
 FACTORS = (0.25, 0.5, 1, 2, 4)
 """Of the shape's own size."""

@@ -10,8 +10,7 @@ from minitx.bench import parts, steps
 from minitx.bench.peak import peak_memory
 from minitx.bench.settings import BenchConfig
 from minitx.bench.shapes import Shape
-from minitx.bench.tables import RATES, Table, rates, raw_seconds
-from minitx.bench.timing import by_turns
+from minitx.bench.tables import RATES, Table, by_turns, rates, raw_seconds
 from minitx.system.runtime import Runtime
 
 

@@ -17,8 +17,6 @@ from dataclasses import dataclass
 import torch
 from tqdm import tqdm
 
-from minitx.bench.settings import BenchConfig
-
 Candidate = Callable[[], object]
 """What is timed. A float that it returns is taken for the seconds, from a program that measures itself."""
 
@@ -26,7 +24,7 @@ SHORTEST = 0.05
 """Seconds that a repeat takes at least, in as many calls as that needs; far above what a clock and a loop cost."""
 WARM_UP = 2
 """Calls before anything is measured: the first compiles and allocates, the second meets what the first left."""
-LEAST = 3
+MIN_ROUNDS = 3
 """Rounds that there always are, unless fewer are asked for."""
 
 
@@ -58,7 +56,7 @@ def alternate(
     shortest: float | None = None,
     label: str = "",
 ) -> dict[str, Timed]:
-    """Time the candidates by turns, `repeats` rounds or as many as `seconds` allow; `LEAST` there always are.
+    """Time the candidates by turns, `repeats` rounds or as many as `seconds` allow; `MIN_ROUNDS` there always are.
 
     A repeat takes `shortest` seconds (`SHORTEST` of them by default) or longer. `label` stands before the progress bar.
     """
@@ -69,19 +67,12 @@ def alternate(
     hidden = not sys.stderr.isatty()
     with tqdm(total=repeats, desc=label, unit="round", leave=False, disable=hidden, dynamic_ncols=True) as bar:
         for done in range(repeats):
-            if done >= LEAST and time.perf_counter() - began >= seconds:
+            if done >= MIN_ROUNDS and time.perf_counter() - began >= seconds:
                 break
             for name, candidate in candidates.items():
                 found[name].append(repeat(candidate, calls[name], device))
             bar.update()
     return {name: Timed(found[name], calls[name]) for name in candidates}
-
-
-def by_turns(
-    settings: BenchConfig, candidates: Mapping[str, Candidate], device: torch.device, label: str
-) -> dict[str, Timed]:
-    """`alternate` for as many rounds and as long as the settings say."""
-    return alternate(candidates, repeats=settings.repeats, seconds=settings.seconds, device=device, label=label)
 
 
 def calibrate(candidate: Candidate, device: torch.device | str, shortest: float) -> int:

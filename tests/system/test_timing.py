@@ -11,7 +11,7 @@ from itertools import count
 import pytest
 
 from minitx.bench.tables import Table, plain, rates, raw_seconds, shown
-from minitx.bench.timing import LEAST, WARM_UP, Timed, alternate, calibrate, repeat, speed_ups
+from minitx.system.timing import MIN_ROUNDS, WARM_UP, Timed, alternate, calibrate, repeat, speed_ups
 
 
 def test_candidates_take_turns() -> None:
@@ -24,7 +24,7 @@ def test_candidates_take_turns() -> None:
 
 def test_there_are_always_some_rounds_and_never_more_than_asked() -> None:
     few = alternate({"a": lambda: None}, repeats=30, seconds=1e-9, shortest=0.0)
-    assert len(few["a"].seconds) == LEAST
+    assert len(few["a"].seconds) == MIN_ROUNDS
     assert len(alternate({"a": lambda: None}, repeats=1, seconds=60, shortest=0.0)["a"].seconds) == 1
 
 

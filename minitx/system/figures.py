@@ -1,0 +1,24 @@
+"""Matplotlib figures off screen: no window, no pyplot, no global state."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from minitx.system.files import writing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of this size in inches, whose parts make room for each other."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def save_picture(figure: Figure, name: str | Path) -> None:
+    """Write a figure as the kind of file that `name` ends with; raises UserError where it cannot be written."""
+    with writing(name):
+        figure.savefig(name, dpi=120)
