@@ -5,13 +5,14 @@ Each token asks a question (query) of the tokens it may see; each of those offer
 context (its pattern) and mixes the values by it. Heads run side by side; their outputs, concatenated and mixed by the
 output projection, are one vector per token again.
 
-Two routes lead through the same four projections: explicit, which can show every intermediate to a `Recorder`, and
-fused, PyTorch's own kernel, which training takes.
+Two routes lead through the same projections: explicit, which shows every intermediate to a `Recorder`, and fused,
+PyTorch's own kernel, which training takes.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -20,14 +21,14 @@ from torch import Tensor, nn
 
 from minitx.cache import KeyValueCache
 from minitx.config import ModelConfig
-from minitx.fast.attention import rotate
+from minitx.fast.attention import fused_attention, rotate
 from minitx.fast.linear import Linear
 from minitx.fast.norm import RMSNorm
 
 
 @dataclass
 class Recorder:
-    """Collects what the heads did in one forward pass: one entry per attention layer, in the order they ran.
+    """Collects what the heads did in one forward pass, by layer; a layer that lost all its heads is absent.
 
     patterns: (batch, head, query, key), the softmax output; each row sums to 1.
     head_outputs: (batch, head, seq, d_head), each head's mix of values, its gate applied.
@@ -35,31 +36,48 @@ class Recorder:
     """
 
     want_shares: bool = False
-    patterns: list[Tensor] = field(default_factory=list)
-    head_outputs: list[Tensor] = field(default_factory=list)
-    shares: list[Tensor] = field(default_factory=list)
+    patterns: dict[int, Tensor] = field(default_factory=dict)
+    head_outputs: dict[int, Tensor] = field(default_factory=dict)
+    shares: dict[int, Tensor] = field(default_factory=dict)
 
-    def record(self, pattern: Tensor, head_output: Tensor, output_weight: Tensor) -> None:
-        self.patterns.append(pattern.detach())
-        self.head_outputs.append(head_output.detach())
+    def record(self, layer: int, pattern: Tensor, head_output: Tensor, output_weight: Tensor) -> None:
+        self.patterns[layer] = pattern.detach()
+        self.head_outputs[layer] = head_output.detach()
         if self.want_shares:
-            self.shares.append(head_shares(head_output.detach(), output_weight.detach()))
+            self.shares[layer] = head_shares(head_output.detach(), output_weight.detach())
+
+
+@dataclass
+class HeadAccess:
+    """Reaches into the heads of a forward pass: gates change their outputs, a recorder sees them.
+
+    gates: (layer, n_head) or (layer, batch, n_head), multiply the heads' outputs: 1 leaves a head, 0 removes it.
+    stand_in: (layer, n_head, d_head), takes the place of an output as far as its gate closes; zero by default.
+    """
+
+    gates: Tensor | None = None
+    recorder: Recorder | None = None
+    stand_in: Tensor | None = None
+
+    def gated(self, head_output: Tensor, layer: int, heads: Sequence[int]) -> Tensor:
+        """The outputs (batch, head, seq, d_head) of these heads of a layer, behind their gates."""
+        if self.gates is None:
+            return head_output
+        gate = self.gates[layer][..., heads, None, None]  # (head, 1, 1) or (batch, head, 1, 1)
+        if self.stand_in is None:
+            return head_output * gate
+        return head_output * gate + self.stand_in[layer, heads, None] * (1 - gate)
 
 
 def rotary_tables(length: int, d_head: int, theta: float) -> tuple[Tensor, Tensor]:
-    """Cosines and sines, each (length, d_head), of rotary position embedding (Su et al. 2021, RoFormer, eq. 34).
+    """Cosines and sines, each (length, d_head / 2), of rotary position embedding (Su et al. 2021, RoFormer, eq. 34).
 
     Component i of the first half of a head turns together with component i of the second half, by
-    position · theta^(-2i / d_head): the layout of Llama in `transformers`. The sines of the first half are negative.
+    position · theta^(-2i / d_head): the layout of Llama in `transformers`.
     """
     frequency = theta ** (-torch.arange(0, d_head, 2, dtype=torch.float32) / d_head)  # (d_head / 2)
     angle = torch.outer(torch.arange(length, dtype=torch.float32), frequency)  # (length, d_head / 2)
-    return angle.cos().repeat(1, 2), torch.cat((-angle.sin(), angle.sin()), dim=1)
-
-
-def causal_mask(n_query: int, n_key: int, device: torch.device | str = "cpu") -> Tensor:
-    """(query, key), True where a query may look: at keys no later than itself. The queries are the last keys."""
-    return torch.ones(n_query, n_key, dtype=torch.bool, device=device).tril(n_key - n_query)
+    return angle.cos(), angle.sin()
 
 
 def explicit_attention(
@@ -69,32 +87,14 @@ def explicit_attention(
 
     Vaswani et al. 2017, equation 1. Keys and values may have fewer heads than queries; each then serves a group.
     """
-    group = query.size(1) // max(1, key.size(1))  # a layer may have lost all its heads
-    if group > 1:
-        key, value = key.repeat_interleave(group, dim=1), value.repeat_interleave(group, dim=1)
-    n_query, n_key, scale = query.size(2), key.size(2), 1 / math.sqrt(query.size(3))
-    hidden = ~causal_mask(n_query, n_key, query.device) if causal else query.new_zeros(1, dtype=torch.bool)
-    mask = torch.zeros_like(hidden, dtype=query.dtype).masked_fill(hidden, float("-inf"))  # (query, key)
-    scores = torch.baddbmm(mask, query.flatten(0, 1), key.flatten(0, 1).mT, alpha=scale)  # (batch * head, query, key)
-    pattern = scores.unflatten(0, query.shape[:2]).softmax(dim=-1)  # (batch, head, query, key)
-    mixed = F.dropout(pattern, dropout).to(value.dtype) @ value  # (batch, head, query, d_head)
-    return mixed, pattern
-
-
-def fused_attention(query: Tensor, key: Tensor, value: Tensor, causal: bool, dropout: float) -> Tensor:
-    """The same head output from PyTorch's fused kernel, which never forms the pattern."""
-    if query.size(1) == 0:  # the kernel of torch 2.11 ends the process
-        return query @ key.mT @ value
-    if query.device.type == "cpu" and query.dtype == torch.bfloat16 and torch.is_grad_enabled():
-        return explicit_attention(query, key, value, causal, dropout)[0]  # the kernel's backward pass is far slower
-    grouped = query.size(1) != key.size(1)
-    n_query, n_key = query.size(2), key.size(2)
-    if not causal or n_query == 1:  # the newest token alone may look at everything
-        return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, enable_gqa=grouped)
-    if n_query == n_key:
-        return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True, enable_gqa=grouped)
-    mask = causal_mask(n_query, n_key, query.device)
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, enable_gqa=grouped)
+    group = query.size(1) // key.size(1)
+    key, value = key.repeat_interleave(group, dim=1), value.repeat_interleave(group, dim=1)
+    scores = query @ key.mT * (1 / math.sqrt(query.size(3)))  # (batch, head, query, key)
+    if causal:
+        later = torch.ones_like(scores, dtype=torch.bool).triu(1 + key.size(2) - query.size(2))  # than the query
+        scores = scores.masked_fill(later, float("-inf"))
+    pattern = scores.softmax(dim=-1)  # (batch, head, query, key)
+    return F.dropout(pattern, dropout).to(value.dtype) @ value, pattern
 
 
 def head_shares(head_output: Tensor, output_weight: Tensor) -> Tensor:
@@ -107,7 +107,43 @@ def head_shares(head_output: Tensor, output_weight: Tensor) -> Tensor:
     return head_output @ slices.to(head_output.dtype)
 
 
-class MultiHeadAttention(nn.Module):
+class Attention(nn.Module):
+    """The part that every kind of attention shares: attend, gate, record, concatenate, project."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.layer, self.heads, self.d_head = layer, config.heads_in(layer), config.d_head
+        self.n_head, self.dropout = len(self.heads), config.dropout
+        self.output: Linear  # n_head * d_head → d_model; made by each kind, after its other matrices
+
+    def attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        causal: bool,
+        heads: HeadAccess | None,
+        unfold: Tensor | None = None,
+    ) -> Tensor:
+        """The block's output (batch, seq, d_model) of (batch, head, seq, width) queries, keys and values.
+
+        unfold: (head, value width, d_head), turns mixed values into the heads' outputs.
+        """
+        dropout, access = self.dropout if self.training else 0.0, heads or HeadAccess()
+        if access.recorder is None:
+            head_output = fused_attention(query, key, value, causal, dropout)
+        else:
+            head_output, pattern = explicit_attention(query, key, value, causal, dropout)
+        if unfold is not None:
+            head_output = head_output @ unfold.to(head_output.dtype)
+        head_output = access.gated(head_output, self.layer, self.heads)  # (batch, head, seq, d_head)
+        if access.recorder is not None:
+            access.recorder.record(self.layer, pattern, head_output, self.output.weight)
+        concatenated = head_output.transpose(1, 2).flatten(2)  # (batch, seq, head * d_head)
+        return self.output(concatenated)
+
+
+class MultiHeadAttention(Attention):
     """Multi-head attention with `n_head` query heads and `n_kv_head` key-value heads of width d_model / n_head.
 
     In a pruned model they are those left in `layer`, and groups of query heads may differ in size.
@@ -116,20 +152,20 @@ class MultiHeadAttention(nn.Module):
     served_by: Tensor | None
 
     def __init__(self, config: ModelConfig, layer: int = 0) -> None:
-        super().__init__()
-        heads, kv_heads = config.heads_in(layer), config.kv_heads_in(layer)
-        self.n_head, self.n_kv_head, self.d_head = len(heads), len(kv_heads), config.d_head
-        server = [kv_heads.index(head * config.kv_heads // config.n_head) for head in heads]
-        even = len({server.count(kv_head) for kv_head in server}) <= 1
+        super().__init__(config, layer)
+        kv_heads = config.kv_heads_in(layer)
+        self.n_kv_head = len(kv_heads)
+        server = [kv_heads.index(head * config.kv_heads // config.n_head) for head in self.heads]
+        even = len({server.count(kv_head) for kv_head in server}) == 1
         # The key-value head of each query head, where pruning left groups of different sizes.
         self.register_buffer("served_by", None if even else torch.tensor(server), persistent=False)
-        self.dropout = config.dropout
         self.query = Linear(config.d_model, self.n_head * self.d_head)
         self.key = Linear(config.d_model, self.n_kv_head * self.d_head)
         self.value = Linear(config.d_model, self.n_kv_head * self.d_head)
         self.output = Linear(self.n_head * self.d_head, config.d_model)
         self.query_norm = RMSNorm(self.d_head, eps=config.norm_eps) if config.qk_norm else None
         self.key_norm = RMSNorm(self.d_head, eps=config.norm_eps) if config.qk_norm else None
+        self.cache_widths = (self.n_kv_head, self.d_head, self.d_head)  # key-value heads, width of keys and of values
 
     def forward(
         self,
@@ -139,52 +175,40 @@ class MultiHeadAttention(nn.Module):
         causal: bool | None = None,
         rotary: tuple[Tensor, Tensor] | None = None,
         cache: KeyValueCache | None = None,
-        gate: Tensor | None = None,
-        explicit: bool = False,
-        recorder: Recorder | None = None,
+        heads: HeadAccess | None = None,
     ) -> Tensor:
         """Attend from x, (batch, seq, d_model), and return the same shape.
 
         context: (batch, context_seq, d_model) makes this cross-attention: queries from x, keys and values from it.
         causal: forbid looking ahead; by default for self-attention only.
-        rotary: cosines and sines of the positions of x, each (seq, d_head); self-attention only.
-        cache: keys and values of earlier tokens; those of x are added to it.
-        gate: (head) or (batch, head) for the heads there are, multiplies each head's output: 1 leaves it, 0 removes it.
-        explicit: take the explicit route; a recorder takes it too, so that there always is a pattern to record.
+        rotary: cosines and sines of the positions of x, each (seq, d_head / 2); self-attention only.
+        cache: keys and values of earlier tokens; those of x are written after them.
+        heads: gates and a recorder; with a recorder the explicit route is taken.
         """
-        if context is not None and (cache is not None or rotary is not None or causal):
-            raise ValueError("cross-attention takes no cache, no rotary positions and no causal mask")
-        causal = context is None if causal is None else causal
+        causal = check_context(context, causal, rotary, cache)
         source = x if context is None else context
-        query = self.split(self.query(x), self.n_head)  # (batch, head, seq, d_head)
-        key = self.split(self.key(source), self.n_kv_head)  # (batch, kv_head, source_seq, d_head)
-        value = self.split(self.value(source), self.n_kv_head)  # (batch, kv_head, source_seq, d_head)
+        query = split(self.query(x), self.d_head)  # (batch, head, seq, d_head)
+        key = split(self.key(source), self.d_head)  # (batch, kv_head, source_seq, d_head)
+        value = split(self.value(source), self.d_head)  # (batch, kv_head, source_seq, d_head)
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
         if rotary is not None:
             query, key = rotate(query, rotary), rotate(key, rotary)
         if cache is not None:
-            key, value = cache.append(key, value)
+            key, value = cache.append(self.layer, key, value)
             query = query.to(key.dtype)
         if self.served_by is not None:
             key, value = key[:, self.served_by], value[:, self.served_by]  # (batch, head, source_seq, d_head)
+        return self.attend(query, key, value, causal, heads)
 
-        dropout = self.dropout if self.training else 0.0
-        if explicit or recorder is not None:
-            head_output, pattern = explicit_attention(query, key, value, causal, dropout)
-        else:
-            head_output = fused_attention(query, key, value, causal, dropout)
-        if gate is not None:
-            head_output = head_output * gate.view(*gate.shape, 1, 1)
-        if recorder is not None:
-            recorder.record(pattern, head_output, self.output.weight)
-        concatenated = head_output.transpose(1, 2).flatten(2)  # (batch, seq, head * d_head)
-        return self.output(concatenated)
 
-    def new_cache(self, batch: int, capacity: int, device: torch.device, dtype: torch.dtype) -> KeyValueCache:
-        """An empty cache for `batch` sequences of up to `capacity` tokens."""
-        return KeyValueCache(batch, self.n_kv_head, capacity, self.d_head, device=device, dtype=dtype)
+def split(x: Tensor, width: int) -> Tensor:
+    """(batch, seq, head * width) → (batch, head, seq, width)."""
+    return x.unflatten(2, (-1, width)).transpose(1, 2)
 
-    def split(self, x: Tensor, n_head: int) -> Tensor:
-        """(batch, seq, head * d_head) → (batch, head, seq, d_head)."""
-        return x.view(*x.shape[:2], n_head, self.d_head).transpose(1, 2)
+
+def check_context(context: Tensor | None, causal: bool | None, rotary: object, cache: object) -> bool:
+    """Whether attention is causal; raises ValueError for what cross-attention would ignore."""
+    if context is not None and (cache is not None or rotary is not None or causal):
+        raise ValueError("cross-attention takes no cache, no rotary positions and no causal mask")
+    return context is None if causal is None else causal

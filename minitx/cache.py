@@ -1,72 +1,70 @@
-"""Keys and values of past tokens, kept so that decoding reads each token once."""
+"""Keys and values of past tokens, kept so that decoding computes each token once."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 
+class LayerCache(NamedTuple):
+    """The buffers of one layer. A token's vectors lie together, so that decoding reads memory from end to end."""
+
+    keys: Tensor  # (capacity, batch, kv_head, key width)
+    values: Tensor  # (capacity, batch, kv_head, value width)
+
+
 class KeyValueCache:
-    """The keys and values of one layer's past tokens: buffers of fixed size, (capacity, batch, kv_head, d_head), filled
-    from the start. Those of a token lie together, so that a step of decoding reads through memory from end to end."""
+    """The keys and values of every layer, with one position for all: `length` tokens from the start are filled.
 
-    def __init__(
-        self,
-        batch: int,
-        n_kv_head: int,
-        capacity: int,
-        d_head: int,
-        *,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
-        self.keys = torch.zeros(capacity, batch, n_kv_head, d_head, device=device, dtype=dtype)
-        self.values = torch.zeros_like(self.keys)
-        self.length = 0
+    `layers` holds None for a layer without attention.
+    """
 
-    def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Add (batch, kv_head, seq, d_head) keys and values; return views of all there are now.
+    def __init__(self, layers: Sequence[LayerCache | None]) -> None:
+        self.layers, self.length = list(layers), 0
 
-        Raises ValueError when they do not fit.
+    def append(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Write (batch, kv_head, seq, width) after the `length` tokens; return views of both with all tokens so far.
+
+        The caller adds to `length` once all layers have written. Raises ValueError where the tokens do not fit.
         """
-        start, end = self.length, self.length + key.size(2)
-        if end > len(self.keys):
-            raise ValueError(f"{end} tokens do not fit into a cache of {len(self.keys)}")
-        self.keys[start:end] = key.permute(2, 0, 1, 3)
-        self.values[start:end] = value.permute(2, 0, 1, 3)
-        self.length = end
-        return self.keys[:end].permute(1, 2, 0, 3), self.values[:end].permute(1, 2, 0, 3)
+        keys, values = self.buffers(layer)
+        end = self.length + key.size(2)
+        if end > len(keys):
+            raise ValueError(f"{end} tokens do not fit into a cache of {len(keys)}")
+        keys[self.length : end] = key.permute(2, 0, 1, 3)
+        values[self.length : end] = value.permute(2, 0, 1, 3)
+        return keys[:end].permute(1, 2, 0, 3), values[:end].permute(1, 2, 0, 3)
+
+    def buffers(self, layer: int) -> LayerCache:
+        """The buffers of a layer that has attention."""
+        buffers = self.layers[layer]
+        assert buffers is not None
+        return buffers
 
     def clear(self) -> None:
         """Forget all tokens."""
         self.length = 0
 
     def begin_with(self, start: KeyValueCache) -> None:
-        """Hold what `start` holds, its one sequence as the beginning of every sequence here, and nothing else."""
+        """Hold the one sequence of `start` as the beginning of every sequence, and nothing else."""
         self.length = start.length
-        self.keys[: start.length] = start.keys[: start.length]
-        self.values[: start.length] = start.values[: start.length]
+        for ours, theirs in zip(self.layers, start.layers, strict=True):
+            for buffer, beginning in zip(ours or (), theirs or (), strict=True):
+                buffer[: start.length] = beginning[: start.length]
 
     @property
     def nbytes(self) -> int:
         """Bytes that the buffers take."""
-        return self.keys.nbytes + self.values.nbytes
+        return sum(buffer.nbytes for layer in self.layers for buffer in layer or ())
 
 
-class LatentCache(KeyValueCache):
-    """One layer's past tokens in latent attention: the shared rotary key is all of the key that is kept, the latent
-    stands where values do."""
-
-    def __init__(
-        self,
-        batch: int,
-        capacity: int,
-        d_latent: int,
-        d_rotary: int,
-        *,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
-        self.keys = torch.zeros(capacity, batch, 1, d_rotary, device=device, dtype=dtype)
-        self.values = torch.zeros(capacity, batch, 1, d_latent, device=device, dtype=dtype)
-        self.length = 0
+def empty_layer(
+    capacity: int, batch: int, widths: tuple[int, int, int], like: Tensor, dtype: torch.dtype
+) -> LayerCache:
+    """Buffers on the device of `like`; `widths` are the number of key-value heads, the width of keys and of values."""
+    n_kv_head, *both = widths
+    keys, values = (like.new_zeros(capacity, batch, n_kv_head, width, dtype=dtype) for width in both)
+    return LayerCache(keys, values)

@@ -14,27 +14,22 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from minitx.attention import Recorder, explicit_attention, fused_attention
-from minitx.cache import KeyValueCache, LatentCache
+from minitx.attention import Attention, HeadAccess, check_context, split
+from minitx.cache import KeyValueCache
 from minitx.config import ModelConfig
 from minitx.fast.attention import rotate
 from minitx.fast.linear import Linear
 from minitx.fast.norm import RMSNorm
 
 
-class LatentAttention(nn.Module):
-    """`n_head` heads that share a latent of width `d_latent` and a rotary key of width `d_rotary`.
-
-    A layer that pruning left without heads has neither.
-    """
+class LatentAttention(Attention):
+    """`n_head` heads that share a latent of width `d_latent` and a rotary key of width `d_rotary`."""
 
     def __init__(self, config: ModelConfig, layer: int = 0) -> None:
-        super().__init__()
-        self.n_head, self.d_head = len(config.heads_in(layer)), config.d_head
-        self.d_latent, self.d_rotary = (config.latent_width, config.rotary_width) if self.n_head else (0, 0)
-        self.dropout = config.dropout
+        super().__init__(config, layer)
+        self.d_latent, self.d_rotary = config.latent_width, config.rotary_width
         self.query = Linear(config.d_model, self.n_head * (self.d_head + self.d_rotary))
         self.compress = Linear(config.d_model, self.d_latent)
         self.rotary_key = Linear(config.d_model, self.d_rotary)
@@ -42,6 +37,7 @@ class LatentAttention(nn.Module):
         self.value = Linear(self.d_latent, self.n_head * self.d_head)
         self.output = Linear(self.n_head * self.d_head, config.d_model)
         self.latent_norm = RMSNorm(self.d_latent, eps=config.norm_eps) if config.qk_norm else None
+        self.cache_widths = (1, self.d_rotary, self.d_latent)  # the rotary key and the latent, for all heads
 
     def forward(
         self,
@@ -51,66 +47,40 @@ class LatentAttention(nn.Module):
         causal: bool | None = None,
         rotary: tuple[Tensor, Tensor] | None = None,
         cache: KeyValueCache | None = None,
-        gate: Tensor | None = None,
-        explicit: bool = False,
-        recorder: Recorder | None = None,
+        heads: HeadAccess | None = None,
         absorb: bool | None = None,
     ) -> Tensor:
-        """As `MultiHeadAttention.forward`; rotary tables are (seq, d_rotary), the cache comes from `new_cache`.
+        """As `MultiHeadAttention.forward`; rotary tables are (seq, d_rotary / 2).
 
         absorb: take the absorbed form; by default where the cache holds earlier tokens, whose keys and values would
         be unfolded again at each step. With few heads or many queries the plain form has less to compute.
         """
-        if context is not None and (cache is not None or rotary is not None or causal):
-            raise ValueError("cross-attention takes no cache, no rotary positions and no causal mask")
-        causal = context is None if causal is None else causal
+        causal = check_context(context, causal, rotary, cache)
         source = x if context is None else context
-        query = self.split(self.query(x), self.d_head + self.d_rotary)  # (batch, head, seq, d_head + d_rotary)
+        query = split(self.query(x), self.d_head + self.d_rotary)  # (batch, head, seq, d_head + d_rotary)
         query, rotary_query = query.split([self.d_head, self.d_rotary], dim=-1)
         latent = self.compress(source)[:, None]  # (batch, 1, source_seq, d_latent)
         if self.latent_norm is not None:
             latent = self.latent_norm(latent)
         rotary_key = self.rotary_key(source)[:, None]  # (batch, 1, source_seq, d_rotary)
-        if rotary is not None and self.n_head:
+        if rotary is not None:
             rotary_query, rotary_key = rotate(rotary_query, rotary), rotate(rotary_key, rotary)
         if absorb is None:
             absorb = cache is not None and cache.length > 0
         if cache is not None:
-            rotary_key, latent = cache.append(rotary_key, latent)
+            rotary_key, latent = cache.append(self.layer, rotary_key, latent)
 
         if absorb:
             unfold_key = self.key.weight.view(self.n_head, self.d_head, self.d_latent)
+            unfold_value = self.value.weight.view(self.n_head, self.d_head, self.d_latent)
             query = query @ unfold_key  # (batch, head, seq, d_latent): (W c) · q = c · (Wᵀ q)
             # Attention divides by the root of the width it sees, which is not that of the heads any more.
             rescale = math.sqrt((self.d_latent + self.d_rotary) / (self.d_head + self.d_rotary))
             query = torch.cat((query, rotary_query), dim=-1) * rescale
-            key, value = torch.cat((latent, rotary_key), dim=-1), latent  # one head for all
-        else:
-            query = torch.cat((query, rotary_query), dim=-1)  # (batch, head, seq, d_head + d_rotary)
-            key = self.split(self.key(latent[:, 0]), self.d_head)  # (batch, head, source_seq, d_head)
-            key = torch.cat((key, rotary_key.expand(-1, self.n_head, -1, -1)), dim=-1)
-            value = self.split(self.value(latent[:, 0]), self.d_head)  # (batch, head, source_seq, d_head)
-        query = query.to(key.dtype)
-
-        dropout = self.dropout if self.training else 0.0
-        if explicit or recorder is not None:
-            head_output, pattern = explicit_attention(query, key, value, causal, dropout)
-        else:
-            head_output = fused_attention(query, key, value, causal, dropout)
-        if absorb:
-            unfold_value = self.value.weight.view(self.n_head, self.d_head, self.d_latent)
-            head_output = head_output @ unfold_value.mT.to(head_output.dtype)  # (batch, head, seq, d_head)
-        if gate is not None:
-            head_output = head_output * gate.view(*gate.shape, 1, 1)
-        if recorder is not None:
-            recorder.record(pattern, head_output, self.output.weight)
-        concatenated = head_output.transpose(1, 2).flatten(2)  # (batch, seq, head * d_head)
-        return self.output(concatenated)
-
-    def new_cache(self, batch: int, capacity: int, device: torch.device, dtype: torch.dtype) -> LatentCache:
-        """An empty cache for `batch` sequences of up to `capacity` tokens."""
-        return LatentCache(batch, capacity, self.d_latent, self.d_rotary, device=device, dtype=dtype)
-
-    def split(self, x: Tensor, width: int) -> Tensor:
-        """(batch, seq, head * width) → (batch, head, seq, width)."""
-        return x.view(*x.shape[:2], self.n_head, width).transpose(1, 2)
+            key = torch.cat((latent, rotary_key), dim=-1)  # (batch, 1, source_seq, d_latent + d_rotary)
+            return self.attend(query.to(key.dtype), key, latent, causal, heads, unfold_value.mT)
+        query = torch.cat((query, rotary_query), dim=-1)  # (batch, head, seq, d_head + d_rotary)
+        key = split(self.key(latent[:, 0]), self.d_head)  # (batch, head, source_seq, d_head)
+        key = torch.cat((key, rotary_key.expand(-1, self.n_head, -1, -1)), dim=-1)
+        value = split(self.value(latent[:, 0]), self.d_head)  # (batch, head, source_seq, d_head)
+        return self.attend(query.to(key.dtype), key, value, causal, heads)

@@ -7,7 +7,6 @@ Llama's architecture, or Qwen3's with query-key norm. The loss is a function bes
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import cast
@@ -16,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minitx.attention import MultiHeadAttention, Recorder, rotary_tables
-from minitx.cache import KeyValueCache
+from minitx.attention import HeadAccess, MultiHeadAttention, rotary_tables
+from minitx.cache import KeyValueCache, LayerCache, empty_layer
 from minitx.config import ModelConfig
 from minitx.fast.linear import Linear
 from minitx.fast.norm import RMSNorm
@@ -42,9 +41,9 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
+        kind = LatentAttention if config.attention == "latent" else MultiHeadAttention
         self.attention_norm = RMSNorm(config.d_model, eps=config.norm_eps)
-        attention = LatentAttention if config.attention == "latent" else MultiHeadAttention
-        self.attention: LatentAttention | MultiHeadAttention = attention(config, layer)
+        self.attention = kind(config, layer) if config.heads_in(layer) else None  # pruned away as a whole
         self.feed_forward_norm = RMSNorm(config.d_model, eps=config.norm_eps)
         self.feed_forward = FeedForward(config)
         self.dropout = nn.Dropout(config.dropout)
@@ -53,15 +52,12 @@ class Block(nn.Module):
         self,
         residual: Tensor,
         rotary: tuple[Tensor, Tensor],
-        cache: KeyValueCache | None,
-        gate: Tensor | None,
-        explicit: bool,
-        recorder: Recorder | None,
+        cache: KeyValueCache | None = None,
+        heads: HeadAccess | None = None,
     ) -> Tensor:
-        attended = self.attention(
-            self.attention_norm(residual), rotary=rotary, cache=cache, gate=gate, explicit=explicit, recorder=recorder
-        )
-        residual = residual + self.dropout(attended)
+        if self.attention is not None:
+            attended = self.attention(self.attention_norm(residual), rotary=rotary, cache=cache, heads=heads)
+            residual = residual + self.dropout(attended)
         return residual + self.dropout(self.feed_forward(self.feed_forward_norm(residual)))
 
 
@@ -75,15 +71,13 @@ class Transformer(nn.Module):
         super().__init__()
         self.config, self.vocab_size = config, vocab_size
         self.embedding = nn.Embedding(vocab_size, config.d_model)
-        with warnings.catch_warnings():  # a layer may have lost all its heads
-            warnings.filterwarnings("ignore", "Initializing zero-element tensors")
-            self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.final_norm = RMSNorm(config.d_model, eps=config.norm_eps)
         self.output = Linear(config.d_model, vocab_size)
         if config.tie_embeddings:
             self.output.weight = self.embedding.weight
         cos, sin = rotary_tables(config.context_length, config.rotary_width, config.rope_theta)
-        self.register_buffer("rotary_cos", cos, persistent=False)  # (context_length, rotary_width)
+        self.register_buffer("rotary_cos", cos, persistent=False)  # (context_length, rotary_width / 2)
         self.register_buffer("rotary_sin", sin, persistent=False)
         self.initialise()
 
@@ -94,8 +88,6 @@ class Transformer(nn.Module):
         for name, parameter in self.named_parameters():
             if parameter.dim() < 2:
                 parameter.fill_(1.0)  # norms
-            elif parameter.numel() == 0:
-                continue  # of a layer that has lost all its heads
             elif parameter is self.embedding.weight:
                 parameter.normal_(std=0.02)
             elif name.endswith(("attention.output.weight", "feed_forward.down.weight")):
@@ -103,17 +95,9 @@ class Transformer(nn.Module):
             else:
                 parameter.normal_(std=1 / math.sqrt(parameter.size(1)))
 
-    def forward(
-        self,
-        tokens: Tensor,
-        *,
-        cache: list[KeyValueCache] | None = None,
-        gates: Tensor | None = None,
-        explicit: bool = False,
-        recorder: Recorder | None = None,
-    ) -> Tensor:
+    def forward(self, tokens: Tensor, *, cache: KeyValueCache | None = None, heads: HeadAccess | None = None) -> Tensor:
         """Logits (batch, seq, vocab_size) for the token after each of `tokens`, (batch, seq); see `residual`."""
-        return self.unembed(self.residual(tokens, cache=cache, gates=gates, explicit=explicit, recorder=recorder))
+        return self.unembed(self.residual(tokens, cache=cache, heads=heads))
 
     def unembed(self, residual: Tensor) -> Tensor:
         """Logits (…, vocab_size) from the residual (…, d_model) after the last block."""
@@ -121,48 +105,41 @@ class Transformer(nn.Module):
 
     def residual(
         self,
-        tokens: Tensor,
+        x: Tensor,
         *,
-        cache: list[KeyValueCache] | None = None,
-        gates: Tensor | None = None,
-        explicit: bool = False,
-        recorder: Recorder | None = None,
+        cache: KeyValueCache | None = None,
+        heads: HeadAccess | None = None,
+        first_layer: int = 0,
+        last_layer: int | None = None,
     ) -> Tensor:
-        """The residual (batch, seq, d_model) after the last block, for `tokens` (batch, seq).
+        """The residual (batch, seq, d_model) after block `last_layer`, by default the last.
 
-        cache: one per layer, from `new_cache`; tokens then follow those already in it.
-        gates: (layer, n_head) or (layer, batch, n_head), multiply the heads' outputs: 1 leaves a head, 0 removes it;
-            in a pruned model those of heads that are gone are not read.
-        explicit, recorder: see `MultiHeadAttention`.
+        x: tokens (batch, seq), or the residual (batch, seq, d_model) that enters block `first_layer`.
+        cache: from `new_cache`; tokens then follow those already in it.
+        heads: reaches into the heads of every layer; see `HeadAccess`.
         """
-        start = cache[0].length if cache else 0
-        end = start + tokens.size(1)
+        start = cache.length if cache is not None else 0
+        end = start + x.size(1)
         if end > self.config.context_length:
             raise ValueError(f"{end} tokens are more than the context length of {self.config.context_length}")
         rotary = (self.rotary_cos[start:end], self.rotary_sin[start:end])
-        residual = self.embedding(tokens)  # (batch, seq, d_model)
-        for i, block in enumerate(self.blocks):
-            residual = block(
-                residual,
-                rotary,
-                cache[i] if cache else None,
-                gates[i][..., self.config.heads_in(i)] if gates is not None else None,
-                explicit,
-                recorder,
-            )
+        residual = self.embedding(x) if x.dim() == 2 else x  # (batch, seq, d_model)
+        layers = range(first_layer, len(self.blocks) if last_layer is None else last_layer + 1)
+        for layer in layers:
+            residual = self.blocks[layer](residual, rotary, cache, heads)
+        if cache is not None:
+            cache.length = end
         return residual
 
-    def new_cache(
-        self, batch: int, capacity: int | None = None, dtype: torch.dtype | None = None
-    ) -> list[KeyValueCache]:
-        """An empty cache for each layer, for `batch` sequences of up to `capacity` (the context length) tokens."""
-        weight = self.embedding.weight
-        return [
-            cast(Block, block).attention.new_cache(
-                batch, capacity or self.config.context_length, weight.device, dtype or weight.dtype
-            )
-            for block in self.blocks
-        ]
+    def new_cache(self, batch: int, capacity: int | None = None, dtype: torch.dtype | None = None) -> KeyValueCache:
+        """An empty cache for `batch` sequences of up to `capacity` (the context length) tokens."""
+        weight, capacity = self.embedding.weight, capacity or self.config.context_length
+        layers: list[LayerCache | None] = []
+        for block in self.blocks:
+            attention = cast(Block, block).attention
+            widths = attention.cache_widths if attention is not None else None
+            layers.append(widths and empty_layer(capacity, batch, widths, weight, dtype or weight.dtype))
+        return KeyValueCache(layers)
 
 
 def next_token_loss(logits: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:

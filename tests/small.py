@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from minitx.attention import HeadAccess, Recorder
 from minitx.config import Config, DataConfig, LogConfig, ModelConfig, TokenizerConfig, TrainConfig
 from minitx.model import Transformer
 
@@ -52,6 +54,11 @@ def small_config(folder: Path, **train: Any) -> Config:
         train=TrainConfig(**settings),
         log=LogConfig(every=1, heads_every=6, probes=["the cat sat.", "rain fell"]),
     )
+
+
+def looking(explicit: bool, gates: Tensor | None = None) -> HeadAccess:
+    """Access by the explicit or the fused route: a recorder takes the explicit one."""
+    return HeadAccess(gates, Recorder() if explicit else None)
 
 
 def small_model(vocab_size: int = 30, seed: int = 0) -> Transformer:

@@ -10,18 +10,19 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from minitx.attention import (
+    HeadAccess,
     MultiHeadAttention,
     Recorder,
-    causal_mask,
     explicit_attention,
-    fused_attention,
     head_shares,
     rotary_tables,
+    split,
 )
-from minitx.cache import KeyValueCache
+from minitx.cache import KeyValueCache, LayerCache
 from minitx.config import ModelConfig
-from minitx.fast.attention import rotate
+from minitx.fast.attention import causal_mask, fused_attention, rotate
 from minitx.system.errors import UserError
+from tests.small import looking
 
 
 def block(
@@ -33,6 +34,11 @@ def block(
 
 def tokens(batch: int = 2, seq: int = 7, d_model: int = 48, seed: int = 1) -> Tensor:
     return torch.randn(batch, seq, d_model, generator=torch.Generator().manual_seed(seed))
+
+
+def one_layer(*shape: int) -> KeyValueCache:
+    """An empty cache of (capacity, batch, kv_head, d_head)."""
+    return KeyValueCache([LayerCache(torch.zeros(shape), torch.zeros(shape))])
 
 
 def torch_reference(ours: MultiHeadAttention, d_model: int, n_head: int) -> nn.MultiheadAttention:
@@ -74,9 +80,9 @@ def test_equals_torch_multihead_attention(explicit: bool, causal: bool, n_head: 
     ours, x = block(n_head=n_head), tokens()
     mask = ~causal_mask(7, 7) if causal else None
     expected, expected_pattern = torch_reference(ours, 48, n_head)(x, x, x, attn_mask=mask, average_attn_weights=False)
-    torch.testing.assert_close(ours(x, causal=causal, explicit=explicit), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(ours(x, causal=causal, heads=looking(explicit)), expected, rtol=0, atol=1e-5)
     recorder = Recorder()
-    ours(x, causal=causal, recorder=recorder)
+    ours(x, causal=causal, heads=HeadAccess(recorder=recorder))
     torch.testing.assert_close(recorder.patterns[0], expected_pattern, rtol=0, atol=1e-5)
 
 
@@ -86,17 +92,27 @@ def test_equals_float64_loop(explicit: bool, n_kv_head: int) -> None:
     """Guards the grouping: key-value head h serves query heads h · group and following."""
     ours, x = block(n_kv_head=n_kv_head), tokens()
     expected, patterns = float64_loop(ours, x, causal=True)
-    torch.testing.assert_close(ours(x, explicit=explicit).double(), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(ours(x, heads=looking(explicit)).double(), expected, rtol=0, atol=1e-5)
     recorder = Recorder()
-    ours(x, recorder=recorder)
+    ours(x, heads=HeadAccess(recorder=recorder))
     torch.testing.assert_close(recorder.patterns[0].double(), patterns, rtol=0, atol=1e-5)
+
+
+def test_a_stand_in_takes_the_place_of_a_closed_head() -> None:
+    """By hand: half of head 1's output goes, half of the stand-in comes; the other heads are as they were."""
+    ours, x, recorder = block(), tokens(), Recorder(want_shares=True)
+    stand_in, gates = torch.randn(1, 4, 12), torch.tensor([[1.0, 0.5, 1.0, 1.0]])
+    whole = ours(x, heads=HeadAccess(recorder=recorder))
+    changed = ours(x, heads=HeadAccess(gates, stand_in=stand_in))
+    instead = stand_in[0, 1] @ ours.output.weight[:, 12:24].T
+    torch.testing.assert_close(changed, whole - recorder.shares[0][:, 1] / 2 + instead / 2, rtol=0, atol=1e-5)
 
 
 def test_cross_attention_equals_torch() -> None:
     ours, x, context = block(), tokens(), tokens(seq=11, seed=2)
     expected, _ = torch_reference(ours, 48, 4)(x, context, context)
     for explicit in (True, False):
-        torch.testing.assert_close(ours(x, context=context, explicit=explicit), expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(ours(x, context=context, heads=looking(explicit)), expected, rtol=0, atol=1e-5)
 
 
 def test_cross_attention_with_itself_is_self_attention() -> None:
@@ -115,7 +131,7 @@ def test_another_context_changes_keys_and_values_and_no_query() -> None:
     crossed = ours(x, context=context)
     assert torch.equal(*seen["query"])
     assert [output.shape[1] for output in seen["key"] + seen["value"]] == [7, 11, 7, 11]
-    query, key, value = (ours.split(seen[name][1], 4) for name in ("query", "key", "value"))
+    query, key, value = (split(seen[name][1], 12) for name in ("query", "key", "value"))
     pattern = (query @ key.transpose(-2, -1) / math.sqrt(12)).softmax(-1)  # (batch, head, 7, 11)
     torch.testing.assert_close(crossed, ours.output((pattern @ value).transpose(1, 2).flatten(2)), rtol=0, atol=1e-5)
 
@@ -124,7 +140,8 @@ def test_gates_may_differ_by_sequence() -> None:
     ours, x = block(), tokens()
     gates = torch.tensor([[1.0, 0.0, 1.0, 0.5], [0.0, 1.0, 1.0, 1.0]])
     for row in range(2):
-        torch.testing.assert_close(ours(x, gate=gates)[row], ours(x, gate=gates[row])[row], rtol=0, atol=1e-6)
+        alone, together = (ours(x, heads=HeadAccess(g)) for g in (gates[None, row], gates[None]))
+        torch.testing.assert_close(together[row], alone[row], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("argument", [{"causal": True}, {"rotary": rotary_tables(7, 12, 1e4)}])
@@ -134,8 +151,8 @@ def test_cross_attention_refuses_what_it_would_ignore(argument: dict[str, object
 
 
 def test_patterns_sum_to_one_and_never_see_the_future() -> None:
-    recorder = Recorder()
-    block(n_kv_head=2, qk_norm=True)(tokens(seq=33), rotary=rotary_tables(33, 12, 1e4), recorder=recorder)
+    recorder, ours = Recorder(), block(n_kv_head=2, qk_norm=True)
+    ours(tokens(seq=33), rotary=rotary_tables(33, 12, 1e4), heads=HeadAccess(recorder=recorder))
     pattern = recorder.patterns[0]
     assert pattern.shape == (2, 4, 33, 33)
     torch.testing.assert_close(pattern.sum(-1), torch.ones(2, 4, 33), rtol=0, atol=1e-6)
@@ -174,7 +191,7 @@ def test_looped_heads_equal_batched_heads() -> None:
 
 def test_shares_of_the_heads_sum_to_the_output() -> None:
     ours, x, recorder = block(), tokens(), Recorder(want_shares=True)
-    output = ours(x, recorder=recorder)
+    output = ours(x, heads=HeadAccess(recorder=recorder))
     assert recorder.shares[0].shape == (2, 4, 7, 48)
     torch.testing.assert_close(recorder.shares[0].sum(1), output, rtol=0, atol=1e-5)
     by_hand = recorder.head_outputs[0][:, 2] @ ours.output.weight[:, 24:36].T
@@ -184,22 +201,22 @@ def test_shares_of_the_heads_sum_to_the_output() -> None:
 
 def test_recording_changes_no_bit() -> None:
     ours, x = block(qk_norm=True), tokens()
-    assert torch.equal(ours(x, explicit=True), ours(x, recorder=Recorder(want_shares=True)))
+    assert torch.equal(ours(x, heads=looking(True)), ours(x, heads=HeadAccess(recorder=Recorder(want_shares=True))))
 
 
 def test_a_recorder_always_gets_a_pattern() -> None:
     recorder = Recorder()
-    block()(tokens(), explicit=False, recorder=recorder)
+    block()(tokens(), heads=HeadAccess(recorder=recorder))
     assert len(recorder.patterns) == len(recorder.head_outputs) == 1
 
 
 @pytest.mark.parametrize("explicit", [True, False])
 def test_gate_of_zero_removes_a_head(explicit: bool) -> None:
     ours, x, recorder = block(), tokens(), Recorder(want_shares=True)
-    whole = ours(x, recorder=recorder)
-    without = ours(x, gate=torch.tensor([1.0, 0.0, 1.0, 1.0]), explicit=explicit)
+    whole = ours(x, heads=HeadAccess(recorder=recorder))
+    without = ours(x, heads=looking(explicit, torch.tensor([[1.0, 0.0, 1.0, 1.0]])))
     torch.testing.assert_close(without, whole - recorder.shares[0][:, 1], rtol=0, atol=1e-5)
-    assert torch.equal(ours(x, gate=torch.ones(4), explicit=explicit), ours(x, explicit=explicit))
+    assert torch.equal(ours(x, heads=looking(explicit, torch.ones(1, 4))), ours(x, heads=looking(explicit)))
 
 
 @pytest.mark.parametrize("pieces", [[7], [1] * 7, [3, 4], [2, 1, 4]])
@@ -207,19 +224,21 @@ def test_gate_of_zero_removes_a_head(explicit: bool) -> None:
 def test_cached_equals_uncached(pieces: list[int], explicit: bool) -> None:
     ours, x = block(n_kv_head=2, qk_norm=True), tokens()
     cos, sin = rotary_tables(7, 12, 1e4)
-    cache, outputs = KeyValueCache(2, 2, 7, 12), []
+    cache, outputs = one_layer(7, 2, 2, 12), []
     for piece in x.split(pieces, dim=1):
         here = slice(cache.length, cache.length + piece.size(1))
-        outputs.append(ours(piece, rotary=(cos[here], sin[here]), cache=cache, explicit=explicit))
+        outputs.append(ours(piece, rotary=(cos[here], sin[here]), cache=cache, heads=looking(explicit)))
+        cache.length += piece.size(1)
     torch.testing.assert_close(torch.cat(outputs, 1), ours(x, rotary=(cos, sin)), rtol=0, atol=1e-5)
     assert cache.nbytes == 2 * 2 * 2 * 7 * 12 * 4
 
 
 def test_a_full_cache_is_refused() -> None:
-    cache = KeyValueCache(1, 1, 3, 4)
-    cache.append(torch.zeros(1, 1, 2, 4), torch.zeros(1, 1, 2, 4))
+    cache = one_layer(3, 1, 1, 4)
+    cache.append(0, torch.zeros(1, 1, 2, 4), torch.zeros(1, 1, 2, 4))
+    cache.length = 2
     with pytest.raises(ValueError, match="4 tokens do not fit into a cache of 3"):
-        cache.append(torch.zeros(1, 1, 2, 4), torch.zeros(1, 1, 2, 4))
+        cache.append(0, torch.zeros(1, 1, 2, 4), torch.zeros(1, 1, 2, 4))
 
 
 def test_rotary_positions_turn_pairs_by_their_angle() -> None:
@@ -240,8 +259,8 @@ def test_rotary_positions_turn_pairs_by_their_angle() -> None:
 def test_worked_shapes_of_the_literature(seq: int, d_model: int, n_head: int) -> None:
     """Vaswani et al. 2017: X [5, 512] → 8 heads of [5, 64] → [5, 512]; GPT-2: 768 wide, 12 heads of 64."""
     ours, recorder = block(d_model, n_head), Recorder()
-    output = ours(tokens(1, seq, d_model), recorder=recorder)
-    assert ours.split(ours.query(tokens(1, seq, d_model)), n_head).shape == (1, n_head, seq, 64)
+    output = ours(tokens(1, seq, d_model), heads=HeadAccess(recorder=recorder))
+    assert split(ours.query(tokens(1, seq, d_model)), 64).shape == (1, n_head, seq, 64)
     assert recorder.patterns[0].shape == (1, n_head, seq, seq)
     assert recorder.head_outputs[0].shape == (1, n_head, seq, 64)
     assert output.shape == (1, seq, d_model)
@@ -255,7 +274,7 @@ def test_every_head_count_costs_the_same() -> None:
         flops = []
         for explicit in (True, False):
             with FlopCounterMode(display=False) as counter:
-                ours(tokens(), causal=False, explicit=explicit)
+                ours(tokens(), causal=False, heads=looking(explicit))
             flops.append(counter.get_total_flops())
         costs.add((sum(p.numel() for p in ours.parameters()), *flops))
     assert len(costs) == 1

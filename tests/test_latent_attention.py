@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from minitx.attention import Recorder, rotary_tables
-from minitx.cache import LatentCache
+from minitx.attention import HeadAccess, Recorder, rotary_tables
+from minitx.cache import KeyValueCache, LayerCache
 from minitx.config import ModelConfig
 from minitx.latent_attention import LatentAttention
+from tests.small import looking
 
 N_HEAD, D_HEAD, D_LATENT, D_ROTARY, SEQ = 4, 12, 20, 6, 7
 
@@ -26,6 +27,18 @@ def block(qk_norm: bool = True, **changes: object) -> LatentAttention:
         for parameter in ours.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     return ours
+
+
+def empty_cache(batch: int, capacity: int) -> KeyValueCache:
+    shapes = ((capacity, batch, 1, width) for width in (D_ROTARY, D_LATENT))
+    return KeyValueCache([LayerCache(*map(torch.zeros, shapes))])
+
+
+def attend(ours: LatentAttention, x: Tensor, cache: KeyValueCache, **arguments: object) -> Tensor:
+    """One pass that fills the cache, as the model does."""
+    output: Tensor = ours(x, cache=cache, **arguments)
+    cache.length += x.size(1)
+    return output
 
 
 def tokens(batch: int = 2, seq: int = SEQ, seed: int = 1) -> Tensor:
@@ -82,10 +95,10 @@ def float64_loop(ours: LatentAttention, x: Tensor) -> tuple[Tensor, Tensor]:
 def test_equals_float64_loop(explicit: bool, absorb: bool, qk_norm: bool) -> None:
     ours, x = block(qk_norm), tokens()
     expected, patterns = float64_loop(ours, x)
-    output = ours(x, rotary=rotary(), explicit=explicit, absorb=absorb)
+    output = ours(x, rotary=rotary(), heads=looking(explicit), absorb=absorb)
     torch.testing.assert_close(output.double(), expected, rtol=0, atol=1e-5)
     recorder = Recorder()
-    ours(x, rotary=rotary(), recorder=recorder, absorb=absorb)
+    ours(x, rotary=rotary(), heads=HeadAccess(recorder=recorder), absorb=absorb)
     torch.testing.assert_close(recorder.patterns[0].double(), patterns, rtol=0, atol=1e-5)
 
 
@@ -94,9 +107,9 @@ def test_the_absorbed_form_decodes_the_same(explicit: bool) -> None:
     """One new token after six cached ones, by both forms, and both against no cache."""
     ours, x, outputs = block(), tokens(), []
     for absorb in (True, False):
-        cache = ours.new_cache(2, SEQ, torch.device("cpu"), torch.float32)
-        ours(x[:, :6], rotary=rotary(0, 6), cache=cache)
-        outputs.append(ours(x[:, 6:], rotary=rotary(6, 7), cache=cache, explicit=explicit, absorb=absorb))
+        cache = empty_cache(2, SEQ)
+        attend(ours, x[:, :6], cache, rotary=rotary(0, 6))
+        outputs.append(attend(ours, x[:, 6:], cache, rotary=rotary(6, 7), heads=looking(explicit), absorb=absorb))
     torch.testing.assert_close(outputs[0], outputs[1], rtol=0, atol=1e-5)
     torch.testing.assert_close(outputs[0], ours(x, rotary=rotary())[:, 6:], rtol=0, atol=1e-5)
 
@@ -105,9 +118,9 @@ def test_decoding_takes_the_absorbed_form_and_a_prompt_the_plain_one() -> None:
     ours, x = block(), tokens()
     unfolded: list[int] = []
     ours.key.register_forward_hook(lambda module, inputs, output: unfolded.append(output.size(1)))
-    cache = ours.new_cache(2, SEQ, torch.device("cpu"), torch.float32)
+    cache = empty_cache(2, SEQ)
     for start, end in ((0, 5), (5, 6), (6, 7)):
-        ours(x[:, start:end], rotary=rotary(start, end), cache=cache)
+        attend(ours, x[:, start:end], cache, rotary=rotary(start, end))
     assert unfolded == [5]
 
 
@@ -115,43 +128,43 @@ def test_decoding_takes_the_absorbed_form_and_a_prompt_the_plain_one() -> None:
 @pytest.mark.parametrize("explicit", [True, False])
 def test_cached_equals_uncached(pieces: list[int], explicit: bool) -> None:
     ours, x, outputs = block(), tokens(), []
-    cache = LatentCache(2, SEQ, D_LATENT, D_ROTARY)
+    cache = empty_cache(2, SEQ)
     for piece in x.split(pieces, dim=1):
         here = rotary(cache.length, cache.length + piece.size(1))
-        outputs.append(ours(piece, rotary=here, cache=cache, explicit=explicit))
+        outputs.append(attend(ours, piece, cache, rotary=here, heads=looking(explicit)))
     torch.testing.assert_close(torch.cat(outputs, 1), ours(x, rotary=rotary()), rtol=0, atol=1e-5)
     assert cache.nbytes == 2 * SEQ * (D_LATENT + D_ROTARY) * 4
 
 
 def test_the_cache_forgets_repeats_and_refuses() -> None:
     ours, x = block(), tokens(batch=1)
-    cache = LatentCache(1, 5, D_LATENT, D_ROTARY)
-    ours(tokens(1, seed=9)[:, :5], cache=cache)
+    cache = empty_cache(1, 5)
+    attend(ours, tokens(1, seed=9)[:, :5], cache)
     cache.clear()
-    ours(x[:, :3], rotary=rotary(0, 3), cache=cache)
-    cache, start = LatentCache(3, 5, D_LATENT, D_ROTARY), cache
+    attend(ours, x[:, :3], cache, rotary=rotary(0, 3))
+    cache, start = empty_cache(3, 5), cache
     cache.begin_with(start)
     assert cache.nbytes == 3 * 5 * (D_LATENT + D_ROTARY) * 4 and cache.length == 3
-    following = ours(x[:, 3:4].expand(3, -1, -1), rotary=rotary(3, 4), cache=cache)
+    following = attend(ours, x[:, 3:4].expand(3, -1, -1), cache, rotary=rotary(3, 4))
     torch.testing.assert_close(following, ours(x, rotary=rotary())[:, 3:4].expand(3, -1, -1), rtol=0, atol=1e-5)
     with pytest.raises(ValueError, match="6 tokens do not fit into a cache of 5"):
-        ours(x[:, :2].expand(3, -1, -1), cache=cache)
+        attend(ours, x[:, :2].expand(3, -1, -1), cache)
 
 
 def test_shares_gates_and_recording() -> None:
     ours, x, recorder = block(), tokens(), Recorder(want_shares=True)
-    whole = ours(x, rotary=rotary(), recorder=recorder)
-    assert torch.equal(whole, ours(x, rotary=rotary(), explicit=True))
+    whole = ours(x, rotary=rotary(), heads=HeadAccess(recorder=recorder))
+    assert torch.equal(whole, ours(x, rotary=rotary(), heads=looking(True)))
     assert recorder.shares[0].shape == (2, N_HEAD, SEQ, 48)
     torch.testing.assert_close(recorder.shares[0].sum(1), whole, rtol=0, atol=1e-5)
     for absorb in (True, False):
-        without = ours(x, rotary=rotary(), gate=torch.tensor([1.0, 0.0, 1.0, 1.0]), absorb=absorb)
+        without = ours(x, rotary=rotary(), heads=HeadAccess(torch.tensor([[1.0, 0.0, 1.0, 1.0]])), absorb=absorb)
         torch.testing.assert_close(without, whole - recorder.shares[0][:, 1], rtol=0, atol=1e-5)
 
 
 def test_patterns_never_see_the_future() -> None:
     recorder = Recorder()
-    block()(tokens(), rotary=rotary(), recorder=recorder)
+    block()(tokens(), rotary=rotary(), heads=HeadAccess(recorder=recorder))
     torch.testing.assert_close(recorder.patterns[0].sum(-1), torch.ones(2, N_HEAD, SEQ), rtol=0, atol=1e-6)
     assert (recorder.patterns[0].triu(1) == 0).all()
 

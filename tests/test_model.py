@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from minitx.attention import Recorder
+from minitx.attention import HeadAccess, Recorder
 from minitx.config import ModelConfig
 from minitx.model import Transformer, next_token_loss
 from minitx.model_size import cache_bytes_per_token, matmul_flops_per_token, parameters_by_part
-from tests.small import small_model
+from tests.small import looking, small_model
 
 VOCABULARY = 50
 
@@ -35,7 +35,7 @@ def test_future_tokens_cannot_change_earlier_logits(explicit: bool) -> None:
     model, tokens = small(), some_tokens()
     changed = tokens.clone()
     changed[:, 9:] = (changed[:, 9:] + 1) % VOCABULARY
-    before, after = model(tokens, explicit=explicit), model(changed, explicit=explicit)
+    before, after = model(tokens, heads=looking(explicit)), model(changed, heads=looking(explicit))
     assert torch.equal(before[:, :9], after[:, :9])
     assert not torch.equal(before[:, 9:], after[:, 9:])
 
@@ -80,26 +80,26 @@ def test_cache_takes_the_bytes_the_formula_says(settings: dict[str, object], val
     model = small(**settings)
     cache = model.new_cache(batch=3)
     model(some_tokens(batch=3), cache=cache)
-    assert sum(layer.nbytes for layer in cache) == 3 * 16 * cache_bytes_per_token(model.config)
+    assert cache.nbytes == 3 * 16 * cache_bytes_per_token(model.config)
     assert cache_bytes_per_token(model.config) == values_per_token * 4
-    assert [layer.length for layer in cache] == [16] * 3
+    assert cache.length == 16
 
 
 @pytest.mark.parametrize("settings", [{}, LATENT])
 def test_explicit_equals_fused_and_recording_changes_no_bit(settings: dict[str, object]) -> None:
     model, tokens, recorder = small(**settings), some_tokens(), Recorder(want_shares=True)
-    explicit = model(tokens, explicit=True)
+    explicit = model(tokens, heads=looking(True))
     torch.testing.assert_close(model(tokens), explicit, rtol=0, atol=1e-5)
-    assert torch.equal(model(tokens, recorder=recorder), explicit)
-    assert [pattern.shape for pattern in recorder.patterns] == [(2, 4, 16, 16)] * 3
+    assert torch.equal(model(tokens, heads=HeadAccess(recorder=recorder)), explicit)
+    assert [pattern.shape for pattern in recorder.patterns.values()] == [(2, 4, 16, 16)] * 3
 
 
 def test_gates_of_one_change_nothing_and_of_zero_remove_the_head() -> None:
     model, tokens = small(), some_tokens()
-    assert torch.equal(model(tokens, gates=torch.ones(3, 4)), model(tokens))
+    assert torch.equal(model(tokens, heads=HeadAccess(torch.ones(3, 4))), model(tokens))
     gates = torch.ones(3, 4)
     gates[1, 2] = 0
-    without = model(tokens, gates=gates)
+    without = model(tokens, heads=HeadAccess(gates))
     with torch.no_grad():
         model.get_parameter("blocks.1.attention.output.weight")[:, 16:24] = 0
     torch.testing.assert_close(without, model(tokens), rtol=0, atol=1e-5)
@@ -119,7 +119,7 @@ def test_counts(settings: dict[str, object]) -> None:
         p.numel() for name, p in model.named_parameters() if ".attention." in name and p.dim() == 2
     )
     with FlopCounterMode(display=False) as counter:
-        model(some_tokens(batch=1), explicit=True)
+        model(some_tokens(batch=1), heads=looking(True))
     assert matmul_flops_per_token(model, seq=16) * 16 == counter.get_total_flops()
 
 

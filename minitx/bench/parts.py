@@ -27,6 +27,7 @@ from minitx.system.timing import synchronise
 from minitx.training.loop import training_loss
 from minitx.training.optim import build_optimizers, set_learning_rate
 from minitx.training.report import Report
+from minitx.training.state import Training, due_after
 
 PARTS = ("data", "forward and loss", "backward and clipping", "optimizer")
 REPORTS = 3
@@ -105,14 +106,19 @@ def logging_parts(shape: Shape, runtime: Runtime, prepared: Prepared) -> dict[st
         prepared.tokenizer.save(run.path / "tokenizer.model")
         model = Transformer(shape.model, max(shape.vocab_size, prepared.tokenizer.vocab_size)).to(runtime.device)
         line = dict.fromkeys(("seconds", "train_loss", "learning_rate", "grad_norm", "tokens_per_second"), 1.0)
-        with Report(config, run, prepared, runtime, model, 0) as report:
+        training = Training(config, run, prepared, runtime, model)
+        with Report(training) as report:
             report.bar.disable = True
 
             def metrics(step: int) -> None:
                 report.metrics({"step": step, "tokens": step, "val_loss": None, "val_bits_per_byte": None, **line})
 
             def heads_due_every(every: int) -> Callable[[int], None]:
-                return lambda step: report.heads(step * every, False)
+                def heads(step: int) -> None:
+                    training.progress.step = step * every
+                    report.heads(due_after(step * every, config))
+
+                return heads
 
             # A step that is due for pictures is mostly due for a snapshot too, and is counted once, as a picture.
             kinds: dict[str, tuple[Callable[[int], None], int]] = {"metrics": (metrics, log.every)}

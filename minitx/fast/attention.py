@@ -1,25 +1,79 @@
-"""Rotary positions, laid out for the CPU."""
+"""Attention in fewer or faster operations: PyTorch's fused kernel, and rotary positions in the layout of the CPU.
+
+tests/fast/test_attention.py holds each equal to the textbook lines of `minitx.attention`.
+"""
 
 from __future__ import annotations
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
-def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn the vectors of x, (batch, head, seq, d_head), by the angles of their positions; tables (seq, d_head). For
-    one position, seq may be left out of both.
+def fused_attention(query: Tensor, key: Tensor, value: Tensor, causal: bool, dropout: float) -> Tensor:
+    """The head output (batch, head, query, d_head) of `explicit_attention`, by a kernel that never forms the pattern.
 
-    The tables are laid out as x is, which the projection wrote token by token: on the CPU that is quicker.
+    In bfloat16 on the CPU the kernel's backward pass is far slower than the products themselves.
     """
-    cos, sin = (for_heads(table.to(x.dtype), x.size(1)) for table in rotary)
+    if query.device.type == "cpu" and query.dtype == torch.bfloat16 and torch.is_grad_enabled():
+        return batched_attention(query, key, value, causal, dropout)
+    n_query, n_key = query.size(2), key.size(2)
+    mask = causal_mask(n_query, n_key, query.device) if causal and 1 < n_query < n_key else None
+    return F.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=mask,
+        dropout_p=dropout,
+        is_causal=causal and 1 < n_query == n_key,  # the newest token alone may look at everything
+        enable_gqa=query.size(1) != key.size(1),
+    )
+
+
+def batched_attention(query: Tensor, key: Tensor, value: Tensor, causal: bool, dropout: float) -> Tensor:
+    """`explicit_attention` with scale and mask inside the product: one pass over the scores in place of three."""
+    group = query.size(1) // key.size(1)
+    if group > 1:
+        key, value = key.repeat_interleave(group, dim=1), value.repeat_interleave(group, dim=1)
+    n_query, n_key = query.size(2), key.size(2)
+    hidden = ~causal_mask(n_query, n_key, query.device) if causal else query.new_zeros(1, dtype=torch.bool)
+    mask = torch.zeros_like(hidden, dtype=query.dtype).masked_fill(hidden, float("-inf"))  # (query, key)
+    scale = 1 / math.sqrt(query.size(3))
+    scores = torch.baddbmm(mask, query.flatten(0, 1), key.flatten(0, 1).mT, alpha=scale)  # (batch * head, query, key)
+    pattern = scores.unflatten(0, query.shape[:2]).softmax(dim=-1)  # (batch, head, query, key)
+    return F.dropout(pattern, dropout).to(value.dtype) @ value
+
+
+def causal_mask(n_query: int, n_key: int, device: torch.device | str = "cpu") -> Tensor:
+    """(query, key), True where a query may look: at keys no later than itself. The queries are the last keys."""
+    return torch.ones(n_query, n_key, dtype=torch.bool, device=device).tril(n_key - n_query)
+
+
+def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    """Turn the vectors of x, (batch, head, seq, d_head), by the angles of their positions; tables (seq, d_head / 2).
+
+    (a, b) → (a · cos - b · sin, b · cos + a · sin) for the two halves a, b of a vector. The tables are repeated in x's
+    memory order, in which a token's heads lie side by side.
+    """
+    return turn(x, *(for_heads(table, x.size(1)) for table in signed_tables(rotary, x.dtype)))
+
+
+def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """`rotate` with tables from `signed_tables`, as wide as x."""
     other_half = x.transpose(-3, -2).roll(x.size(-1) // 2, dims=-1).transpose(-3, -2)
     return torch.addcmul(x * cos, other_half, sin)
 
 
+def signed_tables(rotary: tuple[Tensor, Tensor], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (…, d_head / 2) for both halves, (…, d_head); the sines of the first half are negative."""
+    cos, sin = (table.to(dtype) for table in rotary)
+    return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
+
+
 def for_heads(table: Tensor, n_head: int) -> Tensor:
-    """A table, (seq, d_head), for every head, (head, seq, d_head), with a token's heads side by side in memory; that of
-    a single token as it is."""
-    if table.dim() == 1 or len(table) == 1:
+    """Repeat a table (seq, d_head) for every head, in x's memory order; a one-token table is returned unchanged."""
+    if len(table) == 1:
         return table
     return table[:, None].expand(-1, n_head, -1).contiguous().transpose(0, 1)

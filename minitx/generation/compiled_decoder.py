@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minitx.cache import KeyValueCache
+from minitx.cache import KeyValueCache, LayerCache
 from minitx.generation.decoder import Decoder, Product, is_plain, scaled
 from minitx.model import Transformer
 
@@ -56,27 +56,27 @@ class CompiledDecoder(Decoder):
 
     def __init__(self, model: Transformer, batch: int = 1) -> None:
         super().__init__(model, batch)
-        self.cache = model.new_cache(batch)
-        """One cache for all texts, each in its turn: views of `by_head`."""
         self.by_head: list[tuple[Tensor, Tensor]] = []
         """Keys and values of each layer, (batch, n_kv_head, capacity, d_head): the program reads them head by head."""
-        for layer in self.cache:
-            keys, values = (tensor.permute(1, 2, 0, 3).contiguous() for tensor in (layer.keys, layer.values))
+        layers: list[LayerCache | None] = []
+        for layer in filter(None, model.new_cache(batch).layers):
+            keys, values = (buffer.permute(1, 2, 0, 3).contiguous() for buffer in layer)
             self.by_head.append((keys, values))
-            layer.keys, layer.values = keys.permute(2, 0, 1, 3), values.permute(2, 0, 1, 3)
+            layers.append(LayerCache(keys.permute(2, 0, 1, 3), values.permute(2, 0, 1, 3)))
+        self.cache = KeyValueCache(layers)
+        """One cache for all texts, each in its turn: views of `by_head`."""
         self.position = torch.zeros(1, dtype=torch.long, device=model.embedding.weight.device)
         self.compiled = compiled_step(model.embedding.weight.device.type, torch.get_num_threads())
         if model.embedding.weight.is_cuda:
             keep_in_place(self.position, *weights_of(self), *(tensor for layer in self.by_head for tensor in layer))
 
-    def __call__(self, tokens: Tensor, cache: list[KeyValueCache]) -> Tensor:
+    def __call__(self, tokens: Tensor, cache: KeyValueCache) -> Tensor:
         """As `Decoder`, on a GPU in memory that the next call writes again; the first call raises what torch.compile
         raises where it cannot compile. Raises ValueError for a cache that is not its own."""
         if cache is not self.cache:
             raise ValueError("a compiled decoder decodes from its own cache")
-        logits = self.compiled(self, tokens, self.position.fill_(cache[0].length), self.by_head)
-        for layer in cache:
-            layer.length += 1
+        logits = self.compiled(self, tokens, self.position.fill_(cache.length), self.by_head)
+        cache.length += 1
         return logits
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, position: int | Tensor, past: Any) -> Tensor:
@@ -132,9 +132,9 @@ def keep_in_place(*tensors: Tensor) -> None:
 
 
 def weights_of(decoder: Decoder) -> list[Tensor]:
-    """Its matrices and norms; the embedding and the rotary tables, which it takes from the model, are known to stay."""
+    """Its matrices, norms and tables; the embedding, which it takes from the model, is known to stay."""
     products = [decoder.unembed]
     for block in decoder.blocks:
         products += [block.query_key_value, block.output, block.gate_up, block.down]
     norms = [block.head_norm for block in decoder.blocks if block.head_norm is not None]
-    return [product.weight for product in products] + norms + list(decoder.epsilon.values())
+    return [product.weight for product in products] + norms + [*decoder.epsilon.values(), *decoder.rotary]

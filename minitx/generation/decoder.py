@@ -20,7 +20,7 @@ from torch import Tensor
 
 from minitx.attention import MultiHeadAttention
 from minitx.cache import KeyValueCache
-from minitx.fast.attention import rotate
+from minitx.fast.attention import signed_tables, turn
 from minitx.fast.linear import has_onednn_bfloat16, onednn_layout, onednn_product
 from minitx.model import Block, Transformer
 
@@ -84,22 +84,26 @@ class Decoder:
             width: weight.new_tensor(math.sqrt(config.norm_eps * width)) for width in (config.d_model, config.d_head)
         }
 
-    def __call__(self, tokens: Tensor, cache: list[KeyValueCache]) -> Tensor:
-        """Logits (batch, vocab) of what follows `tokens`, (batch), which are added to the cache."""
-        return self.step(tokens, cache[0].length, cache)
+        self.rotary = signed_tables((model.rotary_cos, model.rotary_sin), weight.dtype)  # (context_length, d_head)
 
-    def step(self, tokens: Tensor, position: int | Tensor, cache: Sequence[Any]) -> Tensor:
+    def __call__(self, tokens: Tensor, cache: KeyValueCache) -> Tensor:
+        """Logits (batch, vocab) of what follows `tokens`, (batch), which are added to the cache."""
+        logits = self.step(tokens, cache.length, cache.layers)
+        cache.length += 1
+        return logits
+
+    def step(self, tokens: Tensor, position: int | Tensor, layers: Sequence[Any]) -> Tensor:
         """The same for tokens at `position`, which is where the cache ends."""
         config = self.model.config
         n_head, n_kv_head, d_head = config.n_head, config.kv_heads, config.d_head
-        rotary = self.model.rotary_cos[position], self.model.rotary_sin[position]  # (d_head)
+        cos, sin = (table[position] for table in self.rotary)  # (d_head)
         residual = self.model.embedding(tokens)  # (batch, d_model)
-        for block, past in zip(self.blocks, cache, strict=True):
+        for block, past in zip(self.blocks, layers, strict=True):
             heads = block.query_key_value(self.unit(residual)).view(tokens.size(0), -1, d_head)
             asking, value = heads.split((n_head + n_kv_head, n_kv_head), dim=1)  # queries and keys; values
             if block.head_norm is not None:
                 asking = self.unit(asking) * block.head_norm
-            query, key = rotate(asking, rotary).split((n_head, n_kv_head), dim=1)  # (batch, head, d_head)
+            query, key = turn(asking, cos, sin).split((n_head, n_kv_head), dim=1)  # (batch, head, d_head)
             residual = residual + block.output(self.attend(query, key, value, position, past))
             gate, up = block.gate_up(self.unit(residual)).chunk(2, dim=1)  # (batch, d_ff)
             residual = residual + block.down(F.silu(gate).mul_(up))
@@ -113,8 +117,7 @@ class Decoder:
         sequence one after the other, from as many places, and wait for memory at the start of each.
         """
         past.keys[position], past.values[position] = key, value
-        past.length += 1
-        keys, values = past.keys[: past.length].unsqueeze(3), past.values[: past.length].unsqueeze(3)
+        keys, values = past.keys[: position + 1].unsqueeze(3), past.values[: position + 1].unsqueeze(3)
         # In float32, for every product in a sum would be rounded to bfloat16.
         precise = query.float() if query.dtype == torch.bfloat16 else query
         precise = precise.view(len(query), key.size(1), -1, key.size(2))  # (batch, n_kv_head, group, d_head)

@@ -144,8 +144,7 @@ def generate(
     logits = next_logits(model, window, start).expand(batch, -1)  # (batch, vocab)
     needed = min(context_length, window.size(1) + options.max_new_tokens)
     cache = decoder.cache if decoder is not None else model.new_cache(batch, needed)
-    for layer, start_layer in zip(cache, start, strict=True):
-        layer.begin_with(start_layer)
+    cache.begin_with(start)
     decodes: Decoder | None = decoder
 
     ended = [False] * batch
@@ -179,23 +178,22 @@ def window_start(length: int, context_length: int) -> int:
     return -(-overflow // half(context_length)) * half(context_length)
 
 
-def next_logits(model: Transformer, tokens: Tensor, cache: list[KeyValueCache]) -> Tensor:
+def next_logits(model: Transformer, tokens: Tensor, cache: KeyValueCache) -> Tensor:
     """Logits (batch, vocab), on the CPU, of what follows `tokens`, (batch, seq), which are added to the cache."""
     residual = model.residual(tokens.to(model.embedding.weight.device), cache=cache)  # (batch, seq, d_model)
     return model.unembed(residual[:, -1]).cpu()
 
 
 def next_step_logits(
-    model: Transformer, decoder: Decoder | None, recent: deque[Tensor], cache: list[KeyValueCache]
+    model: Transformer, decoder: Decoder | None, recent: deque[Tensor], cache: KeyValueCache
 ) -> Tensor:
     """Logits (batch, vocab) of what follows the last of the `recent` tokens, each (batch); the rest are in the cache.
 
     A full cache is emptied and the recent tokens are encoded anew.
     """
-    if cache[0].length < model.config.context_length:
+    if cache.length < model.config.context_length:
         if decoder is not None:
             return decoder(recent[-1].to(model.embedding.weight.device), cache).cpu()
         return next_logits(model, recent[-1][:, None], cache)
-    for layer in cache:
-        layer.clear()
+    cache.clear()
     return next_logits(model, torch.stack(tuple(recent), dim=1), cache)

@@ -61,7 +61,7 @@ def measure_heads(
     pairs = alike[np.tril_indices(len(alike), -1)]
     with precision():
         measured = survey(model, tokens, advance=advance)
-        ablated = ablate(model, tokens, measured.mean_share, advance=advance) if ablation else None
+        ablated = ablate(model, tokens, measured.mean_output, advance=advance) if ablation else None
         unprojected = list(without_output_projection(model, tokens, advance=advance)) if projection else None
 
     heads = []

@@ -7,10 +7,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from minitx.attention import Recorder
+from minitx.attention import HeadAccess, Recorder
 from minitx.config import ModelConfig
 from minitx.heads.scores import score_heads
-from minitx.model import Transformer
+from minitx.model import Transformer, evaluating
 
 MAX_SCORED_TOKENS, MAX_PATTERN_VALUES = 256, 2**24
 """Bounds on the text that heads are scored on: tokens of a sequence, and values of all patterns together."""
@@ -19,26 +19,20 @@ MAX_SCORED_TOKENS, MAX_PATTERN_VALUES = 256, 2**24
 def record(model: Transformer, tokens: Tensor, *, want_shares: bool = False) -> Recorder:
     """What every head does on tokens (batch, seq), with dropout off; the model is left as it was."""
     recorder = Recorder(want_shares=want_shares)
-    training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            model.residual(tokens.to(model.embedding.weight.device), recorder=recorder)
-    finally:
-        model.train(training)
+    with evaluating(model), torch.inference_mode():
+        model.residual(tokens.to(model.embedding.weight.device), heads=HeadAccess(recorder=recorder))
     return recorder
 
 
 def patterns(model: Transformer, tokens: Tensor) -> NDArray[np.float32]:
     """The pattern of every head on tokens (batch, seq): (layer, batch, head, query, key); NaN for pruned heads."""
-    return all_heads(record(model, tokens), model.config)
+    return all_heads(record(model, tokens), model.config, *tokens.shape)
 
 
-def all_heads(recorder: Recorder, config: ModelConfig) -> NDArray[np.float32]:
+def all_heads(recorder: Recorder, config: ModelConfig, batch: int, seq: int) -> NDArray[np.float32]:
     """Recorded patterns as one array (layer, batch, head, query, key); NaN for pruned heads."""
-    batch, _, seq, _ = recorder.patterns[0].shape
     array = np.full((config.n_layer, batch, config.n_head, seq, seq), np.nan, dtype=np.float32)
-    for layer, pattern in enumerate(recorder.patterns):
+    for layer, pattern in recorder.patterns.items():
         array[layer, :, config.heads_in(layer)] = pattern.float().cpu().numpy().swapaxes(0, 1)
     return array
 
@@ -54,5 +48,5 @@ def scored_text(model: Transformer, tokens: NDArray[np.unsignedinteger], n_seque
 
 
 def score(model: Transformer, tokens: Tensor) -> dict[str, NDArray[np.float64]]:
-    """Every score of `head_scores.SCORES` for every head on tokens (batch, seq): arrays (layer, head)."""
+    """Every score of `scores.SCORES` for every head on tokens (batch, seq): arrays (layer, head)."""
     return score_heads(patterns(model, tokens), tokens.numpy())

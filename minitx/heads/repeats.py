@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from minitx.attention import Recorder
+from minitx.attention import HeadAccess, Recorder
 from minitx.heads.importance import token_losses
 from minitx.heads.record import all_heads
 from minitx.heads.scores import chance, score_heads, spread_over_texts
-from minitx.model import Transformer
+from minitx.model import Transformer, evaluating
 
 
 def repeated_text(tokens: NDArray[np.unsignedinteger], most: int, n_sequences: int = 8) -> Tensor:
@@ -46,14 +46,12 @@ def score_repetition(model: Transformer, tokens: NDArray[np.unsignedinteger]) ->
     if half < 2:
         nothing = np.full((model.config.n_layer, model.config.n_head), np.nan)
         return Repeats(float("nan"), float("nan"), nothing, nothing, float("nan"))
-    training, recorder = model.training, Recorder()
-    model.eval()
-    with torch.inference_mode():
+    recorder = Recorder()
+    with evaluating(model), torch.inference_mode():
         on_device = text.to(model.embedding.weight.device)
-        residual = model.residual(on_device, recorder=recorder)  # (batch, seq, d_model)
+        residual = model.residual(on_device, heads=HeadAccess(recorder=recorder))  # (batch, seq, d_model)
         losses = token_losses(model, residual[:, :-1], on_device[:, 1:])  # (batch, seq - 1)
-    model.train(training)
-    seen = all_heads(recorder, model.config)
+    seen = all_heads(recorder, model.config, *text.shape)
     return Repeats(
         float(losses[:, : half - 1].mean()),
         float(losses[:, half:].mean()),

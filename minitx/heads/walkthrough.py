@@ -13,8 +13,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from minitx.attention import MultiHeadAttention, Recorder, causal_mask
-from minitx.fast.attention import rotate
+from minitx.attention import HeadAccess, MultiHeadAttention, Recorder, split
+from minitx.fast.attention import causal_mask, rotate
 from minitx.model import Block, Transformer
 from minitx.system.errors import UserError, require
 
@@ -97,12 +97,10 @@ def _steps(
     n_head, n_kv_head, d_head, seq = attention.n_head, attention.n_kv_head, attention.d_head, tokens.size(1)
     d_model, group = model.config.d_model, attention.n_head // attention.n_kv_head
     rotary = (model.rotary_cos[:seq], model.rotary_sin[:seq])
-    residual = model.embedding(tokens)  # (1, seq, d_model)
-    for earlier in model.blocks[:layer]:
-        residual = earlier(residual, rotary, None, None, True, None)
+    residual = model.residual(tokens, last_layer=layer - 1)  # (1, seq, d_model)
     x = block.attention_norm(residual)[0]  # (seq, d_model)
     recorder = Recorder(want_shares=True)
-    block_output = attention(x[None], rotary=rotary, recorder=recorder)[0]  # (seq, d_model)
+    block_output = attention(x[None], rotary=rotary, heads=HeadAccess(recorder=recorder))[0]  # (seq, d_model)
     steps = [
         Step(
             "X: one vector per token",
@@ -121,7 +119,7 @@ def _steps(
     checks = [
         (
             f"{name}: head by head = one product",
-            _miss(plain[name], attention.split(getattr(attention, name)(x[None]), count)[0]),
+            _miss(plain[name], split(getattr(attention, name)(x[None]), d_head)[0]),
         )
         for name, count in (("query", n_head), ("key", n_kv_head), ("value", n_kv_head))
     ]
@@ -197,7 +195,7 @@ def _steps(
             f"pattern: ({seq}, {seq}), each row sums to 1",
             [(f"row of {labels[at]}", _row(pattern[at], labels))],
             [
-                ("pattern = the model's", _miss(pattern, recorder.patterns[0][0, head])),
+                ("pattern = the model's", _miss(pattern, recorder.patterns[layer][0, head])),
                 ("rows sum to 1", _miss(pattern.sum(dim=-1), torch.ones(seq))),
             ],
         )
@@ -214,11 +212,11 @@ def _steps(
             [(f"output of head {head}", _table(mixed, labels, "o", at))],
             [
                 ("sum of weighted values, one by one", _miss(cast(Tensor, by_hand), mixed[at])),
-                ("output = the model's", _miss(mixed, recorder.head_outputs[0][0, head])),
+                ("output = the model's", _miss(mixed, recorder.head_outputs[layer][0, head])),
             ],
         )
     )
-    outputs = recorder.head_outputs[0][0]  # (head, seq, d_head)
+    outputs = recorder.head_outputs[layer][0]  # (head, seq, d_head)
     concatenated = torch.cat(list(outputs), dim=-1)  # (seq, head * d_head)
     steps.append(
         Step(
@@ -279,10 +277,9 @@ def two_contexts(model: Transformer, first: list[int], second: list[int], places
     with torch.inference_mode():
         for tokens, place in ((first, places[0]), (second, places[1])):
             residual = model.embedding(torch.tensor([tokens]))
-            rotary = (model.rotary_cos[: len(tokens)], model.rotary_sin[: len(tokens)])
             found = [residual[0, place]]
-            for block in model.blocks:
-                residual = block(residual, rotary, None, None, True, None)
+            for layer in range(model.config.n_layer):
+                residual = model.residual(residual, first_layer=layer, last_layer=layer)
                 found.append(residual[0, place])
             vectors.append(torch.stack(found))
     similarity: list[float] = torch.cosine_similarity(vectors[0], vectors[1], dim=-1).tolist()

@@ -136,6 +136,7 @@ def load_weights(model: Transformer, file: Path) -> None:
     except (SafetensorError, OSError) as error:
         raise UserError(f"{file} cannot be read as weights: {error}.") from error
     parameters = dict(model.named_parameters())
+    weights = {name: weight for name, weight in weights.items() if name in parameters or not lost(name, model)}
     odd = sorted(parameters.keys() ^ weights.keys())
     require(not odd, f"{file} does not fit the model: {', '.join(odd[:3])} is in one and not in the other.")
     for name, parameter in parameters.items():
@@ -144,3 +145,9 @@ def load_weights(model: Transformer, file: Path) -> None:
             f"{file} does not fit the model: {name} is {tuple(weights[name].shape)}, not {tuple(parameter.shape)}.",
         )
         parameter.copy_(weights[name])
+
+
+def lost(name: str, model: Transformer) -> bool:
+    """Whether a weight belongs to a layer that pruning left without heads; minitx 0.1 saved some of those."""
+    prefix, _, rest = name.partition(".attention.")
+    return bool(rest) and model.get_submodule(prefix).attention is None

@@ -109,7 +109,7 @@ def results(folder: Path, runs: Sequence[tuple[Variant, int, str]]) -> list[Meas
                 parameters=sum(p.numel() for p in model.parameters()),
                 val_loss=last["val_loss"],
                 val_bits_per_byte=last["val_bits_per_byte"],
-                cache_bytes_per_token=sum(layer.nbytes for layer in model.new_cache(1)) / model.config.context_length,
+                cache_bytes_per_token=model.new_cache(1).nbytes / model.config.context_length,
             )
         )
     return found

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from minitx.attention import HeadAccess
 from minitx.config import Config
 
 if TYPE_CHECKING:
@@ -28,12 +29,11 @@ def write_run(
     """
     import torch
 
-    from minitx.data.batches import Batches
     from minitx.run.folder import Run
-    from minitx.training.loop import bits_per_byte, evaluate
-    from minitx.training.optim import build_optimizers
+    from minitx.training.divergence import check_weights
+    from minitx.training.loop import evaluate
     from minitx.training.report import Report
-    from minitx.training.state import Progress, save
+    from minitx.training.state import Progress, Training, bits_per_byte, due_after
 
     made = Run.create(out)
     config = dataclasses.replace(config, out=str(made.path), model=smaller.config)
@@ -43,18 +43,20 @@ def write_run(
     loss = evaluate(smaller, prepared.val, config.train.batch_size, runtime)
     known = {name: checkpoint.state[name] for name in ("tokens", "seconds") if name in checkpoint.state}
     progress = Progress(checkpoint.step, **known, val_loss=loss, best_val_loss=loss, best_step=checkpoint.step)
-    batches = Batches(prepared.train, config.model.context_length, config.train.batch_size, config.seed, runtime.device)
+    training = Training(config, made, prepared, runtime, smaller)
+    training.progress = progress
     if "batches" in checkpoint.state:  # an imported run has none
-        batches.restore(checkpoint.state["batches"])
+        training.batches.restore(checkpoint.state["batches"])
     torch.manual_seed(config.seed)
     measured = {"val_loss": loss, "val_bits_per_byte": bits_per_byte(loss, len(prepared.val), prepared.val_bytes)}
     line = {"step": progress.step, "tokens": progress.tokens, "seconds": progress.seconds, "train_loss": None}
     made.append_metrics({**line, **measured, "learning_rate": None, "grad_norm": None, "tokens_per_second": None})
-    with Report(config, made, prepared, runtime, smaller, step=0) as report:
-        report.opened_board().scalars(progress.step, measured)
-        report.heads(progress.step, last=True)
-        report.summarise(progress)
-    save(made, config, smaller, build_optimizers(smaller, config.train), batches, runtime, progress, is_best=True)
+    with Report(training, start_step=0) as report:
+        report.writer().scalars(progress.step, measured)
+        report.heads(due_after(config.train.steps, config))
+        report.summarise()
+    check_weights(training)
+    training.save(best=True)
     return made
 
 
@@ -113,7 +115,7 @@ def masked_difference(model: Transformer, smaller: Transformer, gone: list[Head]
     for layer, head in gone:
         gates[layer, head] = 0
     with torch.inference_mode():
-        return float((model(window, gates=gates) - smaller(window)).abs().max())
+        return float((model(window, heads=HeadAccess(gates)) - smaller(window)).abs().max())
 
 
 def speeds(calls: list[Callable[[], object]], tokens: int, rounds: int = 15) -> list[float]:

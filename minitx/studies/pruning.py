@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from minitx.attention import HeadAccess
 from minitx.config import ModelConfig
 from minitx.data.batches import validation_windows
 from minitx.model import Transformer, next_token_loss
@@ -72,12 +73,12 @@ def slices(weight: Tensor, part: str, layer: int, before: ModelConfig, after: Mo
     """The rows (of the output projection, the columns) of one attention weight that belong to what `after` keeps."""
     heads = (before.heads_in(layer), after.heads_in(layer))
     kv_heads = (before.kv_heads_in(layer), after.kv_heads_in(layer))
-    shared = tuple([0] if any_head else [] for any_head in heads)  # a latent serves all heads there are
+    shared = ([0], [0])  # one for all heads
     if before.attention == "latent":
         owners = {"compress": shared, "rotary_key": shared, "latent_norm": shared}
         kv_heads = heads
     else:
-        owners = {"query_norm": ([0], [0]), "key_norm": ([0], [0])}
+        owners = {"query_norm": shared, "key_norm": shared}
     had, keeps = {"query": heads, "key": kv_heads, "value": kv_heads, "output": heads, **owners}[part]
     if had == keeps:
         return weight
@@ -101,7 +102,7 @@ def gated_loss(
         gates[layer, head] = 0
     total = 0.0
     for inputs, targets in validation_windows(tokens, model.config.context_length, batch_size):
-        logits = model(inputs.to(device), gates=gates)
+        logits = model(inputs.to(device), heads=HeadAccess(gates))
         total += float(next_token_loss(logits, targets.to(device), reduction="sum"))
     return total / (len(tokens) - 1)
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from minitx.config import Config
-from minitx.data.batches import Batches
-from minitx.data.tokenizer import Tokenizer
 from minitx.run.folder import Run
 from minitx.system.errors import UserError
+from minitx.training.state import Training
 
 
 def is_finite(loss: Tensor, norm: Tensor) -> bool:
@@ -20,30 +18,21 @@ def is_finite(loss: Tensor, norm: Tensor) -> bool:
     return math.isfinite(float(loss)) and math.isfinite(float(norm))
 
 
-def record_bad_step(
-    run: Run,
-    tokenizer: Tokenizer,
-    batches: Batches,
-    drawn: dict[str, int],
-    config: Config,
-    step: int,
-    loss: Tensor,
-    norm: Tensor,
-    *,
-    skip: bool,
-) -> Path:
-    """Write diverged-STEP.json: the loss, the gradient's norm, and the texts and tokens drawn since `drawn`.
+def record_bad_step(training: Training, position: dict[str, int], loss: Tensor, norm: Tensor) -> Path:
+    """Write diverged-STEP.json: the loss, the gradient's norm, and the texts and tokens drawn since `position`.
 
-    Raises UserError unless the step may be skipped.
+    Raises UserError once more steps are bad than `train.skip_bad_steps` allows.
     """
+    config, run, batches, step = training.config, training.run, training.batches, training.step
     after = batches.state()
-    batches.restore(drawn)
+    batches.restore(position)
     rows = [row.tolist() for _ in range(config.train.grad_accum) for row in batches.next()[0]]
     batches.restore(after)
     name = f"diverged-{step:06d}.json"
-    sequences = [{"text": tokenizer.decode(row), "tokens": row} for row in rows]
+    sequences = [{"text": training.prepared.tokenizer.decode(row), "tokens": row} for row in rows]
     run.write_json(name, {"step": step, "loss": str(float(loss)), "grad_norm": str(float(norm)), "batch": sequences})
-    if not skip:
+    training.progress.skipped += 1
+    if training.progress.skipped > config.train.skip_bad_steps:
         raise UserError(
             f"The loss is {float(loss)} and its gradient {float(norm)} at step {step}: {likely_cause(step, config)}. "
             f"Its batch is in {run.path / name}. {way_back(run)}"
@@ -51,28 +40,30 @@ def record_bad_step(
     return run.path / name
 
 
-def check_weights(model: nn.Module, step: int, config: Config, run: Run) -> None:
+def check_weights(training: Training) -> None:
     """Raise `UserError` when a weight is not finite, so that no checkpoint ever keeps such a model."""
-    for name, parameter in model.named_parameters():
+    step, run = training.step, training.run
+    for name, parameter in training.model.named_parameters():
         if not bool(parameter.isfinite().all()):
-            raise UserError(f"{name} is not finite after step {step}: {likely_cause(step, config)}. {way_back(run)}")
+            cause = likely_cause(step, training.config)
+            raise UserError(f"{name} is not finite after step {step}: {cause}. {way_back(run)}")
 
 
 def likely_cause(step: int, config: Config) -> str:
     """Why training diverges at `step`, most likely, and what to try."""
-    train: dict[str, Any] = vars(config.train)
+    train = config.train
     if step == 1 and config.dtype == "bfloat16":
         return "the first forward pass overflows, so the precision is probably too low; set dtype to float32"
     cause = "the learning rate is probably too high; halve train.learning_rate and train.muon_learning_rate"
-    if step <= 2 * train["warmup_steps"] + 1:
+    if step <= 2 * train.warmup_steps + 1:
         cause += ", or lengthen train.warmup_steps"
-    if not train["grad_clip"]:
+    if not train.grad_clip:
         cause += ", or set train.grad_clip to 1, for gradients are not clipped"
     return cause
 
 
 def way_back(run: Run) -> str:
-    """What is kept, and the command that goes on from it."""
+    """The newest checkpoint, and the command that goes on from it."""
     names = run.checkpoint_names()
     if not names:
         return "There is no checkpoint yet: begin again."

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,15 +17,15 @@ from torch.optim import Optimizer
 from minitx.config import Config, TrainConfig
 from minitx.data.batches import Batches, validation_windows
 from minitx.data.prepare import Prepared
-from minitx.model import Transformer, next_token_loss
+from minitx.model import Transformer, evaluating, next_token_loss
 from minitx.run.checkpoints import Checkpoint
 from minitx.run.folder import Run
 from minitx.system.runtime import Runtime
 from minitx.system.signals import Stopped, StopRequest
-from minitx.training.divergence import is_finite, record_bad_step
-from minitx.training.optim import build_optimizers, learning_rate_factor, set_learning_rate
+from minitx.training.divergence import check_weights, is_finite, record_bad_step
+from minitx.training.optim import learning_rate_factor, set_learning_rate
 from minitx.training.report import Report
-from minitx.training.state import Clock, Progress, restore, save
+from minitx.training.state import Training, bits_per_byte, due_after
 
 LossOf = Callable[[Tensor, Tensor], Tensor]
 
@@ -80,106 +79,73 @@ def evaluate(
     Every token but the first is predicted once, from the tokens before it in its window of one context length.
     `between` is called before each batch and may end the evaluation by an exception.
     """
-    training = model.training
-    model.eval()
     total = torch.zeros((), dtype=torch.float64, device=runtime.device if runtime.device.type != "mps" else "cpu")
-    for inputs, targets in validation_windows(tokens, model.config.context_length, batch_size):
-        between()
-        with runtime.autocast():
-            logits = model(inputs.to(runtime.device))
-        total += next_token_loss(logits, targets.to(runtime.device), reduction="sum").to(total)
-    model.train(training)
+    with evaluating(model):
+        for inputs, targets in validation_windows(tokens, model.config.context_length, batch_size):
+            between()
+            with runtime.autocast():
+                logits = model(inputs.to(runtime.device))
+            total += next_token_loss(logits, targets.to(runtime.device), reduction="sum").to(total)
     return float(total) / (len(tokens) - 1)
-
-
-def bits_per_byte(nats_per_token: float, n_tokens: int, n_bytes: int) -> float:
-    """The loss on a text of `n_tokens` in bits for each of its `n_bytes` bytes of UTF-8, comparable over tokenizers."""
-    return nats_per_token * (n_tokens - 1) / n_bytes / math.log(2)
 
 
 def fit(config: Config, run: Run, prepared: Prepared, runtime: Runtime, checkpoint: Checkpoint | None = None) -> int:
     """Train to the last step, from the start or from `checkpoint`; the number of the signal that ended it, or 0."""
     torch.manual_seed(config.seed)
     model = Transformer(config.model, prepared.tokenizer.vocab_size).to(runtime.device)
-    parameters = list(model.parameters())
-    optimizers = build_optimizers(model, config.train)
-    batches = Batches(prepared.train, config.model.context_length, config.train.batch_size, config.seed, runtime.device)
-    progress = Progress()
+    training = Training(config, run, prepared, runtime, model)
     if checkpoint is not None:
-        progress = restore(checkpoint, model, optimizers, batches, runtime)
-    loss_of = runtime.compiled(training_loss(model))
-    tokens_per_step = config.train.batch_size * config.train.grad_accum * config.model.context_length
+        training.restore(checkpoint)
+    loss_of, parameters = runtime.compiled(training_loss(model)), list(model.parameters())
+    optimizers, batches = training.optimizers, training.batches
+    always_check = runtime.device.type == "cpu" or config.train.skip_bad_steps > 0  # a check waits for a GPU
 
-    clock = Clock(progress.seconds)
-    logged_tokens, logged_seconds = progress.tokens, progress.seconds
-    saved_step = progress.step
-    with StopRequest() as stop, Report(config, run, prepared, runtime, model, progress.step) as report:
-        clock.start()
-        while (progress.step < config.train.steps or progress.unevaluated) and not stop.signal:
-            if progress.unevaluated:
-                (loss, norm), drawn = map(torch.tensor, progress.unevaluated), None
-                progress.unevaluated = None
-            else:
-                set_learning_rate(optimizers, learning_rate_factor(progress.step, config.train))
-                drawn = batches.state()
-                loss, norm = train_step(loss_of, parameters, optimizers, batches, runtime, config.train)
-                progress.step += 1
-                progress.tokens += tokens_per_step
-                report.advance()
-
-            step, last = progress.step, progress.step == config.train.steps
-            is_due = {
-                "metrics": step % config.log.every == 0 or step == 1 or last,
-                "evaluation": step % config.train.eval_every == 0 or last,
-                "checkpoint": step % config.train.checkpoint_every == 0 or last,
-            }
-            due = any(is_due.values()) or report.is_due(step)
-            looks = runtime.device.type == "cpu" or due or config.train.skip_bad_steps
-            if drawn and looks and not is_finite(loss, norm):  # looking waits for a GPU
-                progress.skipped += 1
-                skip = progress.skipped <= config.train.skip_bad_steps
-                record = record_bad_step(run, prepared.tokenizer, batches, drawn, config, step, loss, norm, skip=skip)
-                report.skipped(step, record)
-            if not due:
-                continue
-            progress.seconds = clock.stop()
-            line: dict[str, Any] = {
-                "step": step,
-                "tokens": progress.tokens,
-                "seconds": progress.seconds,
-                "train_loss": float(loss),
-                "val_loss": None,
-                "val_bits_per_byte": None,
-                "learning_rate": learning_rate_factor(step - 1, config.train) * config.train.learning_rate,
-                "grad_norm": float(norm),
-                "tokens_per_second": (progress.tokens - logged_tokens) / (progress.seconds - logged_seconds),
-            }
-            is_best = False
-            if is_due["evaluation"]:
-                try:
-                    val_loss = evaluate(model, prepared.val, config.train.batch_size, runtime, stop.check)
-                except Stopped:
-                    progress.unevaluated = [float(loss), float(norm)]
-                    saved_step = -1
-                    break
-                progress.val_loss = line["val_loss"] = val_loss
-                line["val_bits_per_byte"] = bits_per_byte(val_loss, len(prepared.val), prepared.val_bytes)
-                is_best = val_loss < progress.best_val_loss
-                if is_best:
-                    progress.best_val_loss, progress.best_step = val_loss, step
-            if is_due["metrics"] or is_due["evaluation"]:
-                report.metrics(line)
-                logged_tokens, logged_seconds = progress.tokens, progress.seconds
-            report.heads(step, last)
-            report.sample(step, last)
-            if is_due["checkpoint"] or is_best:
-                report.flush()  # no checkpoint is ahead of its curves
-                save(run, config, model, optimizers, batches, runtime, progress, is_best)
-                saved_step = step
-            clock.start()
-        if stop.signal and saved_step != progress.step:
-            report.flush()
-            save(run, config, model, optimizers, batches, runtime, progress, False)
+    with StopRequest() as stop, Report(training) as report:
+        training.start_clock()
+        if training.progress.unevaluated:
+            after_step(training, report, stop, *torch.tensor(training.progress.unevaluated))
+        while training.step < config.train.steps and not stop.signal:
+            set_learning_rate(optimizers, learning_rate_factor(training.step, config.train))
+            position = batches.state()
+            loss, norm = train_step(loss_of, parameters, optimizers, batches, runtime, config.train)
+            training.advance()
+            report.advance()
+            due = any(due_after(training.step, config))
+            if (due or always_check) and not is_finite(loss, norm):
+                report.skipped(record_bad_step(training, position, loss, norm))
+            if due:
+                after_step(training, report, stop, loss, norm)
         if not stop.signal:
-            report.finish(progress)
+            report.finish()
+        elif training.saved_step != training.step:
+            save(training, report, best=False)
     return stop.signal or 0
+
+
+def after_step(training: Training, report: Report, stop: StopRequest, loss: Tensor, norm: Tensor) -> None:
+    """Evaluate, report and save as the last step asks; meanwhile the clock stands still."""
+    training.stop_clock()
+    due, prepared = due_after(training.step, training.config), training.prepared
+    line, is_best = training.metrics(loss, norm), False
+    if due.evaluation:
+        try:
+            batch_size = training.config.train.batch_size
+            val_loss = evaluate(training.model, prepared.val, batch_size, training.runtime, stop.check)
+        except Stopped:
+            training.progress.unevaluated, training.saved_step = [float(loss), float(norm)], -1
+            return
+        is_best = training.evaluated(val_loss)
+        line["val_loss"] = val_loss
+        line["val_bits_per_byte"] = bits_per_byte(val_loss, len(prepared.val), prepared.val_bytes)
+    report.step(line, due)
+    if due.checkpoint or is_best:
+        save(training, report, best=is_best)
+    training.start_clock()
+
+
+def save(training: Training, report: Report, *, best: bool) -> None:
+    """Write a checkpoint; raises UserError rather than keep weights that are not finite."""
+    training.stop_clock()
+    report.flush()  # no checkpoint is ahead of its curves
+    check_weights(training)
+    training.save(best=best)

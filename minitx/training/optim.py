@@ -17,12 +17,10 @@ from minitx.training.muon import Muon
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
     """The blocks' matrices, the other matrices (embedding, output) and the vectors (norms) of `model`.
 
-    Every trainable parameter is in exactly one of the three, but for empty ones, which are in none.
+    Every trainable parameter is in exactly one of the three.
     """
     hidden, outer, vectors = [], [], []
     for name, parameter in model.named_parameters():
-        if parameter.numel() == 0:  # of a layer that has lost all its heads; Muon would divide by its width
-            continue
         if parameter.dim() < 2:
             vectors.append(parameter)
         elif name.startswith("blocks."):

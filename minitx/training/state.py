@@ -1,37 +1,53 @@
-"""What a run has to remember: progress and clock, saved to and restored from a checkpoint."""
+"""A training run under way: model, optimizers, data, and how far they are; all that a checkpoint saves and restores."""
 
 from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 from minitx.config import Config
 from minitx.data.batches import Batches
+from minitx.data.prepare import Prepared
 from minitx.model import Transformer
 from minitx.run.checkpoints import Checkpoint
 from minitx.run.folder import Run
 from minitx.system.errors import UserError, require
 from minitx.system.runtime import Runtime
-from minitx.training.divergence import check_weights
+from minitx.training.optim import build_optimizers, learning_rate_factor
 
 
-class Clock:
-    """Seconds spent between `start` and `stop`, added up."""
+class Due(NamedTuple):
+    """What a step asks for once it is done."""
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds, self.began = seconds, 0.0
+    metrics: bool
+    evaluation: bool
+    checkpoint: bool
+    heads: bool
+    snapshot: bool
+    sample: bool
 
-    def start(self) -> None:
-        self.began = time.perf_counter()
 
-    def stop(self) -> float:
-        self.seconds += time.perf_counter() - self.began
-        return self.seconds
+def due_after(step: int, config: Config) -> Due:
+    """What `step` asks for; the last step asks for everything that is on."""
+    log, train = config.log, config.train
+
+    def due(every: int) -> bool:
+        return bool(every) and (step % every == 0 or step == train.steps)
+
+    return Due(
+        metrics=due(log.every) or step == 1,
+        evaluation=due(train.eval_every),
+        checkpoint=due(train.checkpoint_every),
+        heads=due(log.heads_every),
+        snapshot=due(log.snapshots_every),
+        sample=due(train.sample_every),
+    )
 
 
 @dataclass
@@ -41,59 +57,128 @@ class Progress:
     step: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    """Of training steps alone: the clock stops for everything else."""
     val_loss: float | None = None
     best_val_loss: float = math.inf
     best_step: int = 0
     skipped: int = 0
     """Bad steps that were left out."""
     unevaluated: list[float] | None = None
-    """Loss and norm of a step that is trained, but whose evaluation was cut short and is to be done again."""
+    """Loss and gradient norm of the last step, where a signal cut its evaluation short: it is done on resume."""
 
 
-def save(
-    run: Run,
-    config: Config,
-    model: Transformer,
-    optimizers: list[Optimizer],
-    batches: Batches,
-    runtime: Runtime,
-    progress: Progress,
-    is_best: bool,
-) -> None:
-    """Write a checkpoint from which `restore` goes on exactly here; raises UserError rather than keep lost weights."""
-    check_weights(model, progress.step, config, run)
-    optimizer_state: dict[str, Any] = {
-        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
-        "random_cpu": torch.get_rng_state(),
-    }
-    if runtime.device.type == "cuda":
-        optimizer_state["random_cuda"] = torch.cuda.get_rng_state(runtime.device)
-    state = {**vars(progress), "batches": batches.state()}
-    run.save_checkpoint(model, optimizer_state, state, best=is_best, keep=config.train.keep_checkpoints)
+class Training:
+    """A run under way. `restore` takes up a checkpoint, `save` writes one."""
+
+    def __init__(self, config: Config, run: Run, prepared: Prepared, runtime: Runtime, model: Transformer) -> None:
+        self.config, self.run, self.prepared, self.runtime, self.model = config, run, prepared, runtime, model
+        self.optimizers = build_optimizers(model, config.train)
+        self.batches = Batches(
+            prepared.train, config.model.context_length, config.train.batch_size, config.seed, runtime.device
+        )
+        self.progress, self.logged = Progress(), Progress()  # now, and at the last line of metrics.jsonl
+        self.saved_step = 0
+        self.began: float | None = None  # when the clock was started, while it runs
+
+    @property
+    def step(self) -> int:
+        """Steps done so far."""
+        return self.progress.step
+
+    def advance(self) -> None:
+        """Count one step more."""
+        train = self.config.train
+        self.progress.step += 1
+        self.progress.tokens += train.batch_size * train.grad_accum * self.config.model.context_length
+
+    def start_clock(self) -> None:
+        """Training begins, or goes on."""
+        self.began = time.perf_counter()
+
+    def stop_clock(self) -> None:
+        """Training pauses: add the seconds since `start_clock`, if the clock runs."""
+        if self.began is not None:
+            self.progress.seconds += time.perf_counter() - self.began
+        self.began = None
+
+    def metrics(self, loss: Tensor, norm: Tensor) -> dict[str, Any]:
+        """The line of metrics.jsonl for the last step, without validation; speed is since the line before."""
+        progress, logged, train = self.progress, self.logged, self.config.train
+        return {
+            "step": progress.step,
+            "tokens": progress.tokens,
+            "seconds": progress.seconds,
+            "train_loss": float(loss),
+            "val_loss": None,
+            "val_bits_per_byte": None,
+            "learning_rate": learning_rate_factor(progress.step - 1, train) * train.learning_rate,
+            "grad_norm": float(norm),
+            "tokens_per_second": (progress.tokens - logged.tokens) / (progress.seconds - logged.seconds),
+        }
+
+    def evaluated(self, val_loss: float) -> bool:
+        """Keep a validation loss, nats per token; whether it is the best so far."""
+        self.progress.val_loss, self.progress.unevaluated = val_loss, None
+        is_best = val_loss < self.progress.best_val_loss
+        if is_best:
+            self.progress.best_val_loss, self.progress.best_step = val_loss, self.step
+        return is_best
+
+    def save(self, *, best: bool) -> None:
+        """Write a checkpoint from which `restore` goes on exactly here."""
+        generators = {"random_cpu": torch.get_rng_state()}
+        if self.runtime.device.type == "cuda":
+            generators["random_cuda"] = torch.cuda.get_rng_state(self.runtime.device)
+        optimizer_state = {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers], **generators}
+        state = {**vars(self.progress), "batches": self.batches.state()}
+        self.run.save_checkpoint(self.model, optimizer_state, state, best=best, keep=self.config.train.keep_checkpoints)
+        self.saved_step = self.step
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Put everything back as `save` left it; raises UserError where the checkpoint holds something else."""
+        checkpoint.load_weights(self.model)
+        saved = checkpoint.load_optimizer()
+        try:
+            for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
+                drop_lost_norms(state, optimizer, self.model)
+                settings = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+                optimizer.load_state_dict(state)
+                for group, asked in zip(optimizer.param_groups, settings, strict=True):
+                    group.update(asked)  # a resumed run may be given another learning rate
+            torch.set_rng_state(saved["random_cpu"])
+            if self.runtime.device.type == "cuda" and "random_cuda" in saved:
+                torch.cuda.set_rng_state(saved["random_cuda"], self.runtime.device)
+            self.batches.restore(checkpoint.state["batches"])
+            progress = Progress(**{name: checkpoint.state[name] for name in vars(Progress())})
+            numbers = [progress.tokens, progress.seconds, progress.best_val_loss, *(progress.unevaluated or [])]
+            require(all(isinstance(number, int | float) for number in numbers), f"{numbers} are not all numbers")
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
+            raise UserError(
+                f"The checkpoint {checkpoint.path} does not fit this run ({type(error).__name__}: {error}): it was "
+                "written with other settings, or not by minitx."
+            ) from error
+        self.progress, self.logged, self.saved_step = progress, replace(progress), progress.step
 
 
-def restore(
-    checkpoint: Checkpoint, model: Transformer, optimizers: list[Optimizer], batches: Batches, runtime: Runtime
-) -> Progress:
-    """Put everything back as `save` found it; raises UserError where the checkpoint holds something else."""
-    checkpoint.load_weights(model)
-    saved = checkpoint.load_optimizer()
-    try:
-        for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
-            asked = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
-            optimizer.load_state_dict(state)
-            for group, settings in zip(optimizer.param_groups, asked, strict=True):
-                group.update(settings)  # a resumed run may be given another learning rate
-        torch.set_rng_state(saved["random_cpu"])
-        if runtime.device.type == "cuda" and "random_cuda" in saved:
-            torch.cuda.set_rng_state(saved["random_cuda"], runtime.device)
-        batches.restore(checkpoint.state["batches"])
-        progress = Progress(**{name: checkpoint.state[name] for name in vars(Progress())})
-        numbers = [progress.tokens, progress.seconds, progress.best_val_loss, *(progress.unevaluated or [])]
-        require(all(isinstance(number, int | float) for number in numbers), f"{numbers} are not all numbers")
-        return progress
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
-        raise UserError(
-            f"The checkpoint {checkpoint.path} does not fit this run ({type(error).__name__}: {error}): it was written "
-            "with other settings, or not by minitx."
-        ) from error
+def drop_lost_norms(state: dict[str, Any], optimizer: Optimizer, model: Transformer) -> None:
+    """Drop from a saved state the query-key norms of layers without heads, which minitx 0.1 still trained.
+
+    They were vectors of the last group, right after the layer's first norm.
+    """
+    saved, asked = state["param_groups"][-1]["params"], optimizer.param_groups[-1]["params"]
+    norms = [name for name, parameter in model.named_parameters() if parameter.dim() < 2]
+    without = [i for i, block in enumerate(model.blocks) if block.attention is None]
+    if not without or len(saved) != len(asked) + 2 * len(without) or len(norms) != len(asked):
+        return
+    for layer in without:
+        first = norms.index(f"blocks.{layer}.attention_norm.weight") + 1
+        norms[first:first] = ["lost"] * 2
+    for number, name in zip(list(saved), norms, strict=True):
+        if name == "lost":
+            saved.remove(number)
+            state["state"].pop(number, None)
+
+
+def bits_per_byte(nats_per_token: float, n_tokens: int, n_bytes: int) -> float:
+    """The loss on a text of `n_tokens` in bits for each of its `n_bytes` bytes of UTF-8, comparable over tokenizers."""
+    return nats_per_token * (n_tokens - 1) / n_bytes / math.log(2)

@@ -19,6 +19,7 @@ from minitx.generation.sampling import sample
 from minitx.generation.stopping import StoppingText
 from minitx.model import Transformer
 from minitx.system.errors import UserError
+from tests.small import looking
 
 END = 256
 
@@ -54,7 +55,7 @@ def uncached(model: Transformer, tokens: Sequence[int]) -> Tensor:
             window = window[(context_length + 1) // 2 :]
         window.append(token)
     with torch.no_grad():
-        logits: Tensor = model(torch.tensor([window]), explicit=True)
+        logits: Tensor = model(torch.tensor([window]), heads=looking(True))
     return logits[0, -1]
 
 

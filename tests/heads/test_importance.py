@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import numpy as np
 import pytest
 import torch
 
-from minitx.attention import Recorder
+from minitx.attention import HeadAccess, Recorder
 from minitx.config import ModelConfig
 from minitx.heads.importance import Tokens, ablate, gate_gradient, survey, without_output_projection
-from minitx.model import Block, Transformer
+from minitx.model import Transformer
 from tests.small import small_model
 
 
@@ -35,13 +33,13 @@ def windows(tokens: Tokens) -> list[torch.Tensor]:
 
 def nats(model: Transformer, window: torch.Tensor, gates: torch.Tensor | None = None) -> torch.Tensor:
     """Summed loss of one window in float64."""
-    log_probabilities = model(window[:, :-1], gates=gates).log_softmax(-1)[0]
+    log_probabilities = model(window[:, :-1], heads=HeadAccess(gates)).log_softmax(-1)[0]
     return -log_probabilities[torch.arange(window.size(1) - 1), window[0, 1:]].sum()
 
 
 def test_ablation_equals_a_run_with_the_gate_at_zero() -> None:
     model, tokens = sharp_model(), some_tokens()
-    found = ablate(model, tokens, torch.zeros(2, 2, 16), batch_size=2)
+    found = ablate(model, tokens, torch.zeros(2, 2, 8), batch_size=2)
     reference = sharp_model().double()
     with torch.no_grad():
         whole = [nats(reference, window).item() for window in windows(tokens)]
@@ -60,24 +58,25 @@ def test_ablation_equals_a_run_with_the_gate_at_zero() -> None:
 
 def test_mean_replacement_equals_a_block_whose_head_gives_its_mean() -> None:
     model, tokens = sharp_model(), some_tokens()
-    means = survey(model, tokens).mean_share
+    means = survey(model, tokens).mean_output
     found = ablate(model, tokens, means, batch_size=3)
     layer, head, total = 1, 0, 0.0
-    replaced = means[layer, head]
+    replaced = means[layer, head] @ model.get_parameter(f"blocks.{layer}.attention.output.weight")[:, :8].T
+
+    attention = model.get_submodule(f"blocks.{layer}.attention")
 
     def replace(_: object, inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
-        block = cast(Block, model.blocks[layer]).attention
         recorder = Recorder(want_shares=True)
-        block.forward(
+        attention.forward(
             inputs[0],
             rotary=(model.rotary_cos[: output.size(1)], model.rotary_sin[: output.size(1)]),
-            recorder=recorder,
+            heads=HeadAccess(recorder=recorder),
         )
-        return output - recorder.shares[0][:, head] + replaced
+        return output - recorder.shares[layer][:, head] + replaced
 
     with torch.no_grad():
         before = sum(nats(model, window).item() for window in windows(tokens))
-        hook = cast(Block, model.blocks[layer]).attention.register_forward_hook(replace)
+        hook = attention.register_forward_hook(replace)
         total = sum(nats(model, window).item() for window in windows(tokens))
         hook.remove()
     assert found.mean[layer, head] == pytest.approx((total - before) / (len(tokens) - 1), abs=1e-5)
@@ -130,13 +129,15 @@ def test_contribution_is_the_mean_length_of_what_a_head_adds() -> None:
     for window in windows(tokens):
         recorder = Recorder(want_shares=True)
         with torch.no_grad():
-            model(window[:, :-1], recorder=recorder)
+            model(window[:, :-1], heads=HeadAccess(recorder=recorder))
         for layer in range(2):
             lengths[layer].append(recorder.shares[layer][0])  # (head, seq, d_model)
     for layer in range(2):
         shares = torch.cat(lengths[layer], dim=1)
         np.testing.assert_allclose(found.contribution[layer], shares.norm(dim=-1).mean(dim=1), rtol=1e-5)
-        np.testing.assert_allclose(found.mean_share[layer], shares.mean(dim=1), atol=1e-6)
+        weight = model.get_parameter(f"blocks.{layer}.attention.output.weight").detach()
+        mean_shares = [found.mean_output[layer, h] @ weight[:, 8 * h : 8 * h + 8].T for h in range(2)]
+        np.testing.assert_allclose(torch.stack(mean_shares), shares.mean(dim=1), atol=1e-6)
     with torch.no_grad():
         mixed = [
             model.embedding(w[:, :-1])
@@ -169,7 +170,7 @@ def test_threads_change_nothing_and_the_model_is_left_as_it_was(threads: int) ->
     torch.set_num_threads(threads)
     try:
         found = survey(model, tokens, batch_size=1, advance=seen.append)
-        ablate(model, tokens, found.mean_share, batch_size=1)
+        ablate(model, tokens, found.mean_output, batch_size=1)
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
@@ -183,12 +184,12 @@ def test_losses_are_computed_in_the_precision_of_the_caller_in_every_thread(thre
     """Not the same figures as in float32, but near them; and the surrounding context keeps no weight back."""
     model, tokens, before = sharp_model(), some_tokens(), torch.get_num_threads()
     exact = survey(model, tokens, batch_size=1)
-    wholly = ablate(model, tokens, exact.mean_share, batch_size=1)
+    wholly = ablate(model, tokens, exact.mean_output, batch_size=1)
     torch.set_num_threads(threads)
     try:
         with torch.autocast("cpu", torch.bfloat16):
             rough = survey(model, tokens, batch_size=1)
-            roughly = ablate(model, tokens, exact.mean_share, batch_size=1)
+            roughly = ablate(model, tokens, exact.mean_output, batch_size=1)
             again = survey(model, tokens, batch_size=1)
     finally:
         torch.set_num_threads(before)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from minitx.attention import HeadAccess
 from minitx.config import ModelConfig
 from minitx.model import Transformer
 from minitx.model_size import cache_bytes_per_token
@@ -26,6 +27,7 @@ from minitx.studies.pruning import (
 )
 from minitx.studies.pruning_curve import Curve, draw_curve
 from minitx.system.errors import UserError
+from tests.small import looking
 
 VOCABULARY = 40
 KINDS: dict[str, dict[str, object]] = {
@@ -72,14 +74,14 @@ def test_the_pruned_model_is_the_masked_one_made_smaller(settings: dict[str, obj
     state = torch.get_rng_state()
     smaller = prune(model, gone)
     assert torch.equal(torch.get_rng_state(), state) and not smaller.training
-    masked = model(tokens, gates=gates_without(gone))
+    masked = model(tokens, heads=HeadAccess(gates_without(gone)))
     assert (masked - model(tokens)).abs().max() > 0.01
     torch.testing.assert_close(smaller(tokens), masked, rtol=0, atol=1e-5)
-    torch.testing.assert_close(smaller(tokens, explicit=True), masked, rtol=0, atol=1e-5)
+    torch.testing.assert_close(smaller(tokens, heads=looking(True)), masked, rtol=0, atol=1e-5)
     cache = smaller.new_cache(2)
     cached = torch.cat([smaller(piece, cache=cache) for piece in tokens.split([5, 1, 1, 9], dim=1)], dim=1)
     torch.testing.assert_close(cached, masked, rtol=0, atol=1e-5)
-    assert sum(layer.nbytes for layer in cache) == 2 * 16 * cache_bytes_per_token(smaller.config)
+    assert cache.nbytes == 2 * 16 * cache_bytes_per_token(smaller.config)
     assert cache_bytes_per_token(smaller.config) <= cache_bytes_per_token(model.config)
     operations = []
     for each in (model, smaller):
@@ -93,9 +95,9 @@ def test_the_pruned_model_is_the_masked_one_made_smaller(settings: dict[str, obj
 @pytest.mark.parametrize(
     ("kind", "fewer"),
     [
-        ("multi-head", 6 * 4 * 8 * 32),
-        ("grouped", (6 * 2 + 2 * 2) * 8 * 32),  # layer 0 loses both its groups, 1 and 2 none
-        ("multi-query", (6 * 2 + 1 * 2) * 8 * 32),
+        ("multi-head", 6 * 4 * 8 * 32 + 2 * 8),  # and of layer 0 the query-key norms
+        ("grouped", (6 * 2 + 2 * 2) * 8 * 32 + 2 * 8),  # layer 0 loses both its groups, 1 and 2 none
+        ("multi-query", (6 * 2 + 1 * 2) * 8 * 32 + 2 * 8),
         # query and output of six heads; key and value; of layer 0 compression, rotary key and norm
         ("latent", 6 * (8 + 4 + 8) * 32 + 6 * 2 * 8 * 10 + (10 + 4) * 32 + 10),
     ],
@@ -117,15 +119,15 @@ def test_heads_keep_their_numbers_when_pruned_again() -> None:
     model, tokens = model_of(n_kv_head=2), some_tokens()
     twice = prune(prune(model, [(0, 1), (2, 0)]), [(0, 3), (1, 1)])
     assert twice.config.kept_heads == [[0, 2], [0, 2, 3], [1, 2, 3]]
-    masked = model(tokens, gates=gates_without([(0, 1), (2, 0), (0, 3), (1, 1)]))
+    masked = model(tokens, heads=HeadAccess(gates_without([(0, 1), (2, 0), (0, 3), (1, 1)])))
     torch.testing.assert_close(twice(tokens), masked, rtol=0, atol=1e-5)
 
 
 def test_the_gates_of_a_pruned_model_are_those_of_the_heads_it_has() -> None:
     model, tokens = model_of(), some_tokens()
     once = prune(model, [(0, 1)])
-    masked = model(tokens, gates=gates_without([(0, 1), (0, 3)]))
-    torch.testing.assert_close(once(tokens, gates=gates_without([(0, 3)])), masked, rtol=0, atol=1e-5)
+    masked = model(tokens, heads=HeadAccess(gates_without([(0, 1), (0, 3)])))
+    torch.testing.assert_close(once(tokens, heads=HeadAccess(gates_without([(0, 3)]))), masked, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(

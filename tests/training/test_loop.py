@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from minitx.config import Config, GenerateConfig, ModelConfig
 from minitx.data.batches import Batches
+from minitx.data.prepare import prepare
 from minitx.generation.generate import complete
 from minitx.model import Transformer
 from minitx.model_size import cache_bytes_per_token
@@ -23,10 +24,10 @@ from minitx.system.errors import UserError
 from minitx.system.runtime import choose_runtime
 from minitx.system.signals import StopRequest
 from minitx.training.divergence import is_finite
-from minitx.training.loop import bits_per_byte, evaluate, train_step, training_loss
+from minitx.training.loop import evaluate, train_step, training_loss
 from minitx.training.optim import build_optimizers
 from minitx.training.session import train
-from minitx.training.state import Clock
+from minitx.training.state import Training, bits_per_byte
 from tests.small import small_config, small_model
 
 MEASURED = ("seconds", "tokens_per_second")
@@ -179,7 +180,7 @@ def test_every_kind_of_attention_trains_and_generates(
     validated = [line["val_loss"] for line in run.metrics() if line["val_loss"] is not None]
     assert validated[1] < validated[0] < math.log(run.tokenizer().vocab_size)
     model, _ = run.load_model("last", torch.device("cpu"))
-    assert sum(layer.nbytes for layer in model.new_cache(1)) == 32 * bytes_per_token
+    assert model.new_cache(1).nbytes == 32 * bytes_per_token
     assert cache_bytes_per_token(model.config) == bytes_per_token
     completion = complete(model, run.tokenizer(), "the cat", GenerateConfig(max_new_tokens=50, temperature=0))[0]
     assert completion.completion and (completion.tokens == 50 or completion.stop_reason == "end")
@@ -278,11 +279,16 @@ def test_the_first_signal_is_noted_and_handlers_come_back() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_the_clock_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_clock_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = small_config(tmp_path)
+    prepared = prepare(config.data, config.tokenizer, config.seed, progress=False)
+    model = Transformer(config.model, prepared.tokenizer.vocab_size)
+    training = Training(config, Run(tmp_path), prepared, choose_runtime("cpu", "float32", False, 1), model)
     times = iter([10.0, 12.0, 50.0, 53.0])
     monkeypatch.setattr("time.perf_counter", lambda: next(times))
-    clock = Clock(1.0)
-    clock.start()
-    assert clock.stop() == 3.0
-    clock.start()
-    assert clock.stop() == 6.0
+    training.progress.seconds = 1.0
+    for seconds in (3.0, 6.0):
+        training.start_clock()
+        training.stop_clock()
+        training.stop_clock()  # stands still already
+        assert training.progress.seconds == seconds

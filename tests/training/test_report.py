@@ -17,7 +17,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from minitx.config import ModelConfig
-from minitx.data.batches import Batches
 from minitx.data.prepare import prepare
 from minitx.heads import snapshots
 from minitx.heads.scores import SCORES
@@ -27,8 +26,8 @@ from minitx.run.logs import HEADS_FILE
 from minitx.system.runtime import choose_runtime
 from minitx.training.loop import train_step, training_loss
 from minitx.training.model_card import attention_rows, flatten, model_card
-from minitx.training.optim import build_optimizers
 from minitx.training.report import Report
+from minitx.training.state import Due, Training, due_after
 from tests.small import small_config
 
 LINE = {
@@ -58,7 +57,13 @@ def opened(folder: Path) -> Report:
     prepared = prepare(config.data, config.tokenizer, config.seed, progress=False)
     torch.manual_seed(0)
     model = Transformer(config.model, prepared.tokenizer.vocab_size)
-    return Report(config, run, prepared, choose_runtime("cpu", "auto", "auto", 1), model, step=0)
+    return Report(Training(config, run, prepared, choose_runtime("cpu", "auto", "auto", 1), model))
+
+
+def after(report: Report, step: int) -> Due:
+    """What is due after a step, which the run has then done."""
+    report.training.progress.step = step
+    return due_after(step, report.training.config)
 
 
 def test_without_a_terminal_a_plain_line_for_each_evaluation(
@@ -87,30 +92,37 @@ def test_a_terminal_sees_a_bar_with_time_left_loss_and_speed(tmp_path: Path, mon
 
 def test_heads_and_samples_come_when_they_are_due(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with opened(tmp_path) as report:
-        assert [step for step in range(1, 13) if report.is_due(step)] == [6, 12]
-        report.sample(5, last=False)
-        assert capsys.readouterr().out == ""
-        report.sample(5, last=True)
-        assert capsys.readouterr().out.startswith("\n--- sample at step 5 ---\n")
+        due = [after(report, step) for step in range(1, 13)]
+        assert [i for i, each in enumerate(due, 1) if each.heads] == [6, 12]
+        assert [i for i, each in enumerate(due, 1) if each.sample] == [6, 12]
+        report.step(LINE, after(report, 5))
+        assert "sample" not in capsys.readouterr().out
+        report.step(LINE, after(report, 6))
+        assert "\n--- sample at step 6 ---\n" in capsys.readouterr().out
+
+
+def test_the_last_step_asks_for_everything_that_is_on(tmp_path: Path) -> None:
+    config = small_config(tmp_path, steps=11, sample_every=0)
+    assert due_after(11, config) == Due(True, True, True, True, bool(config.log.snapshots_every), sample=False)
+    assert due_after(1, config).metrics and not due_after(1, config).evaluation
 
 
 def test_a_model_that_is_ruined_writes_no_sample(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with opened(tmp_path) as report:
-        report.model.output.weight.data.fill_(float("nan"))
-        report.sample(5, last=True)
+        report.training.model.output.weight.data.fill_(float("nan"))
+        report.step(LINE, after(report, 6))
     out, err = capsys.readouterr()
-    assert "sample" not in out and "There is no sample at step 5" in err
+    assert "sample" not in out and "There is no sample at step 6" in err
 
 
 def test_a_probe_longer_than_the_context_is_cut(tmp_path: Path) -> None:
 
     with opened(tmp_path) as report:
-        config = dataclasses.replace(
-            report.config, log=dataclasses.replace(report.config.log, probes=["the cat " * 50])
-        )
-        with Report(config, report.run, report.prepared, report.runtime, report.model, step=0) as other:
-            other.heads(20, last=False)
-    with snapshots.path(report.run.path, 20).open("rb") as file:
+        training = report.training
+        log = dataclasses.replace(training.config.log, probes=["the cat " * 50])
+        training.config = dataclasses.replace(training.config, log=log)
+        report.heads(after(report, 12))
+    with snapshots.path(training.run.path, 12).open("rb") as file:
         assert len(snapshots.read_header(file)["probes"][0]["tokens"]) == 32
 
 
@@ -120,16 +132,16 @@ def test_scores_and_links_of_every_head_are_kept(tmp_path: Path) -> None:
 
     with opened(tmp_path) as report:
         links = [{"from": "sat", "to": "cat"}, {"from": "sat", "to": "the", "name": "subject's article"}]
-        log = dataclasses.replace(report.config.log, probes=["rain", {"text": "the cat sat.", "links": links}])
-        config = dataclasses.replace(report.config, log=log)
-        with Report(config, report.run, report.prepared, report.runtime, report.model, step=0) as other:
-            for step in (6, 7, 12):
-                other.heads(step, last=False)
-    lines = report.run.metrics(HEADS_FILE)
+        training = report.training
+        log = dataclasses.replace(training.config.log, probes=["rain", {"text": "the cat sat.", "links": links}])
+        training.config = dataclasses.replace(training.config, log=log)
+        for step in (6, 7, 12):
+            report.heads(after(report, step))
+    lines = training.run.metrics(HEADS_FILE)
     assert [line["step"] for line in lines] == [6, 12]
     assert {*SCORES, "importance", "induction_on_repeats"} == lines[0]["scores"].keys() == lines[0]["chance"].keys()
     assert [(link["probe"], link["name"]) for link in lines[0]["links"]] == [(1, "sat → cat"), (1, "subject's article")]
-    events = EventAccumulator(str(report.run.path), size_guidance={"scalars": 0})
+    events = EventAccumulator(str(training.run.path), size_guidance={"scalars": 0})
     events.Reload()
     for layer in range(2):
         for head in range(2):
@@ -149,8 +161,9 @@ def test_scores_and_links_of_every_head_are_kept(tmp_path: Path) -> None:
 
 def test_model_card_counts(tmp_path: Path) -> None:
     with opened(tmp_path) as report:
-        card = model_card(report.model, report.prepared, report.runtime)
-    parameters = sum(p.numel() for p in report.model.parameters())
+        training = report.training
+        card = model_card(training.model, training.prepared, training.runtime)
+    parameters = sum(p.numel() for p in training.model.parameters())
     assert f"| parameters | {parameters:,} |" in card
     assert "| layers × heads | 2 × 2 |" in card
     assert f"| cache bytes per token (float32) | {2 * 2 * 16 * 4} |" in card
@@ -218,13 +231,13 @@ def test_looking_at_heads_takes_far_less_memory_than_the_step_before_it(tmp_path
     run.save_config(config)
     prepared = prepare(config.data, config.tokenizer, config.seed, progress=False)
     model, runtime = Transformer(config.model, prepared.tokenizer.vocab_size), choose_runtime("cpu", dtype, False, 1)
-    optimizers = build_optimizers(model, config.train)
-    batches = Batches(prepared.train, config.model.context_length, config.train.batch_size, 0)
-    with Report(config, run, prepared, runtime, model, step=0) as report:
-        report.heads(6, last=False)  # imports what it needs
+    training = Training(config, run, prepared, runtime, model)
+    optimizers, batches = training.optimizers, training.batches
+    with Report(training) as report:
+        report.heads(after(report, 6))  # imports what it needs
         loss_of, parameters = training_loss(model), list(model.parameters())
         step = taken(lambda: train_step(loss_of, parameters, optimizers, batches, runtime, config.train))
-        heads = taken(lambda: report.heads(12, last=False))
+        heads = taken(lambda: report.heads(after(report, 12)))
     patterns = config.model.n_layer * config.model.n_head * config.train.batch_size * config.model.context_length**2 * 4
     assert patterns / 4 < heads < 4 * patterns
     assert heads < step / 2

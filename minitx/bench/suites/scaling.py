@@ -82,7 +82,7 @@ def grow(settings: BenchConfig, shape: Shape, axis: str, runtime: Runtime) -> Ta
     rows: list[list[Cell]] = []
     for n, each in sizes.items():
         written = written_tokens(each)
-        cache = sum(layer.nbytes for layer in meta_model(each).new_cache(decode_batch(each, axis)))
+        cache = meta_model(each).new_cache(decode_batch(each, axis)).nbytes
         formula = cache_bytes_per_token(each.model) * each.model.context_length * decode_batch(each, axis)
         rows.append(
             [

@@ -1,0 +1,54 @@
+"""Log the heads of a model while it trains: a snapshot for the Attention tab, curves and pictures, heads.jsonl."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from minitx.heads import snapshots
+from minitx.heads.links import measure_links, uniform
+from minitx.heads.repeats import score_repetition
+from minitx.heads.view import View, view_probes
+from minitx.run.logs import HEADS_FILE
+from minitx.system.files import without_nan
+from minitx.tensorboard.writer import EventWriter
+from minitx.training.state import Due, Training
+
+
+def log_heads(training: Training, due: Due, writer: Callable[[], EventWriter]) -> None:
+    """Log what every head does on the run's probes, and its scores on validation text."""
+    prepared, probes = training.prepared, training.config.log.read_probes()
+    view = view_probes(training.model, prepared.tokenizer, probes, prepared.val, training.runtime.autocast)
+    if due.snapshot and view.probes:
+        snapshots.write(training.run.path, training.step, view.snapshot(training.step))
+    if due.heads:
+        log_scores(training, view, writer())
+
+
+def log_scores(training: Training, view: View, writer: EventWriter) -> None:
+    """Log scores, links and patterns for TensorBoard's own tabs, and as a line of heads.jsonl."""
+    step, autocast, val = training.step, training.runtime.autocast, training.prepared.val
+    with autocast():
+        repeated = score_repetition(training.model, val)
+    scores = {**view.scores, "induction_on_repeats": repeated.induction}
+    chance = {**view.chance, "induction_on_repeats": repeated.chance}
+    line: dict[str, Any] = {
+        "step": step,
+        "scores": {name: values.tolist() for name, values in scores.items()},
+        "chance": chance,
+        "links": [],
+        "repeated_loss": [repeated.first_loss, repeated.second_loss],
+    }
+    links, uniform_links = {}, {}
+    for i, (probe, its_links) in enumerate(zip(view.probes, view.links, strict=True)):
+        writer.patterns(step, i, list(probe.tokens), probe.patterns)
+        with autocast():
+            measured = measure_links(training.model, its_links, probe.patterns, val)
+        for link in measured:
+            name = f"probe {i} {link.link.name}"
+            links[name], uniform_links[name] = link.attention, uniform(link.link)
+            figures = {key: getattr(link, key).tolist() for key in ("attention", "chance", "spread")}
+            line["links"].append({"probe": i, "name": link.link.name, **figures})
+    writer.head_scores(step, {**scores, **links}, {**chance, **uniform_links})
+    training.run.append_metrics(without_nan(line), HEADS_FILE)
+    writer.flush()
