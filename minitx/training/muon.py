@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from minitx.fast import foreach
+
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic iteration, chosen by Jordan et al. for the fastest growth of small singular values."""
 
@@ -53,13 +55,13 @@ class Muon(Optimizer):
             if not self.state[parameter]:
                 self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         velocities = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
-        torch._foreach_lerp_(velocities, gradients, 1 - group["momentum"])
-        ahead = torch._foreach_lerp(gradients, velocities, group["momentum"])
+        foreach.lerp_(velocities, gradients, 1 - group["momentum"])
+        ahead = foreach.lerp(gradients, velocities, group["momentum"])
         updates = orthogonal(torch.stack(ahead).to(self.dtype)).to(parameters[0].dtype)  # (matrix, row, column)
         rows, columns = parameters[0].shape
         rate = group["lr"] * 0.2 * math.sqrt(max(rows, columns))
-        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-        torch._foreach_add_(parameters, list(updates.unbind()), alpha=-rate)
+        foreach.scale_(parameters, 1 - group["lr"] * group["weight_decay"])
+        foreach.add_(parameters, updates.unbind(), alpha=-rate)
 
 
 def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:

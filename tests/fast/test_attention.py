@@ -1,0 +1,60 @@
+"""The quick ways through attention against the textbook lines: values and gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from minitx.attention import explicit_attention, rotary_tables
+from minitx.fast.attention import batched_attention, fused_attention, rotate, signed_tables, turn
+
+Quick = Callable[[Tensor, Tensor, Tensor, bool, float], Tensor]
+
+
+def textbook(query: Tensor, key: Tensor, value: Tensor, causal: bool, dropout: float) -> Tensor:
+    return explicit_attention(query, key, value, causal, dropout)[0]
+
+
+@pytest.mark.parametrize("quick", [fused_attention, batched_attention])
+@pytest.mark.parametrize("n_kv_head", [1, 2, 4])
+@pytest.mark.parametrize(("n_query", "n_key"), [(9, 9), (4, 9), (1, 9), (1, 1)])
+@pytest.mark.parametrize("causal", [True, False])
+def test_attention_is_the_textbook_s(quick: Quick, n_kv_head: int, n_query: int, n_key: int, causal: bool) -> None:
+    results = []
+    for function in (quick, textbook):
+        generator = torch.Generator().manual_seed(0)
+        shapes = [(2, 4, n_query, 12), (2, n_kv_head, n_key, 12), (2, n_kv_head, n_key, 12)]
+        inputs = [torch.randn(shape, generator=generator, requires_grad=True) for shape in shapes]
+        query, key, value = inputs
+        output = function(query, key, value, causal, 0.0)
+        gradients = torch.autograd.grad(output.square().sum(), inputs)
+        results.append([output, *gradients])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+
+
+def test_bfloat16_on_the_cpu_trains_without_the_fused_kernel() -> None:
+    """Its backward pass is far slower there; the results agree to bfloat16's precision."""
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(2, 4, 9, 12, generator=generator).bfloat16().requires_grad_() for _ in range(3))
+    output = fused_attention(query, key, value, True, 0.0)
+    assert output.dtype == torch.bfloat16 and "ScaledDotProduct" not in str(output.grad_fn)
+    expected = textbook(query.float(), key.float(), value.float(), True, 0.0)
+    torch.testing.assert_close(output.float(), expected, rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize("seq", [1, 20])
+def test_rotation_is_the_textbook_s(seq: int) -> None:
+    """(a, b) → (a · cos - b · sin, b · cos + a · sin) for the halves of each vector, also for one position alone."""
+    x = torch.randn(2, 3, seq, 8, generator=torch.Generator().manual_seed(0))
+    cos, sin = rotary_tables(seq + 4, 8, 100.0)
+    first, second = x.chunk(2, dim=-1)
+    here = cos[4:], sin[4:]
+    expected = torch.cat((first * here[0] - second * here[1], second * here[0] + first * here[1]), dim=-1)
+    torch.testing.assert_close(rotate(x, here), expected, rtol=0, atol=1e-6)
+    tables = signed_tables((cos, sin), x.dtype)
+    one = turn(x[:, :, -1], tables[0][-1], tables[1][-1])  # (batch, head, d_head), as decoding turns them
+    torch.testing.assert_close(one, expected[:, :, -1], rtol=0, atol=1e-6)
