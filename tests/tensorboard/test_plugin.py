@@ -17,7 +17,7 @@ import pytest
 from werkzeug.test import Client, TestResponse
 
 from minitx.heads import snapshots
-from minitx.heads.snapshots import Probe, encode
+from minitx.heads.snapshots import ShownProbe, encode
 from minitx.tensorboard.plugin.own_text import BusyError, OwnText, OwnTextError
 from minitx.tensorboard.plugin.plugin import AttentionPlugin
 from minitx.tensorboard.writer import EventWriter
@@ -44,8 +44,8 @@ def add_run(folder: Path, steps: list[int], seq: int = 4, text: str = "a text") 
     EventWriter(folder).close()
     for step in steps:
         probes = [
-            Probe(text, [f"t{i}" for i in range(seq)], patterns(2, 2, seq, seed=step)),
-            Probe("long", ["x"] * 80, patterns(2, 2, 80, seed=step)),
+            ShownProbe(text, [f"t{i}" for i in range(seq)], patterns(2, 2, seq, seed=step)),
+            ShownProbe("long", ["x"] * 80, patterns(2, 2, 80, seed=step)),
         ]
         scores = {"induction": np.array([[0, 0.1], [step / 1000, np.nan]])}
         snapshots.write(folder, step, encode(step, probes, scores, {"induction": 0.05}))
@@ -64,7 +64,7 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     whole = (logs / "broken" / "attention" / "step-000003.heads").read_bytes()
     (logs / "broken" / "attention" / "step-000003.heads").write_bytes(whole[:-9])
     add_run(root / "outside", [7])
-    (root / "secret.heads").write_bytes(encode(8, [Probe("secret", ["s"], patterns(1, 1, 1))]))
+    (root / "secret.heads").write_bytes(encode(8, [ShownProbe("secret", ["s"], patterns(1, 1, 1))]))
     (logs / "linked").symlink_to(root / "outside")
     (logs / "half").mkdir()
     (logs / "half" / "attention").symlink_to(root / "outside" / "attention")
@@ -157,7 +157,7 @@ def test_scores_change_with_the_file(client: Client, logs: Path) -> None:
     add_run(logs / "changing", [1])
     assert json.loads(ask(client, "scores", run="deep/er", name="induction").data)["values"][0][2] == 0.005
     file = snapshots.path(logs / "deep" / "er", 5)
-    content = encode(5, [Probe("a", ["a"], patterns(2, 2, 1))], {"induction": np.full((2, 2), 0.75)})
+    content = encode(5, [ShownProbe("a", ["a"], patterns(2, 2, 1))], {"induction": np.full((2, 2), 0.75)})
     file.write_bytes(content)
     assert json.loads(ask(client, "scores", run="deep/er", name="induction").data)["values"] == [[0.75] * 4]
     shutil.rmtree(logs / "changing")

@@ -386,7 +386,7 @@ def test_twelve_layers_of_twelve_heads_on_512_tokens_are_redrawn_in_50_milliseco
     run.mkdir()
     pattern = np.tril(np.random.default_rng(0).random((1, 1, 512, 512), dtype=np.float32) ** 20 + 1e-6)
     pattern /= pattern.sum(axis=-1, keepdims=True)
-    probe = snapshots.Probe("long", ["token"] * 512, np.broadcast_to(pattern, (12, 12, 512, 512)))
+    probe = snapshots.ShownProbe("long", ["token"] * 512, np.broadcast_to(pattern, (12, 12, 512, 512)))
     scores = {"induction": np.random.default_rng(0).random((12, 12))}
     try:
         content = snapshots.encode(1, [probe], scores)
@@ -415,7 +415,7 @@ def test_a_run_of_1000_snapshots_opens_in_two_seconds(browser: Any, server: str,
     run.mkdir()
     scores = {name: np.random.default_rng(0).random((4, 4)) for name in ("induction", "entropy", "distance")}
     pattern = np.tril(np.ones((4, 4, 64, 64), np.float32)) / np.arange(1, 65, dtype=np.float32)[:, None]
-    content = snapshots.encode(0, [snapshots.Probe("long", ["token"] * 64, pattern)], scores)
+    content = snapshots.encode(0, [snapshots.ShownProbe("long", ["token"] * 64, pattern)], scores)
     try:
         for step in range(1000):
             snapshots.write(run, step, content)
