@@ -31,7 +31,7 @@ def _checked_probe(probe: Any, count: int) -> dict[str, Any]:
         {"name": _text(link["name"]), **{end: _span(link[end], len(tokens)) for end in ("query", "key")}}
         for link in _list(probe.get("links", []), 0, MAX_LINKS)
     ]
-    checked = {"text": _text(probe["text"]), "tokens": tokens, "links": links}
+    checked: dict[str, Any] = {"text": _text(probe["text"]), "tokens": tokens, "links": links}
     if "whole" in probe:
         checked["whole"] = [_whole(head, 0, count - 1) for head in _list(probe["whole"], 0, count)]
     return checked

@@ -30,7 +30,14 @@ DPI = 128
 """A power of two, so that whole pixels stay whole when matplotlib counts in inches."""
 LABEL_SIZE, TITLE_SIZE, MAX_LABEL = 11, 14, 90
 """Pixels: height of letters, and width of a token's label."""
-FONTS = ("DejaVu Sans", "Noto Sans CJK JP", "Arial Unicode MS", "Microsoft YaHei", "Malgun Gothic", "Noto Emoji")
+FONTS: tuple[str, ...] = (
+    "DejaVu Sans",
+    "Noto Sans CJK JP",
+    "Arial Unicode MS",
+    "Microsoft YaHei",
+    "Malgun Gothic",
+    "Noto Emoji",
+)
 FONTS += ("Segoe UI Symbol", "Unifont")
 """In order of preference. The first comes with matplotlib; the others are used where they are installed."""
 MARGIN, GAP, BAR = 12, 18, 60

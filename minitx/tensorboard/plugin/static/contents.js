@@ -1,6 +1,6 @@
 // What the large views show: from state and data to the content of each stage, and what of a content is pointed at.
 
-import { linkEnds } from "./draw.js";
+import { linkEnds } from "./heatmap.js";
 import { otherHead } from "./gather.js";
 import { strongest, weightAt } from "./snapshot.js";
 import { signed } from "./stage.js";

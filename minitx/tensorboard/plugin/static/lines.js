@@ -3,7 +3,7 @@
 // Queries are left or above, where a line starts; keys are right, or further left in the one line. With `focus` on a
 // token only its own lines are drawn, and the tokens at their other ends carry a bar for each head.
 
-import { shorten } from "./draw.js";
+import { shorten } from "./heatmap.js";
 import { LABEL_HEIGHT, drawLabel, freePlace, labelWidth } from "./labels.js";
 import { pairIndex } from "./snapshot.js";
 

@@ -5,7 +5,7 @@
 
 import { element, fitCanvas } from "./dom.js";
 import { difference, weightAt } from "./snapshot.js";
-import { drawMap, mapHit, mapLayout } from "./draw.js";
+import { drawMap, mapHit, mapLayout } from "./heatmap.js";
 import { arcsHit, arcsLayout, chooseLines, columnsHit, columnsLayout, drawArcs, drawColumns } from "./lines.js";
 import { figure } from "./state.js";
 

@@ -1,7 +1,7 @@
 // The survey: a small pattern of every head, in the grid layers × heads or in the order of a score.
 
 import { element } from "./dom.js";
-import { drawThumbnail } from "./draw.js";
+import { drawThumbnail } from "./heatmap.js";
 import { figure, headName, headOrder, scorePlaces } from "./state.js";
 import { headColour, tableColour } from "./theme.js";
 

@@ -7,8 +7,8 @@ import { describeFocus, fitting, movedFocus, stageContents } from "./contents.js
 import { drawChips, drawControls, drawHeading, drawTimeline } from "./controls.js";
 import { download, element } from "./dom.js";
 import { READING, gather } from "./gather.js";
-import { drawPicture } from "./picture.js";
-import { buildSkeleton } from "./skeleton.js";
+import { drawPicture } from "./export.js";
+import { buildSkeleton } from "./layout.js";
 import { createStage, drawStage, showFocus } from "./stage.js";
 import { START, figure, fromLink, headName, headsWithin, nearestOf, toLink } from "./state.js";
 import { describeHead, drawSurvey, neighbour } from "./survey.js";
