@@ -30,15 +30,16 @@ DPI = 128
 """A power of two, so that whole pixels stay whole when matplotlib counts in inches."""
 LABEL_SIZE, TITLE_SIZE, MAX_LABEL = 11, 14, 90
 """Pixels: height of letters, and width of a token's label."""
-FONTS: tuple[str, ...] = (
+FONTS = (
     "DejaVu Sans",
     "Noto Sans CJK JP",
     "Arial Unicode MS",
     "Microsoft YaHei",
     "Malgun Gothic",
     "Noto Emoji",
+    "Segoe UI Symbol",
+    "Unifont",
 )
-FONTS += ("Segoe UI Symbol", "Unifont")
 """In order of preference. The first comes with matplotlib; the others are used where they are installed."""
 MARGIN, GAP, BAR = 12, 18, 60
 """Pixels around the picture, between heads, and for the colour bar with its numbers."""
