@@ -158,7 +158,7 @@ def reduce(levels: Levels) -> Levels:
 
 
 def block_starts(seq: int) -> range:
-    """The first token of each block that shares a row of the reduced pattern; up to `SMALL` tokens, every token."""
+    """The first token of every block that shares a row of the reduced pattern; blocks of 1 up to `SMALL` tokens."""
     return range(0, seq, -(-seq // SMALL))
 
 

@@ -72,13 +72,17 @@ class Frame:
 
         texts: list[tuple[float, float, str, dict[str, Any]]] = [(MARGIN + 26, MARGIN, fit(caption, width - 24), {})]
         texts += [(top + (1 - share) * bar_height, bar_x + 18, f"{share:g}", {}) for share in (0, 0.5, 1)]
-        at_right, upright = {"ha": "right"}, {"ha": "right", "rotation": 90, "rotation_mode": "anchor"}
-        for head, (y, x) in enumerate(self.panels):
-            texts.append((y - 9, x, f"head {head}", {}))
-            texts += [(y + side + 4, x + place, label, upright) for place, label in shown.items()]
-            if head % columns == 0:
-                texts += [(y + place, x - 4, label, at_right) for place, label in shown.items()]
+        texts += [(y - 9, x, f"head {head}", {}) for head, (y, x) in enumerate(self.panels)]
+        upright = {"ha": "right", "rotation": 90, "rotation_mode": "anchor"}
+        for place, label in shown.items():
+            texts += [(top + side + 4, left + place, label, upright), (top + place, left - 4, label, {"ha": "right"})]
         self.base = draw_texts(max(top + rows * pitch_y - GAP - 16, top + bar_height) + MARGIN, width, texts)
+        keys = self.base[top + side + 2 : top + side + label_width + 8, left - 8 : left + side + 8]
+        queries = self.base[top - 8 : top + side + 8, MARGIN : left - 2]
+        for y, x in self.panels[1:]:  # copies of the first labels, because matplotlib takes 1 ms for each
+            self.base[y + side + 2 : y + side + label_width + 8, x - 8 : x + side + 8] = keys
+            if x == left:
+                self.base[y - 8 : y + side + 8, MARGIN : x - 2] = queries
         self.base[top : top + bar_height, bar_x : bar_x + 12] = colour_index(np.linspace(1, 0, bar_height))[:, None]
 
     def picture(self, layer: int, step: int, patterns: NDArray[np.floating[Any]]) -> bytes:

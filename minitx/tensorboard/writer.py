@@ -69,7 +69,7 @@ class EventWriter:
         self._last_step = max(0, start_step - 1)  # step at which results are logged if no training step is left
         self._scores_described = False
         self._record(Event(wall_time=time.time(), file_version="brain.Event:2"))
-        # TensorBoard's Python loader takes a session's start for a restart only if it has seen one before.
+        # TensorBoard's Python loader recognises a restart only by a second session start.
         start = SessionLog(status=SessionLog.START)
         self._record(Event(wall_time=time.time(), step=start_step, session_log=start))
         self.flush()
@@ -94,7 +94,7 @@ class EventWriter:
 
         `flat` maps dotted names to values. `metrics` are results without a curve, such as the best loss; each is also
         logged as the scalar `Result/NAME`. The first call fixes the columns: results, losses and speed. A NaN there
-        leaves the cell empty, to be filled by another call at the end.
+        leaves the cell empty for a second call at the end.
         """
         from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2, summary_v2
 
@@ -104,7 +104,7 @@ class EventWriter:
             hparams=[summary_v2.HParam(name) for name in flat],
             metrics=[summary_v2.Metric(tag) for tag in [*columns, *results]],
         )
-        start = summary_v2.hparams_pb(dict(flat), trial_id=self._name)  # one row for each run, even of equal settings
+        start = summary_v2.hparams_pb(dict(flat), trial_id=self._name)  # one row a run, even if settings are equal
         summaries = [*experiment.value, *start.value]
         if any(map(_is_number, results.values())):
             end = plugin_data_pb2.SessionEndInfo(status=api_pb2.STATUS_SUCCESS, end_time_secs=time.time())

@@ -31,7 +31,7 @@ def header_of(content: bytes) -> dict[str, Any]:
 
 
 def read_patterns(content: bytes, probe: int = 0) -> Any:
-    """(layer, head, query, key): the patterns of a probe whose heads are all there, read as the format is described."""
+    """(layer, head, query, key): the patterns of a probe with all its heads, decoded by the described format."""
     part = extract(io.BytesIO(content), probe, range(4096))
     header = header_of(part)
     heads, seq = header["layers"] * header["heads"], len(header["probes"][0]["tokens"])

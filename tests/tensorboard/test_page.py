@@ -58,9 +58,9 @@ def test_it_is_written_where_asked(tmp_path: Path) -> None:
 
 
 def test_the_viewer_says_of_each_score_what_it_is() -> None:
-    told = dict(re.findall(r'^  (\w+): "(.+)",$', (STATIC / "state.js").read_text("utf-8"), re.MULTILINE))
+    meanings = dict(re.findall(r'^  (\w+): "(.+)",$', (STATIC / "state.js").read_text("utf-8"), re.MULTILINE))
     described = {name: score.description for name, score in SCORES.items()} | {"importance": IMPORTANCE}
-    assert {name: told.get(name) for name in described} == described
+    assert {name: meanings.get(name) for name in described} == described
 
 
 @needs_browser
@@ -78,8 +78,8 @@ def test_heads_are_coloured_by_importance_from_nothing_and_by_gains_around_zero(
     with chromium() as browser, Page(browser, f"{file.as_uri()}#score=importance", dark=dark) as shown:
 
         def colours() -> list[str]:
-            found = shown.tab.eval_on_selector_all(".caption", "all => all.map(one => one.style.background)")
-            return [re.sub(r"rgb\(|\)|,", "", colour) for colour in found]
+            colours = shown.tab.eval_on_selector_all(".caption", "all => all.map(one => one.style.background)")
+            return [re.sub(r"rgb\(|\)|,", "", colour) for colour in colours]
 
         shown.wait("document.body.dataset.step === '1'")
         by_importance = colours()
@@ -165,7 +165,7 @@ WRITTEN = """names => {
     return write.call(this, text, x, y);
   };
 }"""
-"""Remembers of each canvas where it has which of `names`: [left, right, baseline or middle, width of the canvas]."""
+"""Notes where each canvas writes which of `names`: [left, right, baseline or middle, width of the canvas]."""
 
 
 @needs_browser

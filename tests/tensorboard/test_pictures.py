@@ -65,6 +65,17 @@ def test_labels_stand_beside_their_rows_and_under_their_columns() -> None:
     assert lengths[0] > lengths[1]
 
 
+def test_every_head_has_its_keys_labelled_and_every_row_its_queries() -> None:
+    frame = Frame(["mmmm"] * 12, 5)
+    ink, side = frame.base < pictures.WHITE, 12 * frame.cell
+    left = frame.panels[0][1]
+    assert len({y for y, _ in frame.panels}) > 1
+    for y, x in frame.panels:
+        keys, queries = ink[y + side + 2 : y + side + 30, x : x + side], ink[y : y + side, pictures.MARGIN : left]
+        assert keys.reshape(28, 12, -1).any(axis=(0, 2)).all()
+        assert queries.reshape(12, frame.cell, -1).any(axis=(1, 2)).all()
+
+
 def test_labels_are_thinned_before_they_touch() -> None:
     frame = Frame(["m"] * 100, 1)
     (y, x), side = frame.panels[0], 100 * frame.cell
