@@ -1,12 +1,13 @@
-"""Snapshots of the heads: what each attended to on the probes at one step, a small file that TensorBoard's tab reads.
+"""Snapshots of the heads: what every head attends to on the probes at one step, in a small file for the Attention tab.
 
     runs/NAME/attention/step-000100.heads = MAGIC, length of the header, header (JSON), patterns
 
-`encode` makes one of numpy arrays, `write` puts it into a run, `read_header` and `extract` read it with everything
-checked, for a file may be cut short or made by a stranger. A weight p is stored as the byte 255 √p, which is off by
-0.004 at most, by less where p is small, and tells 0.0001 from nothing; patterns are causal, so only key ≤ query is
-stored, row by row. A probe of more than `SMALL` tokens is stored twice, first reduced to `SMALL` (the largest weight of
-each block), so that the picture of all heads is quick to load.
+`encode` makes a snapshot of numpy arrays and `write` puts it into a run. `read_header` and `extract` read it. They
+check everything, because a file may be cut short or made by a stranger.
+
+A weight p is stored as the byte 255 √p. The error is 0.004 at most and less where p is small, so that 0.0001 still
+differs from 0. Patterns are causal, so only key ≤ query is stored, row by row. A probe of more than `SMALL` tokens is
+stored twice: first reduced to `SMALL` rows or fewer, so that a picture of all heads loads quickly, then whole.
 """
 
 from __future__ import annotations
@@ -28,13 +29,16 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from minitx.heads.snapshot_header import checked_header
+from minitx.system.files import write_atomically
+
 MAGIC = b"minitx attention 1\n"
 FOLDER = "attention"
 FILE_NAME = re.compile(r"step-([0-9]{6,12})\.heads")
 SMALL = 64
-"""Tokens up to which a pattern is stored once; a longer one is reduced to this many rows or fewer besides."""
-MAX_HEADS, MAX_TOKENS, MAX_PROBES, MAX_HEADER_BYTES = 4096, 8192, 256, 2**24
-"""What a reader believes; a file that declares more is refused before memory is taken."""
+"""Tokens up to which a pattern is stored only once."""
+MAX_HEADER_BYTES = 2**24
+"""A file that declares more is refused before memory is taken."""
 
 Floats = NDArray[np.floating[Any]]
 Levels = NDArray[np.uint8]
@@ -45,25 +49,25 @@ class SnapshotError(Exception):
 
 
 @dataclass(frozen=True)
-class Link:
-    """A pair of token spans that belong together, such as a pronoun and its noun; [start, end) each."""
+class ShownLink:
+    """Two spans of tokens that belong together, such as a pronoun and its noun. A span is [start, end)."""
 
     name: str
     query: tuple[int, int]
-    """The span that comes later and may look back."""
+    """The later span, which may look back."""
     key: tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Probe:
-    """A text and what every head attends to in it."""
+class ShownProbe:
+    """A text and the patterns of all heads on it."""
 
     text: str
     tokens: Sequence[str]
-    """A label for each token."""
+    """A label for every token."""
     patterns: Floats
     """(layer, head, query, key)"""
-    links: Sequence[Link] = ()
+    links: Sequence[ShownLink] = ()
 
 
 # Writing
@@ -71,16 +75,15 @@ class Probe:
 
 def encode(
     step: int,
-    probes: Sequence[Probe],
+    probes: Sequence[ShownProbe],
     scores: Mapping[str, Floats] | None = None,
     chance: Mapping[str, float] | None = None,
     roles: Sequence[Sequence[str]] | None = None,
 ) -> bytes:
     """The bytes of a snapshot.
 
-    `scores` are arrays (layer, head) by name, anything that heads can be compared by (importance, too); `chance` is
-    what uniform attention scores; `roles` (layer, head) are names such as "previous token" or "unclassified". Raises
-    ValueError where the shapes disagree.
+    `scores` are arrays (layer, head) by name, importance among them. `chance` holds the score of uniform attention.
+    `roles` (layer, head) are names such as "previous token" or "unclassified". Raises ValueError if shapes disagree.
     """
     layers, heads = probes[0].patterns.shape[:2]
     for probe in probes:
@@ -107,7 +110,7 @@ def encode(
             for probe in probes
         ],
     }
-    pieces: list[bytes] = []
+    pieces = []
     for probe in probes:
         levels = encode_weights(probe.patterns)  # (layer, head, query, key)
         if len(probe.tokens) > SMALL:
@@ -116,27 +119,24 @@ def encode(
     return _assemble(header, pieces)
 
 
-def write(run: Path, step: int, content: bytes) -> Path:
-    """Put a snapshot into a run folder; a reader sees all of it or nothing."""
-    folder = run / FOLDER
-    folder.mkdir(exist_ok=True)
-    place = folder / f"step-{step:06d}.heads"
-    draft = folder / f".{place.name}-{os.getpid()}"
-    draft.write_bytes(content)
-    draft.replace(place)
-    return place
+def write(run: Path, step: int, content: bytes) -> None:
+    """Put a snapshot into a run folder. A reader sees all of it or nothing."""
+    file = path(run, step)
+    file.parent.mkdir(exist_ok=True)
+    write_atomically(file, content)
 
 
 def forget_after(run: Path, step: int) -> None:
-    """Remove the snapshots after `step`, which a resumed run writes again."""
+    """Remove the snapshots after `step`, which a resumed run writes again, and drafts of killed processes."""
+    for draft in (run / FOLDER).glob(".step-*"):
+        draft.unlink(missing_ok=True)
     for later in steps(run):
         if later > step:
-            with suppress(FileNotFoundError):
-                path(run, later).unlink()
+            path(run, later).unlink(missing_ok=True)
 
 
 def encode_weights(weights: Floats) -> Levels:
-    """Weights 0 to 1 → bytes 255 √p; what is not a number becomes 0."""
+    """Weights 0 to 1 → bytes 255 √p; NaN becomes 0."""
     levels = np.sqrt(weights, dtype=np.float32)
     levels *= 255
     levels += 0.5
@@ -151,15 +151,15 @@ def pack(levels: Levels) -> Levels:
 
 
 def reduce(levels: Levels) -> Levels:
-    """(…, seq, seq) → (…, side, side): the largest entry of each square block of `block_size(seq)` tokens."""
-    starts = np.arange(0, levels.shape[-1], block_size(levels.shape[-1]))
+    """(…, seq, seq) → (…, side, side): the largest entry of every square block."""
+    starts = block_starts(levels.shape[-1])
     reduced: Levels = np.maximum.reduceat(np.maximum.reduceat(levels, starts, axis=-1), starts, axis=-2)
     return reduced
 
 
-def block_size(seq: int) -> int:
-    """Tokens that share a row of the reduced pattern."""
-    return -(-seq // SMALL)
+def block_starts(seq: int) -> range:
+    """The first token of every block that shares a row of the reduced pattern; blocks of 1 up to `SMALL` tokens."""
+    return range(0, seq, -(-seq // SMALL))
 
 
 def pairs(seq: int) -> int:
@@ -192,12 +192,10 @@ def _assemble(header: Mapping[str, Any], pieces: Iterable[bytes]) -> bytes:
 
 def steps(run: Path) -> list[int]:
     """The steps that a run folder has snapshots of, in order."""
-    found = []
     with suppress(OSError), os.scandir(run / FOLDER) as entries:
-        for entry in entries:
-            if (match := FILE_NAME.fullmatch(entry.name)) is not None:
-                found.append(int(match[1]))
-    return sorted(found)
+        matches = [FILE_NAME.fullmatch(entry.name) for entry in entries]
+        return sorted(int(match[1]) for match in matches if match is not None)
+    return []
 
 
 def path(run: Path, step: int) -> Path:
@@ -206,7 +204,7 @@ def path(run: Path, step: int) -> Path:
 
 
 def read_header(file: BinaryIO) -> dict[str, Any]:
-    """The header of a snapshot, every value of it checked, the size of the file, too; leaves `file` at the patterns.
+    """The header of a snapshot, all values and the size of the file checked. Leaves `file` at the patterns.
 
     Raises SnapshotError.
     """
@@ -215,33 +213,28 @@ def read_header(file: BinaryIO) -> dict[str, Any]:
     start = file.read(len(MAGIC) + 4)
     if not start.startswith(MAGIC):
         raise SnapshotError("This is not a snapshot that this version of minitx reads.")
-    if len(start) < len(MAGIC) + 4:
-        raise SnapshotError("This snapshot is cut short.")
-    (length,) = struct.unpack("<I", start[len(MAGIC) :])
+    length = int.from_bytes(start[len(MAGIC) :], "little")
     if length > MAX_HEADER_BYTES:
         raise SnapshotError("This snapshot declares more than a snapshot holds.")
-    if length > size - len(start):
+    if len(start) < len(MAGIC) + 4 or length > size - len(start):
         raise SnapshotError("This snapshot is cut short.")
     try:
-        header = json.loads(file.read(length).decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise SnapshotError("The header of this snapshot is damaged.") from error
-    try:
-        checked = _check(header)
-    except (KeyError, TypeError, ValueError) as error:
-        raise SnapshotError(f"The header of this snapshot is damaged ({_fault(error)}).") from error
-    expected = sum(_size(probe, checked) for probe in checked["probes"])
+        header = checked_header(json.loads(file.read(length).decode("utf-8")))
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        reason = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
+        raise SnapshotError(f"The header of this snapshot is damaged ({reason}).") from error
+    expected = sum(_size(probe, header) for probe in header["probes"])
     if size - file.tell() != expected:
-        word = "cut short" if size - file.tell() < expected else "longer than it declares"
-        raise SnapshotError(f"This snapshot is {word}.")
-    return checked
+        fault = "cut short" if size - file.tell() < expected else "longer than it declares"
+        raise SnapshotError(f"This snapshot is {fault}.")
+    return header
 
 
 def extract(file: BinaryIO, probe: int, heads: Sequence[int] = ()) -> bytes:
-    """A snapshot with one probe of it and, where that is long, the whole patterns of `heads` only.
+    """A snapshot with one probe and, if that is long, the whole patterns of `heads` only.
 
-    `heads` count through the layers: layer * heads + head; those that are not there are left out. Raises
-    SnapshotError, also where there is no such probe.
+    `heads` count through the layers: layer * heads + head. Heads that the file lacks are left out. Raises
+    SnapshotError, also if the file has no probe of that number.
     """
     header = read_header(file)
     if not 0 <= probe < len(header["probes"]):
@@ -250,92 +243,19 @@ def extract(file: BinaryIO, probe: int, heads: Sequence[int] = ()) -> bytes:
         file.seek(_size(skipped, header), io.SEEK_CUR)
     chosen = dict(header["probes"][probe])
     seq, count = len(chosen["tokens"]), header["layers"] * header["heads"]
-    pieces = []
+    pieces = [file.read(count * pairs(len(block_starts(seq))))]
     if seq > SMALL:
-        pieces.append(file.read(count * pairs(-(-seq // block_size(seq)))))
-        there = chosen.get("whole", list(range(count)))
-        chosen["whole"] = sorted({head for head in heads if head in there})
+        stored = chosen.get("whole", list(range(count)))
+        chosen["whole"] = sorted({*heads} & {*stored})
         start = file.tell()
         for head in chosen["whole"]:
-            file.seek(start + there.index(head) * pairs(seq))
+            file.seek(start + stored.index(head) * pairs(seq))
             pieces.append(file.read(pairs(seq)))
-    else:
-        pieces.append(file.read(count * pairs(seq)))
     return _assemble({**header, "probes": [chosen]}, pieces)
 
 
 def _size(probe: Mapping[str, Any], header: Mapping[str, Any]) -> int:
     """Bytes of a probe's patterns."""
     seq, count = len(probe["tokens"]), header["layers"] * header["heads"]
-    if seq <= SMALL:
-        return count * pairs(seq)
-    return count * pairs(-(-seq // block_size(seq))) + len(probe.get("whole", range(count))) * pairs(seq)
-
-
-def _check(header: Any) -> dict[str, Any]:
-    """The header's known entries, each of its type and within bounds; KeyError, TypeError or ValueError otherwise."""
-    layers, heads = _whole(header["layers"], 1, MAX_HEADS), _whole(header["heads"], 1, MAX_HEADS)
-    count = _whole(layers * heads, 1, MAX_HEADS)
-    probes = []
-    for probe in _list(header["probes"], 1, MAX_PROBES):
-        seq = len(_list(probe["tokens"], 1, MAX_TOKENS))
-        checked: dict[str, Any] = {
-            "text": _text(probe["text"]),
-            "tokens": [_text(token) for token in probe["tokens"]],
-            "links": [
-                {"name": _text(link["name"]), "query": _span(link["query"], seq), "key": _span(link["key"], seq)}
-                for link in _list(probe.get("links", []), 0, 1000)
-            ],
-        }
-        if "whole" in probe:
-            checked["whole"] = [_whole(head, 0, count - 1) for head in _list(probe["whole"], 0, count)]
-        probes.append(checked)
-    return {
-        "step": _whole(header["step"], 0, 10**12),
-        "written": _real(header.get("written", 0)),
-        "layers": layers,
-        "heads": heads,
-        "scores": {
-            _text(name): [None if value is None else _real(value) for value in _list(values, count, count)]
-            for name, values in dict(header.get("scores", {})).items()
-        },
-        "chance": {
-            _text(name): None if value is None else _real(value)
-            for name, value in dict(header.get("chance", {})).items()
-        },
-        "roles": [_text(role) for role in _list(header.get("roles", []), 0, count)],
-        "probes": probes,
-    }
-
-
-def _whole(value: Any, least: int, most: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise ValueError(f"{value!r:.40} is not a whole number from {least} to {most}")
-    return value
-
-
-def _real(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{value!r:.40} is not a number")
-    return value
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r:.40} is not a text")
-    return value
-
-
-def _list(value: Any, least: int, most: int) -> list[Any]:
-    if not isinstance(value, list) or not least <= len(value) <= most:
-        raise ValueError(f"{value!r:.40} is not a list of {least} to {most} entries")
-    return value
-
-
-def _span(value: Any, seq: int) -> list[int]:
-    start, end = _list(value, 2, 2)
-    return [_whole(start, 0, seq - 1), _whole(end, _whole(start, 0, seq - 1) + 1, seq)]
-
-
-def _fault(error: Exception) -> str:
-    return f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
+    whole = len(probe.get("whole", range(count))) if seq > SMALL else 0
+    return count * pairs(len(block_starts(seq))) + whole * pairs(seq)

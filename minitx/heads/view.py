@@ -18,7 +18,7 @@ from minitx.heads.links import PlacedLink, tokens_of_links
 from minitx.heads.record import patterns, score, scored_text
 from minitx.heads.roles import roles
 from minitx.heads.scores import SCORES, chance, score_heads
-from minitx.heads.snapshots import Link, Probe
+from minitx.heads.snapshots import ShownLink, ShownProbe
 from minitx.model import Transformer
 
 IMPORTANCE_TOKENS = 24
@@ -35,7 +35,7 @@ class View(NamedTuple):
     """Name → (layer, head): those of `head_scores.SCORES`, and importance."""
     chance: dict[str, float]
     """Name → what a head that spreads its attention evenly scores; NaN for importance, which knows no chance."""
-    probes: list[Probe]
+    probes: list[ShownProbe]
     links: list[list[PlacedLink]]
     """Of each probe."""
 
@@ -66,18 +66,18 @@ def view_probes(
     for probe in probes:
         encoded = tokenizer.encode(probe.text)[: model.config.context_length]
         links = tokens_of_links(probe, [tokenizer.token_bytes(token) for token in encoded])
-        seen.append(probe_of(model, tokenizer, probe.text, encoded, [Link(*link.spans) for link in links]))
+        seen.append(probe_of(model, tokenizer, probe.text, encoded, [ShownLink(*link.spans) for link in links]))
         placed.append(links)
     return View(scores, by_chance, seen, placed)
 
 
 def probe_of(
-    model: Transformer, tokenizer: Tokenizer, text: str, tokens: Sequence[int], links: Sequence[Link] = ()
-) -> Probe:
+    model: Transformer, tokenizer: Tokenizer, text: str, tokens: Sequence[int], links: Sequence[ShownLink] = ()
+) -> ShownProbe:
     """The pattern of every head on `tokens` of `text`, of which the model sees the first `context_length`."""
     seen = list(tokens)[: model.config.context_length]
     labels = [tokenizer.token_text(token) for token in seen]
-    return Probe(text, labels, patterns(model, torch.tensor([seen]))[:, 0], links)
+    return ShownProbe(text, labels, patterns(model, torch.tensor([seen]))[:, 0], links)
 
 
 def text_snapshot(

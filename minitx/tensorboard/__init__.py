@@ -1,1 +1,1 @@
-"""What TensorBoard shows of a run: its own tabs, and the Attention tab in `plugin/`."""
+"""Everything that TensorBoard shows of a run, in its built-in tabs and in the Attention tab of `plugin/`."""

@@ -1,6 +1,7 @@
-"""Pictures of attention patterns, put together from pixels.
+"""Pictures of attention patterns for TensorBoard's Images tab.
 
-A probe's labels are drawn once (`Canvas`); the picture of a layer at a step then only fills in the cells of its heads.
+Matplotlib draws the labels and titles of a probe once, as a `Frame`. A picture then only fills in the cells of every
+head, pixel by pixel. Pixels are indices of `palette`. This module imports matplotlib, so import it only to draw.
 """
 
 from __future__ import annotations
@@ -8,194 +9,158 @@ from __future__ import annotations
 import functools
 import io
 import math
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
 
+import matplotlib
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont
+from matplotlib.ft2font import FT2Font
 from numpy.typing import NDArray
+from PIL import Image
 
-from minitx.system.text import _escape, visible
+from minitx.system.text import visible
 
-if TYPE_CHECKING:
-    from PIL.ImageFont import FreeTypeFont
-
-LEVELS = 224
-"""Colours of the scale; the palette's other 32 entries are greys for lines and letters, black to white."""
-WHITE = 255
-"""Index of the white that blank cells and the background have."""
-INK = 30
-"""Brightness of letters."""
-FONT_SIZE = 11
-MAX_LABEL = 14
-"""Characters of a token that are shown."""
-MARGIN, GAP, MIN_BAR = 12, 18, 80
+LEVELS, WHITE = 224, 255
+"""Colours of the scale; the palette's other 32 entries are greys for letters, black to white, so white comes last."""
+DPI = 128
+"""A power of two, so that whole pixels stay whole when matplotlib counts in inches."""
+LABEL_SIZE, TITLE_SIZE, MAX_LABEL = 11, 14, 90
+"""Pixels: height of letters, and width of a token's label."""
+FONTS = (
+    "DejaVu Sans",
+    "Noto Sans CJK JP",
+    "Arial Unicode MS",
+    "Microsoft YaHei",
+    "Malgun Gothic",
+    "Noto Emoji",
+    "Segoe UI Symbol",
+    "Unifont",
+)
+"""In order of preference. The first comes with matplotlib; the others are used where they are installed."""
+MARGIN, GAP, BAR = 12, 18, 60
+"""Pixels around the picture, between heads, and for the colour bar with its numbers."""
 MAX_WIDTH = 980
 """Pixels that TensorBoard shows of a picture on a small laptop; more heads go into further rows."""
 
+Pixels = NDArray[np.uint8]
 
-class Canvas:
-    """A blank picture of a probe: one square panel for each head, with labels, in indices of `palette`.
 
-    A cell is 24 pixels wide at most and one at least: up to 33 tokens all are labelled, of more only some are.
+class Frame:
+    """A picture of a probe without its cells: a labelled square for each head, the colour bar, and `caption`.
+
+    A cell is 1 to 24 pixels wide. Up to 33 tokens all are labelled; of a longer text only some are.
     """
 
-    def __init__(self, labels: list[str], n_head: int) -> None:
-        self.labels, self.n_head = labels, n_head
+    def __init__(self, labels: Sequence[str], n_head: int, caption: str = "") -> None:
         seq = len(labels)
-        self.cell = max(1, min(24, max(300 // seq, min(FONT_SIZE, 372 // seq))))
-        side = self.cell * seq
-        names = _label_strip(labels, self.cell)  # (side, width): queries as they stand, keys turned upright
-        left, top = MARGIN + names.shape[1] + 4, MARGIN + 26
-        pitch_x, pitch_y = max(side, 48) + GAP, 16 + side + 4 + names.shape[1] + GAP
-        bar = 60
-        rows = math.ceil(n_head / max(1, (MAX_WIDTH - left - bar) // pitch_x))
+        self.cell = max(1, min(24, max(300 // seq, min(LABEL_SIZE, 372 // seq))))
+        side, every = self.cell * seq, math.ceil((LABEL_SIZE + 1) / self.cell) if self.cell < LABEL_SIZE else 1
+        shown = {(place + 0.5) * self.cell: fit(labels[place], MAX_LABEL) for place in range(0, seq, every)}
+        label_width = math.ceil(max(map(text_width, shown.values())))
+        left, top = MARGIN + label_width + 4, MARGIN + 58
+        pitch_x, pitch_y = max(side, 48) + GAP, side + 4 + label_width + GAP + 16
+        rows = math.ceil(n_head / max(1, (MAX_WIDTH - left - BAR) // pitch_x))
         columns = math.ceil(n_head / rows)
-        width = max(left + columns * pitch_x + bar, 420)
-        height = max(top + rows * pitch_y - GAP, top + 16 + MIN_BAR) + MARGIN
-        self.base = np.full((height, width), WHITE, dtype=np.uint8)
-        self.panels = []
-        for head in range(n_head):
-            y, x = top + head // columns * pitch_y + 16, left + head % columns * pitch_x
-            self.panels.append((y, x))
-            self._write(y - 16, x, f"head {head}")
-            self._paste(y + side + 4, x, np.rot90(names))
-            if head % columns == 0:
-                self._paste(y, x - 4 - names.shape[1], names)
-        self._colour_bar(top + 16, left + columns * pitch_x, max(side, MIN_BAR))
-        self.shape = self.base.shape
+        bar_x, bar_height = left + columns * pitch_x, max(side, 80)
+        width = max(bar_x + BAR, 420)
+        self.panels = [(top + head // columns * pitch_y, left + head % columns * pitch_x) for head in range(n_head)]
+        """Row and column of the upper left pixel of each head."""
 
-    def picture(self, title: str, patterns: NDArray[np.floating[Any]]) -> bytes:
+        texts: list[tuple[float, float, str, dict[str, Any]]] = [(MARGIN + 26, MARGIN, fit(caption, width - 24), {})]
+        texts += [(top + (1 - share) * bar_height, bar_x + 18, f"{share:g}", {}) for share in (0, 0.5, 1)]
+        texts += [(y - 9, x, f"head {head}", {}) for head, (y, x) in enumerate(self.panels)]
+        upright = {"ha": "right", "rotation": 90, "rotation_mode": "anchor"}
+        for place, label in shown.items():
+            texts += [(top + side + 4, left + place, label, upright), (top + place, left - 4, label, {"ha": "right"})]
+        self.base = draw_texts(max(top + rows * pitch_y - GAP - 16, top + bar_height) + MARGIN, width, texts)
+        keys = self.base[top + side + 2 : top + side + label_width + 8, left - 8 : left + side + 8]
+        queries = self.base[top - 8 : top + side + 8, MARGIN : left - 2]
+        for y, x in self.panels[1:]:  # copies of the first labels, because matplotlib takes 1 ms for each
+            self.base[y + side + 2 : y + side + label_width + 8, x - 8 : x + side + 8] = keys
+            if x == left:
+                self.base[y - 8 : y + side + 8, MARGIN : x - 2] = queries
+        self.base[top : top + bar_height, bar_x : bar_x + 12] = colour_index(np.linspace(1, 0, bar_height))[:, None]
+
+    def picture(self, layer: int, step: int, patterns: NDArray[np.floating[Any]]) -> bytes:
         """A PNG of `patterns` (head, query, key) on the fixed scale from 0 to 1; keys after the query stay white."""
-        from PIL import Image
-
-        pixels = self.base.copy()
-        strip = _text(_fit(title, self.shape[1] - 2 * MARGIN, FONT_SIZE + 2), FONT_SIZE + 2)
-        pixels[MARGIN - 4 : MARGIN - 4 + strip.shape[0], MARGIN : MARGIN + strip.shape[1]] = strip
-        seq = len(self.labels)
-        level = np.where(np.tril(np.ones((seq, seq), dtype=bool)), colour_index(patterns), np.uint8(WHITE))
-        side = self.cell * seq
-        for (y, x), cells in zip(self.panels, level, strict=True):
-            pixels[y : y + side, x : x + side] = cells.repeat(self.cell, axis=0).repeat(self.cell, axis=1)
+        pixels, x = self.base.copy(), MARGIN
+        for title in (title_pixels(f"layer {layer}"), title_pixels(f"step {step}")):
+            pixels[MARGIN - 4 : MARGIN - 4 + title.shape[0], x : x + title.shape[1]] = title
+            x += title.shape[1] + GAP
+        levels = np.where(np.tri(patterns.shape[-1], dtype=bool), colour_index(patterns), np.uint8(WHITE))
+        for (y, x), cells in zip(self.panels, levels.repeat(self.cell, axis=1).repeat(self.cell, axis=2), strict=True):
+            pixels[y : y + cells.shape[0], x : x + cells.shape[1]] = cells
         image = Image.fromarray(pixels, mode="P")
         image.putpalette(palette().tobytes())
         buffer = io.BytesIO()
         image.save(buffer, "PNG", compress_level=3)
         return buffer.getvalue()
 
-    def _write(self, y: int, x: int, text: str) -> None:
-        self._paste(y, x, _text(text, FONT_SIZE))
 
-    def _paste(self, y: int, x: int, pixels: NDArray[np.uint8]) -> None:
-        self.base[y : y + pixels.shape[0], x : x + pixels.shape[1]] = pixels
-
-    def _colour_bar(self, y: int, x: int, height: int) -> None:
-        """The scale, 1 at the top."""
-        self._paste(y, x, np.repeat(colour_index(np.linspace(1, 0, height))[:, None], 12, axis=1))
-        for value in (0, 0.5, 1):
-            tick = _text(f"{value:g}", FONT_SIZE)
-            middle = y + round((1 - value) * (height - 1))
-            self.base[middle, x + 12 : x + 16] = LEVELS
-            self._paste(middle - tick.shape[0] // 2, x + 19, tick)
-
-
-def colour_index(weights: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
+def colour_index(weights: NDArray[np.floating[Any]]) -> Pixels:
     """Pattern weights, 0 to 1 → their index in `palette`; a NaN becomes white."""
     levels = np.clip(weights, 0, 1) * (LEVELS - 1)
     return np.where(np.isnan(levels), WHITE, np.nan_to_num(levels).round()).astype(np.uint8)
 
 
 @functools.cache
-def palette() -> NDArray[np.uint8]:
+def palette() -> Pixels:
     """(256, 3): viridis from 0 to 1 in `LEVELS` colours, then greys from black to white."""
-    import matplotlib
-
     colours = matplotlib.colormaps["viridis"](np.linspace(0, 1, LEVELS), bytes=True)[:, :3]
     greys = np.linspace(0, 255, 256 - LEVELS).round().astype(np.uint8)
     return np.concatenate([colours, np.repeat(greys[:, None], 3, axis=1)])
 
 
-FALLBACK_FONTS = (
-    "NotoSansCJK-Regular.ttc",
-    "Arial Unicode.ttf",
-    "msyh.ttc",
-    "malgun.ttf",
-    "NotoEmoji-Regular.ttf",
-    "seguisym.ttf",
-    "unifont.otf",
-)
-"""Asked in turn, wherever the system keeps its fonts, for what DejaVu Sans (it comes with matplotlib) cannot show."""
+def draw_texts(
+    height: int, width: int, texts: Sequence[tuple[float, float, str, dict[str, Any]]], size: int = LABEL_SIZE
+) -> Pixels:
+    """`texts` on white: each a row and a column in pixels, a line of text, and how matplotlib aligns it."""
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
+    for y, x, text, alignment in texts:
+        style = {"va": "center_baseline", "color": "#1e1e1e", "fontproperties": font(size), **alignment}
+        figure.text(x / width, 1 - y / height, text, parse_math=False, **style)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    grey = np.asarray(canvas.buffer_rgba())[:, :, 0]
+    return (LEVELS + np.round(grey / 255 * (WHITE - LEVELS))).astype(np.uint8)
+
+
+@functools.lru_cache(maxsize=256)
+def title_pixels(text: str) -> Pixels:
+    """A title, kept for the next picture: all layers share the step, and all steps the layer."""
+    width = math.ceil(text_width(text, TITLE_SIZE)) + 2
+    return draw_texts(TITLE_SIZE + 6, width, [(TITLE_SIZE / 2 + 3, 0, text, {})], TITLE_SIZE)
 
 
 @functools.cache
-def _font(name: str, size: int) -> FreeTypeFont | None:
-    """A font by its file name, or None where this machine lacks it."""
-    from PIL import ImageFont
-
-    try:
-        return ImageFont.truetype(name, size)
-    except OSError:
-        return None
-
-
-@functools.cache
-def _characters(path: str) -> frozenset[int]:
-    """The code points that the font at `path` can show."""
-    from matplotlib.ft2font import FT2Font
-
-    return frozenset(FT2Font(path).get_charmap())
+def installed_fonts(names: tuple[str, ...]) -> dict[str, frozenset[int]]:
+    """Those of `names` that this machine has, each with the code points that it can show."""
+    fonts = {}
+    for name in names:
+        with suppress(ValueError):
+            file = findfont(FontProperties(family=[name]), fallback_to_default=False)
+            fonts[name] = frozenset(FT2Font(file).get_charmap())
+    return fonts
 
 
-def _drawable(text: str, size: int) -> tuple[str, FreeTypeFont]:
-    """`text` with a font that shows all of it; where there is none, with codes for the characters that are missing."""
-    import matplotlib
-
-    dejavu = _font(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), size)
-    assert dejavu is not None
-    missing = {ord(character) for character in text} - _characters(str(dejavu.path))
-    if not missing:
-        return text, dejavu
-    for name in FALLBACK_FONTS:
-        font = _font(name, size)
-        if font is not None and missing <= _characters(str(font.path)):
-            return text, font
-    return "".join(_escape(c) if ord(c) in missing else c for c in text), dejavu
+def font(size: int) -> FontProperties:
+    """The installed fonts; matplotlib takes the first that has a character. `size` is in pixels."""
+    return FontProperties(family=[*installed_fonts(FONTS)], size=size * 72 / DPI)
 
 
-def _text(text: str, size: int) -> NDArray[np.uint8]:
-    """One line of text (height, width) in indices of `palette`; visible() and nothing else is done to it."""
-    from PIL import Image, ImageDraw
-
-    shown, font = _drawable(visible(text, ""), size)
-    image = Image.new("L", (math.ceil(font.getlength(shown)) + 2, size + 4), 255)
-    ImageDraw.Draw(image).text((0, (size + 4) / 2), shown, fill=INK, font=font, anchor="lm")
-    return _greys(image)
+def text_width(text: str, size: int = LABEL_SIZE) -> float:
+    """Pixels that a line of text takes."""
+    return RendererAgg(1, 1, DPI).get_text_width_height_descent(text, font(size), ismath=False)[0]
 
 
-def _label_strip(labels: list[str], cell: int) -> NDArray[np.uint8]:
-    """Labels (len(labels) * cell, width) under each other, each beside its cell; thinned where they would touch."""
-    from PIL import Image, ImageDraw
-
-    every = math.ceil(FONT_SIZE / cell)
-    shown = []
-    for label in labels[::every]:
-        text = visible(label, "").replace(" ", "▁")
-        shown.append(_drawable(text if len(text) <= MAX_LABEL else text[: MAX_LABEL - 1] + "…", FONT_SIZE))
-    width = max(math.ceil(font.getlength(text)) for text, font in shown) + 2
-    image = Image.new("L", (width, len(labels) * cell), 255)
-    draw = ImageDraw.Draw(image)
-    for row, (text, font) in enumerate(shown):
-        draw.text((width - 1, (row * every + 0.5) * cell), text, fill=INK, font=font, anchor="rm")
-    return _greys(image)
-
-
-def _greys(image: Any) -> NDArray[np.uint8]:
-    """A PIL image of brightness → indices of the greys in `palette`."""
-    return (LEVELS + np.round(np.asarray(image) / 255 * (WHITE - LEVELS))).astype(np.uint8)
-
-
-def _fit(text: str, width: int, size: int) -> str:
-    """`text`, shortened with … to `width` pixels."""
-    shown, font = _drawable(visible(text, ""), size)
-    while font.getlength(shown) > width:
-        shown = shown[: max(1, min(len(shown) - 2, int(len(shown) * width / font.getlength(shown))))] + "…"
-    return shown
+def fit(text: str, width: int) -> str:
+    """`text` cut to `width` pixels, with codes such as \\u65e5 for characters that no installed font can show."""
+    known = frozenset().union(*installed_fonts(FONTS).values())
+    text = "".join(c if ord(c) in known else c.encode("unicode_escape").decode() for c in visible(text, ""))
+    while (taken := text_width(text)) > width:
+        text = text[: max(1, min(len(text) - 2, int(len(text) * width / taken)))] + "…"
+    return text

@@ -1,8 +1,7 @@
-"""What TensorBoard gets from a run: curves, texts, hyperparameters, head scores, and pictures of attention patterns.
+"""Writes what TensorBoard shows of a run: curves, texts, hyperparameters, head scores, pictures of patterns.
 
-An `EventWriter` appends events to one file in the run folder, in the caller's thread and with TensorBoard's own
-protocol
-buffers: no torch, and no tensorflow where that happens to be installed. Numbers and numpy arrays go in.
+An `EventWriter` appends events to one file in the run folder, in the caller's thread, with TensorBoard's own protocol
+buffers. It takes numbers and numpy arrays, and imports neither torch nor tensorflow.
 """
 
 from __future__ import annotations
@@ -22,10 +21,11 @@ from numpy.typing import NDArray
 from minitx.heads.scores import IMPORTANCE, SCORES
 from minitx.system.faults import with_filename
 from minitx.system.text import visible
-from minitx.tensorboard.pictures import Canvas
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+
+    from minitx.tensorboard.pictures import Frame
 
 METRIC_TAGS = {
     "train_loss": "Loss/train",
@@ -37,16 +37,22 @@ METRIC_TAGS = {
     "memory_bytes": "Speed/memory in bytes",
 }
 """Metric of a run → its tag. TensorBoard sorts capitals first, so these come before the many head scores."""
+DESCRIPTIONS = {
+    **{name: score.description for name, score in SCORES.items()},
+    "importance": IMPORTANCE,
+    "induction_on_repeats": f"{SCORES['induction'].description}, on random tokens that come twice",
+}
+"""Score of heads → what it means."""
+LINK_DESCRIPTION = "attention along the link {} of a probe"
 
 _file_number = itertools.count()
 
 
 class EventWriter:
-    """Writes to `folder` what TensorBoard shows of a run.
+    """Writes an event file to `folder`. Only after `flush` is everything on disk.
 
-    `start_step` is the first step that will be written: when a run is resumed, TensorBoard drops what an earlier file
-    holds from there on (its fast loader does so for each tag once that tag is written again). Nothing is sure to be on
-    disk before `flush`.
+    `start_step` is the first step of this file. From there on TensorBoard drops the events of earlier files, so that a
+    resumed run replaces them. (Its fast loader drops a tag's old events once the tag is written again.)
     """
 
     def __init__(self, folder: Path, start_step: int = 0) -> None:
@@ -58,37 +64,37 @@ class EventWriter:
         name = f"events.out.tfevents.{time.time():017.6f}.{os.getpid()}.{next(_file_number)}"
         self._file = folder / name
         self._writer = RecordWriter(self._file.open("xb"))
-        self._canvases: dict[int, Canvas] = {}
+        self._frames: dict[int, Frame] = {}
         self._name = folder.resolve().name
-        self._last_step = max(0, start_step - 1)  # of which results are told where nothing is left to do
+        self._last_step = max(0, start_step - 1)  # step at which results are logged if no training step is left
         self._scores_described = False
         self._record(Event(wall_time=time.time(), file_version="brain.Event:2"))
-        # TensorBoard's Python loader takes a session's start for a restart only if it has seen one before.
+        # TensorBoard's Python loader recognises a restart only by a second session start.
         start = SessionLog(status=SessionLog.START)
         self._record(Event(wall_time=time.time(), step=start_step, session_log=start))
         self.flush()
 
     def scalars(self, step: int, values: Mapping[str, float | None]) -> None:
-        """Metrics by their name in `METRIC_TAGS`; None and NaN are left out."""
+        """Log metrics by their name in `METRIC_TAGS`; None and NaN are left out."""
         self._add(step, [_scalar(METRIC_TAGS[name], value) for name, value in values.items() if _is_number(value)])
 
     def text(self, tag: str, text: str, step: int) -> None:
-        """A text shown as it is: in TensorBoard's Markdown no character of it means anything."""
+        """Log a text for the Text tab, shown as it is: no character of it is read as Markdown."""
         self.markdown(tag, verbatim(text), step)
 
     def markdown(self, tag: str, text: str, step: int) -> None:
-        """A text rendered as Markdown by TensorBoard's Text tab."""
+        """Log a text that the Text tab renders as Markdown."""
         from tensorboard.plugins.text.metadata import create_summary_metadata
 
-        # A scalar string: anything with dimensions is put into a table.
+        # A scalar string: TensorBoard makes a table of anything with dimensions.
         self._add(step, [_tensor(tag, [text.encode()], create_summary_metadata("", ""), shape=())])
 
     def hyperparameters(self, flat: Mapping[str, str | float | bool], metrics: Mapping[str, float]) -> None:
-        """The run's row in TensorBoard's HParams tab.
+        """Log the run's row in the HParams tab.
 
-        `flat` maps dotted names to values. `metrics` are results that are no curve, such as the best loss: each is
-        written as the scalar `Result/NAME`; a NaN declares the column and leaves the cell empty. Columns are fixed by
-        the first call, the validation and training curves always among them; call again at the end with the results.
+        `flat` maps dotted names to values. `metrics` are results without a curve, such as the best loss; each is also
+        logged as the scalar `Result/NAME`. The first call fixes the columns: results, losses and speed. A NaN there
+        leaves the cell empty for a second call at the end.
         """
         from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2, summary_v2
 
@@ -98,7 +104,7 @@ class EventWriter:
             hparams=[summary_v2.HParam(name) for name in flat],
             metrics=[summary_v2.Metric(tag) for tag in [*columns, *results]],
         )
-        start = summary_v2.hparams_pb(dict(flat), trial_id=self._name)  # one row for each run, even of equal settings
+        start = summary_v2.hparams_pb(dict(flat), trial_id=self._name)  # one row a run, even if settings are equal
         summaries = [*experiment.value, *start.value]
         if any(map(_is_number, results.values())):
             end = plugin_data_pb2.SessionEndInfo(status=api_pb2.STATUS_SUCCESS, end_time_secs=time.time())
@@ -108,23 +114,23 @@ class EventWriter:
         self._add(self._last_step, summaries)
 
     def results(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Results that are no curve, each as the scalar `Result/NAME`."""
+        """Log results without a curve, each as the scalar `Result/NAME`."""
         self._add(step, [_scalar(_result_tag(name), value) for name, value in metrics.items() if _is_number(value)])
 
     def head_scores(
         self, step: int, scores: Mapping[str, NDArray[np.floating[Any]]], chance: Mapping[str, float] | None
     ) -> None:
-        """Scores by their name in `SCORES`, or links, (layer, head), under `layer L head H/NAME`; NaN is left out.
+        """Log arrays (layer, head) of scores or links, by name, under `layer L head H/NAME`; NaN is left out.
 
-        `chance`, what uniform attention scores, goes under `uniform attention/NAME`. The Custom Scalars tab gets, for
-        every score and layer, one chart that compares the heads.
+        `chance` is the score of uniform attention, logged under `uniform attention/NAME`. In the Custom Scalars tab
+        every score gets one chart a layer, which compares the heads.
         """
         summaries = []
         if not self._scores_described:  # TensorBoard reads descriptions and layout only once
             summaries.append(_layout({name: len(values) for name, values in scores.items()}))
         for name, values in scores.items():
             title = name.replace("_", " ")
-            description = "" if self._scores_described else _description(name)
+            description = "" if self._scores_described else DESCRIPTIONS.get(name, LINK_DESCRIPTION.format(name))
             for (layer, head), value in np.ndenumerate(values):
                 if _is_number(value):
                     summaries.append(_scalar(f"layer {layer} head {head}/{title}", value, description))
@@ -134,30 +140,31 @@ class EventWriter:
         self._add(step, summaries)
 
     def patterns(self, step: int, probe_index: int, labels: list[str], patterns: NDArray[np.floating[Any]]) -> None:
-        """For every layer, a picture of the patterns (layer, head, query, key) of all its heads.
+        """Log one picture a layer of the patterns (layer, head, query, key) of all its heads.
 
-        `labels` are the probe's tokens, the same at every step. Raises ValueError where the shapes disagree.
+        `labels` are the probe's tokens, the same at every step. Raises ValueError if the shapes disagree.
         """
         from tensorboard.plugins.image.metadata import create_summary_metadata
+
+        from minitx.tensorboard.pictures import Frame
 
         layers, heads, *square = patterns.shape
         if square != [len(labels), len(labels)]:
             raise ValueError(f"patterns {patterns.shape} are not (layer, head, query, key) of {len(labels)} labels")
-        canvas = self._canvases.get(probe_index)
-        if canvas is None or (canvas.labels, canvas.n_head) != (labels, heads):
-            canvas = self._canvases[probe_index] = Canvas(labels, heads)
         text = "".join(labels).replace("␣", " ").strip()
+        frame = self._frames.get(probe_index)
+        if frame is None:
+            frame = self._frames[probe_index] = Frame(labels, heads, f"probe {probe_index}: {text}")
+        size = [str(length).encode() for length in reversed(frame.base.shape)]
+        metadata = create_summary_metadata("", verbatim(text))
         summaries = []
         for layer in range(layers):
-            title = f"layer {layer}  ·  step {step}  ·  probe {probe_index}: {text}"
-            png = canvas.picture(title, patterns[layer])
-            size = [str(length).encode() for length in reversed(canvas.shape)]
-            metadata = create_summary_metadata("", verbatim(text))
+            png = frame.picture(layer, step, patterns[layer])
             summaries.append(_tensor(f"probe {probe_index}/layer {layer}", [*size, png], metadata, shape=(3,)))
         self._add(step, summaries)
 
     def flush(self) -> None:
-        """Hand everything written so far to the operating system, where TensorBoard sees it."""
+        """Hand everything logged so far to the operating system, where TensorBoard sees it."""
         with with_filename(self._file):
             self._writer.flush()
 
@@ -181,9 +188,9 @@ class EventWriter:
 
 
 def verbatim(text: str) -> str:
-    """Markdown that shows `text` as it is, every line and space of it, with `visible`.
+    """Markdown that shows `visible(text)` as it is, with every line and space.
 
-    Not a code block, whose long lines TensorBoard does not wrap: inline code with special characters as entities.
+    TensorBoard does not wrap long lines of a code block, so this is inline code with special characters as entities.
     """
     plain = re.sub(r"[!-/:-@\[-`{-~]", lambda match: f"&#{ord(match[0])};", visible(text.expandtabs()))
     lines = [re.sub(r"^ | $|(?<= ) ", "&nbsp;", line) for line in plain.split("\n")]
@@ -192,14 +199,6 @@ def verbatim(text: str) -> str:
 
 def _result_tag(name: str) -> str:
     return f"Result/{name.replace('_', ' ')}"
-
-
-def _description(name: str) -> str:
-    if name == "induction_on_repeats":
-        return f"{SCORES['induction'].description}, on random tokens that come twice"
-    if name == "importance":
-        return IMPORTANCE
-    return SCORES[name].description if name in SCORES else f"attention along the link {name} of a probe"
 
 
 def _is_number(value: float | None) -> TypeGuard[float]:
@@ -229,7 +228,7 @@ def _tensor(tag: str, strings: list[bytes], metadata: SummaryMetadata, shape: tu
 
 
 def _layout(layers: Mapping[str, int]) -> Summary.Value:
-    """The Custom Scalars tab: score name → number of layers. Tags are patterns, so runs of other sizes fit in too."""
+    """Charts of the Custom Scalars tab, for score name → number of layers. Tags are patterns, which fit any run."""
     from tensorboard.plugins.custom_scalar.layout_pb2 import Category, Chart, Layout, MultilineChartContent
     from tensorboard.plugins.custom_scalar.metadata import CONFIG_SUMMARY_TAG, create_summary_metadata
 

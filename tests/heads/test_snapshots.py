@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from minitx.heads import snapshots
-from minitx.heads.snapshots import MAGIC, SMALL, Link, Probe, SnapshotError, encode, extract, read_header
+from minitx.heads.snapshots import MAGIC, SMALL, ShownLink, ShownProbe, SnapshotError, encode, extract, read_header
 from tests.tensorboard.test_pictures import causal
 
 
@@ -22,8 +22,8 @@ def patterns(layers: int, heads: int, seq: int, seed: int = 0) -> Any:
     return weights / weights.sum(axis=-1, keepdims=True)
 
 
-def probe(seq: int, layers: int = 2, heads: int = 3, **more: Any) -> Probe:
-    return Probe("a text", [f"t{i}" for i in range(seq)], patterns(layers, heads, seq), **more)
+def probe(seq: int, layers: int = 2, heads: int = 3, **more: Any) -> ShownProbe:
+    return ShownProbe("a text", [f"t{i}" for i in range(seq)], patterns(layers, heads, seq), **more)
 
 
 def header_of(content: bytes) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def header_of(content: bytes) -> dict[str, Any]:
 
 
 def read_patterns(content: bytes, probe: int = 0) -> Any:
-    """(layer, head, query, key): the patterns of a probe whose heads are all there, read as the format is described."""
+    """(layer, head, query, key): the patterns of a probe with all its heads, decoded by the described format."""
     part = extract(io.BytesIO(content), probe, range(4096))
     header = header_of(part)
     heads, seq = header["layers"] * header["heads"], len(header["probes"][0]["tokens"])
@@ -50,18 +50,18 @@ def forged(**changes: Any) -> bytes:
 
 @pytest.mark.parametrize("seq", [1, 2, 30, SMALL, SMALL + 1, 150])
 def test_patterns_come_back_nearly_as_they_were(seq: int) -> None:
-    there = probe(seq)
-    back = read_patterns(encode(7, [probe(5), there]), probe=1)
-    assert back.shape == there.patterns.shape
-    np.testing.assert_allclose(back, there.patterns, atol=0.00393)  # half a level near p = 1: 1 - (254.5 / 255)²
-    weak = there.patterns < 0.01
-    assert np.abs(back - there.patterns)[weak].max(initial=0) < 0.0004
+    written = probe(seq)
+    back = read_patterns(encode(7, [probe(5), written]), probe=1)
+    assert back.shape == written.patterns.shape
+    np.testing.assert_allclose(back, written.patterns, atol=0.00393)  # half a level near p = 1: 1 - (254.5 / 255)²
+    weak = written.patterns < 0.01
+    assert np.abs(back - written.patterns)[weak].max(initial=0) < 0.0004
 
 
 def test_even_attention_over_many_tokens_does_not_vanish() -> None:
     """A byte of p itself would be 0 for 1 / 512."""
     even = np.tril(np.ones((1, 1, 512, 512), np.float32)) / np.arange(1, 513, dtype=np.float32)[:, None]
-    back = read_patterns(encode(0, [Probe("", ["a"] * 512, even)]))
+    back = read_patterns(encode(0, [ShownProbe("", ["a"] * 512, even)]))
     np.testing.assert_allclose(back[0, 0, -1], 1 / 512, rtol=0.06)
 
 
@@ -75,7 +75,7 @@ def test_a_long_text_is_reduced_to_the_largest_weight_of_each_block() -> None:
 
 
 def test_one_probe_and_some_heads_can_be_taken_out() -> None:
-    first, second = probe(5), probe(100, links=[Link("pronoun", (9, 10), (2, 4))])
+    first, second = probe(5), probe(100, links=[ShownLink("pronoun", (9, 10), (2, 4))])
     content = encode(7, [first, second], {"entropy": np.arange(6.0).reshape(2, 3)})
     with io.BytesIO(content) as file:
         part = extract(file, 1, heads=[4, 1, 99])
@@ -100,11 +100,11 @@ def test_what_is_not_a_number_is_left_empty() -> None:
 
 
 def test_lone_surrogates_do_no_harm() -> None:
-    assert header_of(encode(1, [Probe("\ud800", ["\udfff"], causal(1, 1)[None])]))["probes"][0]["tokens"] == ["?"]
+    assert header_of(encode(1, [ShownProbe("\ud800", ["\udfff"], causal(1, 1)[None])]))["probes"][0]["tokens"] == ["?"]
 
 
 @pytest.mark.parametrize("cut", [0, 5, len(MAGIC), len(MAGIC) + 2, 60, -1])
-def test_a_file_cut_short_is_told(cut: int) -> None:
+def test_a_file_cut_short_is_noticed(cut: int) -> None:
     content = encode(1, [probe(4)])
     with pytest.raises(SnapshotError, match="cut short|not a snapshot"):
         header_of(content[:cut])
@@ -139,6 +139,7 @@ def test_a_file_cut_short_is_told(cut: int) -> None:
         (forged(probes=[{"text": "a", "tokens": ["a"], "whole": [5]}]), "damaged"),
         (forged(scores={"x": [1, 2]}), "damaged"),
         (forged(scores={"x": ["<b>"]}), "damaged"),
+        (forged(scores={"x": [10**400]}), "damaged"),
         (forged(scores=[1]), "damaged"),
         (forged(chance={"x": float("inf")}), "damaged"),
         (forged(roles=[1]), "damaged"),
@@ -164,7 +165,7 @@ def test_declared_sizes_are_checked_before_memory_is_taken() -> None:
 
 def test_shapes_that_disagree_are_refused() -> None:
     with pytest.raises(ValueError, match="patterns"):
-        encode(1, [Probe("", ["a"], patterns(1, 1, 2))])
+        encode(1, [ShownProbe("", ["a"], patterns(1, 1, 2))])
     with pytest.raises(ValueError, match="score"):
         encode(1, [probe(2)], {"entropy": np.zeros((3, 2))})
 
@@ -174,12 +175,21 @@ def test_a_run_lists_writes_and_forgets_its_steps(tmp_path: Path) -> None:
     for step in (100, 5, 2_000_000):
         snapshots.write(tmp_path, step, encode(step, [probe(2)]))
     (tmp_path / "attention" / "step-00x.heads").write_text("")
-    (tmp_path / "attention" / ".step-000100.heads-1").write_text("")
+    draft = tmp_path / "attention" / ".step-000100.heads-1"
+    draft.write_text("")
     assert snapshots.steps(tmp_path) == [5, 100, 2_000_000]
     with snapshots.path(tmp_path, 100).open("rb") as file:
         assert read_header(file)["step"] == 100
     snapshots.forget_after(tmp_path, 100)
     assert snapshots.steps(tmp_path) == [5, 100]
+    assert not draft.exists(), "a killed process left it"
+
+
+def test_a_snapshot_that_cannot_be_written_leaves_no_draft(tmp_path: Path) -> None:
+    snapshots.path(tmp_path, 5).mkdir(parents=True)
+    with pytest.raises(OSError, match=r"step-000005\.heads"):
+        snapshots.write(tmp_path, 5, encode(5, [probe(2)]))
+    assert list((tmp_path / "attention").iterdir()) == [snapshots.path(tmp_path, 5)]
 
 
 def test_a_snapshot_is_small(tmp_path: Path) -> None:

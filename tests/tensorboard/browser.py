@@ -1,4 +1,4 @@
-"""A headless Chromium for tests, where there is one: `needs_browser` skips with the reason where there is not."""
+"""A headless Chromium for tests. Without one, `needs_browser` skips a test and says why."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from minitx.heads.scores import IMPORTANCE, SCORES
-from minitx.heads.snapshots import Link, Probe, encode
+from minitx.heads.snapshots import ShownLink, ShownProbe, encode
 from minitx.tensorboard.plugin.page import MODULES, STATIC, page, script, write_html
 from tests.heads.test_snapshots import patterns
 from tests.tensorboard.browser import Page, chromium, needs_browser
@@ -18,7 +18,7 @@ NASTY = '</script><script>document.title="hit"</script><img src=x onerror="docum
 
 
 def snapshot(step: int = 5, text: str = "a text") -> bytes:
-    return encode(step, [Probe(text, [text, "b", "c"], patterns(2, 2, 3, seed=step))])
+    return encode(step, [ShownProbe(text, [text, "b", "c"], patterns(2, 2, 3, seed=step))])
 
 
 def test_every_module_is_in_the_page_after_what_it_imports() -> None:
@@ -58,16 +58,16 @@ def test_it_is_written_where_asked(tmp_path: Path) -> None:
 
 
 def test_the_viewer_says_of_each_score_what_it_is() -> None:
-    told = dict(re.findall(r'^  (\w+): "(.+)",$', (STATIC / "state.js").read_text("utf-8"), re.MULTILINE))
+    meanings = dict(re.findall(r'^  (\w+): "(.+)",$', (STATIC / "state.js").read_text("utf-8"), re.MULTILINE))
     described = {name: score.description for name, score in SCORES.items()} | {"importance": IMPORTANCE}
-    assert {name: told.get(name) for name in described} == described
+    assert {name: meanings.get(name) for name in described} == described
 
 
 @needs_browser
 @pytest.mark.parametrize("dark", [False, True])
 def test_heads_are_coloured_by_importance_from_nothing_and_by_gains_around_zero(tmp_path: Path, dark: bool) -> None:
     file = tmp_path / "heads.html"
-    probe = Probe("a", ["a", "b", "c"], patterns(1, 5, 3))
+    probe = ShownProbe("a", ["a", "b", "c"], patterns(1, 5, 3))
     scores = {
         "importance": np.array([[0.02, 0.03, 0.04, 0, np.nan]]),
         "gain": np.array([[-0.5, 0, 0.25, 1, np.nan]]),
@@ -78,8 +78,8 @@ def test_heads_are_coloured_by_importance_from_nothing_and_by_gains_around_zero(
     with chromium() as browser, Page(browser, f"{file.as_uri()}#score=importance", dark=dark) as shown:
 
         def colours() -> list[str]:
-            found = shown.tab.eval_on_selector_all(".caption", "all => all.map(one => one.style.background)")
-            return [re.sub(r"rgb\(|\)|,", "", colour) for colour in found]
+            colours = shown.tab.eval_on_selector_all(".caption", "all => all.map(one => one.style.background)")
+            return [re.sub(r"rgb\(|\)|,", "", colour) for colour in colours]
 
         shown.wait("document.body.dataset.step === '1'")
         by_importance = colours()
@@ -117,7 +117,7 @@ def test_the_file_shows_itself_without_a_network(tmp_path: Path) -> None:
 @needs_browser
 def test_labelled_links_are_drawn_in_every_view_and_can_be_hidden(tmp_path: Path) -> None:
     file = tmp_path / "heads.html"
-    probe = Probe("a", ["Ann", "said", "she", "slept"], patterns(1, 1, 4), [Link("pronoun", (2, 3), (0, 1))])
+    probe = ShownProbe("a", ["Ann", "said", "she", "slept"], patterns(1, 1, 4), [ShownLink("pronoun", (2, 3), (0, 1))])
     write_html(file, [encode(1, [probe])], title="run")
     with chromium() as browser, Page(browser, file.as_uri()) as shown:
         for view in ("Map", "Columns", "Line"):
@@ -136,7 +136,7 @@ def test_heads_that_pruning_removed_are_neither_offered_nor_shown_as_empty_maps(
     file = tmp_path / "heads.html"
     weights = patterns(1, 3, 4)
     weights[0, 1] = np.nan  # what minitx.heads.record.patterns gives for a head that is gone
-    write_html(file, [encode(1, [Probe("a", list("abcd"), weights)])], title="run")
+    write_html(file, [encode(1, [ShownProbe("a", list("abcd"), weights)])], title="run")
     with chromium() as browser, Page(browser, f"{file.as_uri()}#compare=1&view=map") as shown:
         shown.wait("document.querySelectorAll('.stage:not([hidden])').length === 3")
         offered = shown.tab.locator("select[aria-label='Head to compare with'] option")
@@ -165,7 +165,7 @@ WRITTEN = """names => {
     return write.call(this, text, x, y);
   };
 }"""
-"""Remembers of each canvas where it has which of `names`: [left, right, baseline or middle, width of the canvas]."""
+"""Notes where each canvas writes which of `names`: [left, right, baseline or middle, width of the canvas]."""
 
 
 @needs_browser
@@ -175,8 +175,8 @@ def test_names_of_links_never_lie_on_each_other(tmp_path: Path) -> None:
     names = ["telescope → man", "telescope → astronomer", "with → saw"]
     spans = [((16, 22), (1, 3)), ((16, 22), (8, 13)), ((14, 15), (4, 7))]
     tokens = list("abcdefghijklmnopqrstuvw")
-    links = [Link(name, *span) for name, span in zip(names, spans, strict=True)]
-    write_html(file, [encode(1, [Probe("a", tokens, patterns(1, 2, len(tokens)), links)])], title="run")
+    links = [ShownLink(name, *span) for name, span in zip(names, spans, strict=True)]
+    write_html(file, [encode(1, [ShownProbe("a", tokens, patterns(1, 2, len(tokens)), links)])], title="run")
     with chromium() as browser:
         for width, link, most in ((1280, "compare=1&", 3), (400, "compare=1&", 3), (1280, "", 2)):
             with Page(browser, f"{file.as_uri()}#{link}view=map", width=width) as shown:

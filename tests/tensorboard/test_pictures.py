@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from minitx.tensorboard import pictures
-from minitx.tensorboard.pictures import Canvas, colour_index, palette
+from minitx.tensorboard.pictures import Frame, colour_index, palette
 
 
 def causal(heads: int, seq: int) -> np.ndarray:
@@ -32,15 +32,15 @@ def test_every_cell_has_the_colour_of_its_weight(seq: int, heads: int) -> None:
     patterns[0, 0, 0] = 1.0
     if seq > 1:
         patterns[0, 1, :2] = [0, np.nan]
-    canvas = Canvas([f"t{i}" for i in range(seq)], heads)
-    pixels = decode(canvas.picture("title", patterns))
-    assert pixels.shape == canvas.shape and pixels.shape[1] <= pictures.MAX_WIDTH
-    for (y, x), pattern in zip(canvas.panels, patterns, strict=True):
-        middle = canvas.cell // 2
-        cells = pixels[y + middle :: canvas.cell, x + middle :: canvas.cell][:seq, :seq]
+    frame = Frame([f"t{i}" for i in range(seq)], heads)
+    pixels = decode(frame.picture(0, 100, patterns))
+    assert pixels.shape == frame.base.shape and pixels.shape[1] <= pictures.MAX_WIDTH
+    for (y, x), pattern in zip(frame.panels, patterns, strict=True):
+        middle = frame.cell // 2
+        cells = pixels[y + middle :: frame.cell, x + middle :: frame.cell][:seq, :seq]
         expected = np.where(np.tril(np.ones((seq, seq), bool)), colour_index(pattern), pictures.WHITE)
         np.testing.assert_array_equal(cells, expected)
-        corner = pixels[y : y + canvas.cell, x : x + canvas.cell]
+        corner = pixels[y : y + frame.cell, x : x + frame.cell]
         assert (corner == corner[0, 0]).all()  # a cell has one colour up to its edges
 
 
@@ -49,42 +49,72 @@ def test_the_scale_is_fixed_and_blank_is_not_its_zero() -> None:
     assert colours[0] == [68, 1, 84]  # viridis, as matplotlib gives it
     assert colours[2] == colours[3] == [253, 231, 36]
     assert colours[4] == [255, 255, 255]
-    faint = Canvas(["a", "b"], 1)
+    faint = Frame(["a", "b"], 1)
     top, left = faint.panels[0]
-    assert decode(faint.picture("", np.full((1, 2, 2), 0.01)))[top, left] == round(0.01 * (pictures.LEVELS - 1))
+    assert decode(faint.picture(0, 0, np.full((1, 2, 2), 0.01)))[top, left] == round(0.01 * (pictures.LEVELS - 1))
 
 
 def test_labels_stand_beside_their_rows_and_under_their_columns() -> None:
-    canvas = Canvas(["mm", "", "m", ""], 1)
-    (y, x), side = canvas.panels[0], 4 * canvas.cell
-    ink = canvas.base < pictures.WHITE
-    rows = ink[y : y + side, : x - 2].reshape(4, canvas.cell, -1).any(axis=(1, 2))
-    columns = ink[y + side + 2 :, x : x + side].reshape(-1, 4, canvas.cell).any(axis=(0, 2))
+    frame = Frame(["mm", "", "m", ""], 1)
+    (y, x), side = frame.panels[0], 4 * frame.cell
+    ink = frame.base < pictures.WHITE
+    rows = ink[y : y + side, : x - 2].reshape(4, frame.cell, -1).any(axis=(1, 2))
+    columns = ink[y + side + 2 :, x : x + side].reshape(-1, 4, frame.cell).any(axis=(0, 2))
     assert rows.tolist() == columns.tolist() == [True, False, True, False]
-    lengths = [ink[y + row * canvas.cell : y + (row + 1) * canvas.cell, : x - 2].any(axis=0).sum() for row in (0, 2)]
+    lengths = [ink[y + row * frame.cell : y + (row + 1) * frame.cell, : x - 2].any(axis=0).sum() for row in (0, 2)]
     assert lengths[0] > lengths[1]
 
 
+def test_every_head_has_its_keys_labelled_and_every_row_its_queries() -> None:
+    frame = Frame(["mmmm"] * 12, 5)
+    ink, side = frame.base < pictures.WHITE, 12 * frame.cell
+    left = frame.panels[0][1]
+    assert len({y for y, _ in frame.panels}) > 1
+    for y, x in frame.panels:
+        keys, queries = ink[y + side + 2 : y + side + 30, x : x + side], ink[y : y + side, pictures.MARGIN : left]
+        assert keys.reshape(28, 12, -1).any(axis=(0, 2)).all()
+        assert queries.reshape(12, frame.cell, -1).any(axis=(1, 2)).all()
+
+
 def test_labels_are_thinned_before_they_touch() -> None:
-    canvas = Canvas(["m"] * 100, 1)
-    (y, x), side = canvas.panels[0], 100 * canvas.cell
-    ink = canvas.base[y : y + side, : x - 2].min(axis=1) < pictures.WHITE
+    frame = Frame(["m"] * 100, 1)
+    (y, x), side = frame.panels[0], 100 * frame.cell
+    ink = frame.base[y : y + side, : x - 2].min(axis=1) < pictures.WHITE
     labels = (ink[1:] & ~ink[:-1]).sum() + ink[0]
-    assert canvas.cell == 3 and labels == 25  # each fourth of them
+    assert frame.cell == 3 and labels == 25  # every fourth
 
 
-def test_labels_are_shortened_and_nothing_in_them_is_markup() -> None:
-    short = Canvas(["i" * 14], 1).base.shape[1]
-    assert Canvas(["i" * 500], 1).base.shape[1] - short < 10
-    Canvas(["$x_1$", "\\frac", "^", "\x00", "\n", "", "日本", "🙂", "\ud800", "a\u202eb", "\ufffd"], 2)
+def test_labels_are_shortened_but_never_cut_by_the_edge() -> None:
+    longest = Frame(["m" * 9], 1).base.shape[1]
+    frame = Frame(["m" * 500], 1)
+    assert frame.base.shape[1] - longest < 10
+    ink = frame.base < pictures.WHITE
+    edges = [ink[:4], ink[-4:], ink[:, :4], ink[:, -4:]]
+    assert not any(edge.any() for edge in edges)
+
+
+@pytest.mark.filterwarnings("error")
+def test_nothing_in_a_label_is_markup_and_no_character_crashes(caplog: pytest.LogCaptureFixture) -> None:
+    labels = ["␣the", "$x_1$", "\\frac", "^", "\x00", "\n", "", "日本", "🙂", "👩‍👧", "\ud800", "a\u202eb", "\ufffd"]
+    frame = Frame(labels, 2, "".join(labels))
+    frame.picture(0, 0, causal(2, len(labels)))
+    assert not caplog.records  # matplotlib logs when it misses a font
 
 
 def test_characters_without_a_font_are_written_as_codes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pictures, "FALLBACK_FONTS", ("no such font.ttf",))
-    assert pictures._drawable("жa日", 11)[0] == "жa\\u65e5"
+    monkeypatch.setattr(pictures, "FONTS", ("DejaVu Sans", "no such font"))
+    assert pictures.fit("жa日", 500) == "жa\\u65e5"
 
 
-def test_long_titles_are_shortened() -> None:
-    canvas = Canvas(["a"], 1)
-    pixels = decode(canvas.picture("word " * 500, np.ones((1, 1, 1))))
-    assert (pixels[:, -pictures.MARGIN + 2 :] == pictures.WHITE).all()
+def test_a_picture_names_its_layer_and_step() -> None:
+    frame, patterns = Frame(["a"], 1), np.ones((1, 1, 1))
+    first, *others = (decode(frame.picture(*place, patterns)) for place in ((0, 1), (1, 1), (0, 2)))
+    for other in others:
+        rows = np.flatnonzero((first != other).any(axis=1))
+        assert len(rows) and rows.max() < frame.panels[0][0]
+
+
+def test_long_captions_are_shortened() -> None:
+    frame = Frame(["a"], 1, "word " * 500)
+    assert (frame.base[:, -pictures.MARGIN + 2 :] == pictures.WHITE).all()
+    assert (frame.base[: frame.panels[0][0] - 20, -40:] < pictures.WHITE).any()

@@ -17,7 +17,7 @@ import pytest
 from werkzeug.test import Client, TestResponse
 
 from minitx.heads import snapshots
-from minitx.heads.snapshots import Probe, encode
+from minitx.heads.snapshots import ShownProbe, encode
 from minitx.tensorboard.plugin.own_text import BusyError, OwnText, OwnTextError
 from minitx.tensorboard.plugin.plugin import AttentionPlugin
 from minitx.tensorboard.writer import EventWriter
@@ -44,8 +44,8 @@ def add_run(folder: Path, steps: list[int], seq: int = 4, text: str = "a text") 
     EventWriter(folder).close()
     for step in steps:
         probes = [
-            Probe(text, [f"t{i}" for i in range(seq)], patterns(2, 2, seq, seed=step)),
-            Probe("long", ["x"] * 80, patterns(2, 2, 80, seed=step)),
+            ShownProbe(text, [f"t{i}" for i in range(seq)], patterns(2, 2, seq, seed=step)),
+            ShownProbe("long", ["x"] * 80, patterns(2, 2, 80, seed=step)),
         ]
         scores = {"induction": np.array([[0, 0.1], [step / 1000, np.nan]])}
         snapshots.write(folder, step, encode(step, probes, scores, {"induction": 0.05}))
@@ -64,7 +64,7 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     whole = (logs / "broken" / "attention" / "step-000003.heads").read_bytes()
     (logs / "broken" / "attention" / "step-000003.heads").write_bytes(whole[:-9])
     add_run(root / "outside", [7])
-    (root / "secret.heads").write_bytes(encode(8, [Probe("secret", ["s"], patterns(1, 1, 1))]))
+    (root / "secret.heads").write_bytes(encode(8, [ShownProbe("secret", ["s"], patterns(1, 1, 1))]))
     (logs / "linked").symlink_to(root / "outside")
     (logs / "half").mkdir()
     (logs / "half" / "attention").symlink_to(root / "outside" / "attention")
@@ -83,7 +83,7 @@ def ask(client: Client, route: str, **values: Any) -> TestResponse:
     return client.get(f"{BASE}/{route}?{query}")
 
 
-def said(response: TestResponse, status: int) -> str:
+def refusal(response: TestResponse, status: int) -> str:
     """The one sentence of a refusal."""
     assert response.status_code == status, response.data
     sentence = json.loads(response.data)["error"]
@@ -92,8 +92,8 @@ def said(response: TestResponse, status: int) -> str:
 
 
 def test_the_package_declares_the_plugin() -> None:
-    found = [entry.value for entry in entry_points(group="tensorboard_plugins") if entry.name == "attention"]
-    assert "minitx.tensorboard.plugin.loader:AttentionLoader" in found, "install the project again: pip install -e ."
+    loaders = [entry.value for entry in entry_points(group="tensorboard_plugins") if entry.name == "attention"]
+    assert "minitx.tensorboard.plugin.loader:AttentionLoader" in loaders, "install the project again: pip install -e ."
 
 
 def test_the_tab_is_listed_and_active(client: Client) -> None:
@@ -142,7 +142,7 @@ def test_a_run_is_described_by_its_steps_and_newest_whole_header(client: Client)
     assert answer["newest"]["step"] == 1 and "cut short" in answer["fault"]
 
 
-def test_scores_are_told_step_by_step(client: Client, logs: Path) -> None:
+def test_scores_are_returned_step_by_step(client: Client, logs: Path) -> None:
     answer = json.loads(ask(client, "scores", run="good", name="induction", after=9).data)
     assert answer == {
         "steps": [10, 20, 30],
@@ -157,7 +157,7 @@ def test_scores_change_with_the_file(client: Client, logs: Path) -> None:
     add_run(logs / "changing", [1])
     assert json.loads(ask(client, "scores", run="deep/er", name="induction").data)["values"][0][2] == 0.005
     file = snapshots.path(logs / "deep" / "er", 5)
-    content = encode(5, [Probe("a", ["a"], patterns(2, 2, 1))], {"induction": np.full((2, 2), 0.75)})
+    content = encode(5, [ShownProbe("a", ["a"], patterns(2, 2, 1))], {"induction": np.full((2, 2), 0.75)})
     file.write_bytes(content)
     assert json.loads(ask(client, "scores", run="deep/er", name="induction").data)["values"] == [[0.75] * 4]
     shutil.rmtree(logs / "changing")
@@ -186,12 +186,12 @@ def test_odd_names_are_data(client: Client) -> None:
 )  # fmt: skip
 def test_nothing_outside_the_log_folder_can_be_asked_for(client: Client, run: str) -> None:
     for route, values in (("run", {}), ("scores", {"name": "x"}), ("snapshot", {"step": 7}), ("page", {"step": 7})):
-        assert "There is no run" in said(ask(client, route, run=run, **values), 404)
+        assert "There is no run" in refusal(ask(client, route, run=run, **values), 404)
 
 
 @pytest.mark.parametrize("step", [8, 9, 11, -10, 10**11])
 def test_links_folders_and_missing_steps_are_not_read(client: Client, step: int) -> None:
-    assert "no snapshot of step" in said(ask(client, "snapshot", run="good", step=step), 404)
+    assert "no snapshot of step" in refusal(ask(client, "snapshot", run="good", step=step), 404)
 
 
 @pytest.mark.parametrize(
@@ -210,10 +210,10 @@ def test_links_folders_and_missing_steps_are_not_read(client: Client, step: int)
         ({"run": "broken", "step": 3}, 422, "cut short"),
     ],
 )
-def test_what_cannot_be_had_is_told_in_a_sentence(
+def test_a_bad_request_is_answered_by_a_sentence(
     client: Client, values: dict[str, Any], status: int, sentence: str
 ) -> None:
-    assert sentence in said(ask(client, "snapshot", **values), status)
+    assert sentence in refusal(ask(client, "snapshot", **values), status)
 
 
 @pytest.mark.parametrize("name", ["../plugin.py", "..%2fplugin.py", "%2e%2e/page.py", "nothing.js", "", "style.css/x"])
@@ -236,8 +236,8 @@ def test_a_page_holds_all_steps_of_a_probe(client: Client) -> None:
 
 
 def test_a_post_where_none_is_expected_is_refused(client: Client) -> None:
-    assert "GET only" in said(client.post(f"{BASE}/runs"), 400)
-    assert "POST only" in said(client.get(f"{BASE}/own_text"), 400)
+    assert "GET only" in refusal(client.post(f"{BASE}/runs"), 400)
+    assert "POST only" in refusal(client.get(f"{BASE}/own_text"), 400)
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_an_own_text_is_refused_with_a_sentence(client: Client, changes: dict[st
     if "json" not in request:
         request.setdefault("data", b"{}")
     response = client.post(f"{BASE}/own_text", **request)
-    assert sentence in said(response, response.status_code) and response.status_code in (400, 404)
+    assert sentence in refusal(response, response.status_code) and response.status_code in (400, 404)
 
 
 @pytest.mark.parametrize(
@@ -298,14 +298,14 @@ def test_one_own_text_is_run_at_a_time(tmp_path: Path) -> None:
         box.run(tmp_path, 1, "a")  # and the next one has its turn
 
 
-def test_who_asks_while_another_text_is_run_is_told_to_come_again(tmp_path: Path) -> None:
+def test_a_request_while_another_text_is_run_is_answered_by_busy(tmp_path: Path) -> None:
     add_run(tmp_path / "run", [1])
     (tmp_path / "run" / "checkpoints" / "step-000001").mkdir(parents=True)
     plugin = AttentionPlugin(SimpleNamespace(logdir=str(tmp_path), flags=Flags()))
     client = Client(plugin.get_plugin_apps()["/own_text"])
     with plugin.own_text._busy:
         response = client.post("/", headers={"X-Minitx": "1"}, json={"run": "run", "step": 1, "text": "a"})
-    assert "Another text is being run" in said(response, 503)
+    assert "Another text is being run" in refusal(response, 503)
 
 
 def test_an_own_text_that_takes_too_long_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -332,5 +332,7 @@ def test_a_wheel_carries_the_viewer() -> None:
     import tomllib
 
     settings = tomllib.loads((PACKAGE.parents[2] / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
-    assert settings["package-data"]["minitx.tensorboard.plugin"] == ["static/*"]
+    assert settings["package-data"]["minitx.tensorboard.plugin"] == ["page.html", "static/*"]
     assert all(file.is_file() for file in (PACKAGE / "static").iterdir()), "a pattern of static/* takes no folders"
+    others = {file.name for file in PACKAGE.iterdir() if file.is_file() and file.suffix != ".py"}
+    assert others == {"page.html"}, "files that the package data leaves out"

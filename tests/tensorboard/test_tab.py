@@ -186,16 +186,16 @@ def test_hovering_shows_the_recorded_weight_and_the_heads_scores(browser: Any, s
         assert f"token {query} to token {key}" in spoken
         value = spoken.split("; ")[1]
         assert float(value) == pytest.approx(patterns[1, 1, query, key], abs=0.006)
-        found = {}
+        weights = {}
         box = stage.bounding_box()
-        for share in (0.35, 0.45, 0.55):  # wherever the pointer is, the tooltip tells the weight of the tokens it names
+        for share in (0.35, 0.45, 0.55):  # the tooltip gives the weight of the tokens that it names
             page.tab.mouse.move(box["x"] + box["width"] * 0.5 * (share + 0.35), box["y"] + box["height"] * 0.75)
             lines = page.tab.locator(".tooltip div").all_text_contents()
             if len(lines) == 3:
                 words = lines[2].split()
-                found[(int(words[1]), int(words[4]))] = float(lines[1])
-        assert found
-        for (query, key), value in found.items():
+                weights[(int(words[1]), int(words[4]))] = float(lines[1])
+        assert weights
+        for (query, key), value in weights.items():
             assert value == pytest.approx(patterns[1, 1, query, key], abs=0.006)
         page.tab.locator(".cell[data-head='2']").hover()
         lines = page.tab.locator(".tooltip div").all_text_contents()
@@ -226,8 +226,8 @@ def test_heads_are_laid_over_each_other_and_a_token_shows_its_own(browser: Any, 
         stage.press("ArrowDown")
         lines = page.tab.locator(".spoken").text_content().split("; ")
         strongest = np.sort(patterns[1, 1, -1])[::-1][:3]
-        told = [float(part.split()[-1]) for part in next(x for x in lines if x.startswith("1·1")).split(", ")]
-        assert told == pytest.approx(strongest, abs=0.006)
+        spoken = [float(part.split()[-1]) for part in next(x for x in lines if x.startswith("1·1")).split(", ")]
+        assert spoken == pytest.approx(strongest, abs=0.006)
         page.tab.keyboard.press("Enter")
         page.wait("document.body.dataset.drawn > 3")
         assert pixels(page, ".stage canvas") != two
@@ -386,7 +386,7 @@ def test_twelve_layers_of_twelve_heads_on_512_tokens_are_redrawn_in_50_milliseco
     run.mkdir()
     pattern = np.tril(np.random.default_rng(0).random((1, 1, 512, 512), dtype=np.float32) ** 20 + 1e-6)
     pattern /= pattern.sum(axis=-1, keepdims=True)
-    probe = snapshots.Probe("long", ["token"] * 512, np.broadcast_to(pattern, (12, 12, 512, 512)))
+    probe = snapshots.ShownProbe("long", ["token"] * 512, np.broadcast_to(pattern, (12, 12, 512, 512)))
     scores = {"induction": np.random.default_rng(0).random((12, 12))}
     try:
         content = snapshots.encode(1, [probe], scores)
@@ -415,7 +415,7 @@ def test_a_run_of_1000_snapshots_opens_in_two_seconds(browser: Any, server: str,
     run.mkdir()
     scores = {name: np.random.default_rng(0).random((4, 4)) for name in ("induction", "entropy", "distance")}
     pattern = np.tril(np.ones((4, 4, 64, 64), np.float32)) / np.arange(1, 65, dtype=np.float32)[:, None]
-    content = snapshots.encode(0, [snapshots.Probe("long", ["token"] * 64, pattern)], scores)
+    content = snapshots.encode(0, [snapshots.ShownProbe("long", ["token"] * 64, pattern)], scores)
     try:
         for step in range(1000):
             snapshots.write(run, step, content)

@@ -1,4 +1,4 @@
-"""The board: event files are read back with TensorBoard's own loaders, pictures pixel by pixel."""
+"""The event writer: event files are read back with TensorBoard's own loaders, pictures pixel by pixel."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_metrics_have_their_tags_and_missing_ones_leave_no_trace(tmp_path: Path)
     assert len(set(METRIC_TAGS.values())) == len(METRIC_TAGS)
 
 
-def test_what_is_flushed_can_be_read_while_the_board_is_open(tmp_path: Path) -> None:
+def test_what_is_flushed_can_be_read_while_the_file_is_open(tmp_path: Path) -> None:
     writer = EventWriter(tmp_path)
     writer.scalars(1, {"train_loss": 1.0})
     writer.flush()
@@ -171,7 +171,9 @@ def test_every_head_has_its_scores_and_every_layer_its_charts(tmp_path: Path) ->
     [[stored]] = strings(tmp_path, "custom_scalars__config__")
     charts = {chart.title: chart for category in Layout.FromString(stored).category for chart in category.chart}
     matched = [
-        tag for tag in tags if any(re.match(each, tag) for each in charts["layer 1: previous token"].multiline.tag)
+        tag
+        for tag in tags
+        if any(re.match(pattern, tag) for pattern in charts["layer 1: previous token"].multiline.tag)
     ]
     assert sorted(matched) == sorted(
         [f"layer 1 head {head}/previous token" for head in range(12)] + ["uniform attention/previous token"]
@@ -209,13 +211,13 @@ loaded = {{"torch", "tensorflow", "matplotlib", "tensorboard", "PIL"}} & set(sys
 assert not loaded, loaded
 import numpy as np
 from pathlib import Path
-board = minitx.tensorboard.writer.EventWriter(Path({str(tmp_path)!r}))
-board.scalars(1, {{"train_loss": 1.0}})
-board.text("a", "b", 1)
-board.hyperparameters({{"a": 1}}, {{"b": 1.0}})
-board.head_scores(1, {{"induction": np.ones((1, 1))}}, None)
-board.patterns(1, 0, ["a"], np.ones((1, 1, 1, 1)))
-board.close()
+writer = minitx.tensorboard.writer.EventWriter(Path({str(tmp_path)!r}))
+writer.scalars(1, {{"train_loss": 1.0}})
+writer.text("a", "b", 1)
+writer.hyperparameters({{"a": 1}}, {{"b": 1.0}})
+writer.head_scores(1, {{"induction": np.ones((1, 1))}}, None)
+writer.patterns(1, 0, ["a"], np.ones((1, 1, 1, 1)))
+writer.close()
 loaded = {{"torch", "tensorflow", "matplotlib.pyplot"}} & set(sys.modules)
 assert not loaded, loaded
 """

@@ -1,1 +1,1 @@
-"""The Attention tab of TensorBoard: heads watched while they form. Never imports torch; the viewer is in static/."""
+"""TensorBoard's Attention tab: watch heads while they form. Never imports torch. The viewer is in static/."""

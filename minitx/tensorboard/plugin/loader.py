@@ -1,4 +1,4 @@
-"""TensorBoard's way in. It starts whatever is wrong with the tab, so nothing that could fail is imported here."""
+"""Loads the plugin. An error here would keep TensorBoard from starting, so nothing that could fail is imported."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from tensorboard.plugins import base_plugin
 
 
 class AttentionLoader(base_plugin.TBLoader):  # type: ignore[misc]  # TensorBoard ships no types
-    """Adds one flag to TensorBoard's command line, and the plugin, unless that cannot be loaded."""
+    """Adds one flag to TensorBoard's command line, and the plugin if it can be loaded."""
 
     def define_flags(self, parser: argparse.ArgumentParser) -> None:
-        """The flag that allows own texts where others can reach TensorBoard."""
+        """Add the flag that allows own texts even if others can reach TensorBoard."""
         parser.add_argument_group("Attention").add_argument(
             "--attention_own_text",
             action="store_true",
-            help="Let whoever reaches this TensorBoard run a run's model on a text in the Attention tab; "
-            "without it that is offered only where TensorBoard listens on localhost.",
+            help="Let everyone who can reach this TensorBoard run a model on their own text in the Attention tab. "
+            "Without the flag only TensorBoard on localhost offers that.",
         )
 
     def load(self, context: Any) -> Any:
-        """The plugin, or None where it cannot be made, with the reason in TensorBoard's log."""
+        """The plugin, or None if it cannot be loaded; TensorBoard's log then says why."""
         try:
             from minitx.tensorboard.plugin.plugin import AttentionPlugin
 

@@ -1,7 +1,7 @@
-"""A text of the user's own, run through a checkpoint by a process of its own: torch stays out of TensorBoard.
+"""Runs a user's own text through a checkpoint, in another process, so that torch stays out of TensorBoard.
 
-The process is `python -m minitx.tensorboard.text_process`; it gets JSON on standard input and writes a snapshot. It is
-bounded in text and time, and there is one at a time.
+The process is `python -m minitx.tensorboard.text_process`. It reads JSON from standard input and writes a snapshot.
+Text and time are limited, and only one text is run at a time.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class OwnTextError(Exception):
 
 
 class BusyError(Exception):
-    """Another text is being run: the same request may work a moment later. The message is one sentence."""
+    """Another text is being run, so the request may work a moment later. The message is one sentence."""
 
 
 class OwnText:
@@ -38,14 +38,14 @@ class OwnText:
         self._busy = Lock()
 
     def refusal(self, request: Request) -> str:
-        """Why a text of this visitor's own is not run; empty where it is.
+        """Why this visitor may not run own texts; empty if they may.
 
-        The name that the browser used is looked at, too, so that no foreign page can get here by renaming itself.
+        The host name that the browser used must be local too. So no foreign page gets here by DNS rebinding.
         """
         if self.allowed:
             return ""
         if not self.local:
-            return "Own texts are run only where TensorBoard listens on localhost, or with --attention_own_text."
+            return "Own texts are run only if TensorBoard listens on localhost, or with --attention_own_text."
         if (urlsplit(f"//{request.host}").hostname or "") not in LOCAL:
             return "Own texts are run only under the address localhost, or with --attention_own_text."
         return ""
@@ -73,6 +73,6 @@ class OwnText:
             self._busy.release()
         if done.returncode != 0:
             last = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
-            said = last.removeprefix("error: ") if last.startswith("error: ") else "The model could not be run."
-            raise OwnTextError(said.replace(f"{run}{os.sep}", "").replace(str(run), "the run"))
+            reason = last.removeprefix("error: ") if last.startswith("error: ") else "The model could not be run."
+            raise OwnTextError(reason.replace(f"{run}{os.sep}", "").replace(str(run), "the run"))
         return done.stdout

@@ -1,6 +1,6 @@
-"""A self-contained HTML file of snapshots: the tab's own modules, style and data in one page that needs no server.
+"""Makes a self-contained HTML file of snapshots: the modules, style and data of the Attention tab, without a server.
 
-`write_html` is what `generate.py --attention`, `minitx heads --html` and the tab's own button end in.
+`generate.py --attention`, `minitx heads --html` and the tab's HTML button make their files here, from `page.html`.
 """
 
 from __future__ import annotations
@@ -10,35 +10,37 @@ import html
 import json
 import re
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 
 STATIC = Path(__file__).parent / "static"
 MODULES = (
-    "dom", "theme", "snapshot", "state", "source", "labels", "draw", "lines", "chart", "stage", "survey", "skeleton",
-    "picture", "gather", "contents", "controls", "viewer", "page",
+    "dom", "theme", "snapshot", "state", "source", "labels", "heatmap", "lines", "chart", "stage", "survey", "layout",
+    "export", "gather", "contents", "controls", "viewer", "standalone",
 )  # fmt: skip
-"""The viewer's modules, each after what it imports from. `index.js`, TensorBoard's way in, is not among them."""
+"""The viewer's modules, every one after those it imports. Only TensorBoard loads `index.js`, so it is left out."""
 IMPORT = re.compile(r'^import \{[^}]*\} from "\./(\w+)\.js";\n', re.MULTILINE)
 EXPORT = re.compile(r"^export (?=(?:async )?function|const|class)", re.MULTILINE)
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src blob: data:"
 
 
 def write_html(file: Path, snapshots: Sequence[bytes], *, title: str, view: str = "") -> None:
-    """Write `page(…)` to `file`; raises OSError where that cannot be done."""
+    """Write `page(…)` to `file`; raises OSError if that fails."""
     file.write_text(page(snapshots, title=title, view=view), "utf-8")
 
 
 def page(snapshots: Sequence[bytes], *, title: str, view: str = "") -> str:
-    """The page that shows `snapshots`, of one run at different steps, all with the same probes.
+    """The page that shows `snapshots` of one run at several steps, all with the same probes.
 
-    `title` names the run. `view` is a link of the tab, what stands after "#" in the address, that the page opens with.
+    `title` names the run. `view` is the view that the page opens with, as the tab writes it after "#" in its links.
     """
     data = {
         "title": title,
         "view": view,
         "snapshots": [base64.b64encode(content).decode("ascii") for content in snapshots],
     }
-    return PAGE.format(
+    template = resources.files("minitx.tensorboard.plugin").joinpath("page.html").read_text("utf-8")
+    return template.format(
         policy=html.escape(POLICY),
         title=html.escape(title),
         style=(STATIC / "style.css").read_text("utf-8"),
@@ -48,25 +50,6 @@ def page(snapshots: Sequence[bytes], *, title: str, view: str = "") -> str:
 
 
 def script() -> str:
-    """All modules in one, without their imports and exports: top-level names are unique across them."""
+    """All modules as one script, without imports and exports. Their top-level names must not clash."""
     parts = [(STATIC / f"{name}.js").read_text("utf-8") for name in MODULES]
     return "\n".join(EXPORT.sub("", IMPORT.sub("", part)) for part in parts)
-
-
-PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Attention · {title}</title>
-<style>
-{style}</style>
-</head>
-<body>
-<script type="application/json" id="data">{data}</script>
-<script type="module">
-{script}</script>
-</body>
-</html>
-"""

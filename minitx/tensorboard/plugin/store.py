@@ -1,7 +1,7 @@
-"""The snapshots under TensorBoard's log folder: which runs have some, and the files of one run, and nothing else.
+"""Finds the runs with snapshots under TensorBoard's log folder, and reads their files.
 
-A run is asked for by its name, the path of its folder in the log folder, and a name counts only if `names` found it: so
-no name can climb out. Links are not followed.
+The name of a run is the path of its folder in the log folder. Only names that `Store.names` lists are accepted, and
+links are not followed, so nothing outside the log folder can be read.
 """
 
 from __future__ import annotations
@@ -17,51 +17,49 @@ from typing import Any
 from minitx.heads import snapshots
 from minitx.heads.snapshots import SnapshotError
 
-MAX_FOLDERS = 20_000
+MAX_FOLDERS, MAX_CACHED_HEADERS = 20_000, 4000
 FRESH_SECONDS = 1.0
-"""How long a list of runs holds, so that a burst of requests looks at the disk once."""
-MAX_KNOWN = 4000
-"""Snapshots whose scores are remembered."""
+"""How long a list of runs is used, so that a burst of requests walks the folders once."""
 NOT_RUNS = frozenset({snapshots.FOLDER, "checkpoints", "__pycache__", ".git", ".venv", "node_modules"})
 CHECKPOINT = re.compile(r"step-([0-9]{6,12})")
 
 
 class MissingError(Exception):
-    """There is nothing of that name. The message is one sentence."""
+    """Nothing has that name. The message is one sentence."""
 
 
 class Store:
-    """Reads snapshots under `logdir`; safe to use from several threads."""
+    """Reads snapshots under `logdir`; several threads may use it."""
 
     def __init__(self, logdir: str) -> None:
         self.root = Path(os.path.realpath(os.path.expanduser(logdir))) if logdir else None  # noqa: PTH111
         self._lock = Lock()
         self._names: tuple[float, list[str]] = (-FRESH_SECONDS, [])
-        self._known: OrderedDict[Path, tuple[tuple[int, int], dict[str, Any]]] = OrderedDict()
+        self._cache: OrderedDict[Path, tuple[tuple[int, int], dict[str, Any]]] = OrderedDict()
 
     def names(self) -> list[str]:
         """The runs that have snapshots, sorted; the log folder itself is called "."."""
-        when, names = self._names
-        if time.monotonic() - when > FRESH_SECONDS:
+        listed_at, names = self._names
+        if time.monotonic() - listed_at > FRESH_SECONDS:
             names = self._find()
             self._names = (time.monotonic(), names)
         return names
 
     def _find(self) -> list[str]:
-        found: list[str] = []
+        names: list[str] = []
         if self.root is None:
-            return found
+            return names
         for visited, (folder, inside, _) in enumerate(os.walk(self.root)):  # does not follow links
             path = Path(folder)
             if snapshots.FOLDER in inside and not (path / snapshots.FOLDER).is_symlink() and snapshots.steps(path):
-                found.append(path.relative_to(self.root).as_posix())
+                names.append(path.relative_to(self.root).as_posix())
             inside[:] = sorted(name for name in inside if name not in NOT_RUNS)
             if visited >= MAX_FOLDERS:
                 break
-        return sorted(found)
+        return sorted(names)
 
     def folder(self, run: str) -> Path:
-        """The folder of a run; raises MissingError where no run has that name."""
+        """The folder of a run; raises MissingError if no run has that name."""
         if self.root is None or run not in self.names():
             raise MissingError(f"There is no run {run!r:.200} with snapshots in the log folder.")
         return self.root / run
@@ -80,29 +78,28 @@ class Store:
             return snapshots.read_header(opened)
 
     def _scores(self, run: str, step: int) -> dict[str, Any]:
-        """The scores and chance of a snapshot, kept while its file stays the same; empty where it cannot be read."""
+        """The scores and chance of a snapshot, cached until the file changes; empty if it cannot be read."""
         try:
             file = self.file(run, step)
             status = file.stat()
-            mark = (status.st_mtime_ns, status.st_size)
+            version = (status.st_mtime_ns, status.st_size)
             with self._lock:
-                known = self._known.get(file)
-            if known is not None and known[0] == mark:
-                return known[1]
+                cached = self._cache.get(file)
+            if cached is not None and cached[0] == version:
+                return cached[1]
             header = self.header(run, step)
-            kept = {"scores": header["scores"], "chance": header["chance"]}
         except (OSError, SnapshotError, MissingError):
             return {"scores": {}, "chance": {}}
+        scores = {"scores": header["scores"], "chance": header["chance"]}
         with self._lock:
-            self._known[file] = (mark, kept)
-            while len(self._known) > MAX_KNOWN:
-                self._known.popitem(last=False)
-        return kept
+            self._cache[file] = (version, scores)
+            if len(self._cache) > MAX_CACHED_HEADERS:
+                self._cache.popitem(last=False)
+        return scores
 
     def describe(self, run: str) -> dict[str, Any]:
-        """What the tab needs to know of a run: steps, checkpoints still kept, and the newest header that is whole."""
-        folder = self.folder(run)
-        steps = snapshots.steps(folder)
+        """The steps and checkpoints of a run, the newest header that can be read, and the fault of newer ones."""
+        steps = snapshots.steps(self.folder(run))
         newest: dict[str, Any] | None = None
         fault = ""
         for step in reversed(steps[-20:]):
@@ -114,14 +111,11 @@ class Store:
         return {"steps": steps, "checkpoints": self.checkpoints(run), "newest": newest, "fault": fault}
 
     def scores(self, run: str, name: str, after: int) -> dict[str, Any]:
-        """A score of all heads at every step after `after`: values (step, head through the layers) or null."""
+        """A score of all heads at every step after `after`: values (step, head counted through the layers) or null."""
         steps = [step for step in snapshots.steps(self.folder(run)) if step > after]
-        told = [self._scores(run, step) for step in steps]
-        return {
-            "steps": steps,
-            "values": [one["scores"].get(name) for one in told],
-            "chance": [one["chance"].get(name) for one in told],
-        }
+        read = [self._scores(run, step) for step in steps]
+        values, chance = ([scores[key].get(name) for scores in read] for key in ("scores", "chance"))
+        return {"steps": steps, "values": values, "chance": chance}
 
     def checkpoints(self, run: str) -> list[int]:
         """The steps whose checkpoints the run still keeps."""

@@ -1,8 +1,8 @@
-// A score against steps: a line for each head, those on view in their colours, and what uniform attention scores.
+// The chart of a score against steps: a line for each head, coloured if the head is shown, and uniform attention.
 
 import { figure, nearestOf } from "./state.js";
 
-/** Where the chart's axes lie, from what it shows and the room there is. */
+/** The layout of the chart's axes in (width, height). */
 export function chartLayout(chart, width, height) {
   const all = [...chart.values.flatMap((row) => row ?? []), ...chart.chance].filter((value) => value !== null);
   let [low, high] = all.length ? [Math.min(0, ...extremes(all)), Math.max(...extremes(all))] : [0, 1];
@@ -32,7 +32,7 @@ function extremes(values) {
 }
 
 /**
- * Draw it. `chart` is {steps, values: by step the scores of all heads or null, chance, current, other: a step or null,
+ * Draw `chart`: {steps, values: by step the scores of all heads or null, chance, current, other: a step or null,
  * heads: [{head, colour, name}], the chosen one last}.
  */
 export function drawChart(context, layout, chart, theme) {
@@ -85,7 +85,7 @@ export function drawChart(context, layout, chart, theme) {
   }
 }
 
-/** The names of the coloured lines and of chance at their right ends, pushed apart so that none covers another. */
+/** Names at the right ends of the coloured lines and of chance, pushed apart so that no name covers another. */
 function drawNames(context, layout, chart, theme) {
   const lastOf = (value) => chart.steps.map((_, at) => value(at)).filter((one) => one !== null && one !== undefined).at(-1);
   const names = chart.heads.slice(-6).map(({ head, colour, name }) => ({ name, colour, value: lastOf((at) => chart.values[at]?.[head]) }));
@@ -95,7 +95,7 @@ function drawNames(context, layout, chart, theme) {
   let above = layout.top - 13;
   const rows = names.filter((one) => one.value !== undefined).sort((a, b) => b.value - a.value);
   for (const [order, { name, colour, value }] of rows.entries()) {
-    const room = layout.bottom + 8 - 11 * (rows.length - 1 - order); // those below need theirs
+    const room = layout.bottom + 8 - 11 * (rows.length - 1 - order); // leaves room for the names below
     const y = Math.max(above + 11, Math.min(layout.y(value), room));
     above = y;
     context.fillStyle = colour;

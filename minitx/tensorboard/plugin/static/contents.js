@@ -1,6 +1,6 @@
-// What the large views show: from state and data to the content of each stage, and what of a content is pointed at.
+// From state and data to what each stage shows, and to the text about the place under the pointer.
 
-import { linkEnds } from "./draw.js";
+import { linkEnds } from "./heatmap.js";
 import { otherHead } from "./gather.js";
 import { strongest, weightAt } from "./snapshot.js";
 import { signed } from "./stage.js";
@@ -9,13 +9,14 @@ import { headColour } from "./theme.js";
 
 const TITLES = {
   map: "Rows: tokens. Columns: what they attend to.",
-  columns: "Point at a token for its own lines.",
-  arcs: "Arcs lead back to what a token attends to. Point at one for its own.",
+  columns: "Point at a token to see only its lines.",
+  arcs: "Arcs lead back to what a token attends to. Point at a token to see only its arcs.",
 };
 
 /**
- * {contents, note}: for each stage {title, view, probe, heads: [{head, name, colour, packed}], against}, and a sentence
- * where something cannot be shown. To compare with there are a second pattern and, of the same tokens, the difference.
+ * {contents, note}: the content of every stage, {title, view, probe, heads: [{head, name, colour, packed}], against},
+ * and a sentence if something cannot be shown. A comparison adds the second pattern and, if both have the same tokens,
+ * the difference.
  */
 export function stageContents(state, data, theme) {
   const { first, second } = data;
@@ -47,10 +48,10 @@ function contentOf(snapshot, head, shown, view, theme) {
   return { title: TITLES[view], view, probe, heads: heads.filter((one) => one.packed) };
 }
 
-/** The whole pattern of a head; null where there is none, or none yet. */
+/** The whole pattern of a head; null if the head was removed or its pattern is not loaded. */
 const wholeOf = (probe, head) => (probe.has(head) ? probe.whole(head) : null);
 
-/** A sentence where pruning has removed a head. */
+/** A sentence if pruning has removed a head, else "". */
 function missing(snapshot, head, run) {
   return snapshot.probes[0].has(head) ? "" : `The run ${run} has no ${headName(head, snapshot.heads)}: it was removed by pruning.`;
 }
@@ -59,10 +60,10 @@ function sideTitle(data, run, step, head, snapshot) {
   return [data.runs.length > 1 ? run : "", `step ${step}`, headName(head, snapshot.heads)].filter(Boolean).join(" · ");
 }
 
-/** `focus` where the text of `content` has its tokens, else null. */
+/** `focus` if the text of `content` has its tokens, else null. */
 export const fitting = (focus, { probe }) => (focus && Math.max(focus.query ?? 0, focus.key ?? 0) < probe.seq ? focus : null);
 
-/** What is under the pointer, in lines of text. */
+/** Lines of text about the place under the pointer. */
 export function describeFocus({ probe, heads, against, view }, { query, key }) {
   const ends = probe.links.map((link) => [link.name, linkEnds(link, { query, key })]);
   const links = ends.filter(([, at]) => (view === "map" ? at.every(Boolean) : at.some(Boolean))).map(([name]) => name);
@@ -75,14 +76,14 @@ export function describeFocus({ probe, heads, against, view }, { query, key }) {
   }
   const lines = [probe.tokens[query ?? key]];
   for (const { name, packed } of heads.slice(0, 6)) {
-    const list = (found) => found.map(({ token, weight }) => `${probe.tokens[token]} ${figure(weight)}`).join(", ");
+    const list = (partners) => partners.map(({ token, weight }) => `${probe.tokens[token]} ${figure(weight)}`).join(", ");
     if (query !== null) lines.push(`${name} attends to ${list(strongest(packed, probe.seq, { query }, 3))}`);
     if (key !== null) lines.push(`${name} is read by ${list(strongest(packed, probe.seq, { key }, 3))}`);
   }
   return [...lines, ...links];
 }
 
-/** Where an arrow, [down, right], leads from `focus` in a content; from nowhere to the last query. */
+/** The focus after an arrow key, [down, right]. Without a focus the first key press goes to the last query. */
 export function movedFocus(focus, [down, right], { view, probe: { seq } }) {
   if (!focus) return { query: seq - 1, key: { map: 0, columns: null, arcs: seq - 1 }[view] };
   const { query, key } = focus;

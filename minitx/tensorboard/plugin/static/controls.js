@@ -1,5 +1,5 @@
-// What stands around the patterns: controls, the chosen head's name and chips, the chart. Filled from state and data,
-// so that every function here may be called again and again.
+// Fills everything around the patterns from state and data: controls, the chosen head's name and chips, the chart.
+// Every function here may be called again and again.
 
 import { chartLayout, drawChart } from "./chart.js";
 import { element, fillSelect, fitCanvas } from "./dom.js";
@@ -9,7 +9,7 @@ import { headColour } from "./theme.js";
 
 const plainOption = (value) => ({ value, label: value });
 
-/** Every control as it should be: filled, pressed, hidden. */
+/** Fill, press, disable and hide the controls. */
 export function drawControls({ parts, source, state, data, isPlaying }) {
   const { info, runs, first } = data;
   fillSelect(parts.run, runs.map(plainOption), data.run ?? "");
@@ -34,9 +34,9 @@ export function drawControls({ parts, source, state, data, isPlaying }) {
   parts.slider.max = steps.at(-1) ?? 0;
   parts.slider.value = step ?? 0;
   parts.slider.setAttribute("aria-valuetext", `step ${step ?? ""}`);
-  const seen = data.firstStep ?? step; // what the pattern is of, which may lag behind the slider
-  parts.step.textContent = steps.length ? `step ${seen.toLocaleString("en")}` : "";
-  parts.live.textContent = source.isLive && state.step === null && steps.length && seen === steps.at(-1) ? "● newest" : "";
+  const shownStep = data.firstStep ?? step; // the step of the pattern, which may lag behind the slider
+  parts.step.textContent = steps.length ? `step ${shownStep.toLocaleString("en")}` : "";
+  parts.live.textContent = source.isLive && state.step === null && steps.length && shownStep === steps.at(-1) ? "● newest" : "";
   parts.play.textContent = isPlaying ? "❚❚" : "▶";
   parts.play.setAttribute("aria-label", isPlaying ? "Pause" : "Play");
   parts.ownForm.hidden = !source.ownText;
@@ -49,15 +49,15 @@ export function drawControls({ parts, source, state, data, isPlaying }) {
   parts.note.hidden = !data.note;
 }
 
-/** What to compare with. */
+/** The choice of what to compare with. */
 function drawOthers(parts, state, data) {
   fillSelect(parts.otherRun, data.runs.map(plainOption), data.otherRun ?? data.run);
   const steps = data.otherInfo?.steps ?? [];
   fillSelect(parts.otherStep, [{ value: "", label: "same step" }, ...steps.map((step) => ({ value: step, label: `step ${step}` }))], state.other.step === null ? "" : nearestOf(steps, state.other.step));
   const other = data.second ?? data.first;
   const heads = Array.from({ length: other.count }, (_, head) => {
-    const isThere = other.probes[0].has(head);
-    return { value: head, label: headName(head, other.heads) + (isThere ? "" : " (removed)"), disabled: !isThere };
+    const isKept = other.probes[0].has(head);
+    return { value: head, label: headName(head, other.heads) + (isKept ? "" : " (removed)"), disabled: !isKept };
   });
   fillSelect(parts.otherHead, [{ value: "", label: "same head" }, ...heads], state.other.head ?? "");
   parts.otherRun.hidden = data.runs.length < 2;
@@ -78,7 +78,7 @@ export function drawHeading({ parts, state, data }, theme) {
   parts.facts.hidden = !facts.length;
 }
 
-/** A button for each head of the layer, and for others on view; `toggle(head)` is called. */
+/** A button for each head of the layer and for other shown heads; a click calls `toggle(head)`. */
 export function drawChips({ parts, state, data }, theme, toggle) {
   const { first } = data;
   const layer = Math.floor(state.head / first.heads);

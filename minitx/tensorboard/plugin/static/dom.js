@@ -1,6 +1,6 @@
-// The few helpers that touch the document. Texts become text nodes, never markup.
+// Helpers that touch the document. Texts become text nodes, never markup.
 
-/** A new element; attributes whose names begin with "on" are listeners, true is a bare attribute, false and null none. */
+/** A new element. An attribute named "on…" is a listener; true makes a bare attribute, false and null make none. */
 export function element(name, attributes = {}, ...children) {
   const made = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {
@@ -12,7 +12,7 @@ export function element(name, attributes = {}, ...children) {
   return made;
 }
 
-/** Make a <select> hold `options` ({value, label, title and disabled or none}), touching it only where they changed. */
+/** Fill a <select> with `options`, {value, label, title?, disabled?}, but only if they have changed. */
 export function fillSelect(select, options, chosen) {
   const wanted = options.map((option) => `${option.value}\u0000${option.label}`).join("\u0001");
   if (select.filledWith !== wanted) {
@@ -22,7 +22,7 @@ export function fillSelect(select, options, chosen) {
   if (select.value !== String(chosen)) select.value = String(chosen);
 }
 
-/** Size a canvas in CSS pixels, sharp on every screen, and return its cleared context. */
+/** Size a canvas in CSS pixels, sharp on every screen; returns its cleared context. */
 export function fitCanvas(canvas, width, height) {
   const ratio = Math.min(window.devicePixelRatio || 1, 3);
   const [w, h] = [Math.max(1, Math.round(width * ratio)), Math.max(1, Math.round(height * ratio))];

@@ -1,4 +1,4 @@
-// TensorBoard's way in: it loads this module into the tab's frame and calls render().
+// The entry for TensorBoard, which loads this module into the tab's frame and calls render().
 
 import { element } from "./dom.js";
 import { serverSource } from "./source.js";
@@ -26,7 +26,7 @@ function start() {
   new MutationObserver(follow).observe(body, { attributes: true, attributeFilter: ["class"] });
 }
 
-/** The window that shows TensorBoard, or this one where that belongs to someone else. */
+/** The window of TensorBoard, or this one if the window around it is from another origin. */
 function host() {
   try {
     return window.parent.location.href ? window.parent : window;
@@ -44,7 +44,7 @@ function linkTo(link) {
   return `${host().location.href.split("#")[0]}#attention&${KEY}=${encodeURIComponent(link)}`;
 }
 
-/** TensorBoard's body, which says with a class whether it is dark; null where this frame stands alone. */
+/** TensorBoard's body, whose class tells dark mode; null if this frame was opened without TensorBoard around it. */
 function hostBody() {
   return host() === window ? null : host().document.body;
 }

@@ -1,33 +1,33 @@
-// Token views: the text in two columns or in one line, with lines as strong as the attention between tokens.
+// Token views: the text in two columns or in one line. Lines between tokens are as strong as the attention.
 //
-// Queries are left or above, where a line starts; keys are right, or further left in the one line. With `focus` on a
-// token only its own lines are drawn, and the tokens at their other ends carry a bar for each head.
+// In columns, queries are left and keys right; in one line, an arc leads from the query back to the key. With `focus` on
+// a token only its lines are drawn, and the tokens at their other ends carry a bar for each head.
 
-import { shorten } from "./draw.js";
+import { shorten } from "./heatmap.js";
 import { LABEL_HEIGHT, drawLabel, freePlace, labelWidth } from "./labels.js";
 import { pairIndex } from "./snapshot.js";
 
-const MOST_LINES = 1500;
-const LEAST_LEVEL = 40; // of 255: a weight of 0.025; weaker lines are drawn only for a focused token
-const LEAST_FOCUSED = 26; // a weight of 0.01
-const [LEAST_ROW, MOST_ROW] = [13, 26];
+const MAX_LINES = 1500;
+const MIN_LEVEL = 40; // of 255, a weight of 0.025; weaker lines are drawn only for a focused token
+const MIN_FOCUSED = 26; // a weight of 0.01
+const [MIN_ROW, MAX_ROW] = [13, 26];
 const BAR = 9;
 const NAME_AT = [0.5, 0.4, 0.6, 0.3, 0.7, 0.2, 0.8]; // places along a link where its name may stand
 
 /**
- * The entries to draw, weakest first: [{head, query, key, level}], `heads` being [{packed, colour}].
- * Without focus the strongest `MOST_LINES`; with it all that touch its query or its key.
+ * The entries to draw of `heads`, [{packed, colour}], weakest first: [{head, query, key, level}].
+ * Without focus they are the strongest `MAX_LINES`, with it all that touch its query or its key.
  */
 export function chooseLines(heads, seq, focus, withFirst) {
-  const found = [];
+  const entries = [];
   const keep = (head, query, key, least) => {
     const level = heads[head].packed[pairIndex(query, key)];
-    if (level >= least && (withFirst || key > 0)) found.push({ head, query, key, level });
+    if (level >= least && (withFirst || key > 0)) entries.push({ head, query, key, level });
   };
   if (focus) {
     for (let head = 0; head < heads.length; head++) {
-      if (focus.query !== null) for (let key = 0; key <= focus.query; key++) keep(head, focus.query, key, LEAST_FOCUSED);
-      if (focus.key !== null) for (let query = focus.key; query < seq; query++) keep(head, query, focus.key, LEAST_FOCUSED);
+      if (focus.query !== null) for (let key = 0; key <= focus.query; key++) keep(head, focus.query, key, MIN_FOCUSED);
+      if (focus.key !== null) for (let query = focus.key; query < seq; query++) keep(head, query, focus.key, MIN_FOCUSED);
     }
   } else {
     const least = leastLevel(heads, withFirst);
@@ -37,10 +37,10 @@ export function chooseLines(heads, seq, focus, withFirst) {
       }
     }
   }
-  return found.sort((a, b) => a.level - b.level).slice(-2 * MOST_LINES);
+  return entries.sort((a, b) => a.level - b.level).slice(-2 * MAX_LINES);
 }
 
-/** The level from which on no more than about `MOST_LINES` entries lie. */
+/** The lowest level that about `MAX_LINES` entries reach. */
 function leastLevel(heads, withFirst) {
   const counts = new Uint32Array(256);
   for (const { packed } of heads) for (let at = 0; at < packed.length; at++) counts[packed[at]]++;
@@ -48,15 +48,15 @@ function leastLevel(heads, withFirst) {
     for (const { packed } of heads) for (let at = 0, query = 0; at < packed.length; at += ++query) counts[packed[at]]--;
   }
   let [level, sum] = [255, counts[255]];
-  while (level > LEAST_LEVEL && sum + counts[level - 1] <= MOST_LINES) sum += counts[--level];
+  while (level > MIN_LEVEL && sum + counts[level - 1] <= MAX_LINES) sum += counts[--level];
   return level;
 }
 
 // Two columns
 
-/** Where two columns of `tokens` go: {row, left, right, width, height}; the height is all of the text's. */
+/** The layout of two columns of `tokens`: {row, left, right, width, height}. The height is that of the whole text. */
 export function columnsLayout(context, tokens, width, room, heads, font) {
-  const row = Math.min(MOST_ROW, Math.max(LEAST_ROW, Math.floor((room - 32) / tokens.length)));
+  const row = Math.min(MAX_ROW, Math.max(MIN_ROW, Math.floor((room - 32) / tokens.length)));
   context.font = font;
   const widest = Math.min(150, width * 0.3, Math.max(...tokens.map((token) => context.measureText(token).width)) + 8);
   const bars = Math.min(heads, 12) * BAR + 6;
@@ -83,7 +83,7 @@ export function columnsHit(layout, x, y) {
   return x > layout.right - 8 ? { query: null, key: index } : null;
 }
 
-/** Draw what of the columns lies between `from` and `to` of the layout's height. */
+/** Draw the part of the columns between `from` and `to` of the layout's height. */
 export function drawColumns(context, layout, { tokens, links, heads, lines }, focus, theme, from, to) {
   const { row, top, left, right } = layout;
   const middle = (index) => top + (index + 0.5) * row;
@@ -142,7 +142,7 @@ function endWeights(lines, heads, focus) {
 }
 
 function drawBar(context, x, y, row, level, head) {
-  if (!level || level < LEAST_LEVEL) return;
+  if (!level || level < MIN_LEVEL) return;
   const height = Math.max(2, (row - 4) * (level / 255) ** 2);
   context.globalAlpha = 0.25 + 0.75 * (level / 255);
   context.fillStyle = head.colour;
@@ -164,8 +164,8 @@ function stroke(context, head, level, focus) {
   context.lineWidth = 0.7 + weight * 3.3;
 }
 
-/** Links as dashed curves, [{link, points: start, two to bend by, end}], each with its name on it where between `least`
- * and `most`, the ends of what can be seen, there is room. */
+/** Draw links as dashed curves, [{link, points: start, two control points, end}]. A link carries its name if that fits
+ * between `least` and `most`, the ends of the visible part. */
 function drawLinkCurves(context, paths, [least, most], theme) {
   context.strokeStyle = theme.mark;
   context.lineWidth = 2.5;
@@ -196,7 +196,7 @@ function curveAt([p0, p1, p2, p3], t) {
 
 // One line with arcs
 
-/** Where one line of `tokens` goes: {places: [{x, width}], base, width, height}; the width is all of the text's. */
+/** The layout of one line of `tokens`: {places: [{x, width}], base, width, height}. The width is that of all tokens. */
 export function arcsLayout(context, tokens, room, height, font) {
   context.font = font;
   const widths = tokens.map((token) => Math.min(140, context.measureText(token).width) + 8);
@@ -218,7 +218,7 @@ export function arcsHit(layout, x, y) {
   return index < 0 ? null : { query: index, key: index };
 }
 
-/** Draw what of the line lies between `from` and `to` of the layout's width. */
+/** Draw the part of the line between `from` and `to` of the layout's width. */
 export function drawArcs(context, layout, { tokens, links, heads, lines }, focus, theme, from, to) {
   const { places, base } = layout;
   const middle = (index) => places[index].x + places[index].width / 2;

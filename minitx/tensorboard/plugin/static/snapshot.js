@@ -1,7 +1,7 @@
-// Reads the file format of minitx/snapshots.py: magic, length of the header, header (JSON), patterns.
+// Reads the file format of minitx/heads/snapshots.py: magic, length of the header, header (JSON), patterns.
 //
-// A weight p is the byte 255 √p. Patterns are causal: row by row up to the diagonal, so that the weight that query i
-// gives to key j ≤ i is entry i (i + 1) / 2 + j.
+// A weight p is the byte 255 √p. Patterns are causal and stored row by row up to the diagonal: the weight from query i to
+// key j ≤ i is entry i (i + 1) / 2 + j.
 
 const MAGIC = "minitx attention 1\n";
 const SMALL = 64;
@@ -38,9 +38,9 @@ export function parseSnapshot(buffer) {
       const heads = probe.whole ?? Array.from({ length: count }, (_, head) => head);
       for (const head of heads) whole.set(head, take(pairCount(seq)));
     }
-    // The first token attends to itself alone, in every head there is; one that pruning removed has no weight at all.
+    // In every head the first token attends to itself alone. A head that pruning removed has no weight at all.
     const starts = Array.from({ length: count }, (_, head) => small[head * pairCount(side)]);
-    const isBroken = starts.every((level) => level === 0); // no number came out of it
+    const isBroken = starts.every((level) => level === 0); // all patterns are NaN
     const smallOf = (head) => small.subarray(head * pairCount(side), (head + 1) * pairCount(side));
     return {
       text: probe.text,
@@ -48,11 +48,11 @@ export function parseSnapshot(buffer) {
       links: probe.links ?? [],
       seq,
       side,
-      /** Whether the run has a head, not removed by pruning. */
+      /** Whether the run has this head: pruning has not removed it. */
       has: (head) => isBroken || starts[head] > 0,
       /** The pattern of a head reduced to (side, side), packed. */
       small: smallOf,
-      /** The whole pattern of a head, packed, or null where it was not asked for. */
+      /** The whole pattern of a head, packed, or null if it was not loaded. */
       whole: (head) => (seq <= SMALL ? smallOf(head) : (whole.get(head) ?? null)),
     };
   });
@@ -64,25 +64,25 @@ export function pairCount(seq) {
   return (seq * (seq + 1)) / 2;
 }
 
-/** Where the weight of (query, key) stands in a packed pattern. */
+/** The index of (query, key) in a packed pattern. */
 export function pairIndex(query, key) {
   return (query * (query + 1)) / 2 + key;
 }
 
-/** The weight 0 to 1 that a packed pattern gives; 0 for a key after the query. */
+/** A weight of a packed pattern, 0 to 1; 0 for a key after the query. */
 export function weightAt(packed, query, key) {
   return key > query ? 0 : (packed[pairIndex(query, key)] / 255) ** 2;
 }
 
 /** The `most` strongest partners of a token as [{token, weight}]: the keys of a query, or the queries of a key. */
 export function strongest(packed, seq, { query = null, key = null }, most) {
-  const found = [];
-  if (query !== null) for (let k = 0; k <= query; k++) found.push({ token: k, weight: weightAt(packed, query, k) });
-  else for (let q = key; q < seq; q++) found.push({ token: q, weight: weightAt(packed, q, key) });
-  return found.sort((a, b) => b.weight - a.weight).slice(0, most);
+  const partners = [];
+  if (query !== null) for (let k = 0; k <= query; k++) partners.push({ token: k, weight: weightAt(packed, query, k) });
+  else for (let q = key; q < seq; q++) partners.push({ token: q, weight: weightAt(packed, q, key) });
+  return partners.sort((a, b) => b.weight - a.weight).slice(0, most);
 }
 
-/** B − A of two packed patterns as bytes: 128 is equal, and the distance from it grows with the square root. */
+/** b − a of two packed patterns as bytes: 128 where they are equal, away from it by the square root of the difference. */
 export function difference(a, b) {
   const levels = new Uint8Array(a.length);
   for (let i = 0; i < a.length; i++) {

@@ -1,24 +1,23 @@
-// Where the data comes from: TensorBoard's server, or the HTML file that the viewer stands in. Both offer the same.
+// The two sources of data: TensorBoard's server, and a self-contained HTML file. Both have the same methods.
 //
-//   runs()                              → {runs: [name], own_text: "" or why there is none, note}
+//   runs()                              → {runs: [name], own_text: "" or why own texts are refused, note}
 //   run(name)                           → {steps, checkpoints, newest: header, fault}
 //   scores(run, name)                   → {steps, values: [[number or null, …] or null], chance: [number or null]}
 //   snapshot(run, step, probe, heads)   → a parsed snapshot with that probe alone
-//   ownText(run, step, text, tell)      → the same of a text of the user's own; null where there is no server
+//   ownText(run, step, text, tell)      → the same for the user's own text; null without a server
 //   page(run, step, probe, link, text, tell)
-//                                       → a self-contained HTML file, as a Blob; null where there is no server
+//                                       → a self-contained HTML file, as a Blob; null without a server
 //
-// `tell` is called with a sentence where a text has to wait for its turn.
-//
-// What cannot be had throws an Error whose message is one sentence.
+// `tell` is called with a sentence if a text has to wait for its turn. Failures throw an Error whose message is one
+// sentence.
 
 import { parseSnapshot } from "./snapshot.js";
 
-const MOST_KEPT = 400;
-const [BUSY, MOST_TURNS, TURN_MILLISECONDS] = [503, 100, 1000];
+const MAX_KEPT = 400;
+const [BUSY, MAX_TURNS, TURN_MILLISECONDS] = [503, 100, 1000];
 const OWN_HEADERS = { "Content-Type": "application/json", "X-Minitx": "1" };
 
-/** The source that asks the routes of minitx/board_plugin/plugin.py. */
+/** The source that fetches from the routes of minitx/tensorboard/plugin/plugin.py. */
 export function serverSource() {
   const kept = new Map();
 
@@ -32,34 +31,34 @@ export function serverSource() {
       throw new Error("TensorBoard does not answer: it was stopped, or the connection is gone.");
     }
     if (!response.ok) {
-      const said = await response.json().catch(() => ({}));
-      const sentence = said.error ?? `TensorBoard answered with ${response.status}.`;
+      const answer = await response.json().catch(() => ({}));
+      const sentence = answer.error ?? `TensorBoard answered with ${response.status}.`;
       throw Object.assign(new Error(sentence), { status: response.status });
     }
     return response;
   }
 
-  /** Have a text run; one is run at a time, so where the server is busy with another it is asked again and again. */
-  async function askOwn(asked, tell) {
-    const options = { method: "POST", headers: OWN_HEADERS, body: JSON.stringify(asked) };
+  /** Have a text run. The server runs one at a time; while it is busy, ask again every second. */
+  async function askOwn(request, tell) {
+    const options = { method: "POST", headers: OWN_HEADERS, body: JSON.stringify(request) };
     for (let turn = 1; ; turn++) {
       try {
         return await ask("./own_text", options);
       } catch (error) {
-        if (error.status !== BUSY || turn === MOST_TURNS) throw error;
+        if (error.status !== BUSY || turn === MAX_TURNS) throw error;
       }
       tell("Another text is being run; yours comes after it …");
       await new Promise((resolve) => setTimeout(resolve, TURN_MILLISECONDS));
     }
   }
 
-  /** `make()` once for each key; the oldest are forgotten, failures at once. */
+  /** The result of `make()`, kept by its key. The oldest results are dropped, failures at once. */
   function once(key, make) {
     if (kept.has(key)) return kept.get(key);
     const made = make();
     kept.set(key, made);
     made.catch(() => kept.delete(key));
-    if (kept.size > MOST_KEPT) kept.delete(kept.keys().next().value);
+    if (kept.size > MAX_KEPT) kept.delete(kept.keys().next().value);
     return made;
   }
 
@@ -93,19 +92,19 @@ export function serverSource() {
       return once(url, () => parsed(ask(url)));
     },
     ownText: (run, step, text, tell) => {
-      const asked = { run, step, text };
-      return once(`own ${JSON.stringify(asked)}`, () => parsed(askOwn(asked, tell)));
+      const request = { run, step, text };
+      return once(`own ${JSON.stringify(request)}`, () => parsed(askOwn(request, tell)));
     },
     page: async (run, step, probe, link, text, tell) => {
       if (probe >= 0) return (await ask(address("page", { run, step, probe, view: link }))).blob();
       return (await askOwn({ run, step, text, page: true, view: link }, tell)).blob();
     },
-    /** Forget snapshots, for steps may have been written again. */
+    /** Drop kept snapshots, because steps may have been written again. */
     forget: () => kept.clear(),
   };
 }
 
-/** The source that has everything in hand: {title, snapshots: [base64]} of one run. */
+/** The source for `data`, {title, snapshots: [base64]} of one run. */
 export function fileSource(data) {
   const bytes = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0)).buffer;
   const snapshots = data.snapshots.map((text) => parseSnapshot(bytes(text)));
@@ -121,9 +120,9 @@ export function fileSource(data) {
       chance: steps.map((step) => byStep.get(step).chance[name] ?? null),
     }),
     snapshot: async (run, step, probe) => {
-      const found = byStep.get(step);
-      if (!found?.probes[probe]) throw new Error(`This file has no step ${step} of probe ${probe}.`);
-      return { ...found, probes: [found.probes[probe]] };
+      const snapshot = byStep.get(step);
+      if (!snapshot?.probes[probe]) throw new Error(`This file has no step ${step} of probe ${probe}.`);
+      return { ...snapshot, probes: [snapshot.probes[probe]] };
     },
     ownText: null,
     page: null,

@@ -1,18 +1,18 @@
-// One large view of a pattern: a canvas in a box that scrolls where the text is longer than the box.
+// One large view of a pattern: a canvas in a box that scrolls if the text is longer than the box.
 //
-// Only what is seen is drawn, so a long text costs no more than a short one. The canvas sticks to the box while a
+// Only the visible part is drawn, so a long text costs no more than a short one. The canvas sticks to the box while a
 // spacer as large as the layout scrolls behind it.
 
 import { element, fitCanvas } from "./dom.js";
 import { difference, weightAt } from "./snapshot.js";
-import { drawMap, mapHit, mapLayout } from "./draw.js";
+import { drawMap, mapHit, mapLayout } from "./heatmap.js";
 import { arcsHit, arcsLayout, chooseLines, columnsHit, columnsLayout, drawArcs, drawColumns } from "./lines.js";
 import { figure } from "./state.js";
 
 const LEGEND = [[0, "0"], [80, "0.1"], [128, "0.25"], [180, "0.5"], [255, "1"]];
 const DIFFERENCE_LEGEND = [[0, "−1"], [64, "−0.25"], [128, "0"], [191, "+0.25"], [255, "+1"]];
 
-/** A stage; `listeners` get what of the pattern is pointed at: hover(focus, event), press(focus), keys(event, stage). */
+/** A stage. It calls hover(focus, event, stage), press(focus) and keys(event, stage); focus is the place pointed at. */
 export function createStage({ hover, press, keys }) {
   const title = element("h3", { class: "stage-title" });
   const canvas = element("canvas");
@@ -34,14 +34,14 @@ export function createStage({ hover, press, keys }) {
 
 /**
  * Draw `content` on a stage: {title, view, probe, head, heads: [{head, packed, colour}], against: packed or undefined}.
- * With `against` it is the difference of the first head's pattern and that. Returns nothing; sets stage.hit.
+ * With `against` it draws `against` minus the first head's pattern. Sets stage.hit.
  */
 export function drawStage(stage, content, focus, options, theme) {
   const { probe, heads, view, against } = content;
   const { box, canvas } = stage;
   stage.content = content;
   stage.title.textContent = content.title;
-  box.setAttribute("aria-label", `${content.title}; arrow keys move over tokens, Enter holds one, Escape lets go`);
+  box.setAttribute("aria-label", `${content.title}; arrow keys move over tokens, Enter pins one, Escape unpins it`);
   const [width, height] = [Math.max(120, box.clientWidth), Math.max(160, box.clientHeight)];
   const measure = canvas.getContext("2d");
   const links = options.links ? probe.links : [];
@@ -87,7 +87,7 @@ export function drawStage(stage, content, focus, options, theme) {
   stage.redraw();
 }
 
-/** Scroll so that the token in focus is seen. */
+/** Scroll to the token in focus. */
 export function showFocus(stage, focus) {
   const { box, layout, content } = stage;
   const index = focus?.query ?? focus?.key;

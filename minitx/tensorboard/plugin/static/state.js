@@ -1,26 +1,26 @@
-// What is on view, in one place: a plain object. Everything that is drawn follows from it and from the data.
+// The state of the view, one plain object. Everything on the screen follows from it and from the data.
 
 /** Heads count through the layers: layer * heads + head. */
 export const START = {
   run: "",
   probe: 0, // index, or -1 for the user's own text
-  text: "", // the own text
-  step: null, // null: the newest, also when newer ones come
+  text: "", // the user's own text
+  step: null, // null: the newest, also after newer ones arrive
   head: 0, // the chosen head
   shown: [0], // heads laid over each other in the token views
   view: "both", // both (map and columns) | map | columns | arcs
-  score: "previous_token", // colours the survey and is drawn against steps; "" for none
-  sort: false, // the survey by that score instead of by layer
-  first: true, // attention to the first token is drawn in the token views
-  links: true, // so are the probe's labelled links
-  token: null, // pinned: {query, key}, either null
+  score: "previous_token", // colours the survey and is drawn in the chart; "" for none
+  sort: false, // sort the survey by that score instead of by layer
+  first: true, // draw attention to the first token in the token views
+  links: true, // draw the probe's labelled links
+  token: null, // the pinned token: {query, key}, one of them may be null
   compare: false,
-  other: { run: null, step: null, head: null }, // the second pattern; null: the same as the first
+  other: { run: null, step: null, head: null }, // the second pattern; null means the same as the first
 };
 
 export const VIEWS = { both: "Both", map: "Map", columns: "Columns", arcs: "Line" };
 
-/** The state as what stands after "?" in an address; only what differs from the start. */
+/** The state as a query string, with only the values that differ from the start. */
 export function toLink(state) {
   const link = new URLSearchParams();
   const put = (name, value, start) => {
@@ -35,7 +35,7 @@ export function toLink(state) {
   return link.toString();
 }
 
-/** A link → the changes it makes to the state; what makes no sense in it is left out. */
+/** A link → the changes it makes to the state. Invalid values are left out. */
 export function fromLink(text) {
   const link = new URLSearchParams(text);
   const changes = {};
@@ -60,21 +60,21 @@ export function fromLink(text) {
   return changes;
 }
 
-/** The entry of sorted `numbers` nearest to `wanted`; the last where that is null; null where there are none. */
+/** The entry of sorted `numbers` nearest to `wanted`, or the last if that is null; null if `numbers` is empty. */
 export function nearestOf(numbers, wanted) {
   if (!numbers.length) return null;
   if (wanted === null) return numbers[numbers.length - 1];
   return numbers.reduce((best, one) => (Math.abs(one - wanted) < Math.abs(best - wanted) ? one : best));
 }
 
-/** The chosen head and the shown ones where there are `count` heads. */
+/** The chosen head and the shown heads, limited to `count` heads. */
 export function headsWithin({ head, shown }, count) {
   const chosen = Math.min(Math.max(0, head), count - 1);
-  const there = shown.filter((one) => one < count);
-  return { head: chosen, shown: there.length ? there : [chosen] };
+  const existing = shown.filter((one) => one < count);
+  return { head: chosen, shown: existing.length ? existing : [chosen] };
 }
 
-/** Heads in the order of the survey: by layer, or the greatest score first. */
+/** Heads in the order of the survey: by layer, or by score from the greatest down. */
 export function headOrder(count, scores, sort) {
   const order = Array.from({ length: count }, (_, head) => head);
   if (sort && scores) order.sort((a, b) => (scores[b] ?? -Infinity) - (scores[a] ?? -Infinity) || a - b);
@@ -87,12 +87,12 @@ export function headName(head, headsPerLayer, short = false) {
   return short ? `${layer}·${number}` : `layer ${layer}, head ${number}`;
 }
 
-/** A score's name as people read it. */
+/** A score's name in plain words. */
 export function scoreTitle(name) {
   return name.replaceAll("_", " ");
 }
 
-/** What each score is: the descriptions of minitx/head_scores.py. */
+/** The meaning of every score, equal to the descriptions in minitx/heads/scores.py. */
 export const MEANINGS = {
   entropy: "spread of the attention in nats: exp of it is how many keys the head mixes",
   distance: "tokens between the query and what it attends to, on average",
@@ -106,9 +106,9 @@ export const MEANINGS = {
 };
 
 /**
- * Where the score `name` of each head stands in a table of colours, 0 to 1, null where it is no number, and whether the
- * table is one with a middle: [places, hasMiddle]. Colours go from the least score to the greatest; but importance
- * counts from nothing, and where scores lie below 0 that is the middle.
+ * [places, hasMiddle]: the place of every head's score in a table of colours, from 0 to 1, null without a score, and
+ * whether the table has a middle. Colours go from the least score to the greatest. Importance starts at 0 instead, and
+ * if any score is below 0, then 0 is in the middle.
  */
 export function scorePlaces(name, values) {
   const known = values.filter((value) => value !== null);

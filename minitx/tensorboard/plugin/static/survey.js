@@ -1,11 +1,11 @@
 // The survey: a small pattern of every head, in the grid layers × heads or in the order of a score.
 
 import { element } from "./dom.js";
-import { drawThumbnail } from "./draw.js";
+import { drawThumbnail } from "./heatmap.js";
 import { figure, headName, headOrder, scorePlaces } from "./state.js";
 import { headColour, tableColour } from "./theme.js";
 
-/** Make the grid's cells anew where number or order of heads changed, and keep them in `grid.cells` by head. */
+/** Build the grid's cells again if the number or order of heads has changed; `grid.cells` holds them by head. */
 function arrange(grid, snapshot, order, isSorted, handlers) {
   const plan = `${snapshot.layers}.${snapshot.heads}.${isSorted}.${order.join(".")}`;
   if (grid.plan === plan) return;
@@ -84,7 +84,7 @@ export function describeHead(snapshot, head) {
   return lines;
 }
 
-/** The head that an arrow key leads to from `head`, in the order the grid shows them. */
+/** The head that an arrow key leads to from `head`, in the order of the grid. */
 export function neighbour(grid, head, key) {
   const place = grid.order.indexOf(head);
   const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -grid.columns, ArrowDown: grid.columns }[key];

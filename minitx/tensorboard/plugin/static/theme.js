@@ -1,22 +1,22 @@
-// Colours. Those of the page stand in style.css as variables; here are the scales that patterns are drawn with.
+// The colour scales of patterns. The page's other colours are variables in style.css.
 
-/** Weight 0 to 1 on paper and on black: lightness alone tells the order, so the scale survives printing in grey. */
+/** Weight 0 to 1, on white and on black. Lightness alone tells the order, so the scale survives printing in grey. */
 const RAMPS = {
   light: ["#f4f6fb", "#d3e0f2", "#93b8e0", "#4a86c8", "#1f559f", "#0b2a5e"],
   dark: ["#171a21", "#33245e", "#76307f", "#c04a70", "#f28c4e", "#fdeaa6"],
 };
-/** Less in B, equal, more in B. */
+/** Less in the second pattern, equal, more in the second. */
 const DIVERGING = {
   light: ["#8c3a04", "#e08a3c", "#f4f6fb", "#4a93c8", "#0b3f7a"],
   dark: ["#ffb15e", "#a8571a", "#171a21", "#2a6fb0", "#8fd0ff"],
 };
-/** One for each head, told apart by most colour-blind eyes (after Okabe and Ito 2008, and Tol). */
+/** One for each head; most colour-blind people can tell them apart (after Okabe and Ito 2008, and Tol). */
 const HEADS = {
   light: ["#0072b2", "#d55e00", "#009e73", "#aa3377", "#b8860b", "#4b56d2", "#66a61e", "#7f4f24", "#008b9a", "#cc3d6d", "#5b6770", "#8e44ad"],
   dark: ["#56b4e9", "#ff8c42", "#2fd3a0", "#ee77bb", "#f0d043", "#9aa5ff", "#a6d854", "#d8a47f", "#5ad7e8", "#ff7f9f", "#b8c4ce", "#c792ea"],
 };
 
-/** What drawing functions need to know of colours, read from the style of `root`. */
+/** The colours and the font for the drawing functions, read from the style of `root`. */
 export function readTheme(root) {
   const style = getComputedStyle(root);
   const read = (name) => style.getPropertyValue(`--${name}`).trim();
@@ -36,7 +36,7 @@ export function readTheme(root) {
   };
 }
 
-/** The colour of a head: the same for head h of every layer but shifted, so that heads of two layers differ. */
+/** The colour of a head. Layers use the same colours, shifted, so that head h differs from layer to layer. */
 export function headColour(theme, head, headsPerLayer) {
   const layer = Math.floor(head / headsPerLayer);
   return theme.heads[((head % headsPerLayer) + layer * 5) % theme.heads.length];

@@ -1,14 +1,14 @@
-// The viewer: one state, the data that it asks for, and what is drawn from both.
+// The viewer: holds the state and its data, and draws both.
 //
-// Every action calls `change`; that loads what the new state needs from the source (source.js) and draws. While data
-// is on its way further changes are only noted, so that dragging the slider never queues up requests.
+// Every action calls `change`, which loads the data of the new state from the source (source.js) and draws. While data
+// is loading, further changes are only noted, so dragging the slider never queues up requests.
 
 import { describeFocus, fitting, movedFocus, stageContents } from "./contents.js";
 import { drawChips, drawControls, drawHeading, drawTimeline } from "./controls.js";
 import { download, element } from "./dom.js";
 import { READING, gather } from "./gather.js";
-import { drawPicture } from "./picture.js";
-import { buildSkeleton } from "./skeleton.js";
+import { drawPicture } from "./export.js";
+import { buildLayout } from "./layout.js";
 import { createStage, drawStage, showFocus } from "./stage.js";
 import { START, figure, fromLink, headName, headsWithin, nearestOf, toLink } from "./state.js";
 import { describeHead, drawSurvey, neighbour } from "./survey.js";
@@ -16,16 +16,16 @@ import { readTheme } from "./theme.js";
 
 const POLL_MILLISECONDS = 3000;
 
-/** Fill `root` with a viewer of `source`; `link` is what to open with, `linkTo(text)` the address of a view. */
+/** Fill `root` with a viewer of `source`. `link` is the view to open; `linkTo(text)` gives the address of a view. */
 export function startViewer(root, source, { link = "", linkTo }) {
   let state = { ...START, ...fromLink(link) };
   let data = { runs: [], info: null, first: null, second: null, chart: null, fault: "", note: "" };
   let hover = null;
   let [loading, isStale] = [null, false];
-  let trouble = ""; // what an action could not do, said until the next change
-  let reading = ""; // said while data takes a while
-  let player = null; // what plays, an object of its own each time
-  const parts = buildSkeleton(root, {
+  let trouble = ""; // why an action failed, shown until the next change
+  let reading = ""; // the note while loading takes long
+  let player = null; // a new object for every playback, null while paused
+  const parts = buildLayout(root, {
     select: (name, value) => select(name, value),
     toggle: (name) => toggle(name),
     allHeads: () => overlay("all"),
@@ -62,10 +62,10 @@ export function startViewer(root, source, { link = "", linkTo }) {
     }
   }
 
-  /** Run a text through the model: at the step on view, so that nothing plays on meanwhile. */
+  /** Run a text through the model at the shown step, so stop playing. */
   function look(text) {
     if (!text) return undefined;
-    if (player) play(); // which pauses
+    if (player) play(); // pauses
     return change({ probe: -1, text, token: null });
   }
 
@@ -79,7 +79,7 @@ export function startViewer(root, source, { link = "", linkTo }) {
     return change({ shown: shown.length ? shown : [head], head: shown.includes(head) ? head : (shown.at(-1) ?? head) });
   }
 
-  /** The heads on view where the chosen one moves to `head`: in its own layer they stay, in another they move along. */
+  /** The heads to show after `head` is chosen: in the same layer they stay, to another layer they move along. */
   function sameLayerAs(head) {
     const perLayer = data.first?.heads ?? 1;
     const layer = Math.floor(head / perLayer);
@@ -93,7 +93,7 @@ export function startViewer(root, source, { link = "", linkTo }) {
     change({ shown: which === "one" ? [state.head] : Array.from({ length: perLayer }, (_, head) => start + head) });
   }
 
-  /** Go to a step; at the newest one the viewer follows the run. */
+  /** Go to a step. At the newest step the viewer follows the run. */
   function goTo(step) {
     return change({ step: step === data.info?.steps.at(-1) ? null : step });
   }
@@ -108,7 +108,7 @@ export function startViewer(root, source, { link = "", linkTo }) {
 
   // Data
 
-  /** Load what the state asks for; done when nothing more is on its way, also where another call began to load. */
+  /** Load the data of the state. Resolves when nothing is loading any more, even if another call began it. */
   function load(isFresh = false) {
     isStale = isStale === "fresh" || isFresh ? "fresh" : true;
     loading ??= loadStale();
@@ -120,9 +120,9 @@ export function startViewer(root, source, { link = "", linkTo }) {
       while (isStale) {
         const wasFresh = isStale === "fresh";
         isStale = false;
-        const found = await gather(source, data, state, wasFresh, tellReading);
+        const loaded = await gather(source, data, state, wasFresh, tellReading);
         reading = "";
-        if (!isStale || found.first) data = found;
+        if (!isStale || loaded.first) data = loaded;
         draw();
       }
     } finally {
@@ -248,7 +248,7 @@ export function startViewer(root, source, { link = "", linkTo }) {
     return undefined;
   });
 
-  /** On the slider an arrow key goes to the next snapshot, wherever that is. */
+  /** On the slider an arrow key goes to the next snapshot, however many steps away. */
   function slideKey(event) {
     const by = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -10, PageUp: 10 }[event.key];
     if (!by) return;
@@ -302,7 +302,7 @@ export function startViewer(root, source, { link = "", linkTo }) {
     setTimeout(poll, POLL_MILLISECONDS);
   }
 
-  /** Keys and scores, over what stands below, or no more. */
+  /** Show or hide the help, which lies over the view. */
   function showHelp() {
     parts.keys.hidden = !parts.keys.hidden;
     parts.help.setAttribute("aria-expanded", String(!parts.keys.hidden));
@@ -311,14 +311,14 @@ export function startViewer(root, source, { link = "", linkTo }) {
     if (!parts.keys.hidden && !parts.keys.contains(event.target) && !parts.help.contains(event.target)) showHelp();
   });
 
-  // Taking away
+  // Saving and sharing
 
   function showLink() {
     const address = linkTo(toLink({ ...state, run: data.run ?? state.run }));
     parts.linkText.hidden = false;
     parts.linkText.value = address;
     parts.linkText.select();
-    // The newer navigator.clipboard is closed to a notebook's frame, and to any server but localhost without TLS.
+    // navigator.clipboard is not available in a notebook's frame, nor without TLS on any host but localhost.
     if (root.ownerDocument.execCommand("copy")) parts.spoken.textContent = "Link copied";
   }
 

@@ -1,24 +1,24 @@
 // Heat maps: a head's pattern with its tokens, the difference of two, and the thumbnails of the survey.
 //
-// A layout is computed from what is shown and the room there is; drawing and hit-testing both go by it, so what the
-// pointer names is what is seen. Rows are queries, columns are keys.
+// A layout is computed from the tokens and the room. Drawing and hit-testing both use it, so the pointer names exactly
+// what lies under it. Rows are queries, columns are keys.
 
 import { LABEL_HEIGHT, drawLabel, freePlace, labelWidth } from "./labels.js";
 import { pairIndex } from "./snapshot.js";
 import { tableColour } from "./theme.js";
 
-const MOST_CELL = 44;
-const LEAST_LABELLED_CELL = 8;
-const MOST_LABEL = 110;
+const MAX_CELL = 44;
+const MIN_LABELLED_CELL = 8;
+const MAX_LABEL = 110;
 
-/** Where a map of `tokens` goes in (width, height): {cell, left, top, side, labelled, …}. */
+/** The layout of a map of `tokens` in (width, height): {cell, left, top, side, labelled, …}. */
 export function mapLayout(context, tokens, width, height, font) {
   context.font = font;
-  const widest = Math.min(MOST_LABEL, Math.max(...tokens.map((token) => context.measureText(token).width)) + 10);
-  const labelled = Math.min(width, height) - widest - 8 >= LEAST_LABELLED_CELL * tokens.length;
+  const widest = Math.min(MAX_LABEL, Math.max(...tokens.map((token) => context.measureText(token).width)) + 10);
+  const labelled = Math.min(width, height) - widest - 8 >= MIN_LABELLED_CELL * tokens.length;
   const margin = labelled ? widest : 14;
   const room = Math.max(40, Math.min(width - margin - 6, height - margin - 6));
-  let cell = Math.min(MOST_CELL, room / tokens.length);
+  let cell = Math.min(MAX_CELL, room / tokens.length);
   if (cell >= 4) cell = Math.floor(cell);
   const side = cell * tokens.length;
   const left = margin + Math.max(0, (width - margin - side - 6) / 2);
@@ -52,12 +52,12 @@ export function drawThumbnail(canvas, levels, side, table) {
 }
 
 /**
- * A pattern with labels, scale, links, and the row and column of `focus` brought out.
+ * Draw a pattern with labels, scale and links; the row and column of `focus` are highlighted.
  * `map` is {tokens, links, levels, table, legend: [[level, label], …]}.
  */
 export function drawMap(context, layout, map, focus, theme) {
   const { cell, left, top, side, seq } = layout;
-  context.imageSmoothingEnabled = cell < 1; // else rows would be left out
+  context.imageSmoothingEnabled = cell < 1; // without smoothing rows would be left out
   const small = document.createElement("canvas");
   drawThumbnail(small, map.levels, seq, map.table);
   context.drawImage(small, left, top, side, side);
@@ -134,7 +134,7 @@ function drawAxes(context, { left, top, side }, theme) {
   context.restore();
 }
 
-/** The colour scale, in the half that causality leaves empty. */
+/** The colour scale, in the empty half after the query. */
 function drawScale(context, { left, top, side }, map, theme) {
   const [width, height] = [10, Math.floor(Math.min(130, side * 0.34))];
   if (height < 40) return;
@@ -152,7 +152,7 @@ function drawScale(context, { left, top, side }, map, theme) {
   }
 }
 
-/** A frame around each link, with its name where there is room. */
+/** A frame around each link, with its name if it fits. */
 function drawLinkFrames(context, layout, links, theme) {
   const { cell, left, top, side } = layout;
   const frames = links.map((link) => {
@@ -162,8 +162,8 @@ function drawLinkFrames(context, layout, links, theme) {
   context.strokeStyle = theme.mark;
   context.lineWidth = 2;
   for (const { x, y, width, height } of frames) context.strokeRect(x, y, width, height);
-  if (cell < LEAST_LABELLED_CELL) return;
-  // From the right, so that a line from a name down to its frame, at its left end, passes by the names placed before.
+  if (cell < MIN_LABELLED_CELL) return;
+  // From right to left: the line from a name down to its frame then passes left of the names already placed.
   frames.sort((a, b) => b.x - a.x || b.y - a.y);
   const [taken, names] = [[], []];
   for (const frame of frames) {
@@ -186,7 +186,7 @@ function drawLinkFrames(context, layout, links, theme) {
   for (const [name, place] of names) drawLabel(context, name, place, theme);
 }
 
-/** At which of its ends a link has the tokens in focus: [query, key]. */
+/** Whether the query and the key in focus lie in the spans of a link: [query, key]. */
 export function linkEnds(link, { query, key }) {
   const isWithin = (token, [start, end]) => token !== null && token >= start && token < end;
   return [isWithin(query, link.query), isWithin(key, link.key)];
@@ -210,7 +210,7 @@ function drawFocus(context, { cell, left, top, side, seq }, map, { query, key },
   context.fillText(map.value(query, key), left + (key + 0.5) * cell, top + (query + 0.5) * cell);
 }
 
-/** `text` cut with … to `width` pixels. */
+/** `text`, cut with … to `width` pixels. */
 export function shorten(context, text, width) {
   if (context.measureText(text).width <= width) return text;
   let length = text.length;

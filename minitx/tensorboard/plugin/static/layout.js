@@ -1,19 +1,19 @@
-// The page: every control and box of the viewer, built once and filled by viewer.js.
+// Builds every control and box of the viewer, once. controls.js and viewer.js fill them.
 
 import { element } from "./dom.js";
 import { MEANINGS, VIEWS, scoreTitle } from "./state.js";
 
 const KEYS = [
-  ["arrow keys", "from head to head; on the slider from step to step; on a large view from token to token"],
-  [", and .", "a step back, a step on"],
-  ["space", "play, pause"],
-  ["1 2 3 4", "both, map, columns, line"],
+  ["arrow keys", "move from head to head; on the slider from step to step; on a large view from token to token"],
+  [", and .", "one step back, one step on"],
+  ["space", "play or pause"],
+  ["1 2 3 4", "show both, the map, the columns, the line"],
   ["Shift + click", "lay another head over the chosen one"],
-  ["Enter, Escape", "hold the token pointed at, let go; Escape closes this, too"],
+  ["Enter, Escape", "pin the token under the pointer, unpin it; Escape also closes this help"],
 ];
 
 /** Build the page into `root`; returns its parts by name. */
-export function buildSkeleton(root, act) {
+export function buildLayout(root, act) {
   const select = (name, label) => element("select", { "aria-label": label, title: label, onchange: (event) => act.select(name, event.target.value) });
   const button = (label, title, onclick, extra = {}) => element("button", { type: "button", title, onclick, ...extra }, label);
   const field = (label, control) => element("label", { class: "field" }, element("span", {}, label), control);
@@ -50,8 +50,8 @@ export function buildSkeleton(root, act) {
     fault: element("p", { class: "fault", role: "alert" }),
     tooltip: element("div", { class: "tooltip", hidden: true }),
     spoken: element("div", { class: "spoken", "aria-live": "polite" }),
-    own: element("input", { type: "text", maxlength: 4000, placeholder: "Type a text of your own …", "aria-label": "A text of your own" }),
-    look: element("button", { type: "submit" }, "Look"),
+    own: element("input", { type: "text", maxlength: 4000, placeholder: "Type your own text …", "aria-label": "Your own text" }),
+    look: element("button", { type: "submit", title: "Run your text through the nearest checkpoint" }, "Look"),
     linkText: element("input", { type: "text", readonly: true, class: "link-text", hidden: true, "aria-label": "Link to this view" }),
     views: {},
   };
@@ -59,7 +59,7 @@ export function buildSkeleton(root, act) {
     parts.views[view] = button(label, `Show the pattern as ${label.toLowerCase()}`, () => act.select("view", view));
   }
   const scores = Object.entries(MEANINGS).map(([name, meaning]) => [scoreTitle(name), meaning]);
-  const list = (rows) => element("dl", {}, ...rows.flatMap(([term, told]) => [element("dt", {}, term), element("dd", {}, told)]));
+  const list = (rows) => element("dl", {}, ...rows.flatMap(([term, meaning]) => [element("dt", {}, term), element("dd", {}, meaning)]));
   parts.keys = element("div", { class: "keys", hidden: true }, list(KEYS), list(scores));
   parts.ownForm = element("form", { class: "own", onsubmit: (event) => { event.preventDefault(); act.ownText(parts.own.value); } }, parts.own, parts.look);
   parts.others = element("div", { class: "others" }, element("span", {}, "with"), parts.otherRun, parts.otherStep, parts.otherHead);

@@ -1,4 +1,4 @@
-// The way in of a self-contained HTML file: its data stands in the page (see page.py).
+// The entry of a self-contained HTML file, which holds its data (see page.py).
 
 import { element } from "./dom.js";
 import { fileSource } from "./source.js";

@@ -1,15 +1,15 @@
-// A picture of the view, put together from what is on the screen.
+// Exports the view as one picture.
 
 import { fitCanvas } from "./dom.js";
 
 const MARGIN = 20;
 
-/** A canvas with the title, the survey, the large views side by side and the chart. */
+/** A canvas with title, survey, stages side by side, and chart. */
 export function drawPicture({ parts, stages, title, text, theme }) {
-  const seen = stages.filter((stage) => !stage.root.hidden);
+  const visible = stages.filter((stage) => !stage.root.hidden);
   const grid = parts.grid.getBoundingClientRect();
   const [gridWidth, gridHeight] = [parts.grid.scrollWidth, parts.grid.scrollHeight];
-  const sizes = seen.map((stage) => ({ width: stage.box.clientWidth, height: stage.box.clientHeight + 22 }));
+  const sizes = visible.map((stage) => ({ width: stage.box.clientWidth, height: stage.box.clientHeight + 22 }));
   const body = Math.max(gridHeight, ...sizes.map((size) => size.height));
   const chart = parts.chartBox.hidden ? 0 : parts.chartBox.clientHeight + 34;
   const width = gridWidth + sizes.reduce((sum, size) => sum + size.width + MARGIN, 0) + 2 * MARGIN;
@@ -36,7 +36,7 @@ export function drawPicture({ parts, stages, title, text, theme }) {
     context.fillText(caption.textContent, x, y + place.height + 12);
   }
   let x = gridWidth + 2 * MARGIN;
-  for (const [index, stage] of seen.entries()) {
+  for (const [index, stage] of visible.entries()) {
     context.fillStyle = theme.ink;
     context.fillText(stage.title.textContent, x, 76);
     context.drawImage(stage.canvas, x, 86, sizes[index].width, sizes[index].height - 22);
