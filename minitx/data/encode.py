@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import numpy as np
@@ -44,9 +45,11 @@ def write_token_files(
     `workers` threads encode; `advance` is called with the bytes that are done.
     """
     end = np.array([tokenizer.end_of_document], np.int32)
-    vocab_size = tokenizer.vocab_size
-    with TokenWriter(folder / "train.npy", vocab_size) as train, TokenWriter(folder / "val.npy", vocab_size) as val:
-        writers = {"train": train, "val": val}
+    with ExitStack() as stack:
+        writers = {
+            split: stack.enter_context(closing(TokenWriter(folder / f"{split}.npy", tokenizer.vocab_size)))
+            for split in ("train", "val")
+        }
         counts = {f"{split}_{what}": 0 for split in writers for what in ("bytes", "documents")}
         for writer in writers.values():
             writer.write(end)

@@ -99,11 +99,12 @@ def prepare(
     )
     seed = seed if data.seed is None else data.seed
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minitx"
-    # The name comes from a file: it must not climb out of the cache.
-    if cached_folder and sources.is_on_hub(data.source) and re.fullmatch("[0-9a-f]{32}", cached_folder):
-        cached = _load(root / cached_folder, tokenizer_model)
-        if cached:
-            return cached
+    if (
+        sources.is_on_hub(data.source)
+        and re.fullmatch("[0-9a-f]{32}", cached_folder or "")  # a name from a file, which must not leave the cache
+        and (cached := _load(root / str(cached_folder), tokenizer_model))
+    ):
+        return cached
     inputs = {
         "format": FORMAT,
         "sentencepiece": importlib.metadata.version("sentencepiece"),
@@ -122,21 +123,14 @@ def prepare(
     try:
         root.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(root)
-        unfinished = Path(tempfile.mkdtemp(prefix="unfinished-", dir=root))
-    except OSError as error:
-        raise UserError(
-            f"The cache folder {root} cannot be written ({error.strerror}): set XDG_CACHE_HOME to another folder."
-        ) from error
-    try:
-        _build(unfinished, data, tokenizer, seed, progress, tokenizer_model, workers or len(_cores()))
-        return _move(unfinished, folder)
+        with tempfile.TemporaryDirectory(prefix="unfinished-", dir=root, ignore_cleanup_errors=True) as unfinished:
+            _build(Path(unfinished), data, tokenizer, seed, progress, tokenizer_model, workers or len(_cores()))
+            return _move(Path(unfinished), folder)
     except OSError as error:
         raise UserError(
             f"The cache folder {root} cannot be written ({error.strerror or error}): make room there, or set "
             "XDG_CACHE_HOME to another folder."
         ) from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def check_length(prepared: Prepared, context_length: int) -> None:
@@ -178,10 +172,9 @@ def _build(
     tokenizer.save(folder / "tokenizer.model")
     with _bar("encoding", total, progress) as bar:
         counts = write_token_files(folder, pieces(), tokenizer, workers, bar.update)
-    fingerprints = [spool.fingerprint for spool in spools.values()]
-    fingerprint = fingerprints[0]
-    if data.val_split is not None:
-        fingerprint = hashlib.sha256("".join(fingerprints).encode()).hexdigest()
+    fingerprint = "".join(spool.fingerprint for spool in spools.values())
+    if len(spools) > 1:
+        fingerprint = hashlib.sha256(fingerprint.encode()).hexdigest()
     for spool in spools.values():
         spool.path.unlink()
     checksums = {name: checksum(folder / name) for name in FILES}

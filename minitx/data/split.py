@@ -46,10 +46,11 @@ def divide(spool: Spool, data: DataConfig, seed: int) -> Iterator[tuple[str, Pie
             yield ("val" if document in validates else "train"), piece
             document += piece.last
         return
-    left = int((1 - data.val_fraction) * spool.characters)  # characters that still go to training
+    characters = sum(spool.documents)
+    left = int((1 - data.val_fraction) * characters)  # characters that still go to training
     require(
-        0 < left < spool.characters,
-        f"The text has {spool.characters} characters, too few to hold out {data.val_fraction} of them: use more text.",
+        0 < left < characters,
+        f"The text has {characters} characters, too few to hold out {data.val_fraction} of them: use more text.",
     )
     for piece in spool:
         size = len(piece.text)

@@ -43,11 +43,6 @@ class Spool:
                 advance(len(data))
         self.fingerprint = digest.hexdigest()
 
-    @property
-    def characters(self) -> int:
-        """Of the whole text."""
-        return sum(self.documents)
-
     def __iter__(self) -> Iterator[Piece]:
         with self.path.open("rb") as file:
             while header := file.read(self.HEADER.size):

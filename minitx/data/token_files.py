@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -13,10 +12,7 @@ Tokens = np.ndarray[Any, np.dtype[Any]]
 
 
 class TokenWriter:
-    """Writes a token file of unknown length; leaving its `with` block finishes the file and flushes it to disk.
-
-    Tokens take 2 bytes each if the vocabulary allows, else 4.
-    """
+    """Writes a token file of unknown length; a token takes 2 bytes if the vocabulary allows, else 4."""
 
     def __init__(self, path: Path, vocab_size: int) -> None:
         self._dtype = np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
@@ -24,15 +20,13 @@ class TokenWriter:
         self._file = path.open("wb")
         self._write_header()
 
-    def __enter__(self) -> TokenWriter:
-        return self
-
     def write(self, tokens: Tokens) -> None:
         """Append `tokens`."""
         self._file.write(tokens.astype(self._dtype).tobytes())
         self._count += len(tokens)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def close(self) -> None:
+        """Finish the file and flush it to disk."""
         with self._file:
             self._file.seek(0)
             self._write_header()

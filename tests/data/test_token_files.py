@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from minitx.data.token_files import Tokens, TokenWriter
 def test_token_files(vocab_size: int, dtype: str, tmp_path: Path) -> None:
     path = tmp_path / "tokens.npy"
     pieces: list[Tokens] = [np.array([1, 2, 65535], np.int32), np.array([vocab_size - 1], np.int32), np.arange(30_000)]
-    with TokenWriter(path, vocab_size) as writer:
+    with closing(TokenWriter(path, vocab_size)) as writer:
         for piece in pieces:
             writer.write(piece)
     tokens = np.load(path, allow_pickle=False)
