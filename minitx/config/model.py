@@ -23,13 +23,13 @@ class ModelConfig:
     """Key-value heads in a block; must divide n_head. As many as n_head (the default) is multi-head attention, 1 is
     multi-query, any number between is grouped-query attention."""
     attention: Literal["multi_head", "latent"] = "multi_head"
-    """multi_head projects keys and values for every head or group of heads; latent computes those of all heads from one
+    """multi_head projects keys and values for every head or group of heads. latent computes those of all heads from one
     compressed vector per token (multi-head latent attention of DeepSeek-V2)."""
     d_latent: int | None = None
     """Latent attention: width of the compressed vector, which is cached; by default half of d_model."""
     d_rotary: int | None = None
-    """Latent attention: width of the rotary part, which queries have besides d_head and which the keys of all heads
-    share; by default half of d_head, rounded up to even."""
+    """Latent attention: width of the rotary part, which queries have besides d_head. The keys of all heads share one.
+    By default half of d_head, rounded up to even."""
     kept_heads: list[list[int]] | None = None
     """The heads of every layer that pruning kept, such as '[[0, 2, 3], [1]]', by their numbers before pruning. Their
     width stays d_model / n_head. By default all heads."""

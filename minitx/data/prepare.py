@@ -89,7 +89,7 @@ def prepare(
     seed: decides which documents are held out, unless `data.seed` does.
     tokenizer_model: is used instead of training one.
     cached_folder: where a resumed run found its Hub data; read from there, without contacting the Hub.
-    workers: threads that encode; by default as many as there are cores.
+    workers: threads that encode; by default one per core.
 
     Raises `UserError` for everything that is wrong with the source.
     """

@@ -42,7 +42,7 @@ LOSSLESS: dict[str, Any] = {
     "remove_extra_whitespaces": False,
     "byte_fallback": True,
     "allow_whitespace_only_pieces": True,
-    "required_chars": SPACE,  # a space without a token of its own would come back as U+2581
+    "required_chars": SPACE,  # a space without a token would come back as U+2581
 }
 PIECES: dict[str, Any] = {"unk_id": 0, "eos_id": 1, "eos_piece": END_OF_DOCUMENT, "bos_id": -1, "pad_id": -1}
 # The number of threads is stored in the model and orders its sums. With one, equal texts give equal bytes.
@@ -97,7 +97,7 @@ class Tokenizer:
                 sentence_iterator=sentences,
                 model_writer=model,
                 model_type=config.type,
-                user_defined_symbols=symbols,  # a line break is always its own token: nothing merges across lines
+                user_defined_symbols=symbols,  # a line break is a token by itself: nothing merges across lines
                 **settings,
                 **LOSSLESS,
                 **PIECES,

@@ -1,4 +1,4 @@
-"""A data set of the Hub, played by a server here: its texts come through, faults that pass are sat out, others told."""
+"""A data set of the Hub, from a small local server: its texts arrive, some faults are tried again, others reported."""
 
 from __future__ import annotations
 
