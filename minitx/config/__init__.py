@@ -1,15 +1,8 @@
-"""Every setting: its default, its check, and how YAML files and flags are read into it."""
+"""All settings: their defaults, their checks, and how YAML files and flags are read into them."""
 
+from minitx.config.model import ModelConfig
 from minitx.config.probes import Link, Probe
-from minitx.config.settings import (
-    Config,
-    DataConfig,
-    GenerateConfig,
-    LogConfig,
-    ModelConfig,
-    TokenizerConfig,
-    TrainConfig,
-)
+from minitx.config.settings import Config, DataConfig, GenerateConfig, LogConfig, TokenizerConfig, TrainConfig
 
 __all__ = [
     "Config",

@@ -1,7 +1,7 @@
-"""Command lines and YAML files → config dataclasses; faults → one sentence and an exit status.
+"""Command lines and YAML files → the dataclasses of settings, or a sentence on what is wrong with them.
 
-Imports nothing heavy, so that `--help` answers at once. Parsing is jsonargparse's; this module adds what a person
-should read when a key, a value or a file is wrong.
+Imports nothing heavy, so that `--help` answers at once. jsonargparse parses; this module checks files before it, and
+puts its complaints into words.
 """
 
 from __future__ import annotations
@@ -24,17 +24,9 @@ set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 T = TypeVar("T", bound=object)
 MAX_BYTES = 1 << 17
-"""Of a YAML file of settings; what ships has less than a thousandth of it."""
+"""Of a YAML file of settings; those that ship have less than a thousandth of it."""
 MAX_LEVELS = 10
-"""Of lists and sections inside each other in a YAML file of settings."""
-
-
-def parse_plain(parser: ArgumentParser, arguments: Sequence[str]) -> Any:
-    """The flags of a command that has no configuration; complaints are `UserError`s."""
-    try:
-        return parser.parse_args(list(arguments))
-    except ArgumentError as error:
-        raise UserError(explain(str(error), parser)) from error
+"""Of lists and sections inside one another in a YAML file of settings."""
 
 
 def load_config(file: Path) -> Config:
@@ -44,7 +36,7 @@ def load_config(file: Path) -> Config:
 
 
 def new_parser(prog: str, settings: type[T]) -> ArgumentParser:
-    """A parser for every field of the dataclass `settings`, and --config for a YAML file of them."""
+    """A parser for all fields of the dataclass `settings`, and --config for a YAML file of them."""
     parser = ArgumentParser(
         prog=prog, description=settings.__doc__, exit_on_error=False, default_env=False, allow_abbrev=False
     )
@@ -54,22 +46,19 @@ def new_parser(prog: str, settings: type[T]) -> ArgumentParser:
 
 
 def parse(parser: ArgumentParser, settings: type[T], arguments: Sequence[str]) -> Any:
-    """`parser.parse_args` with complaints a person can act on, raised as `UserError`."""
-    types_by_key = setting_types(settings)
-    flags = {option for action in parser._actions for option in action.option_strings}
-    for argument in arguments:
-        option = argument.split("=", 1)[0]
-        if option == "--":
-            break
-        if re.match(r"--\w", option) and option not in flags:
-            raise UserError(f"There is no option {option}{nearest(option, sorted(flags))}: see --help.")
+    """As `parse_plain`, for a parser of `new_parser`: a YAML file is checked first."""
     file = option_value(arguments, "--config")
     if file is not None:
-        check_file(Path(file), types_by_key)
+        check_file(Path(file), setting_names(settings))
+    return parse_plain(parser, arguments)
+
+
+def parse_plain(parser: ArgumentParser, arguments: Sequence[str]) -> Any:
+    """`parser.parse_args`, whose complaints become `UserError`s that say what to do."""
     try:
         return parser.parse_args(list(arguments))
     except ArgumentError as error:
-        raise UserError(explain(str(error), parser)) from error
+        raise UserError(explain(str(error), option_types(parser))) from error
 
 
 def instantiate(parser: ArgumentParser, namespace: Any, settings: type[T]) -> T:
@@ -79,7 +68,7 @@ def instantiate(parser: ArgumentParser, namespace: Any, settings: type[T]) -> T:
 
 
 def option_value(arguments: Sequence[str], option: str) -> str | None:
-    """The value given for a command-line option, as `--option value` or `--option=value`."""
+    """The value of a command-line option, written as `--option value` or `--option=value`."""
     for i, argument in enumerate(arguments):
         if argument == option and i + 1 < len(arguments):
             return arguments[i + 1]
@@ -88,19 +77,17 @@ def option_value(arguments: Sequence[str], option: str) -> str | None:
     return None
 
 
-def setting_types(settings: type[Any], prefix: str = "") -> dict[str, Any]:
-    """Every setting by its dotted name, with its type; sections are walked through."""
-    found: dict[str, Any] = {}
+def setting_names(settings: type[Any], prefix: str = "") -> list[str]:
+    """The dotted names of all settings; those of a section follow one another."""
+    names: list[str] = []
     for name, hint in typing.get_type_hints(settings).items():
-        if dataclasses.is_dataclass(hint):
-            found |= setting_types(typing.cast(type, hint), f"{prefix}{name}.")
-        else:
-            found[prefix + name] = hint
-    return found
+        is_section = dataclasses.is_dataclass(hint)
+        names += setting_names(typing.cast(type, hint), f"{prefix}{name}.") if is_section else [prefix + name]
+    return names
 
 
-def check_file(file: Path, types_by_key: dict[str, Any]) -> None:
-    """Raise `UserError` unless `file` is YAML that names only settings there are."""
+def check_file(file: Path, names: Sequence[str]) -> None:
+    """Raise `UserError` unless `file` is YAML that sets only settings in `names`."""
     require(file.is_file(), f"There is no configuration file {file}.")
     try:
         size = file.stat().st_size
@@ -119,48 +106,60 @@ def check_file(file: Path, types_by_key: dict[str, Any]) -> None:
     except ValueError as error:  # such as a date of month 13, or a number of 5000 digits
         raise UserError(f"{file} holds a value that cannot be read: {error}.") from error
     require(content is None or isinstance(content, dict), f"{file} holds no settings: write lines such as 'seed: 1'.")
-    check_keys(content or {}, "", file, types_by_key)
+    check_keys(content or {}, "", file, names)
 
 
 def check_shape(file: Path, text: str) -> None:
-    """Raise `UserError` for YAML that a stranger could have made to grow without bound when it is read."""
+    """Raise `UserError` for YAML that could grow without bound when it is loaded, as a stranger's file might."""
     level = 0
-    for token in yaml.scan(text, yaml.SafeLoader):
-        line = token.start_mark.line + 1
-        require(
-            not isinstance(token, yaml.AnchorToken | yaml.AliasToken | yaml.TagToken),
-            f"{file} has an anchor, an alias or a tag (line {line}): write the settings out.",
-        )
-        opens = yaml.BlockMappingStartToken | yaml.BlockSequenceStartToken
-        closes = yaml.BlockEndToken | yaml.FlowMappingEndToken | yaml.FlowSequenceEndToken
-        if isinstance(token, opens | yaml.FlowMappingStartToken | yaml.FlowSequenceStartToken):
-            level += 1
-        elif isinstance(token, closes):
-            level -= 1
+    event: Any
+    for event in yaml.parse(text, yaml.SafeLoader):
+        line = event.start_mark.line + 1
+        is_plain = getattr(event, "anchor", None) is None and getattr(event, "tag", None) is None  # an alias has one
+        require(is_plain, f"{file} has an anchor, an alias or a tag (line {line}): write the settings out.")
+        level += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         require(level <= MAX_LEVELS, f"{file} has more than {MAX_LEVELS} levels (line {line}): write it flatter.")
 
 
-def check_keys(content: dict[Any, Any], prefix: str, file: Path, types_by_key: dict[str, Any]) -> None:
-    """Raise `UserError` for the first key that is no setting, naming the nearest."""
-    sections = {key.rsplit(".", 1)[0] for key in types_by_key if "." in key}
+def check_keys(content: dict[Any, Any], prefix: str, file: Path, names: Sequence[str]) -> None:
+    """Raise `UserError` for the first key that is no setting, with the nearest one.
+
+    jsonargparse would take a section without settings (`model: 3`), and flags of the command line (`resume: x`).
+    """
+    sections = {name.rsplit(".", 1)[0] for name in names if "." in name}
     for name, value in content.items():
         key = f"{prefix}{name}"
         if key in sections:
             require(isinstance(value, dict), f"{key} in {file} is a section: give its settings on indented lines.")
-            check_keys(value, f"{key}.", file, types_by_key)
-        elif key not in types_by_key:
-            raise UserError(f"There is no setting {key} in {file}{nearest(key, sorted({*types_by_key, *sections}))}.")
+            check_keys(value, f"{key}.", file, names)
+        elif key not in names:
+            raise UserError(f"There is no setting {key} in {file}{nearest(key, sorted({*names, *sections}))}.")
 
 
-def explain(message: str, parser: ArgumentParser) -> str:
-    """jsonargparse's complaint as one sentence; a value of the wrong type is named with what was expected."""
-    types_by_key = {action.dest: action._typehint for action in parser._actions if hasattr(action, "_typehint")}
+def option_types(parser: ArgumentParser) -> dict[str, Any]:
+    """The options of a parser, without their dashes, and the types of those that have one.
+
+    Only jsonargparse's private parts know them. Without these the dict is empty, or has no types: then a mistake is
+    reported in jsonargparse's words.
+    """
+    return {
+        option.lstrip("-"): getattr(action, "_typehint", None)
+        for action in getattr(parser, "_actions", [])
+        for option in action.option_strings
+    }
+
+
+def explain(message: str, types_by_option: dict[str, Any]) -> str:
+    """jsonargparse's complaint as one sentence, with a hint for a mistyped option and the type that a value needs."""
+    if unknown := re.search(r"unrecognized arguments:.*?(--\w[^\s=]*)", message):
+        hint = nearest(unknown[1], sorted(f"--{option}" for option in types_by_option))
+        return f"There is no option {unknown[1]}{hint}: see --help."
     key = re.search(r'Parser key "([^"]+)"', message)
     value = re.search(r"(?:Got|Given) value: (.*)", message, re.DOTALL)
-    if key and value and key.group(1) in types_by_key:
-        return f"{key.group(1)} is {value.group(1)!r}, but it takes {in_words(types_by_key[key.group(1)])}."
-    if key and any(name.startswith(key.group(1) + ".") for name in types_by_key):
-        return f"{key.group(1)} is a section of settings: write --{key.group(1)}.NAME VALUE."
+    if key and value and types_by_option.get(key[1]) is not None:
+        return f"{key[1]} is {value[1]!r}, but it takes {in_words(types_by_option[key[1]])}."
+    if key and any(option.startswith(key[1] + ".") for option in types_by_option):
+        return f"{key[1]} is a section of settings: write --{key[1]}.NAME VALUE."
     return " ".join(message.split()).rstrip(".") + ": see --help."
 
 

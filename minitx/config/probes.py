@@ -9,22 +9,19 @@ from typing import Any
 from minitx.system.errors import require
 
 ProbeSetting = dict[str, str | list[dict[str, str]]]
-"""{text, links: [{name, from, to}, …]}, which `read_probe` checks. Not Any: a text of any kind is to stay a text."""
+"""{text, links: [{name, from, to}, …]}, checked by `read_probe`. Without Any, jsonargparse leaves every text a text."""
 DEFAULT_PROBES: tuple[ProbeSetting, ...] = (
     {
         "text": "The man saw the astronomer with a telescope.",
-        "links": [
-            {"name": "telescope → man", "from": "telescope", "to": "man"},
-            {"name": "telescope → astronomer", "from": "telescope", "to": "astronomer"},
-        ],
+        "links": [{"from": "telescope", "to": "man"}, {"from": "telescope", "to": "astronomer"}],
     },
     {
         "text": "The animal didn't cross the street because it was too tired.",
         "links": [
-            {"name": "it → animal", "from": "it", "to": "animal"},
-            {"name": "it → street", "from": "it", "to": "street"},
-            {"name": "because → cross", "from": "because", "to": "cross"},
-            {"name": "cross → didn't", "from": "cross", "to": "didn't"},
+            {"from": "it", "to": "animal"},
+            {"from": "it", "to": "street"},
+            {"from": "because", "to": "cross"},
+            {"from": "cross", "to": "didn't"},
         ],
     },
     {
@@ -36,17 +33,14 @@ DEFAULT_PROBES: tuple[ProbeSetting, ...] = (
     },
     {
         "text": "The tired animals slept because they were cold.",
-        "links": [
-            {"name": "they → animals", "from": "they", "to": "animals"},
-            {"name": "animals → tired", "from": "animals", "to": "tired"},
-        ],
+        "links": [{"from": "they", "to": "animals"}, {"from": "animals", "to": "tired"}],
     },
 )
 
 
 @dataclass(frozen=True)
 class Link:
-    """A later span of a text and an earlier one that it may attend to, each as (start, end) in characters."""
+    """A later span of a text and an earlier one that it may attend to, both as (start, end) in characters."""
 
     name: str
     source: tuple[int, int]
@@ -55,17 +49,17 @@ class Link:
 
 @dataclass(frozen=True)
 class Probe:
-    """A text whose attention patterns are drawn, with the links in it that are measured."""
+    """A text whose attention patterns are drawn, with the links that are measured in it."""
 
     text: str
     links: tuple[Link, ...] = ()
 
 
 def read_probe(setting: str | ProbeSetting) -> Probe:
-    """A text, or {text, links: [{name, from, to}, …]}, as a `Probe`; raises `UserError` where it makes no sense.
+    """The `Probe` of a text, or of {text, links: [{name, from, to}, …]}; raises `UserError` for anything else.
 
-    `from` and `to` are words of the text as they stand there; `her#2` is the second of several. Attention looks back,
-    so `from` is the later one. Without a name a link is called "from → to".
+    `from` and `to` are words as written in the text; `her#2` is the second of several. Attention looks back, so `from`
+    is the later one. A link without a name is called "from → to".
     """
     if isinstance(setting, str):
         require(bool(setting), "log.probes holds an empty text: take it out.")
@@ -76,7 +70,7 @@ def read_probe(setting: str | ProbeSetting) -> Probe:
         setting.keys() <= {"text", "links"} and isinstance(text, str) and bool(text) and isinstance(links, list),
         f"log.probes holds {setting!r}, but a probe is a text or has the keys text and links.",
     )
-    found: list[Link] = []
+    checked: list[Link] = []
     for link in links:
         require(
             isinstance(link, dict)
@@ -90,16 +84,16 @@ def read_probe(setting: str | ProbeSetting) -> Probe:
             f"log.probes links {link['from']!r} to {link['to']!r}, but attention looks back: link a later word to an "
             "earlier one.",
         )
-        found.append(Link(link.get("name", f"{link['from']} → {link['to']}"), source, target))
-    names = [link.name for link in found]
+        checked.append(Link(link.get("name", f"{link['from']} → {link['to']}"), source, target))
+    names = [link.name for link in checked]
     require(len({*names}) == len(names), f"log.probes has two links of one name in {text!r}: name them apart.")
-    return Probe(str(text), tuple(found))
+    return Probe(str(text), tuple(checked))
 
 
 def find_words(text: str, words: str) -> tuple[int, int]:
-    """Where `words` stand in `text`, as (start, end) in characters; `words#2` for the second place that has them.
+    """Where `words` are in `text`, as (start, end) in characters; `words#2` means their second place.
 
-    Raises `UserError` where they are missing, or stand in several places and no number says which.
+    Raises `UserError` if they are missing, or have several places and no number says which.
     """
     plain, _, number = words.rpartition("#")
     if not (plain and number.isdigit()):

@@ -1,8 +1,8 @@
-"""Every setting of minitx, its default and its check: the only home of a default.
+"""All settings with their defaults, checks and help texts, which stand nowhere else.
 
-A run is described by one frozen `Config` with a section for each part. YAML files and command-line flags are read
-into it by `minitx.config.parsing`; `Config.to_dict` gives plain data back. A value that cannot
-work raises `UserError` with one sentence that names it.
+A run is described by one frozen `Config`, with a section for each part. `minitx.config.parsing` reads YAML files and
+command lines into it; `Config.to_dict` gives plain data back. A value that cannot work raises `UserError`, whose
+sentence names it.
 """
 
 from __future__ import annotations
@@ -13,42 +13,42 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from minitx.config.model import ModelConfig
 from minitx.config.probes import DEFAULT_PROBES, Probe, ProbeSetting, read_probe
-from minitx.system.errors import UserError, require
-
-MAX_WIDE = 1 << 20
-"""Limit of heads, widths and context, far above what trains anywhere, so that a wrong number is named at once."""
+from minitx.system.errors import require
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where the text comes from and how it is split."""
+    """Where the text comes from, and which part of it validates."""
 
     source: str = "python-docs"
-    """Text to learn from: python-docs (comes with Python), repeats (random letters that come twice), a file, folder or
-    glob (.txt, .jsonl, .csv, .parquet, or .gz of these), or the name of a data set on the Hugging Face Hub."""
+    """Text to learn from: python-docs (comes with Python), repeats (random letters that come twice), files, or the name
+    of a data set on the Hugging Face Hub. Name files by a path, a folder or a glob; they may be .txt, .jsonl or .csv,
+    the .gz of these, or .parquet."""
     name: str | None = None
-    """Configuration of a Hub data set, such as wikitext-2-raw-v1."""
+    """Which configuration of a Hub data set to read, such as wikitext-2-raw-v1."""
     split: str = "train"
-    """Split of a Hub data set to train on."""
+    """Which split of a Hub data set to train on."""
     val_split: str | None = None
-    """Split of a Hub data set to validate on; without it, val_fraction of the training text is held out."""
+    """Which split of a Hub data set to validate on; by default, val_fraction of the training text is held out."""
     val_fraction: float = 0.1
     """Share of the text held out for validation, between 0 and 1."""
     seed: int | None = None
-    """Decides which documents are held out; by default the run's own seed."""
+    """Seed for the choice of documents to hold out; by default the seed of the run."""
     split_by: Literal["auto", "document", "position"] = "auto"
-    """Hold out whole documents, or the end of the text (position); auto takes documents where there are 100 or more."""
+    """What to hold out: whole documents (document) or the end of the text (position); auto holds out documents if the
+    text has 100 or more."""
     text_column: str = "text"
-    """Column that holds the text in .jsonl, .csv, .parquet and Hub data sets."""
+    """Which column of a .jsonl, .csv or .parquet file, or of a Hub data set, holds the text."""
     join_rows: bool = False
-    """Take the rows of a data set as the lines of one running text instead of a document each (as in WikiText)."""
+    """Read the rows of a data set as one running text (as WikiText needs), not as a document each."""
     streaming: bool = False
-    """Read a Hub data set as it arrives instead of downloading all of it first."""
+    """Read a Hub data set while it arrives, without downloading all of it first."""
     max_documents: int | None = None
-    """Read at most this many documents of each split."""
+    """Read at most this many documents of a split; by default all."""
     encoding_errors: Literal["strict", "replace"] = "strict"
-    """What to do where a file is not UTF-8: stop and name the byte, or put U+FFFD in its place."""
+    """If a file is not UTF-8: stop and name the byte (strict), or read U+FFFD in its place (replace, not for .csv)."""
 
     def __post_init__(self) -> None:
         require(bool(self.source), "data.source is empty: name a file, a folder, a glob or a data set.")
@@ -71,9 +71,9 @@ class TokenizerConfig:
     """How text becomes tokens."""
 
     type: Literal["unigram", "bpe", "char"] = "unigram"
-    """Kind of SentencePiece model."""
+    """Kind of SentencePiece model; char makes a token of every character."""
     vocab_size: int | None = 4096
-    """Number of tokens, control and byte tokens included; char takes every character there is and ignores it."""
+    """Number of tokens, control and byte tokens included; char ignores it."""
 
     def __post_init__(self) -> None:
         if self.type != "char":
@@ -85,193 +85,50 @@ class TokenizerConfig:
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    """Shape of the transformer."""
-
-    n_layer: int = 4
-    """Number of blocks."""
-    n_head: int = 4
-    """Attention heads in each block; must divide d_model into heads of even width."""
-    n_kv_head: int | None = None
-    """Key-value heads: n_head of them (the default) is multi-head, 1 is multi-query, between is grouped-query
-    attention; must divide n_head."""
-    attention: Literal["multi_head", "latent"] = "multi_head"
-    """multi_head gives every head, or group of heads, keys and values of its own; latent makes those of all heads from
-    one compressed vector for each token (DeepSeek-V2's multi-head latent attention)."""
-    d_latent: int | None = None
-    """Latent attention: width of the compressed key-value that is cached; by default half of d_model."""
-    d_rotary: int | None = None
-    """Latent attention: width of the rotary part, which each query has besides d_head and all keys share; by default
-    half of d_head, rounded up to even."""
-    kept_heads: list[list[int]] | None = None
-    """The heads that pruning left, for each layer, such as '[[0, 2, 3], [1]]'; they keep their number and their width
-    of d_model / n_head. By default all of them."""
-    d_model: int = 192
-    """Width of the residual stream."""
-    d_ff: int | None = None
-    """Hidden width of the feed-forward layer; by default 8/3 of d_model, rounded up to a multiple of 32."""
-    context_length: int = 128
-    """Tokens that the model sees at once."""
-    qk_norm: bool = True
-    """Normalise each query and key vector (Qwen3's architecture; without it, Llama's); in latent attention, the
-    compressed key-value."""
-    tie_embeddings: bool = False
-    """Use one matrix for the token embedding and the output layer."""
-    rope_theta: float = 10000.0
-    """Base of the rotary position frequencies."""
-    norm_eps: float = 1e-6
-    """Added to the mean square in RMSNorm."""
-    dropout: float = 0.0
-    """Share of pattern weights and of block outputs dropped while training."""
-
-    def __post_init__(self) -> None:
-        for name in ("n_layer", "n_head", "d_model", "context_length"):
-            require(getattr(self, name) >= 1, f"model.{name} is {getattr(self, name)}, but it must be at least 1.")
-        for name in ("n_head", "d_model", "context_length", "d_ff"):
-            value = getattr(self, name) or 1
-            require(value <= MAX_WIDE, f"model.{name} is {value}, but it must be at most {MAX_WIDE}.")
-        counts = [n for n in range(1, self.d_model // 2 + 1) if self.d_model % (2 * n) == 0]
-        require(bool(counts), f"model.d_model is {self.d_model}, but it must be even, for rotary positions turn pairs.")
-        if self.n_head not in counts:
-            below = max((n for n in counts if n < self.n_head), default=counts[0])
-            above = min((n for n in counts if n > self.n_head), default=below)
-            choice = f"{below} or {above}" if above != below else f"{below}"
-            raise UserError(
-                f"model.n_head is {self.n_head}, which does not divide model.d_model {self.d_model} "
-                f"into heads of even width: take {choice}."
-            )
-        require(
-            self.n_kv_head is None or (self.n_kv_head >= 1 and self.n_head % self.n_kv_head == 0),
-            f"model.n_kv_head is {self.n_kv_head}, but it must divide model.n_head {self.n_head}: take "
-            f"{', '.join(str(n) for n in range(1, self.n_head + 1) if self.n_head % n == 0)}.",
-        )
-        self.check_latent()
-        self.check_kept_heads()
-        require(self.d_ff is None or self.d_ff >= 1, f"model.d_ff is {self.d_ff}, but it must be at least 1.")
-        require(0 <= self.dropout < 1, f"model.dropout is {self.dropout}, but it must be at least 0 and less than 1.")
-        require(self.rope_theta > 0, f"model.rope_theta is {self.rope_theta}, but it must be positive.")
-        require(self.norm_eps > 0, f"model.norm_eps is {self.norm_eps}, but it must be positive.")
-
-    def check_latent(self) -> None:
-        """Raise `UserError` where the sizes of latent attention cannot be, or where there is none to use them."""
-        if self.attention != "latent":
-            for name in ("d_latent", "d_rotary"):
-                require(
-                    getattr(self, name) is None,
-                    f"model.{name} is {getattr(self, name)}, but only latent attention has it: "
-                    "leave it out, or set model.attention to latent.",
-                )
-            return
-        require(
-            self.n_kv_head is None,
-            f"model.n_kv_head is {self.n_kv_head}, but latent attention makes the keys and values of every head from "
-            "one compressed vector: leave it out.",
-        )
-        require(self.latent_width >= 1, f"model.d_latent is {self.d_latent}, but it must be at least 1.")
-        require(
-            self.rotary_width >= 2 and self.rotary_width % 2 == 0,
-            f"model.d_rotary is {self.d_rotary}, but it must be even and at least 2, for rotary positions turn pairs.",
-        )
-
-    def check_kept_heads(self) -> None:
-        """Raise `UserError` unless `kept_heads` names, for each layer, some of its heads in order."""
-        if self.kept_heads is None:
-            return
-        require(
-            len(self.kept_heads) == self.n_layer,
-            f"model.kept_heads is for {len(self.kept_heads)} layers, but model.n_layer is {self.n_layer}.",
-        )
-        for layer, heads in enumerate(self.kept_heads):
-            require(
-                heads == sorted(set(heads) & set(range(self.n_head))),
-                f"model.kept_heads has {heads} for layer {layer}, but it must name heads from 0 to {self.n_head - 1}, "
-                "each once and in order.",
-            )
-        require(any(self.kept_heads), "model.kept_heads leaves no head at all: keep one, or no token sees another.")
-
-    @property
-    def d_head(self) -> int:
-        """Width of one head: d_model / n_head, also where pruning left fewer."""
-        return self.d_model // self.n_head
-
-    @property
-    def latent_width(self) -> int:
-        """`d_latent`, or half of `d_model`."""
-        return self.d_model // 2 if self.d_latent is None else self.d_latent
-
-    @property
-    def rotary_width(self) -> int:
-        """How many components of each query and key have rotary positions: all of a head's, or `d_rotary` in latent
-        attention (by default d_head / 2, as in DeepSeek-V2, section 3.1.2; rounded up to even)."""
-        if self.attention != "latent":
-            return self.d_head
-        return -(-self.d_head // 4) * 2 if self.d_rotary is None else self.d_rotary
-
-    def heads_in(self, layer: int) -> list[int]:
-        """The heads of a layer by their number: all `n_head`, or those that pruning left."""
-        return list(range(self.n_head)) if self.kept_heads is None else self.kept_heads[layer]
-
-    def kv_heads_in(self, layer: int) -> list[int]:
-        """The key-value heads of a layer by their number: those that serve one of its heads."""
-        group = self.n_head // self.kv_heads
-        return sorted({head // group for head in self.heads_in(layer)})
-
-    @property
-    def kv_heads(self) -> int:
-        """`n_kv_head`, or `n_head` where none is given."""
-        return self.n_kv_head or self.n_head
-
-    @property
-    def ff_width(self) -> int:
-        """`d_ff`, or 8/3 of `d_model` rounded up to a multiple of 32 (Shazeer 2020 keeps parameters equal so)."""
-        return self.d_ff or -(-8 * self.d_model // 3 // 32) * 32
-
-
-@dataclass(frozen=True)
 class TrainConfig:
-    """How the model learns."""
+    """How the model is trained."""
 
     steps: int = 480
-    """Optimizer updates in the run."""
+    """Number of optimizer updates."""
     batch_size: int = 16
-    """Sequences in one forward pass."""
+    """Sequences in a forward pass."""
     grad_accum: int = 1
-    """Forward passes whose gradients are summed for one update."""
+    """Forward passes whose gradients are added up for one update."""
     optimizer: Literal["muon", "adamw"] = "muon"
-    """muon trains the blocks' matrices with Muon and the rest with AdamW; adamw trains everything with AdamW."""
+    """muon trains the matrices of the blocks with Muon and all else with AdamW; adamw trains everything with AdamW."""
     learning_rate: float = 5e-3
     """Peak learning rate of AdamW."""
     muon_learning_rate: float = 0.01
     """Peak learning rate of Muon."""
     weight_decay: float = 0.0
-    """Decoupled weight decay of the matrices, per unit of learning rate."""
+    """Decoupled weight decay of the matrices: each update shrinks them by this times the learning rate."""
     beta1: float = 0.9
-    """AdamW's decay of the mean gradient."""
+    """AdamW's decay rate for the mean of the gradient."""
     beta2: float = 0.95
-    """AdamW's decay of the mean squared gradient."""
+    """AdamW's decay rate for the mean of the squared gradient."""
     muon_momentum: float = 0.95
-    """Muon's Nesterov momentum."""
+    """Nesterov momentum of Muon."""
     warmup_steps: int = 20
-    """Steps in which the learning rate rises linearly from 0 to its peak."""
+    """First steps, in which the learning rate rises linearly from 0 to its peak."""
     decay_fraction: float = 0.7
-    """Share of the run, at its end, in which the learning rate falls linearly to zero."""
+    """Last share of the run, in which the learning rate falls linearly to 0."""
     grad_clip: float = 1.0
-    """Largest norm of the whole gradient; a larger one is scaled down to it; 0 turns clipping off."""
+    """Scale the gradient down if its norm is larger than this; 0 turns it off."""
     eval_every: int = 120
-    """Steps between evaluations over the whole validation split; also done at the end."""
+    """Steps between evaluations on the whole validation split; one more comes at the end."""
     checkpoint_every: int = 120
-    """Steps between checkpoints; also written at the end and on interruption."""
+    """Steps between checkpoints; one more is written at the end, and when the run is interrupted."""
     keep_checkpoints: int = 2
-    """Newest checkpoints kept, besides the best one."""
+    """How many of the newest checkpoints to keep, besides the best one."""
     sample_every: int = 240
-    """Steps between samples; also written at the end; 0 for none."""
+    """Steps between samples of generated text; one more is written at the end; 0 turns samples off."""
     sample_tokens: int = 120
     """Length of a sample in tokens."""
     sample_prompt: str | None = None
-    """Text that a sample continues; without it, a sample starts a new document."""
+    """Text for samples to continue; by default they start a new document."""
     skip_bad_steps: int = 0
-    """Steps of the run whose loss or gradient may be infinite or not a number: they change no weight and their batch
-    is recorded. One more ends training; 0 ends it at the first."""
+    """How many steps with an infinite or undefined loss or gradient to skip: they change no weight, and their batch is
+    recorded. The next one ends training; with 0, the first does."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "grad_accum", "eval_every", "checkpoint_every", "keep_checkpoints"):
@@ -293,17 +150,18 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class LogConfig:
-    """What is written down while it learns."""
+    """What is logged during training."""
 
     every: int = 10
     """Steps between lines of metrics."""
     heads_every: int = 120
-    """Steps between pictures and scores of the attention heads; also at the end; 0 for none."""
+    """Steps between pictures and scores of the attention heads; also at the end; 0 turns them off."""
     snapshots_every: int = 20
-    """Steps between snapshots of the attention heads for TensorBoard's Attention tab; also at the end; 0 for none."""
+    """Steps between snapshots of the attention heads, which TensorBoard's Attention tab shows; also at the end; 0 turns
+    them off."""
     probes: list[str | ProbeSetting] = field(default_factory=lambda: copy.deepcopy(list(DEFAULT_PROBES)))
-    """Texts whose attention patterns are drawn; {text, links: [{name, from, to}]} also measures how much each head
-    attends from the later words `from` to the earlier `to`."""
+    """Texts whose attention patterns are drawn. A probe {text, links: [{name, from, to}]} also measures how much every
+    head attends from the later words `from` to the earlier words `to`."""
 
     def __post_init__(self) -> None:
         require(self.every >= 1, f"log.every is {self.every}, but it must be at least 1.")
@@ -312,7 +170,7 @@ class LogConfig:
         self.read_probes()
 
     def read_probes(self) -> list[Probe]:
-        """`probes` with their links found in the texts."""
+        """`probes`, with the places of their links in the text."""
         return [read_probe(probe) for probe in self.probes]
 
 
@@ -321,17 +179,17 @@ class Config:
     """Train a small transformer and log what its attention heads do."""
 
     out: str = "runs/default"
-    """Run folder; a name already taken gets -2, -3 and so on."""
+    """Run folder; if the name is taken, -2, -3 and so on is added."""
     seed: int = 1337
-    """Decides everything random."""
+    """Seed of all random numbers."""
     device: str = "auto"
     """auto, cpu, cuda (or cuda:1 and so on) or mps."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of the matrix products; weights stay in float32."""
     compile: Literal["auto"] | bool = "auto"
-    """Compile the model with torch.compile; auto does so on CUDA only."""
+    """Compile the model with torch.compile; auto does so only on CUDA."""
     threads: Literal["auto"] | int = "auto"
-    """CPU threads; kept with the run, since the last bit of a result depends on it."""
+    """CPU threads. A resumed run keeps them, for the last digit of a result depends on their number."""
     data: DataConfig = field(default_factory=DataConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -356,36 +214,36 @@ class GenerateConfig:
     """Write text with a trained model."""
 
     prompt: str | None = None
-    """Text to continue; - reads it from standard input; without a prompt a new document is started."""
+    """Text to continue; - reads it from standard input; by default a new document is started."""
     prompt_file: str | None = None
-    """File that holds the prompt, in UTF-8."""
+    """UTF-8 file with the text to continue."""
     max_new_tokens: int = 200
-    """Tokens to write at most."""
+    """Most tokens to generate."""
     temperature: float = 0.8
-    """Divides the logits: below 1 is safer, above 1 is wilder, 0 always takes the likeliest token."""
+    """Divides the logits: below 1 is safer, above 1 is wilder; 0 always takes the likeliest token."""
     top_k: int | None = None
-    """Choose among this many likeliest tokens."""
+    """Sample only from this many of the likeliest tokens."""
     top_p: float | None = None
-    """Choose among the fewest likeliest tokens whose probabilities sum to this (Holtzman et al. 2020)."""
+    """Sample only from the fewest tokens whose probabilities add up to this (Holtzman et al. 2020)."""
     min_p: float | None = None
-    """Choose among tokens at least this share as likely as the likeliest (Nguyen et al. 2024)."""
+    """Sample only from tokens with at least this share of the likeliest one's probability (Nguyen et al. 2024)."""
     repetition_penalty: float = 1.0
-    """Above 1 makes tokens that are already there less likely (Keskar et al. 2019)."""
+    """Above 1, makes tokens of the text so far less likely (Keskar et al. 2019)."""
     num_samples: int = 1
-    """Samples to write, in one batch."""
+    """Samples to generate, in one batch."""
     seed: int = 1337
-    """Decides everything random."""
+    """Seed of all random numbers."""
     stop: list[str] | str = field(default_factory=list)
-    """A text, or a list such as '["a", "b"]' of texts, at which a sample ends; it is left out."""
+    """End a sample before this text, or before any in a list such as '["a", "b"]'."""
     checkpoint: str = "best"
-    """best, last, or a step of the run."""
+    """Which checkpoint to load: best, last, or a step."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of weights and cache; auto takes bfloat16 on a GPU that multiplies it, float32 elsewhere."""
+    """Precision of weights and cache; auto takes bfloat16 on a GPU that supports it, else float32."""
     compile: bool = False
-    """Compile the step of a token with torch.compile: a wait first, then more tokens per second. Not for several
-    samples on the CPU, latent attention or removed heads, which go on without. Rounding can make another text of it."""
+    """Compile the decoding step with torch.compile: a wait first, then more tokens per second. No effect for several
+    samples on the CPU, latent attention or pruned heads. Rounding differs, so the text may differ too."""
 
     def __post_init__(self) -> None:
         require(

@@ -1,4 +1,4 @@
-"""Tokens → batches: training windows in an order that can be taken up again exactly, validation windows in order."""
+"""Tokens → batches: training windows in a random order that can be resumed exactly, validation windows in order."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 
 RESIDENT_SHARE = 10
-"""Tokens are kept on a GPU where they take at most one part in this many of its memory, and half of what is free."""
+"""Tokens stay on a GPU if they take at most one part in this many of its memory, and half of its free memory."""
 RESIDENT_PIECE = 1 << 24
-"""Tokens that are brought there at a time."""
+"""Tokens that are copied to the GPU at once."""
 
 
 class Batches:
     """Training windows without replacement, in an order that depends on (seed, epoch) alone.
 
-    An epoch starts at a random phase below `context_length` and goes through the windows from there in random order,
-    so that it sees every token from the phase to the last whole window once. A batch may span two epochs.
+    An epoch starts at a random phase below `context_length` and takes the windows from there in random order. So it
+    sees every token from the phase to the last whole window once. A batch may span two epochs.
 
-    device: where the batches are used. A GPU keeps the tokens and cuts them into batches itself where they fit; the
-    batches lie on the CPU otherwise.
+    device: where the batches are used. A GPU with room for the tokens keeps them and cuts the batches itself;
+    otherwise the batches are on the CPU.
     """
 
     def __init__(
@@ -39,24 +39,24 @@ class Batches:
         self._start_epoch(0)
 
     def next(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Inputs and targets, int64, each (batch, seq); the targets are the inputs one token later."""
+        """Inputs and targets, int64, both (batch, seq); the targets are the inputs one token later."""
         starts: list[int] = []
         while len(starts) < self._batch_size:
             if self._position == len(self._starts):
                 self._start_epoch(self._epoch + 1)
-            taken = self._starts[self._position : self._position + self._batch_size - len(starts)]
-            starts += taken.tolist()
-            self._position += len(taken)
+            more = self._starts[self._position : self._position + self._batch_size - len(starts)]
+            starts += more.tolist()
+            self._position += len(more)
         if self._resident is not None:
             return resident_windows(self._resident, starts, self._context_length)
         return _windows(self._tokens, starts, self._context_length)
 
     def state(self) -> dict[str, int]:
-        """Where the next batch starts: the epoch, and the windows of it already drawn."""
+        """Where the next batch starts: the epoch, and how many of its windows are used."""
         return {"epoch": self._epoch, "position": self._position}
 
     def restore(self, state: dict[str, int]) -> None:
-        """Go on from what `state` returned; raises `UserError` where that does not fit these tokens."""
+        """Go on from what `state` returned; raises `UserError` if that does not fit these tokens."""
         self._start_epoch(state["epoch"])
         require(
             0 <= state["position"] <= len(self._starts),
@@ -67,7 +67,7 @@ class Batches:
 
     def _start_epoch(self, epoch: int) -> None:
         random = np.random.default_rng([self._seed, epoch])
-        # A phase is drawn such that at least one whole window, with the target after it, is left.
+        # Every phase leaves at least one whole window and the target after it.
         phase = int(random.integers(min(self._context_length, len(self._tokens) - self._context_length)))
         count = (len(self._tokens) - 1 - phase) // self._context_length
         self._epoch, self._position = epoch, 0
@@ -77,8 +77,10 @@ class Batches:
 def validation_windows(
     tokens: Tokens, context_length: int, batch_size: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Inputs and targets over all of `tokens` in order, each (batch, seq): every token but the first is a target
-    once. What is left after the last whole window comes as a batch of one shorter window."""
+    """Inputs and targets over all of `tokens` in order, both (batch, seq): every token but the first is a target once.
+
+    Tokens after the last whole window come as a batch of one shorter window.
+    """
     whole, rest = divmod(len(tokens) - 1, context_length)
     for first in range(0, whole, batch_size):
         windows = range(first, min(first + batch_size, whole))
@@ -96,7 +98,7 @@ def _windows(tokens: Tokens, starts: list[int], length: int) -> tuple[torch.Tens
 
 
 def resident(tokens: Tokens, device: torch.device | None) -> torch.Tensor | None:
-    """`tokens` as int32 on `device`; None where that is no CUDA device or `RESIDENT_SHARE` says that it has no room."""
+    """`tokens` as int32 on `device`; None if that is no CUDA device, or lacks the room (`RESIDENT_SHARE`)."""
     if device is None or device.type != "cuda":
         return None
     import torch
@@ -104,15 +106,15 @@ def resident(tokens: Tokens, device: torch.device | None) -> torch.Tensor | None
     free, memory = torch.cuda.mem_get_info(device)
     if 4 * len(tokens) > min(free / 2, memory / RESIDENT_SHARE):
         return None
-    kept = torch.empty(len(tokens), dtype=torch.int32, device=device)
+    copy = torch.empty(len(tokens), dtype=torch.int32, device=device)
     for start in range(0, len(tokens), RESIDENT_PIECE):
         piece = tokens[start : start + RESIDENT_PIECE].astype(np.int32)
-        kept[start : start + len(piece)] = torch.from_numpy(piece)
-    return kept
+        copy[start : start + len(piece)] = torch.from_numpy(piece)
+    return copy
 
 
 def resident_windows(tokens: torch.Tensor, starts: list[int], length: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """What `_windows` cuts, by the device that `tokens` are on and without waiting for it."""
+    """As `_windows`, cut by the device of `tokens`, without waiting for it."""
     import torch
 
     first = torch.tensor(starts, pin_memory=tokens.is_cuda).to(tokens.device, non_blocking=True)
@@ -121,7 +123,7 @@ def resident_windows(tokens: torch.Tensor, starts: list[int], length: int) -> tu
 
 
 def require_window(tokens: Tokens, context_length: int) -> None:
-    """Raise `UserError` where `tokens` are fewer than one window and the token after it."""
+    """Raise `UserError` unless `tokens` hold a window and the token after it."""
     require(
         len(tokens) > context_length,
         f"The training text has {len(tokens)} tokens, but model.context_length {context_length} needs at least "

@@ -1,4 +1,4 @@
-"""Texts that need no download: the documentation that comes with Python, and letters that repeat."""
+"""Texts that need no download: the documentation that comes with Python, and random letters that come twice."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pathlib import Path
 
 from minitx.system.errors import require
 
-# Parts of the standard library that are not modules to read about, or hold machine-made tables.
+# Parts of the standard library that are no modules to read about, or hold generated tables.
 SKIPPED = {"test", "tests", "idle_test", "idlelib", "lib2to3", "turtledemo", "encodings", "ensurepip", "pydoc_data"}
-SHORTEST_MODULE = 200  # characters
+MIN_MODULE = 200  # characters
 REPEATED_DOCUMENTS, REPEATED_LETTERS = 30_000, "abcdefghijklmnop"
 
 
@@ -27,37 +27,38 @@ def python_docs() -> Iterator[str]:
         topics = importlib.import_module("pydoc_data.topics").topics
     yield from dict.fromkeys(topics[name] for name in sorted(topics))  # two names may share a text
     library = Path(sysconfig.get_path("stdlib"))
-    seen: set[str] = set()
-    found = bool(topics)
+    used: set[str] = set()
     for path in sorted(library.rglob("*.py"), key=lambda path: path.relative_to(library).parts):
         parts = path.relative_to(library).with_suffix("").parts
-        # A hyphen marks what is no module: site-packages, dist-packages, lib-dynload, config-3.11-….
+        # Folders with a hyphen hold no modules of the library: site-packages, lib-dynload, config-3.11-….
         if SKIPPED.isdisjoint(parts) and not any("-" in part for part in parts):
-            text = _module_document(path, ".".join(parts).removesuffix(".__init__"), seen)
-            if len(text) >= SHORTEST_MODULE:
-                found = True
+            text = _module_document(path, ".".join(parts).removesuffix(".__init__"), used)
+            if len(text) >= MIN_MODULE:
                 yield text
-    require(found, f"python-docs finds no modules in {library}: name a file as data.source.")
+    require(bool(topics or used), f"python-docs finds no modules in {library}: name a file as data.source.")
 
 
-def _module_document(path: Path, name: str, seen: set[str]) -> str:
-    """The docstrings of a module under the names they belong to; those in `seen` are left out, the rest put there."""
+def _module_document(path: Path, name: str, used: set[str]) -> str:
+    """The docstrings of a module under the names of what they describe.
+
+    Those in `used`, which other modules have too, are left out; the rest are added to it.
+    """
     try:
         with warnings.catch_warnings(action="ignore"):
             tree = ast.parse(path.read_bytes())
-    except (OSError, SyntaxError, ValueError):  # such as a file that is there to be wrong
+    except (OSError, SyntaxError, ValueError):  # a test of Python may hold a file that is wrong on purpose
         return ""
     entries = []
     for title, docstring in _docstrings(tree, name):
         text = inspect.cleandoc(docstring).strip()
-        if text and text not in seen:
-            seen.add(text)
+        if text and text not in used:
+            used.add(text)
             entries.append(f"{title}\n{text}\n")
     return "\n".join(entries)
 
 
 def _docstrings(node: ast.Module | ast.ClassDef, name: str, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """(title, docstring) of a module or class and of what it defines, in the order of the source."""
+    """(title, docstring) of a module or class, then of its functions and classes, in the order of the source."""
     if docstring := ast.get_docstring(node, clean=False):
         yield name, docstring
     for child in node.body:
@@ -71,12 +72,11 @@ def _docstrings(node: ast.Module | ast.ClassDef, name: str, prefix: str = "") ->
 
 
 def repeated_letters() -> Iterator[str]:
-    """Documents of random letters that come twice, such as "dkabjmiedkabjmie": what comes next the second time can only
-    be looked up (after the random sequences of Olsson et al. 2022).
+    """Documents of random letters that come twice, such as "dkabjmiedkabjmie"; always the same documents.
 
-    8 to 16 different letters of 16, so that neither the letters nor the distance back give it away. Always the same
-    documents.
+    The second time, the next letter can only be looked up in the first (after Olsson et al. 2022). Each document
+    repeats 8 to 16 different letters of 16, so that neither the letter nor the distance back gives it away.
     """
-    draw = random.Random(0)
+    generator = random.Random(0)
     for _ in range(REPEATED_DOCUMENTS):
-        yield "".join(draw.sample(REPEATED_LETTERS, draw.randint(8, 16))) * 2
+        yield "".join(generator.sample(REPEATED_LETTERS, generator.randint(8, 16))) * 2

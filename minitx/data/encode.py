@@ -1,69 +1,80 @@
-"""Chunks of text → token files, on several threads."""
+"""Pieces of text → token files, on several threads."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import numpy as np
 
-from minitx.data.spool import Chunk
+from minitx.data.sources import Piece
 from minitx.data.token_files import Tokens, TokenWriter
 from minitx.data.tokenizer import Ids, Tokenizer
 
-BATCH = 1 << 20  # bytes that a thread encodes at once
-SAMPLE = 4 << 20  # bytes of training text that a tokenizer is trained on, spread evenly
-Batch = list[tuple[str, Chunk]]  # each under its split
+BATCH_CHARACTERS = 1 << 20
+"""Characters that a thread encodes at once."""
+SAMPLE_BYTES = 4 << 20
+"""Training text that a tokenizer is trained on."""
+Batch = list[tuple[str, Piece]]
+"""Pieces, each with its split."""
 
 
-def _sample(chunks: Iterator[Chunk], total: int) -> Iterator[Chunk]:
-    """About `SAMPLE` of `total` bytes, spread evenly over the chunks."""
-    seen = taken = 0
-    for chunk in chunks:
-        if taken <= seen * min(1.0, SAMPLE / total):
-            taken += len(chunk.data)
-            yield chunk
-        seen += len(chunk.data)
+def sample(pieces: Iterator[Piece], total: int) -> Iterator[Piece]:
+    """The pieces to train a tokenizer on: about `SAMPLE_BYTES` of a text of `total` bytes, spread evenly."""
+    passed = taken = 0
+    for piece in pieces:
+        size = len(piece.text.encode())
+        if taken <= passed * min(1.0, SAMPLE_BYTES / total):
+            taken += size
+            yield piece
+        passed += size
 
 
-def _encode(
+def write_token_files(
     folder: Path,
-    chunks: Iterator[tuple[str, Chunk]],
+    pieces: Iterator[tuple[str, Piece]],
     tokenizer: Tokenizer,
     workers: int,
-    advance: Callable[[int], None],
+    advance: Callable[[int], object],
 ) -> dict[str, int]:
-    """Write train.bin and val.bin; returns bytes and documents of each split."""
-    writers = {split: TokenWriter(folder / f"{split}.bin", tokenizer.vocab_size) for split in ("train", "val")}
-    counts = {f"{split}_{what}": 0 for split in writers for what in ("bytes", "documents")}
+    """Write train.npy and val.npy; returns bytes and documents of both splits.
+
+    `workers` threads encode; `advance` is called with the bytes that are done.
+    """
     end = np.array([tokenizer.end_of_document], np.int32)
-    try:
+    with ExitStack() as stack:
+        writers = {
+            split: stack.enter_context(closing(TokenWriter(folder / f"{split}.npy", tokenizer.vocab_size)))
+            for split in ("train", "val")
+        }
+        counts = {f"{split}_{what}": 0 for split in writers for what in ("bytes", "documents")}
         for writer in writers.values():
             writer.write(end)
-        for batch, encoded in _encoded(_batches(chunks), tokenizer, workers):
+        for batch, encoded in _encode_ahead(_in_batches(pieces), tokenizer, workers):
             tokens: dict[str, list[Tokens]] = {split: [] for split in writers}
-            for (split, chunk), ids in zip(batch, encoded, strict=True):
-                tokens[split] += [ids, end] if chunk.last else [ids]
-                counts[f"{split}_bytes"] += len(chunk.data)
-                counts[f"{split}_documents"] += chunk.last
-                advance(len(chunk.data))
+            for (split, piece), ids in zip(batch, encoded, strict=True):
+                tokens[split] += [ids, end] if piece.last else [ids]
+                size = len(piece.text.encode())
+                counts[f"{split}_bytes"] += size
+                counts[f"{split}_documents"] += piece.last
+                advance(size)
             for split, arrays in tokens.items():
                 if arrays:
                     writers[split].write(np.concatenate(arrays))
-    finally:
-        for writer in writers.values():
-            writer.close()
     return counts
 
 
-def _encoded(batches: Iterator[Batch], tokenizer: Tokenizer, workers: int) -> Iterator[tuple[Batch, list[Ids]]]:
-    """Each batch with the tokens of its chunks, in order. Threads encode ahead, outside Python's lock, while the caller
-    writes and the next batches are read; with one worker nothing runs beside."""
+def _encode_ahead(batches: Iterator[Batch], tokenizer: Tokenizer, workers: int) -> Iterator[tuple[Batch, list[Ids]]]:
+    """Yield batches with the tokens of their pieces, in order.
+
+    Threads encode ahead, outside Python's lock, while the caller writes. With one worker there is no other thread.
+    """
 
     def encode(batch: Batch) -> list[Ids]:
-        return tokenizer.encode_batch([chunk.data for _, chunk in batch])
+        return tokenizer.encode_batch([piece.text.encode() for _, piece in batch])
 
     if workers == 1:
         yield from ((batch, encode(batch)) for batch in batches)
@@ -78,13 +89,13 @@ def _encoded(batches: Iterator[Batch], tokenizer: Tokenizer, workers: int) -> It
         yield from ((batch, tokens.result()) for batch, tokens in ahead)
 
 
-def _batches(chunks: Iterator[tuple[str, Chunk]]) -> Iterator[Batch]:
+def _in_batches(pieces: Iterator[tuple[str, Piece]]) -> Iterator[Batch]:
     batch: Batch = []
     size = 0
-    for item in chunks:
-        batch.append(item)
-        size += len(item[1].data) + 64
-        if size >= BATCH:
+    for split, piece in pieces:
+        batch.append((split, piece))
+        size += len(piece.text) + 64  # for short documents have their cost too
+        if size >= BATCH_CHARACTERS:
             yield batch
             batch, size = [], 0
     if batch:

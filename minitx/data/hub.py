@@ -1,8 +1,7 @@
 """Data sets on the Hugging Face Hub, read with its library `datasets`, with or without a network.
 
-`read_split` yields the texts of a split, `revision` says which commit they are of. What the network spoils is tried
-again where that can help; all that is wrong ends in `UserError`. `quiet_datasets` and `text_of` serve
-for files as well.
+`read_split` yields the texts of a split, `revision` says which commit they are of. A fault of the network is tried
+again if that can help; every other one raises `UserError`. `quiet_datasets` and `text_of` serve files as well.
 """
 
 from __future__ import annotations
@@ -13,49 +12,46 @@ import socket
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 from minitx.config import DataConfig
 from minitx.system.errors import UserError, nearest, require
 
-WAITS = (1, 3, 9)  # seconds before each further try of what the network spoiled
-PATIENCE = 20  # seconds after which there is no further try; the library has its own within each
+T = TypeVar("T")
+WAITS = (1, 3, 9)  # seconds before each further try after a fault of the network
+MAX_SECONDS = 20  # without progress, after which there is no further try; the library has its own within each
 
 
 def read_split(config: DataConfig, split: str) -> Iterator[str]:
-    """The texts of a split; where the network fails in between, from there on again after a while."""
-    seen, began = 0, time.monotonic()
-    for wait in (*WAITS, None):
-        try:
-            for row in itertools.islice(_open_split(config, split), seen, None):
-                seen += 1
-                yield from text_of(row, config.source, config.text_column)
-            return
-        except UserError:
-            raise
-        except Exception as error:
-            if wait is None or time.monotonic() - began > PATIENCE or not _may_pass(error):
-                raise _hub_error(config, error) from error
-            time.sleep(wait)
+    """The texts of a split."""
+    for row in _patiently(config, lambda: _open_split(config, split)):
+        yield from text_of(row, config.source, config.text_column)
 
 
 def revision(config: DataConfig) -> str:
-    """The commit of the data set that the Hub, or where it cannot be reached the library's cache, has."""
-    datasets, began = quiet_datasets(), time.monotonic()
+    """The commit of the data set, from the Hub or, if that cannot be reached, from the library's cache."""
+    (builder,) = _patiently(config, lambda: iter([_library().load_dataset_builder(config.source, config.name)]))
+    return str(builder.hash)
+
+
+def _patiently(config: DataConfig, items: Callable[[], Iterator[T]]) -> Iterator[T]:
+    """Yield `items()`. After a fault of the network, wait, open them again and go on where reading stopped."""
+    done, progress = 0, time.monotonic()
     for wait in (*WAITS, None):
-        _go_offline_if_unreachable()
         try:
-            return str(datasets.load_dataset_builder(config.source, config.name).hash)
+            for item in itertools.islice(items(), done, None):
+                done, progress = done + 1, time.monotonic()
+                yield item
+            return
         except Exception as error:
-            if wait is None or time.monotonic() - began > PATIENCE or not _may_pass(error):
+            if wait is None or time.monotonic() - progress > MAX_SECONDS or not _may_pass(error):
                 raise _hub_error(config, error) from error
             time.sleep(wait)
-    raise AssertionError("the last try returns or raises")
 
 
 def text_of(row: dict[str, Any], place: object, column: str) -> Iterator[str]:
-    """The text of a row: none where it is null. Raises `UserError` where the column is missing or holds no text."""
+    """The text of a row, if it is not null; raises `UserError` if the column is missing or holds something else."""
     require(
         column in row,
         f"data.text_column is {column}, but {place} has the columns {', '.join(row)}: name one of these"
@@ -87,8 +83,7 @@ def quiet_datasets() -> Any:
 
 
 def _open_split(config: DataConfig, split: str) -> Iterator[dict[str, Any]]:
-    datasets = quiet_datasets()
-    _go_offline_if_unreachable()
+    datasets = _library()
     data = datasets.load_dataset(
         config.source,
         config.name,
@@ -103,10 +98,10 @@ def _open_split(config: DataConfig, split: str) -> Iterator[dict[str, Any]]:
 
 
 def _may_pass(error: BaseException) -> bool:
-    """Whether trying again can help: the connection broke, timed out or ended early, or the server was busy."""
-    import huggingface_hub
+    """Whether another try can help: the connection broke, timed out or ended early, or the server was busy."""
+    from huggingface_hub import constants
 
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
+    if constants.HF_HUB_OFFLINE:
         return False
     causes = [error]
     while cause := causes[-1].__cause__ or causes[-1].__context__:
@@ -124,7 +119,7 @@ def _may_pass(error: BaseException) -> bool:
 
 
 def _hub_error(config: DataConfig, error: Exception) -> UserError:
-    """One sentence for what the library raises, whose types and messages are the only clue to the cause."""
+    """A sentence for an error of the library, whose type and message are the only clue to the cause."""
     from datasets.exceptions import DatasetNotFoundError
 
     place = f"Data set {config.source}"
@@ -147,22 +142,25 @@ def _hub_error(config: DataConfig, error: Exception) -> UserError:
     return UserError(f"{place} cannot be read ({message or type(error).__name__}): check data.source and data.name.")
 
 
-def _go_offline_if_unreachable() -> None:
-    """Without a network the library retries for half a minute for each file; ask once and let it use its cache."""
-    import datasets
-    import huggingface_hub
+def _library() -> Any:
+    """The datasets library, which uses only its cache if the Hub does not answer.
 
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
-        return
+    Otherwise it would try each file for half a minute.
+    """
+    from huggingface_hub import constants
+
+    datasets = quiet_datasets()
+    if constants.HF_HUB_OFFLINE:
+        return datasets
     for wait in (1, 3, None):
         try:
-            urllib.request.urlopen(huggingface_hub.constants.ENDPOINT, timeout=6).close()
-            return
+            urllib.request.urlopen(constants.ENDPOINT, timeout=6).close()
+            return datasets
         except urllib.error.HTTPError:
-            return  # an answer, if an unfriendly one
+            return datasets  # an answer, if an unfriendly one
         except (OSError, ValueError, http.client.HTTPException) as error:
             if wait is None or isinstance(getattr(error, "reason", None), ConnectionRefusedError | socket.gaierror):
-                break  # nobody is there
+                break  # nobody listens
             time.sleep(wait)
-    huggingface_hub.constants.HF_HUB_OFFLINE = True
-    datasets.config.HF_HUB_OFFLINE = True
+    constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+    return datasets

@@ -1,7 +1,7 @@
-"""Documents → token files: split into training and validation, a tokenizer trained, everything encoded, once.
+"""Text → token files: read, split into training and validation, train a tokenizer, encode everything, once.
 
-`prepare` keeps the result in a cache folder, keyed by everything it depends on. It is built beside its place and
-renamed, so that an interrupted or a second run at the same time spoils nothing.
+`prepare` keeps the result in a cache folder, whose name is a hash of all that it depends on. The folder is built under
+another name and renamed, so that an interrupted run, or a second one at the same time, spoils nothing.
 """
 
 from __future__ import annotations
@@ -17,30 +17,34 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+import numpy as np
+from tqdm import tqdm
 
 from minitx.config import DataConfig, TokenizerConfig
 from minitx.data import sources
 from minitx.data.batches import require_window
-from minitx.data.encode import _encode, _sample
+from minitx.data.encode import sample, write_token_files
+from minitx.data.sources import Piece
 from minitx.data.split import divide
-from minitx.data.spool import Chunk, Spool
-from minitx.data.token_files import Tokens, read_tokens, sync
+from minitx.data.spool import Spool
+from minitx.data.token_files import Tokens
 from minitx.data.tokenizer import Tokenizer
 from minitx.system.errors import UserError, require
-from minitx.system.files import checksum
+from minitx.system.files import checksum, json_bytes, read_json, write_atomically
 
-FORMAT = 3  # of the prepared folder; a new one leaves older folders unused
-FILES = ("tokenizer.model", "train.bin", "val.bin")
-LEFTOVER_AGE = 24 * 3600  # seconds after which an unfinished folder is taken for a dead run's
+FORMAT = 4  # of the prepared folder; folders of another format are never looked at
+FILES = ("tokenizer.model", "train.npy", "val.npy")
+MAX_AGE = 24 * 3600  # seconds; an unfinished folder that is older was left by a dead run
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A tokenized corpus. The tokens of a split start with end of document, which also follows each document."""
+    """A tokenized corpus. The tokens of a split start with end of document, which also follows every document."""
 
     folder: Path
     tokenizer: Tokenizer
@@ -52,15 +56,10 @@ class Prepared:
     train_documents: int
     val_documents: int
     fingerprint: str
-    """SHA-256 over the text of every document, in hexadecimal."""
+    """SHA-256 over the text of all documents, in hexadecimal."""
 
     def describe(self) -> dict[str, int | str]:
-        """What the corpus holds, in plain numbers."""
-        numbers = {
-            f"{split}_{what}": getattr(self, f"{split}_{what}")
-            for split in ("train", "val")
-            for what in ("documents", "bytes")
-        }
+        """The corpus in plain numbers."""
         return {
             "fingerprint": self.fingerprint,
             "prepared": self.folder.name,
@@ -68,7 +67,10 @@ class Prepared:
             "vocabulary": self.tokenizer.vocab_size,
             "train_tokens": len(self.train),
             "val_tokens": len(self.val),
-            **numbers,
+            "train_documents": self.train_documents,
+            "train_bytes": self.train_bytes,
+            "val_documents": self.val_documents,
+            "val_bytes": self.val_bytes,
         }
 
 
@@ -79,27 +81,30 @@ def prepare(
     *,
     progress: bool,
     tokenizer_model: Tokenizer | None = None,
-    kept: object = None,
+    cached_folder: str | None = None,
     workers: int | None = None,
 ) -> Prepared:
-    """Read, split and tokenize the text that `data` names, or take what an earlier call left in the cache.
+    """Read, split and tokenize the text that `data` names, or load it from the cache.
 
-    `seed` decides which documents are held out, unless `data.seed` does. `tokenizer_model` is used instead of training
-    one. `kept` names the folder of the cache that a resumed run used: a data set of the Hub is taken from there
-    without asking the Hub, whatever it has by now. `workers` threads encode (all cores by default). Raises `UserError`
-    for everything that is wrong with the source.
+    seed: decides which documents are held out, unless `data.seed` does.
+    tokenizer_model: is used instead of training one.
+    cached_folder: where a resumed run found its Hub data; read from there, without contacting the Hub.
+    workers: threads that encode; by default one per core.
+
+    Raises `UserError` for everything that is wrong with the source.
     """
     require(
-        data.val_split is None or not (data.source in ("python-docs", "repeats") or sources.is_path(data.source)),
+        data.val_split is None or sources.is_on_hub(data.source),
         f"data.val_split is {data.val_split}, but only a Hub data set has splits: leave it out.",
     )
     seed = seed if data.seed is None else data.seed
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minitx"
-    is_hub = data.source != "python-docs" and not sources.is_path(data.source)
-    if is_hub and isinstance(kept, str) and re.fullmatch("[0-9a-f]{32}", kept):  # never a path that climbs out
-        cached = _load(root / kept)
-        if cached and (tokenizer_model is None or cached.tokenizer.digest == tokenizer_model.digest):
-            return cached
+    if (
+        sources.is_on_hub(data.source)
+        and re.fullmatch("[0-9a-f]{32}", cached_folder or "")  # a name from a file, which must not leave the cache
+        and (cached := _load(root / str(cached_folder), tokenizer_model))
+    ):
+        return cached
     inputs = {
         "format": FORMAT,
         "sentencepiece": importlib.metadata.version("sentencepiece"),
@@ -108,37 +113,28 @@ def prepare(
         "seed": seed,
     }
     size = None if tokenizer.type == "char" else tokenizer.vocab_size
-    trained = root / _key({**inputs, "tokenizer": [tokenizer.type, size]})
-    if tokenizer_model is None:
-        folder = trained
-    else:
-        folder = root / _key({**inputs, "tokenizer": tokenizer_model.digest})
-        if (cached := _load(trained)) and cached.tokenizer.digest == tokenizer_model.digest:
-            return cached
-    if cached := _load(folder):
+    folder = root / _key({**inputs, "tokenizer": [tokenizer.type, size]})
+    if cached := _load(folder, tokenizer_model):
         return cached
+    if tokenizer_model is not None:
+        folder = root / _key({**inputs, "tokenizer": tokenizer_model.digest})
+        if cached := _load(folder):
+            return cached
     try:
         root.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(root)
-        unfinished = Path(tempfile.mkdtemp(prefix="unfinished-", dir=root))
-    except OSError as error:
-        raise UserError(
-            f"The cache folder {root} cannot be written ({error.strerror}): set XDG_CACHE_HOME to another folder."
-        ) from error
-    try:
-        _build(unfinished, data, tokenizer, seed, progress, tokenizer_model, workers or len(_cores()))
-        return _move(unfinished, folder)
+        with tempfile.TemporaryDirectory(prefix="unfinished-", dir=root, ignore_cleanup_errors=True) as unfinished:
+            _build(Path(unfinished), data, tokenizer, seed, progress, tokenizer_model, workers or len(_cores()))
+            return _move(Path(unfinished), folder)
     except OSError as error:
         raise UserError(
             f"The cache folder {root} cannot be written ({error.strerror or error}): make room there, or set "
             "XDG_CACHE_HOME to another folder."
         ) from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def check_length(prepared: Prepared, context_length: int) -> None:
-    """Raise `UserError` where the training text is shorter than one window, or validation has nothing to predict."""
+    """Raise `UserError` if the training text is shorter than one window, or validation has no token to predict."""
     require_window(prepared.train, context_length)
     require(
         len(prepared.val) >= 2,
@@ -155,52 +151,52 @@ def _build(
     tokenizer: Tokenizer | None,
     workers: int,
 ) -> None:
-    """Fill `folder` with tokenizer.model, train.bin, val.bin and meta.json."""
+    """Fill `folder` with tokenizer.model, train.npy, val.npy and meta.json."""
     spools: dict[str, Spool] = {}
     for split in ["train"] if data.val_split is None else ["train", "val"]:
         name = data.split if split == "train" else str(data.val_split)
-        with _bar(f"reading {split}" if data.val_split else "reading", None, progress) as advance:
-            spools[split] = Spool(folder / f"{split}.spool", sources.read(data, name), advance)
+        with _bar(f"reading {split}" if data.val_split else "reading", None, progress) as bar:
+            spools[split] = Spool(folder / f"{split}.spool", sources.read(data, name), bar.update)
         require(bool(spools[split].documents), f"data.source {data.source} holds no text: name another.")
 
-    def chunks() -> Iterator[tuple[str, Chunk]]:
+    def pieces() -> Iterator[tuple[str, Piece]]:
         if data.val_split is None:
             return divide(spools["train"], data, seed)
-        return ((split, chunk) for split, spool in spools.items() for chunk in spool)
+        return ((split, piece) for split, spool in spools.items() for piece in spool)
 
     total = sum(spool.bytes for spool in spools.values())
     if tokenizer is None:
-        training = (chunk for split, chunk in chunks() if split == "train")
-        sampled = training if config.type == "char" else _sample(training, total)
-        tokenizer = Tokenizer.train((chunk.data.decode("utf-8") for chunk in sampled), config)
+        training = (piece for split, piece in pieces() if split == "train")
+        sampled = training if config.type == "char" else sample(training, total)
+        tokenizer = Tokenizer.train((piece.text for piece in sampled), config)
     tokenizer.save(folder / "tokenizer.model")
-    with _bar("encoding", total, progress) as advance:
-        counts = _encode(folder, chunks(), tokenizer, workers, advance)
-    digest = hashlib.sha256("".join(spool.fingerprint for spool in spools.values()).encode()).hexdigest()
-    fingerprint = spools["train"].fingerprint if len(spools) == 1 else digest
+    with _bar("encoding", total, progress) as bar:
+        counts = write_token_files(folder, pieces(), tokenizer, workers, bar.update)
+    fingerprint = "".join(spool.fingerprint for spool in spools.values())
+    if len(spools) > 1:
+        fingerprint = hashlib.sha256(fingerprint.encode()).hexdigest()
     for spool in spools.values():
         spool.path.unlink()
-    with (folder / "meta.json").open("w", encoding="utf-8") as file:
-        checksums = {name: checksum(folder / name) for name in FILES}
-        json.dump({**counts, "fingerprint": fingerprint, "checksums": checksums}, file, indent=1)
-        sync(file)
+    checksums = {name: checksum(folder / name) for name in FILES}
+    write_atomically(folder / "meta.json", json_bytes({**counts, "fingerprint": fingerprint, "checksums": checksums}))
 
 
 def _key(inputs: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _load(folder: Path) -> Prepared | None:
-    """What `folder` holds, or None where it is missing or damaged."""
+def _load(folder: Path, tokenizer_model: Tokenizer | None = None) -> Prepared | None:
+    """The corpus in `folder`; None if it is missing or damaged, or not of `tokenizer_model` (if that is given)."""
     try:
-        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        meta = read_json(folder / "meta.json")
         if meta.pop("checksums") != {name: checksum(folder / name) for name in FILES}:
             return None
         tokenizer = Tokenizer.load(folder / "tokenizer.model")
-        return Prepared(
-            folder, tokenizer, train=read_tokens(folder / "train.bin"), val=read_tokens(folder / "val.bin"), **meta
-        )
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, UserError):
+        if tokenizer_model and tokenizer.digest != tokenizer_model.digest:
+            return None
+        train, val = (np.load(folder / f"{split}.npy", mmap_mode="r", allow_pickle=False) for split in ("train", "val"))
+        return Prepared(folder, tokenizer, train, val, **meta)
+    except (OSError, ValueError, TypeError, KeyError, UserError):
         return None
 
 
@@ -219,7 +215,7 @@ def _remove_leftovers(root: Path) -> None:
     for folder in root.glob("unfinished-*"):
         with contextlib.suppress(OSError):
             newest = max(path.stat().st_mtime for path in [folder, *folder.iterdir()])
-            if time.time() - newest > LEFTOVER_AGE:
+            if time.time() - newest > MAX_AGE:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -227,17 +223,7 @@ def _cores() -> range | set[int]:
     return os.sched_getaffinity(0) if sys.platform == "linux" else range(os.cpu_count() or 1)
 
 
-@contextlib.contextmanager
-def _bar(label: str, total: int | None, progress: bool) -> Iterator[Callable[[int], None]]:
-    """A progress bar over bytes, drawn only where a person watches; yields what advances it."""
-    if not (progress and sys.stderr.isatty()):
-        yield lambda count: None
-        return
-    from tqdm import tqdm
-
-    with tqdm(total=total, desc=label, unit="B", unit_scale=True, leave=False) as bar:
-
-        def advance(count: int) -> None:
-            bar.update(count)
-
-        yield advance
+def _bar(label: str, total: int | None, progress: bool) -> tqdm[NoReturn]:
+    """A progress bar over bytes, shown only on a terminal."""
+    shown = progress and sys.stderr.isatty()
+    return tqdm(total=total, desc=label, unit="B", unit_scale=True, leave=False, disable=not shown)

@@ -1,4 +1,4 @@
-"""Which documents train and which validate."""
+"""Which text trains and which validates."""
 
 from __future__ import annotations
 
@@ -6,30 +6,35 @@ import hashlib
 from collections.abc import Iterator
 
 from minitx.config import DataConfig
-from minitx.data.spool import Chunk, Spool, new_chunk
+from minitx.data.sources import Piece
+from minitx.data.spool import Spool
 from minitx.system.errors import require
 
-MANY_DOCUMENTS = 100  # from here on, auto holds out whole documents
+MANY_DOCUMENTS = 100
+"""From this many documents on, data.split_by auto holds out whole documents."""
 
 
 def held_out(characters: list[int], fraction: float, seed: int) -> set[int]:
-    """Which documents validate, given how many characters each has: in the order of a hash of seed and index, as many
-    as fit into `fraction` of the text; each side gets at least one document."""
+    """Indices of the documents that validate, given the characters of all.
 
-    def place(document: int) -> bytes:
+    Documents are taken in the order of a hash of seed and index, as many as fit into `fraction` of the text. Each
+    split gets at least one document.
+    """
+
+    def rank(document: int) -> bytes:
         return hashlib.blake2b(f"{seed} {document}".encode(), digest_size=8).digest()
 
     room = fraction * sum(characters)
     chosen: set[int] = set()
-    for document in sorted(range(len(characters)), key=place):
+    for document in sorted(range(len(characters)), key=rank):
         if characters[document] <= room and len(chosen) < len(characters) - 1:
             room -= characters[document]
             chosen.add(document)
     return chosen or {characters.index(min(characters))}
 
 
-def divide(spool: Spool, data: DataConfig, seed: int) -> Iterator[tuple[str, Chunk]]:
-    """The chunks of a spool, each under the split it belongs to: "train" or "val"."""
+def divide(spool: Spool, data: DataConfig, seed: int) -> Iterator[tuple[str, Piece]]:
+    """The pieces of a spool, each with its split: "train" or "val"."""
     if data.split_by == "document" or (data.split_by == "auto" and len(spool.documents) >= MANY_DOCUMENTS):
         require(
             len(spool.documents) >= 2,
@@ -37,22 +42,23 @@ def divide(spool: Spool, data: DataConfig, seed: int) -> Iterator[tuple[str, Chu
         )
         validates = held_out(spool.documents, data.val_fraction, seed)
         document = 0
-        for chunk in spool:
-            yield ("val" if document in validates else "train"), chunk
-            document += chunk.last
+        for piece in spool:
+            yield ("val" if document in validates else "train"), piece
+            document += piece.last
         return
-    left = int((1 - data.val_fraction) * spool.characters)  # characters that still go to training
+    characters = sum(spool.documents)
+    left = int((1 - data.val_fraction) * characters)  # characters that still go to training
     require(
-        0 < left < spool.characters,
-        f"The text has {spool.characters} characters, too few to hold out {data.val_fraction} of them: use more text.",
+        0 < left < characters,
+        f"The text has {characters} characters, too few to hold out {data.val_fraction} of them: use more text.",
     )
-    for chunk in spool:
-        if 0 < left < chunk.characters:  # the boundary lies inside
-            text = chunk.data.decode("utf-8")
-            yield "train", new_chunk(text[:left], True)
-            yield "val", new_chunk(text[left:], chunk.last)
-        elif left == chunk.characters:
-            yield "train", chunk._replace(last=True)
+    for piece in spool:
+        size = len(piece.text)
+        if 0 < left < size:  # the boundary lies inside
+            yield "train", Piece(piece.text[:left], True)
+            yield "val", Piece(piece.text[left:], piece.last)
+        elif left == size:
+            yield "train", Piece(piece.text, True)
         else:
-            yield ("train" if left > 0 else "val"), chunk
-        left -= chunk.characters
+            yield ("train" if left > 0 else "val"), piece
+        left -= size

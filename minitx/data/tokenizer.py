@@ -1,15 +1,15 @@
 """Text to token ids and back with SentencePiece, losing nothing.
 
-`Tokenizer.train` learns a unigram, bpe or char model from texts; `encode` and `decode` are exact inverses for every
-string without lone surrogates, and `StreamDecoder` does what `decode` does one id at a time. Text never turns into
-a control token: the only ones are end of document and the unknown token that SentencePiece insists on.
+`Tokenizer.train` learns a unigram, bpe or char model from texts. `decode` gives back exactly what `encode` was given,
+for every string without lone surrogates; `token_bytes` is the share of a single token. Text never becomes a control
+token. There are two of them: end of document, and the unknown token that SentencePiece insists on.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import os
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
@@ -20,7 +20,8 @@ import numpy as np
 
 from minitx.config import TokenizerConfig
 from minitx.system.errors import UserError, require
-from minitx.system.faults import with_filename
+from minitx.system.files import write_atomically
+from minitx.system.text import one_line
 
 if TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor
@@ -28,31 +29,31 @@ if TYPE_CHECKING:
 Ids = np.ndarray[Any, np.dtype[np.int32]]
 
 END_OF_DOCUMENT = "<|endoftext|>"
-SPACE = "\u2581"  # SentencePiece writes a space so inside a piece; as a character of the text it needs care
+SPACE = "\u2581"  # how SentencePiece writes a space inside a token; in a text the character needs care
 RESERVED = re.compile("[\n\0\u2581\u2585]")  # SentencePiece's trainer drops whole sentences that hold the last two
-SENTENCE = 4096  # characters; the trainer takes no sentence of unbounded length
-LABELS = {"\n": "⏎", "\t": "⇥", "\r": "␍", " ": "␣", SPACE: "␣"}
-PROBE = "  two  spaces \n\tﬁ é \u2581 日 <s></s><unk><0x0A> \0 "
+MAX_SENTENCE = 4096  # characters; the trainer takes no sentence of unbounded length
+LABELS = str.maketrans({"\n": "⏎", "\t": "⇥", "\r": "␍", " ": "␣", SPACE: "␣"})
+TRIAL = "  two  spaces \n\tﬁ é \u2581 日 <s></s><unk><0x0A> \0 "
 
-# What keeps the text as it is: no Unicode normalisation, no space added or removed, bytes for unknown characters.
+# Keeps the text unchanged: no Unicode normalisation, no space added or removed, bytes for unknown characters.
 LOSSLESS: dict[str, Any] = {
     "normalization_rule_name": "identity",
     "add_dummy_prefix": False,
     "remove_extra_whitespaces": False,
     "byte_fallback": True,
     "allow_whitespace_only_pieces": True,
-    "required_chars": SPACE,  # a space without a token of its own would come back as U+2581
+    "required_chars": SPACE,  # a space without a token would come back as U+2581
 }
 PIECES: dict[str, Any] = {"unk_id": 0, "eos_id": 1, "eos_piece": END_OF_DOCUMENT, "bos_id": -1, "pad_id": -1}
-# The number of threads is written into the model and orders its sums: one, so that equal texts give equal bytes.
+# The number of threads is stored in the model and orders its sums. With one, equal texts give equal bytes.
 QUIET_AND_EXACT: dict[str, Any] = {"num_threads": 1, "minloglevel": 3, "max_sentence_length": 1 << 20}
 
 
 class Tokenizer:
-    """A trained SentencePiece model; `proto` is its file's content."""
+    """A trained SentencePiece model; `proto` is the content of its file."""
 
     def __init__(self, proto: bytes, origin: str = "The tokenizer model") -> None:
-        """`origin` begins the sentence of the `UserError` raised where `proto` is no model that loses nothing."""
+        """Raises a `UserError` that begins with `origin` if `proto` is no model, or one that would lose text."""
         from sentencepiece import SentencePieceProcessor
 
         self.proto = proto
@@ -67,7 +68,7 @@ class Tokenizer:
         )
         require(self._model.eos_id() >= 0, f"{origin} has no end-of-document token: give one that minitx wrote.")
         require(
-            self.decode(self.encode(PROBE)) == PROBE,
+            self.decode(self.encode(TRIAL)) == TRIAL,
             f"{origin} alters spaces or characters, so it would lose text: give one that minitx wrote.",
         )
 
@@ -75,9 +76,9 @@ class Tokenizer:
     def train(cls, texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
         """Learn a model from `texts`; equal texts give equal bytes.
 
-        SentencePiece holds all the text, so pass a sample of a large corpus; not so for char, whose vocabulary is
-        every character of `texts` (but U+2581 and NUL, which byte tokens stand for). Raises `UserError` where
-        vocab_size does not fit the text.
+        SentencePiece keeps all the text in memory, so pass a sample of a large corpus. Only char needs all of it, for
+        its vocabulary is every character of `texts` (but U+2581 and NUL, which become byte tokens). Raises `UserError`
+        if vocab_size does not fit the text.
         """
         from sentencepiece import SentencePieceTrainer
 
@@ -96,7 +97,7 @@ class Tokenizer:
                 sentence_iterator=sentences,
                 model_writer=model,
                 model_type=config.type,
-                user_defined_symbols=symbols,  # a line break is always its own token: nothing merges across lines
+                user_defined_symbols=symbols,  # a line break is a token by itself: nothing merges across lines
                 **settings,
                 **LOSSLESS,
                 **PIECES,
@@ -108,7 +109,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
-        """Read a model file; raises `UserError` where there is none or it is damaged."""
+        """Read a model file; raises `UserError` if it is missing or damaged."""
         try:
             proto = Path(path).read_bytes()
         except OSError as error:
@@ -116,43 +117,31 @@ class Tokenizer:
         return cls(proto, origin=str(path))
 
     def save(self, path: str | Path) -> None:
-        """Write the model file, through to the disk."""
-        with with_filename(Path(path)), Path(path).open("wb") as file:
-            file.write(self.proto)
-            file.flush()
-            os.fsync(file.fileno())
+        """Write the model file and flush it to disk."""
+        write_atomically(Path(path), self.proto)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of `text`, without end of document. Raises `UserError` for a lone surrogate."""
-        try:
-            data = text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise UserError(
-                f"The text holds a lone surrogate (U+{ord(text[error.start]):04X}) at character {error.start}, which "
-                "is not valid Unicode: take it out."
-            ) from error
-        return [int(i) for i in self.encode_batch([data])[0]]
+        """Token ids of `text`, without end of document; raises `UserError` for a lone surrogate."""
+        return [int(i) for i in self.encode_batch([utf8(text)])[0]]
 
     def encode_batch(self, texts: Sequence[bytes]) -> list[Ids]:
-        """Token ids of each UTF-8 text; SentencePiece does it outside Python's lock, for several threads to call."""
+        """Token ids of UTF-8 texts. Several threads may call this, for SentencePiece works outside Python's lock."""
         marker = SPACE.encode()
-        # U+2581 would come back as a space, so a text that holds it is encoded around it and the bytes are put in.
+        # U+2581 would come back as a space. So texts are encoded around it, and byte tokens put in its place.
         parts = [part for text in texts for part in text.split(marker)]
         arrays: list[Ids] = self._model.encode(parts, return_type="numpy", num_threads=1)
         if len(parts) == len(texts):
             return arrays
         marker_ids = np.array([self._byte_ids[b] for b in marker], np.int32)
+        encoded = iter(arrays)
         joined: list[Ids] = []
-        at = 0
         for text in texts:
-            count = text.count(marker) + 1
-            between = [array for part in arrays[at : at + count] for array in (marker_ids, part)]
-            joined.append(np.concatenate(between[1:]))
-            at += count
+            parts_of_text = itertools.islice(encoded, text.count(marker) + 1)
+            joined.append(np.concatenate([array for part in parts_of_text for array in (marker_ids, part)][1:]))
         return joined
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids`; bytes that form no whole character become U+FFFD, end of document becomes nothing."""
+        """The text of `ids`. Bytes that form no whole character become U+FFFD; end of document is left out."""
         table = self._bytes
         return b"".join(table[i] for i in ids).decode("utf-8", errors="replace")
 
@@ -163,7 +152,7 @@ class Tokenizer:
 
     @property
     def end_of_document(self) -> int:
-        """The id that stands at the start of a corpus and after each document."""
+        """The id at the start of a corpus and after every document."""
         return int(self._model.eos_id())
 
     @cached_property
@@ -172,15 +161,15 @@ class Tokenizer:
         return hashlib.sha256(self.proto).hexdigest()
 
     def token_bytes(self, id: int) -> bytes:
-        """The UTF-8 bytes that the token stands for, perhaps only part of a character."""
+        """The UTF-8 bytes of a token, perhaps only part of a character."""
         return self._bytes[id]
 
     def token_text(self, id: int) -> str:
-        """A label for pictures: a space shows as ␣, a line break as ⏎, a byte token as <0xE2>."""
+        """A label for pictures: ␣ for a space, ⏎ for a line break, <0xE2> for a byte token, \\x1b for Escape."""
         piece = str(self._model.id_to_piece(id))
         if self._model.is_byte(id) or self._model.is_control(id) or self._model.is_unknown(id):
             return piece
-        return "".join(LABELS.get(c, c if c.isprintable() else f"\\u{ord(c):04x}") for c in piece)
+        return one_line(piece.translate(LABELS))
 
     @cached_property
     def _bytes(self) -> list[bytes]:
@@ -199,24 +188,36 @@ class Tokenizer:
         return ("\ufffd" if self._model.is_unknown(id) else piece.replace(SPACE, " ")).encode()
 
 
+def utf8(text: str) -> bytes:
+    """`text` in UTF-8; raises `UserError` for a lone surrogate, which has no place in it."""
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"The text holds a lone surrogate (U+{ord(text[error.start]):04X}) at character {error.start}, which is "
+            "not valid Unicode: take it out."
+        ) from error
+
+
 def _sentences(texts: Iterable[str]) -> Iterator[str]:
     for text in texts:
         for line in RESERVED.split(text):
-            yield from (line[i : i + SENTENCE] for i in range(0, len(line), SENTENCE))
+            yield from (line[i : i + MAX_SENTENCE] for i in range(0, len(line), MAX_SENTENCE))
 
 
 def _training_error(config: TokenizerConfig, message: str) -> UserError:
-    """One sentence for what SentencePiece's trainer says, such as "Please set it to a value <= 1234."."""
+    """A sentence for a complaint of SentencePiece's trainer, such as "Please set it to a value <= 1234."."""
     size = f"tokenizer.vocab_size is {config.vocab_size}, but the text"
-    if found := re.search(r"set it to a value <= (\d+)", message):
-        if int(found[1]) >= 300:
-            return UserError(f"{size} yields at most {found[1]} {config.type} tokens: take {found[1]} or fewer.")
+    if match := re.search(r"set it to a value <= (\d+)", message):
+        most = int(match[1])
+        if most >= 300:
+            return UserError(f"{size} yields at most {most} {config.type} tokens: take {most} or fewer.")
         return UserError(
-            f"{size} yields at most {found[1]} {config.type} tokens, fewer than the 300 that are needed: set "
+            f"{size} yields at most {most} {config.type} tokens, fewer than the 300 that are needed: set "
             "tokenizer.type to char, or use more text."
         )
-    if found := re.search(r"smaller than required_chars\. \d+ vs (\d+)", message):
-        return UserError(f"{size} has so many different characters that it needs {found[1]} or more: take {found[1]}.")
+    if match := re.search(r"smaller than required_chars\. \d+ vs (\d+)", message):
+        return UserError(f"{size} has so many different characters that it needs {match[1]} or more: take {match[1]}.")
     if "sentences_.empty()" in message:
         return UserError("The text holds nothing but line breaks, so there is nothing to train a tokenizer on.")
     return UserError(f"SentencePiece could not train a {config.type} tokenizer on this text ({message.strip()}).")

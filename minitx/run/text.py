@@ -23,7 +23,7 @@ def prepared_text(config: Config, run: Run | None = None) -> Prepared:
         config.seed,
         progress=True,
         tokenizer_model=run.tokenizer() if run else None,
-        kept=run.read_json("data.json").get("prepared") if run else None,
+        cached_folder=run.read_json("data.json").get("prepared") if run else None,
     )
     check_length(prepared, config.model.context_length)
     return prepared

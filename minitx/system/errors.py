@@ -16,13 +16,12 @@ def require(condition: bool, message: str) -> None:
 
 
 def nearest(name: str, names: list[str]) -> str:
-    """The entry of `names` most like `name`, as a hint " (did you mean …?)"; empty when nothing is close.
+    """The entry of `names` most like `name`, as a hint " (did you mean …?)"; empty if none is close.
 
-    First comes the same name in another section, then a name that was cut short. The dashes before options, which are
-    in all of them, make none alike.
+    The same name in another section comes first, then a longer name with this beginning. Dashes in front do not count.
     """
-    by_word, word = {each.lstrip("-"): each for each in names}, name.lstrip("-")
-    elsewhere = [each for each in by_word if each.rpartition(".")[2] == word.rpartition(".")[2]]
-    longer = [each for each in by_word if each.startswith(word) and len(word) > 2]
+    by_word, word = {option.lstrip("-"): option for option in names}, name.lstrip("-")
+    elsewhere = [other for other in by_word if other.rpartition(".")[2] == word.rpartition(".")[2]]
+    longer = [other for other in by_word if other.startswith(word) and len(word) > 2]
     close = elsewhere or longer or difflib.get_close_matches(word, by_word, n=1)
     return f" (did you mean {by_word[close[0]]}?)" if close else ""

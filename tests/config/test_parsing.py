@@ -6,6 +6,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import types
+import typing
 from pathlib import Path
 
 import pytest
@@ -15,8 +17,8 @@ from hypothesis import strategies as st
 
 from minitx.commands.generate import parse_generate
 from minitx.commands.train import parse_train
-from minitx.config import Config, DataConfig, GenerateConfig, LogConfig, ModelConfig, TrainConfig
-from minitx.config.parsing import load_config
+from minitx.config import Config, DataConfig, GenerateConfig, LogConfig, ModelConfig, TrainConfig, parsing
+from minitx.config.parsing import load_config, new_parser, option_types, setting_names
 from minitx.run.folder import Run
 from minitx.system.errors import UserError
 from minitx.system.exits import run_command
@@ -85,12 +87,42 @@ def test_mistakes_on_the_command_line(arguments: list[str], sentence: str) -> No
     assert sentence in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_the_private_parts_of_jsonargparse_that_good_messages_need() -> None:
+    """Fails where a new version of jsonargparse drops what `option_types` reads; messages are then its own."""
+    parser = new_parser("train.py", Config)
+    assert hasattr(parser, "_actions"), "jsonargparse dropped ArgumentParser._actions: no hint for a mistyped option"
+    with_type = [action for action in parser._actions if hasattr(action, "_typehint")]
+    assert with_type, "jsonargparse dropped _typehint of an option: messages no longer say what type a value needs"
+    assert option_types(parser)["model.n_head"] is int and set(setting_names(Config)) <= option_types(parser).keys()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--model.n_heads", "4"], "There is no option --model.n_heads: see --help."),
+        (["--model.n_head", "four"], 'Parser key "model.n_head": Expected a .* Got value: four: see --help.'),
+    ],
+)
+def test_without_private_parts_messages_are_those_of_jsonargparse(
+    arguments: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_parts = option_types(typing.cast(typing.Any, types.SimpleNamespace()))
+    monkeypatch.setattr(parsing, "option_types", lambda parser: without_parts)
+    with pytest.raises(UserError, match=sentence):
+        parse_train(arguments, "train.py")
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
         (b"model:\n  n_heads: 4\n", "no setting model.n_heads in "),
         (b"modle:\n  n_head: 4\n", "(did you mean model?)"),
         (b"model: 3\n", "model in "),
+        (b"model: null\n", "model in "),
+        (b"resume: x\n", "no setting resume in "),
+        (b"seed: &a 1\n", "an anchor, an alias or a tag (line 1)"),
+        (b"out: ! x\n", "an anchor, an alias or a tag (line 1)"),
+        (b"seed: 1\nlog:\n  <<: *a\n", "an anchor, an alias or a tag (line 3)"),
         (b"model:\n  n_head: four\n", "model.n_head is 'four'"),
         (b"model: [\n", "not valid YAML (line 2)"),
         (b"3\n", "holds no settings"),
@@ -148,9 +180,7 @@ def test_help_explains_every_key_without_torch_or_datasets(script: str) -> None:
     assert done.returncode == 0, done.stderr
     settings = Config if script == "train.py" else GenerateConfig
     explained = " ".join(done.stdout.split())
-    from minitx.config.parsing import setting_types
-
-    for key in setting_types(settings):
+    for key in setting_names(settings):
         start = explained.index(f"--{key} ")
         assert len(explained[start:].split(" (type:")[0]) > len(key) + 15, f"{key} has no explanation"
 

@@ -24,17 +24,17 @@ def test_an_epoch_sees_every_token_once(count: int, context_length: int, batch_s
             Batches(tokens, context_length, batch_size, seed)
         return
     batches = Batches(tokens, context_length, 1, seed)
-    seen: Counter[int] = Counter()
+    times: Counter[int] = Counter()
     while batches.state()["epoch"] == 0:
         inputs, targets = batches.next()
         assert (targets == inputs + 1).all()
         if batches.state()["epoch"] == 0:
-            seen.update(inputs.flatten().tolist())
-    first = min(seen)
-    assert set(seen.values()) == {1}
-    assert sorted(seen) == list(range(first, first + len(seen)))
+            times.update(inputs.flatten().tolist())
+    first = min(times)
+    assert set(times.values()) == {1}
+    assert sorted(times) == list(range(first, first + len(times)))
     assert first < context_length
-    assert count - 1 - context_length < first + len(seen) <= count - 1
+    assert count - 1 - context_length < first + len(times) <= count - 1
     whole = Batches(tokens, context_length, batch_size, seed)
     single = Batches(tokens, context_length, 1, seed)
     for _ in range(5):

@@ -1,4 +1,4 @@
-"""A data set of the Hub, played by a server here: its texts come through, faults that pass are sat out, others told."""
+"""A data set of the Hub, from a small local server: its texts arrive, some faults are tried again, others reported."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from typing import Any, ClassVar
 
 import pytest
 
+from minitx.config import DataConfig
+from minitx.data import hub as hub_module
 from tests.data.test_sources import write
 
 ROOT = Path(__file__).parents[2]
@@ -187,8 +189,8 @@ def test_hub(hub: str, tmp_path: Path) -> None:
     cached = {**tiny, "name": "other"}
     for environment in ({}, {"HF_HUB_OFFLINE": "1"}):
         begin = time.monotonic()
-        found, lost = ask(free_endpoint(), tmp_path, (cached, "train"), ({"source": "me/none"}, "train"), **environment)
-        assert found == [["held out"], COMMIT]
+        known, lost = ask(free_endpoint(), tmp_path, (cached, "train"), ({"source": "me/none"}, "train"), **environment)
+        assert known == [["held out"], COMMIT]
         assert "the Hub cannot be reached" in lost
         assert time.monotonic() - begin < 20
 
@@ -204,6 +206,23 @@ def test_what_passes_on_the_network_is_tried_again(
     (answer,) = ask(hub, tmp_path, (config, "train"), HF_HUB_DOWNLOAD_TIMEOUT="1", HF_HUB_ETAG_TIMEOUT="1")
     assert len(Hub.spoiled) == len(faults) and Hub.faults == [], "the faults did not happen"
     assert answer == [["a\r\nb \n", "two"], COMMIT]
+
+
+def test_patience_begins_anew_where_reading_made_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against giving up at the first fault of a read that takes longer than the patience."""
+    monkeypatch.setattr(hub_module, "MAX_SECONDS", 0.05)
+    monkeypatch.setattr(hub_module, "WAITS", (0,))
+    faults = [ConnectionResetError("gone")]
+
+    def items() -> Iterator[str]:
+        yield "one"
+        time.sleep(0.1)
+        yield "two"
+        if faults:
+            raise faults.pop()
+        yield "three"
+
+    assert list(hub_module._patiently(DataConfig("me/tiny"), items)) == ["one", "two", "three"]
 
 
 def test_what_does_not_pass_ends_in_a_sentence(hub: str, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from minitx.config import DataConfig, TokenizerConfig
@@ -63,7 +64,7 @@ def test_shakespeare_is_split_where_everybody_splits_it() -> None:
 def test_position_split_is_exact_across_documents_and_chunks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fraction: float
 ) -> None:
-    monkeypatch.setattr(spool, "CHUNK", 7)
+    monkeypatch.setattr(spool, "MAX_CHARACTERS", 7)
     texts = ["été\r\n" * 9, "a", " \n", "日本語" * 10, "x" * 21]
     prepared = prepare(replace(source(tmp_path, texts), val_fraction=fraction), CHAR, 1, progress=False)
     train, val = documents(prepared, "train"), documents(prepared, "val")
@@ -121,19 +122,41 @@ def test_cache_follows_what_it_depends_on(tmp_path: Path, monkeypatch: pytest.Mo
     assert documents(reused, "train") == documents(first, "train")
     changed = prepare(source(tmp_path, ["other text\n" * 50]), CHAR, 1, progress=False)
     assert changed.fingerprint != first.fingerprint
-    (changed.folder / "val.bin").write_bytes(b"damaged")
+    (changed.folder / "val.npy").write_bytes(b"damaged")
     assert len(prepare(source(tmp_path, ["other text\n" * 50]), CHAR, 1, progress=False).val) > 2
 
 
 def test_a_resumed_run_takes_what_it_kept_of_the_hub_without_asking(tmp_path: Path, cache: Path) -> None:
     """The Hub is not there, and the key of the cache depends on what it would say."""
-    kept = prepare(source(tmp_path, ["some text of a certain length\n" * 20]), CHAR, 1, progress=False)
+    first = prepare(source(tmp_path, ["some text of a certain length\n" * 20]), CHAR, 1, progress=False)
     hub = DataConfig("me/none")
-    again = prepare(hub, CHAR, 1, progress=False, tokenizer_model=kept.tokenizer, kept=kept.folder.name)
-    assert again.folder == kept.folder and again.fingerprint == kept.fingerprint
+    again = prepare(hub, CHAR, 1, progress=False, tokenizer_model=first.tokenizer, cached_folder=first.folder.name)
+    assert again.folder == first.folder and again.fingerprint == first.fingerprint
 
 
-@pytest.mark.parametrize("name", data_module.FILES)
+def test_token_files_are_numpy_arrays_that_anyone_can_open(tmp_path: Path) -> None:
+    prepared = prepare(source(tmp_path, ["some text of a certain length\n" * 20]), CHAR, 1, progress=False)
+    for split in ("train", "val"):
+        tokens = np.load(prepared.folder / f"{split}.npy")
+        assert tokens.dtype == "<u2" and tokens.tolist() == getattr(prepared, split).tolist()
+    assert isinstance(prepared.train, np.memmap) and not prepared.train.flags.writeable
+
+
+@pytest.mark.parametrize("content", [None, b"", b"hello", b"\x93NUMPY\x01\x00v\x00{", b"PK\x03\x04"])
+def test_a_token_file_that_is_missing_damaged_or_foreign_is_prepared_again(
+    content: bytes | None, tmp_path: Path
+) -> None:
+    config = source(tmp_path, ["some text of a certain length\n" * 20])
+    file = prepare(config, CHAR, 1, progress=False).folder / "train.npy"
+    whole = file.read_bytes()
+    file.unlink()
+    if content is not None:
+        file.write_bytes(content)
+    prepare(config, CHAR, 1, progress=False)
+    assert file.read_bytes() == whole
+
+
+@pytest.mark.parametrize("name", [*data_module.FILES, "meta.json"])
 def test_a_flipped_bit_in_the_cache_is_noticed(name: str, tmp_path: Path) -> None:
     config = source(tmp_path, ["some text of a certain length\n" * 20])
     folder = prepare(config, CHAR, 1, progress=False).folder
@@ -186,7 +209,7 @@ def test_killed_halfway_then_two_at_once(tmp_path: Path, cache: Path) -> None:
     prepared = prepare(DataConfig(str(path)), TokenizerConfig("bpe", 300), 1, progress=False)
     assert "".join(documents(prepared, "train") + documents(prepared, "val")) == path.read_text()
     assert {folder.name for folder in cache.iterdir()} == {left.name, prepared.folder.name}
-    long_ago = time.time() - 2 * data_module.LEFTOVER_AGE
+    long_ago = time.time() - 2 * data_module.MAX_AGE
     for item in [*left.iterdir(), left]:
         os.utime(item, (long_ago, long_ago))
     prepare(DataConfig(str(path)), CHAR, 1, progress=False)
@@ -227,7 +250,7 @@ def test_what_cannot_be_prepared(tmp_path: Path) -> None:
 
 
 def test_chunks_cut_at_line_breaks_change_no_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spool, "CHUNK", 100)
+    monkeypatch.setattr(spool, "MAX_CHARACTERS", 100)
     path = tmp_path / "a.txt"
     text = "".join(f"line {i}: {'very ' * (i % 7)}long\n\n" for i in range(2000))
     path.write_text(text)
@@ -240,13 +263,13 @@ def test_chunks_cut_at_line_breaks_change_no_token(tmp_path: Path, monkeypatch: 
 
 def test_the_number_of_threads_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = source(tmp_path, [f"document {i} says ▁ {'very ' * (i % 7)}much\n" * (i % 5 + 1) for i in range(300)])
-    monkeypatch.setattr(encode, "BATCH", 500)
-    found = []
+    monkeypatch.setattr(encode, "BATCH_CHARACTERS", 500)
+    results = []
     for workers in (1, 4):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / f"{workers}"))
         prepared = prepare(config, TokenizerConfig("bpe", 330), 1, progress=False, workers=workers)
-        found.append([(prepared.folder / name).read_bytes() for name in data_module.FILES] + [prepared.describe()])
-    assert found[0] == found[1]
+        results.append([(prepared.folder / name).read_bytes() for name in data_module.FILES] + [prepared.describe()])
+    assert results[0] == results[1]
 
 
 def test_importing_is_light() -> None:

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow  # type: ignore[import-untyped]  # it ships no types
 import pyarrow.parquet  # type: ignore[import-untyped]
@@ -162,18 +163,26 @@ def test_docstrings_stand_under_their_names(tmp_path: Path) -> None:
 def test_bytes_that_are_not_utf8_can_be_replaced(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"ab\xffcd\xc3")
     (tmp_path / "b.jsonl").write_bytes(b'{"text": "ab\xffcd"}\n')
-    (tmp_path / "c.csv").write_bytes(b"text\nab\xffcd\n")
     whole = write(tmp_path / "whole.csv", TEXTS, column="té")
     assert texts(DataConfig(str(whole), text_column="té", encoding_errors="replace")) == TEXTS
-    for name, expected in (("a.txt", "ab\ufffdcd\ufffd"), ("b.jsonl", "ab\ufffdcd"), ("c.csv", "ab\ufffdcd")):
+    for name, expected in (("a.txt", "ab\ufffdcd\ufffd"), ("b.jsonl", "ab\ufffdcd")):
         assert texts(DataConfig(str(tmp_path / name), encoding_errors="replace")) == [expected]
         with pytest.raises(UserError, match=r"not valid UTF-8 at byte \d+.*encoding_errors to replace"):
             texts(DataConfig(str(tmp_path / name)))
 
 
+@pytest.mark.parametrize("name", ["a.csv", "A.CSV.gz"])
+@pytest.mark.parametrize("errors", ["strict", "replace"])
+def test_a_csv_file_must_be_utf8(tmp_path: Path, name: str, errors: Any) -> None:
+    content = b"text\nab\xffcd\n"
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    with pytest.raises(UserError, match=r"byte 7: convert it to UTF-8, for data.encoding_errors replace does not work"):
+        texts(DataConfig(str(tmp_path / name), encoding_errors=errors))
+
+
 @pytest.mark.parametrize("name", ["a.txt.gz", "a.jsonl.gz"])
 def test_a_bomb_is_refused(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "UNSUSPICIOUS", 1 << 20)
+    monkeypatch.setattr(sources, "MIN_SUSPICIOUS", 1 << 20)
     (tmp_path / name).write_bytes(gzip.compress(b"a" * (4 << 20)))
     with pytest.raises(UserError, match=r"unpacks to more than 200 times its size"):
         texts(DataConfig(str(tmp_path / name)))

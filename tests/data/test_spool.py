@@ -1,4 +1,4 @@
-"""The text on its way: cut into chunks that join to the same documents, read back as often as wanted."""
+"""The text on its way: cut into pieces that join to the same documents, read back as often as wanted."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minitx.data.sources import Piece
-from minitx.data.spool import Spool, rechunk
+from minitx.data.spool import Spool, cut
 from minitx.system.errors import UserError
 
 
 @settings(deadline=None, max_examples=100)
 @given(st.lists(st.tuples(st.text("ab \n日", max_size=40), st.booleans())), st.integers(1, 9))
-def test_chunks_join_to_the_documents(pieces: list[tuple[str, bool]], size: int) -> None:
+def test_pieces_join_to_the_documents(pieces: list[tuple[str, bool]], size: int) -> None:
     joined, wanted = [""], [""]
     for text, last in pieces:
         wanted[-1] += text
         wanted += [""] * last
-    for chunk in rechunk((Piece(*piece) for piece in [*pieces, ("", True)]), size):
-        assert chunk.characters == len(chunk.data.decode()) <= size
-        joined[-1] += chunk.data.decode()
-        joined += [""] * chunk.last
+    for piece in cut((Piece(*piece) for piece in [*pieces, ("", True)]), size):
+        assert len(piece.text) <= size
+        joined[-1] += piece.text
+        joined += [""] * piece.last
     assert joined == [*wanted, ""]
 
 
 def test_a_spool_counts_and_gives_the_text_back_again_and_again(tmp_path: Path) -> None:
     pieces = [Piece("ab", False), Piece("c\n日", True), Piece("de", True)]
-    seen: list[int] = []
-    spool = Spool(tmp_path / "spool", iter(pieces), seen.append)
-    assert (spool.documents, spool.characters, spool.bytes) == ([5, 2], 7, 9)
-    assert sum(seen) == 9
+    sizes: list[int] = []
+    spool = Spool(tmp_path / "spool", iter(pieces), sizes.append)
+    assert (spool.documents, spool.bytes) == ([5, 2], 9)
+    assert sum(sizes) == 9
     for _ in range(2):
-        assert [(chunk.data.decode(), chunk.last) for chunk in spool] == [("abc\n日", True), ("de", True)]
+        assert list(spool) == [("abc\n日", True), ("de", True)]
 
 
 def test_a_lone_surrogate_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,158 @@
+"""Settings of the model: their defaults, their checks, and the sizes that follow from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from minitx.system.errors import UserError, require
+
+MAX_WIDTH = 1 << 20
+"""Of heads, widths and context: far more than anyone trains, so that a wrong number is named at once."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shape of the transformer."""
+
+    n_layer: int = 4
+    """Number of blocks."""
+    n_head: int = 4
+    """Attention heads in a block; must divide d_model into heads of even width."""
+    n_kv_head: int | None = None
+    """Key-value heads in a block; must divide n_head. As many as n_head (the default) is multi-head attention, 1 is
+    multi-query, any number between is grouped-query attention."""
+    attention: Literal["multi_head", "latent"] = "multi_head"
+    """multi_head projects keys and values for every head or group of heads. latent computes those of all heads from one
+    compressed vector per token (multi-head latent attention of DeepSeek-V2)."""
+    d_latent: int | None = None
+    """Latent attention: width of the compressed vector, which is cached; by default half of d_model."""
+    d_rotary: int | None = None
+    """Latent attention: width of the rotary part, which queries have besides d_head. The keys of all heads share one.
+    By default half of d_head, rounded up to even."""
+    kept_heads: list[list[int]] | None = None
+    """The heads of every layer that pruning kept, such as '[[0, 2, 3], [1]]', by their numbers before pruning. Their
+    width stays d_model / n_head. By default all heads."""
+    d_model: int = 192
+    """Width of the residual stream."""
+    d_ff: int | None = None
+    """Width of the feed-forward layer; by default 8/3 of d_model, rounded up to a multiple of 32."""
+    context_length: int = 128
+    """Most tokens that the model sees at once."""
+    qk_norm: bool = True
+    """Normalise queries and keys, as Qwen3 does and Llama does not; in latent attention, the compressed vector."""
+    tie_embeddings: bool = False
+    """Use the same matrix for the token embedding and the output layer."""
+    rope_theta: float = 10000.0
+    """Base of the frequencies of rotary positions."""
+    norm_eps: float = 1e-6
+    """What RMSNorm adds to the mean square."""
+    dropout: float = 0.0
+    """Share of attention weights and of block outputs that training sets to 0."""
+
+    def __post_init__(self) -> None:
+        for name in ("n_layer", "n_head", "d_model", "context_length"):
+            require(getattr(self, name) >= 1, f"model.{name} is {getattr(self, name)}, but it must be at least 1.")
+        for name in ("n_head", "d_model", "context_length", "d_ff"):
+            value = getattr(self, name) or 1
+            require(value <= MAX_WIDTH, f"model.{name} is {value}, but it must be at most {MAX_WIDTH}.")
+        counts = [n for n in range(1, self.d_model // 2 + 1) if self.d_model % (2 * n) == 0]
+        require(bool(counts), f"model.d_model is {self.d_model}, but it must be even, for rotary positions turn pairs.")
+        if self.n_head not in counts:
+            below = max((n for n in counts if n < self.n_head), default=counts[0])
+            above = min((n for n in counts if n > self.n_head), default=below)
+            choice = f"{below} or {above}" if above != below else f"{below}"
+            raise UserError(
+                f"model.n_head is {self.n_head}, which does not divide model.d_model {self.d_model} "
+                f"into heads of even width: take {choice}."
+            )
+        require(
+            self.n_kv_head is None or (self.n_kv_head >= 1 and self.n_head % self.n_kv_head == 0),
+            f"model.n_kv_head is {self.n_kv_head}, but it must divide model.n_head {self.n_head}: take "
+            f"{', '.join(str(n) for n in range(1, self.n_head + 1) if self.n_head % n == 0)}.",
+        )
+        self.check_latent()
+        self.check_kept_heads()
+        require(self.d_ff is None or self.d_ff >= 1, f"model.d_ff is {self.d_ff}, but it must be at least 1.")
+        require(0 <= self.dropout < 1, f"model.dropout is {self.dropout}, but it must be at least 0 and less than 1.")
+        require(self.rope_theta > 0, f"model.rope_theta is {self.rope_theta}, but it must be positive.")
+        require(self.norm_eps > 0, f"model.norm_eps is {self.norm_eps}, but it must be positive.")
+
+    def check_latent(self) -> None:
+        """Raise `UserError` if sizes of latent attention cannot work, or are given for another attention."""
+        if self.attention != "latent":
+            for name in ("d_latent", "d_rotary"):
+                require(
+                    getattr(self, name) is None,
+                    f"model.{name} is {getattr(self, name)}, but only latent attention has it: "
+                    "leave it out, or set model.attention to latent.",
+                )
+            return
+        require(
+            self.n_kv_head is None,
+            f"model.n_kv_head is {self.n_kv_head}, but latent attention makes the keys and values of every head from "
+            "one compressed vector: leave it out.",
+        )
+        require(self.latent_width >= 1, f"model.d_latent is {self.d_latent}, but it must be at least 1.")
+        require(
+            self.rotary_width >= 2 and self.rotary_width % 2 == 0,
+            f"model.d_rotary is {self.d_rotary}, but it must be even and at least 2, for rotary positions turn pairs.",
+        )
+
+    def check_kept_heads(self) -> None:
+        """Raise `UserError` unless `kept_heads` lists heads of every layer in order."""
+        if self.kept_heads is None:
+            return
+        require(
+            len(self.kept_heads) == self.n_layer,
+            f"model.kept_heads is for {len(self.kept_heads)} layers, but model.n_layer is {self.n_layer}.",
+        )
+        for layer, heads in enumerate(self.kept_heads):
+            require(
+                heads == sorted(set(heads) & set(range(self.n_head))),
+                f"model.kept_heads has {heads} for layer {layer}, but it must name heads from 0 to {self.n_head - 1}, "
+                "each once and in order.",
+            )
+        require(any(self.kept_heads), "model.kept_heads leaves no head at all: keep one, or no token sees another.")
+
+    @property
+    def d_head(self) -> int:
+        """Width of a head: d_model / n_head, also after pruning."""
+        return self.d_model // self.n_head
+
+    @property
+    def latent_width(self) -> int:
+        """`d_latent`, or half of `d_model`."""
+        return self.d_model // 2 if self.d_latent is None else self.d_latent
+
+    @property
+    def rotary_width(self) -> int:
+        """How many components of a query or key are rotated: all of a head, or `d_rotary` in latent attention.
+
+        The default of `d_rotary` is d_head / 2, as in DeepSeek-V2, section 3.1.2, rounded up to even.
+        """
+        if self.attention != "latent":
+            return self.d_head
+        return -(-self.d_head // 4) * 2 if self.d_rotary is None else self.d_rotary
+
+    def heads_in(self, layer: int) -> list[int]:
+        """The numbers of the heads in a layer: all `n_head`, or those that pruning kept."""
+        return list(range(self.n_head)) if self.kept_heads is None else self.kept_heads[layer]
+
+    def kv_heads_in(self, layer: int) -> list[int]:
+        """The numbers of the key-value heads in a layer: those that one of its heads uses."""
+        group = self.n_head // self.kv_heads
+        return sorted({head // group for head in self.heads_in(layer)})
+
+    @property
+    def kv_heads(self) -> int:
+        """`n_kv_head`, or by default `n_head`."""
+        return self.n_kv_head or self.n_head
+
+    @property
+    def ff_width(self) -> int:
+        """`d_ff`, or 8/3 of `d_model` rounded up to a multiple of 32.
+
+        With 8/3, SwiGLU has as many parameters as a plain layer of 4 times d_model (Shazeer 2020).
+        """
+        return self.d_ff or -(-8 * self.d_model // 3 // 32) * 32
