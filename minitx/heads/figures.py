@@ -38,10 +38,8 @@ def heads_figure(measured: HeadMeasurements, title: str) -> Figure:
     """
     panels = _panels(measured)
     layers, heads = measured.roles.names.shape
-    rows = math.ceil(len(panels) / MAX_COLUMNS)
-    width, height = max(2.6, 0.55 * heads + 0.9), max(1.7, 0.38 * layers + 0.9)
-    figure = new_figure(MAX_COLUMNS * width, rows * height + 0.5)
-    for axis, panel in zip(_axes(figure, len(panels), title), panels, strict=True):
+    figure, axes = _grid(len(panels), max(2.6, 0.55 * heads + 0.9), max(1.7, 0.38 * layers + 0.9), title)
+    for axis, panel in zip(axes, panels, strict=True):
         _draw(axis, panel)
     figure.supxlabel("head", fontsize=9)
     figure.supylabel("layer", fontsize=9)
@@ -54,7 +52,9 @@ def _panels(measured: HeadMeasurements) -> list[Panel]:
         chance = measured.chance[name]
         level = 0.0 if math.isnan(chance) else chance
         reach = {"entropy": level, "distance": level, "semantic": 0.5}.get(name, 1 - level)
-        panels.append(Panel(f"{_words(name)}  (chance {number(chance)})", measured.scores[name], level, reach))
+        panels.append(
+            Panel(f"{name.replace('_', ' ')}  (chance {number(chance)})", measured.scores[name], level, reach)
+        )
     survey, ablation = measured.survey, measured.ablation
     relative = survey.contribution / np.maximum(survey.residual[:, None], 1e-9)
     panels.append(Panel("length added / residual's", relative, 0.0, 1.0))
@@ -89,8 +89,7 @@ def history_figure(lines: Sequence[dict[str, Any]], title: str) -> Figure:
     """
     steps = [line["step"] for line in lines]
     names = [name for name, values in lines[0]["scores"].items() if any(v is not None for row in values for v in row)]
-    figure = new_figure(14, 2.5 * math.ceil((len(names) + 1) / MAX_COLUMNS) + 0.6)
-    *score_axes, loss_axis = _axes(figure, len(names) + 1, title)
+    figure, (*score_axes, loss_axis) = _grid(len(names) + 1, 2.8, 2.5, title)
     mark = "." if len(steps) < 30 else None
     for axis, name in zip(score_axes, names, strict=True):
         values = np.array([line["scores"][name] for line in lines], dtype=np.float64)  # (step, layer, head)
@@ -98,7 +97,7 @@ def history_figure(lines: Sequence[dict[str, Any]], title: str) -> Figure:
             colour = colormaps["viridis"](layer / max(1, values.shape[1] - 1) * 0.85)
             label = f"layer {layer}" if head == 0 else None
             axis.plot(steps, values[:, layer, head], color=colour, linewidth=1.2, marker=mark, label=label)
-        axis.set_title(_words(name), fontsize=9)
+        axis.set_title(name.replace("_", " "), fontsize=9)
         if (by_chance := lines[0]["chance"].get(name)) is not None:
             axis.axhline(by_chance, color="0.4", linestyle="--", linewidth=1, label="chance")
         if name not in ("entropy", "distance", "importance"):
@@ -113,21 +112,20 @@ def history_figure(lines: Sequence[dict[str, Any]], title: str) -> Figure:
     return figure
 
 
-def _axes(figure: Figure, count: int, title: str) -> list[Axes]:
-    """The axes of `count` panels, row by row, under a title."""
+def _grid(count: int, width: float, height: float, title: str) -> tuple[Figure, list[Axes]]:
+    """A figure with `count` panels of this size in inches, in rows of at most `MAX_COLUMNS`, as even as can be."""
+    rows = math.ceil(count / MAX_COLUMNS)
+    columns = math.ceil(count / rows)
+    figure = new_figure(columns * width, rows * height + 0.5)
     figure.suptitle(title, fontsize=11)
-    axes = figure.subplots(math.ceil(count / MAX_COLUMNS), MAX_COLUMNS, squeeze=False).ravel().tolist()
-    for axis in axes[count:]:
-        axis.axis("off")
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axis in axes:
         axis.tick_params(labelsize=7)
-    return list(axes[:count])
+    for axis in axes[count:]:
+        axis.axis("off")
+    return figure, axes[:count]
 
 
 def _cell(value: float) -> str:
     """A number in few characters that shows also the smallest."""
     return f"{value:.0e}".replace("e-0", "e-") if 0 < abs(value) < 0.0095 else number(value)
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")

@@ -32,10 +32,10 @@ def semantic_correlation(
 ) -> Floats:
     """Whether a head attends to tokens whose embeddings are like the query's: (layer, head), 0 by chance.
 
-    The correlation of attention with the cosine of the two tokens' rows of `embedding` (vocabulary, d_model), over all
-    pairs of a query and an earlier key. Both are taken relative to their mean over the pairs of the same distance:
-    related words are near each other, and a head that only attends nearby must get 0. Left out are pairs of equal
-    tokens, which `duplicate_token` scores, and the first position, where idle heads rest.
+    The correlation of attention with the cosine of the two tokens' rows of `embedding` (vocabulary, d_model). It is
+    over all pairs of a query and an earlier key. Both are taken relative to their mean over the pairs of the same
+    distance: related words are near each other, and a head that only attends nearby must get 0. Left out are pairs of
+    equal tokens, which `duplicate_token` scores, and the first position, where idle heads rest.
     """
     seq = tokens.shape[1]
     pairs = np.tril(np.ones((seq, seq), dtype=bool), -1) & (np.arange(seq) > 0) & ~same_token(tokens)

@@ -134,28 +134,37 @@ def measure_heads(
     more for `ablation` and for `projection`, the loss without the output projections.
     """
     text = scored_text(model, tokens)
-    seen, repeats = patterns(model, text), score_repetition(model, tokens)
-    scored, (semantic, semantic_spread) = score_text(model, text, seen), _semantic(model, seen, text.numpy())
+    recorded, repeats = patterns(model, text), score_repetition(model, tokens)
+    scored, (semantic, semantic_spread) = score_text(model, text, recorded), _semantic(model, recorded, text.numpy())
     scores = scored.scores | {"induction_on_repeats": repeats.induction, "semantic": semantic}
     chance = scored.chance | {"induction_on_repeats": repeats.chance, "semantic": 0.0}
-    spreads = spread_over_texts(seen, text.numpy())
+    spreads = spread_over_texts(recorded, text.numpy())
     spreads |= {"induction_on_repeats": repeats.spread, "semantic": semantic_spread}
     with precision():
         surveyed = survey(model, tokens, advance=advance)
         ablated = ablate(model, tokens, surveyed.mean_share, advance=advance) if ablation else None
         unprojected = without_output_projection(model, tokens, advance=advance) if projection else None
-    judged, alike = roles(scores, chance, induction="induction_on_repeats"), similarity(seen[:, :2])
     return HeadMeasurements(
-        text.numel(), len(tokens), scores, spreads, chance, judged, repeats, alike, surveyed, ablated, unprojected
+        scored_tokens=text.numel(),
+        tokens=len(tokens),
+        scores=scores,
+        spreads=spreads,
+        chance=chance,
+        roles=roles(scores, chance, induction="induction_on_repeats"),
+        repeats=repeats,
+        similarity=similarity(recorded[:, :2]),
+        survey=surveyed,
+        ablation=ablated,
+        unprojected=unprojected,
     )
 
 
-def _semantic(model: Transformer, seen: NDArray[np.float32], texts: NDArray[np.int64]) -> tuple[Floats, Floats]:
+def _semantic(model: Transformer, recorded: NDArray[np.float32], texts: NDArray[np.int64]) -> tuple[Floats, Floats]:
     """The semantic correlation of every head, and its standard deviation over the texts."""
     embedding = model.embedding.weight.detach().float().cpu().numpy()
-    single = [semantic_correlation(seen[:, [i]], texts[[i]], embedding) for i in range(len(texts))]
+    single = [semantic_correlation(recorded[:, [i]], texts[[i]], embedding) for i in range(len(texts))]
     spread = np.std(single, axis=0, ddof=1) if len(single) > 1 else np.full_like(single[0], np.nan)
-    return semantic_correlation(seen, texts, embedding), spread
+    return semantic_correlation(recorded, texts, embedding), spread
 
 
 @dataclass(frozen=True)
@@ -190,7 +199,7 @@ def measure_probes(
         tokens = tokenizer.encode(probe.text)[: model.config.context_length]
         placed = tokens_of_links(probe, [tokenizer.token_bytes(token) for token in tokens])
         if placed:
-            seen = patterns(model, torch.tensor([tokens]))[:, 0]
-            links = measure_links(model, placed, seen, others)
+            recorded = patterns(model, torch.tensor([tokens]))[:, 0]
+            links = measure_links(model, placed, recorded, others)
             measured.append(ProbeMeasurements(probe.text, len(tokens), links))
     return measured

@@ -33,8 +33,8 @@ def strength(score: Floats, by_chance: float) -> Floats:
 def roles(scores: Mapping[str, Floats], chance: Mapping[str, float], induction: str = "induction") -> Roles:
     """For every head the one of `ROLES` with the greatest `strength`, "unclassified" below `MIN_STRENGTH`.
 
-    `induction` names the score that induction is judged by: the text's own or "induction_on_repeats". Clark et al. 2019
-    ask for over half of the attention, too.
+    `induction` names the score that induction is judged by: that of the text, or "induction_on_repeats". Clark et al.
+    2019 ask for over half of the attention, too.
     """
     judged_by = [induction if name == "induction" else name for name in ROLES]
     strengths = np.stack([strength(scores[name], chance[name]) for name in judged_by])  # (role, layer, head)

@@ -1,4 +1,4 @@
-"""What the heads of a model score on a text: `score_text` puts scores, chance and roles together for all who ask."""
+"""The scores of a model's heads on a text, with chance and roles: `score_text`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Precision = Callable[[], AbstractContextManager[object]]
 
 @dataclass(frozen=True)
 class Scored:
-    """Scores of every head on a text, and what chance gives."""
+    """The scores of every head on a text, beside those of chance."""
 
     scores: dict[str, Floats]
     """Name → (layer, head): those of `SCORES`, and importance where it was asked for."""
@@ -46,7 +46,7 @@ def score_text(
     """Score every head on `text` (batch, seq).
 
     pattern: (layer, batch, head, query, key) on this text, where it is known already.
-    importance_tokens: also measure importance, on so many tokens of each sequence; 0 leaves it out.
+    importance_tokens: also measure importance, on this many tokens of each sequence; 0 leaves it out.
     """
     tokens = text.numpy()
     by_chance = {name: chance(tokens, name) for name in SCORES}

@@ -51,22 +51,22 @@ def view_probes(
     `precision` makes the context that scores are computed in, such as that of training; patterns are in float32.
     """
     scored = score_text(model, scored_text(model, tokens), importance_tokens=IMPORTANCE_TOKENS, precision=precision)
-    seen, placed = [], []
+    shown, placed = [], []
     for probe in probes:
         encoded = tokenizer.encode(probe.text)[: model.config.context_length]
         links = tokens_of_links(probe, [tokenizer.token_bytes(token) for token in encoded])
-        seen.append(probe_of(model, tokenizer, probe.text, encoded, [Link(*link.spans) for link in links]))
+        shown.append(probe_of(model, tokenizer, probe.text, encoded, [Link(*link.spans) for link in links]))
         placed.append(links)
-    return View(scored.scores, scored.chance, seen, placed)
+    return View(scored.scores, scored.chance, shown, placed)
 
 
 def probe_of(
     model: Transformer, tokenizer: Tokenizer, text: str, tokens: Sequence[int], links: Sequence[Link] = ()
 ) -> Probe:
     """The pattern of every head on the first `context_length` of `tokens`, which are those of `text`."""
-    seen = list(tokens)[: model.config.context_length]
-    labels = [tokenizer.token_text(token) for token in seen]
-    return Probe(text, labels, patterns(model, torch.tensor([seen]))[:, 0], links)
+    tokens = list(tokens)[: model.config.context_length]
+    labels = [tokenizer.token_text(token) for token in tokens]
+    return Probe(text, labels, patterns(model, torch.tensor([tokens]))[:, 0], links)
 
 
 def text_snapshot(

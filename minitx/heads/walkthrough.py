@@ -1,20 +1,21 @@
 """One attention layer, step by step, with the real numbers of a model on a text.
 
-`walk` computes the layer by plain products (`one_layer`), checks every step against the model and puts it into words;
+`walk` computes the layer by plain products (`one_layer`), puts it into words and checks every step against the model;
 `walkthrough_page` prints the steps for a terminal or as one page.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import cast
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from minitx.attention import MultiHeadAttention
-from minitx.heads.one_layer import Check, LayerTensors, compare
+from minitx.heads.one_layer import LayerTensors, model_tensors
 from minitx.model import Block, Transformer
 from minitx.system.errors import UserError, require
 
@@ -28,6 +29,7 @@ MAX_SHOWN = 8
 class Table:
     """Numbers of one step: a row for each label."""
 
+    caption: str
     rows: list[str]
     columns: list[str]
     values: list[list[float]]
@@ -37,15 +39,22 @@ class Table:
     """The row that the text speaks of."""
 
 
-@dataclass(frozen=True)
-class Step:
+class Check(NamedTuple):
+    """One comparison."""
+
+    what: str
+    difference: float
+    """The largest one, relative to the largest number."""
+
+
+class Step(NamedTuple):
     """One step: what happens, the shapes, the numbers, and how far they are from what the model computes."""
 
     title: str
     words: str
     shape: str
-    tables: list[tuple[str, Table]]
-    checks: list[Check] = field(default_factory=list)
+    tables: list[Table]
+    checks: Sequence[Check] = ()
 
 
 @dataclass(frozen=True)
@@ -59,37 +68,43 @@ class Walk:
     labels: list[str]
     """One per token."""
     tensors: LayerTensors
-    checks: dict[str, list[Check]]
+    theirs: dict[str, Tensor]
+    """Those of the model, from `model_tensors`."""
+
+    @property
+    def label(self) -> str:
+        """The text of the token whose row is shown."""
+        return self.labels[self.query]
 
     @property
     def steps(self) -> list[Step]:
         """The layer in words and tables, step by step."""
-        return [*self._inputs(), *self._pattern(), *self._outputs()]
+        return [*self._inputs(), *self._attention(), *self._outputs()]
 
     def _inputs(self) -> list[Step]:
         """From the residual to queries, keys and values with positions."""
-        tensors, head, group = self.tensors, self.head, len(self.tensors.query) // len(self.tensors.key)
-        kv_head, q_shape, k_shape = head // group, tuple(tensors.query.shape), tuple(tensors.key.shape)
-        shared = f" Head {head} shares key and value {kv_head} with {group - 1} more (grouped queries)."
+        tensors, head, kv_head = self.tensors, self.head, self.tensors.kv_head[self.head]
+        q_shape, k_shape, sharing = tuple(tensors.query.shape), tuple(tensors.key.shape), tensors.kv_head.count(kv_head)
+        shared = f" Head {head} shares key and value {kv_head} with {sharing - 1} more (grouped queries)."
         normed = "scaled to a root mean square near 1 (query-key norm), then "
         return [
             Step(
                 "X: one vector per token",
                 "The residual that enters the layer, each token's vector scaled to a root mean square of 1 (RMSNorm).",
                 f"X: {tuple(tensors.x.shape)}  (seq, d_model)",
-                [("X", self._matrix(tensors.x, "x", self.query))],
+                [self._matrix("X", tensors.x, "x", self.query)],
             ),
             Step(
                 "Each head's query, key and value",
                 "Each head multiplies X by its slice of three matrices: what the token asks for, what it offers to "
-                f"queries, what it passes on. Shown is head {head}.{shared if group > 1 else ''}",
+                f"queries, what it passes on. Shown is head {head}.{shared if sharing > 1 else ''}",
                 f"Q = X W_Q: {q_shape}   K = X W_K, V = X W_V: {k_shape}  (head, seq, d_head)",
                 [
-                    ("Q", self._matrix(tensors.query[head], "q", self.query)),
-                    ("K", self._matrix(tensors.key[kv_head], "k")),
-                    ("V", self._matrix(tensors.value[kv_head], "v")),
+                    self._matrix("Q", tensors.query[head], "q", self.query),
+                    self._matrix("K", tensors.key[kv_head], "k"),
+                    self._matrix("V", tensors.value[kv_head], "v"),
                 ],
-                self.checks["projections"],
+                [self._as_in_model(name) for name in ("query", "key", "value")],
             ),
             Step(
                 "Positions",
@@ -98,71 +113,85 @@ class Walk:
                 "distance between two tokens.",
                 f"Q: {q_shape}   K: {k_shape}",
                 [
-                    ("Q", self._matrix(tensors.turned_query[head], "q", self.query)),
-                    ("K", self._matrix(tensors.turned_key[kv_head], "k")),
+                    self._matrix("Q", tensors.turned_query[head], "q", self.query),
+                    self._matrix("K", tensors.turned_key[kv_head], "k"),
                 ],
-                self.checks["positions"],
+                [
+                    check("query lengths stay", tensors.turned_query.norm(dim=-1), tensors.normed_query.norm(dim=-1)),
+                    check("key lengths stay", tensors.turned_key.norm(dim=-1), tensors.normed_key.norm(dim=-1)),
+                ],
             ),
         ]
 
-    def _pattern(self) -> list[Step]:
+    def _attention(self) -> list[Step]:
         """From scores to the pattern."""
         tensors, seq, d_head, label = self.tensors, len(self.labels), self.tensors.query.size(2), self.label
+        keys = tensors.turned_key[tensors.kv_head[self.head]]
+        by_hand = (tensors.turned_query[self.head, self.query] * keys).sum(dim=-1)  # (key)
         visible = f"{label!r} sees {self.query + 1} of {seq}."
         return [
             Step(
                 "Scores: every query times every key",
                 f"How well the query of {label!r} fits each key, as a sum of {d_head} products.",
                 f"Q Kᵀ: ({seq}, {seq})  (query, key)",
-                self._row(tensors.scores),
-                self.checks["scores"],
+                [self._row(tensors.scores)],
+                [check("one row by hand", by_hand, tensors.scores[self.head, self.query])],
             ),
             Step(
                 "Scale",
                 f"Divided by √d_head = √{d_head} = {math.sqrt(d_head):.3f}, so that their size does not grow with "
                 "d_head.",
                 f"Q Kᵀ / √d_head: ({seq}, {seq})",
-                self._row(tensors.scaled),
+                [self._row(tensors.scaled)],
             ),
             Step(
                 "Mask",
                 "A token must not see what comes after it: those scores become -∞. "
                 + ("The last token sees them all." if self.query == seq - 1 else visible),
                 f"({seq}, {seq}), {seq * (seq - 1) // 2} of {seq * seq} masked",
-                self._row(tensors.masked),
+                [self._row(tensors.masked)],
             ),
             Step(
                 "Softmax: scores become shares",
                 f"e to the power of each score, divided by their sum: {label!r} divides its attention, 1 in all.",
                 f"pattern: ({seq}, {seq}), each row sums to 1",
-                self._row(tensors.pattern),
-                self.checks["softmax"],
+                [self._row(tensors.pattern)],
+                [
+                    self._as_in_model("pattern"),
+                    check("rows sum to 1", tensors.pattern.sum(dim=-1), torch.ones(tensors.pattern.shape[:2])),
+                ],
             ),
         ]
 
     def _outputs(self) -> list[Step]:
         """From the pattern to what the layer adds to the residual."""
         tensors, label, (n_head, seq, d_head) = self.tensors, self.label, self.tensors.mixed.shape
-        pattern, shares, output = tensors.pattern[self.head, self.query], tensors.shares[:, self.query], tensors.output
+        mixed, output, shares = tensors.mixed[self.head], tensors.output, tensors.shares[:, self.query]
+        pattern, values = tensors.pattern[self.head, self.query], tensors.value[tensors.kv_head[self.head]]
         largest = pattern.argsort(descending=True)[:3].tolist()
-        values = " + ".join(f"{pattern[key]:.2f}·v({self.labels[key]})" for key in largest)
+        terms = " + ".join(f"{pattern[key]:.2f}·v({self.labels[key]})" for key in largest)
+        model_mixed = self.theirs["mixed"][self.head]  # (seq, d_head)
+        columns = slice(self.head * d_head, (self.head + 1) * d_head)
         lengths = "; ".join(f"head {head}: {share.norm():.3g}" for head, share in enumerate(shares))
-        first, last = self.head * d_head, (self.head + 1) * d_head - 1
         heads = [f"head {head}" for head in range(n_head)]
         return [
             Step(
                 "Mix: each head's output",
-                f"The values, weighted by the pattern. For {label!r}: {values}{' + …' if seq > 3 else ''}",
+                f"The values, weighted by the pattern. For {label!r}: {terms}{' + …' if seq > 3 else ''}",
                 f"pattern V: ({seq}, {d_head})  (seq, d_head)",
-                [(f"output of head {self.head}", self._matrix(tensors.mixed[self.head], "o", self.query))],
-                self.checks["mix"],
+                [self._matrix(f"output of head {self.head}", mixed, "o", self.query)],
+                [
+                    check("weighted values by hand", (pattern[:, None] * values).sum(dim=0), mixed[self.query]),
+                    self._as_in_model("mixed"),
+                ],
             ),
             Step(
                 "Concatenation",
-                f"The outputs of all {n_head} heads side by side; head {self.head} has columns {first} to {last}.",
+                f"The outputs of all {n_head} heads side by side; head {self.head} has columns {columns.start} to "
+                f"{columns.stop - 1}.",
                 f"({seq}, {n_head} · {d_head} = {n_head * d_head})",
-                [("side by side", self._matrix(tensors.concatenated, "c", self.query))],
-                self.checks["concatenation"],
+                [self._matrix("side by side", tensors.concatenated, "c", self.query)],
+                [check(f"columns of head {self.head} = the model's", tensors.concatenated[:, columns], model_mixed)],
             ),
             Step(
                 "Output projection: one vector per token",
@@ -171,27 +200,37 @@ class Walk:
                 f"{output[self.query].norm():.3g}.",
                 f"Y = C W_O: {tuple(output.shape)}  (seq, d_model)",
                 [
-                    ("Y", self._matrix(output, "y", self.query)),
-                    (f"each head's share of {label}", self._matrix(shares, "y", self.head, heads)),
+                    self._matrix("Y", output, "y", self.query),
+                    self._matrix(f"each head's share of {label}", shares, "y", self.head, heads),
                 ],
-                self.checks["output"],
+                [
+                    check("sum of the heads' shares = Y", tensors.shares.sum(dim=0), output),
+                    *(self._as_in_model(name) for name in ("shares", "output")),
+                    check("Y = the model's on its fused route", output, self.theirs["fused"]),
+                ],
             ),
         ]
 
-    @property
-    def label(self) -> str:
-        """The text of the token whose row is shown."""
-        return self.labels[self.query]
+    def _as_in_model(self, name: str) -> Check:
+        """The comparison of a tensor, of all heads, with the model's."""
+        return check(f"{name} = the model's", getattr(self.tensors, name), self.theirs[name])
 
-    def _matrix(self, matrix: Tensor, name: str, marked: int | None = None, rows: list[str] | None = None) -> Table:
+    def _matrix(
+        self, caption: str, matrix: Tensor, column: str, marked: int | None = None, rows: list[str] | None = None
+    ) -> Table:
         """The first columns of a matrix, with a row for each token or for each of `rows`."""
-        columns = [f"{name}{i}" for i in range(min(MAX_SHOWN, matrix.size(1)))]
-        return Table(rows or self.labels, columns, matrix[:, :MAX_SHOWN].tolist(), matrix.size(1), marked)
+        columns = [f"{column}{i}" for i in range(min(MAX_SHOWN, matrix.size(1)))]
+        return Table(caption, rows or self.labels, columns, matrix[:, :MAX_SHOWN].tolist(), matrix.size(1), marked)
 
-    def _row(self, rows: Tensor) -> list[tuple[str, Table]]:
+    def _row(self, rows: Tensor) -> Table:
         """One token's row of (head, query, key), written downwards to fit a terminal: a line for each key."""
         values = rows[self.head, self.query, :, None].tolist()
-        return [(f"row of {self.label}", Table(self.labels, ["value"], values, 1))]
+        return Table(f"row of {self.label}", self.labels, ["value"], values, 1)
+
+
+def check(what: str, ours: Tensor, theirs: Tensor) -> Check:
+    """Compare two tensors of one shape."""
+    return Check(what, float((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1e-9)))
 
 
 def walk(
@@ -199,7 +238,7 @@ def walk(
 ) -> Walk:
     """Take layer `layer` apart on `tokens`, showing head `head` and token `query` (the last one).
 
-    Raises UserError for a layer, a head or a kind of attention that cannot be shown, and AssertionError if a step
+    Raises UserError for a layer, a head or a kind of attention that cannot be shown. Raises AssertionError if a step
     differs from what the model computes.
     """
     config = model.config
@@ -223,8 +262,9 @@ def walk(
         residual = model.embedding(torch.tensor([tokens]))  # (1, seq, d_model)
         for earlier in model.blocks[:layer]:
             residual = earlier(residual, rotary, None, None, True, None)
-        tensors = LayerTensors(attention, block.attention_norm(residual)[0], rotary)
-        walked = Walk(layer, head, query, labels, tensors, compare(tensors, attention, rotary, head, query))
+        x = block.attention_norm(residual)[0]  # (seq, d_model)
+        theirs = model_tensors(attention, x, rotary)
+        walked = Walk(layer, head, query, labels, LayerTensors(attention, x, rotary), theirs)
     for step in walked.steps:
         for what, difference in step.checks:
             if not difference <= TOLERANCE:  # NaN fails, too

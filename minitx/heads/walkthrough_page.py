@@ -19,8 +19,8 @@ def as_text(walked: Walk, contexts: TwoContexts | None = None) -> str:
     lines = [f"Layer {walked.layer}, head {walked.head}, token {walked.query} {walked.label!r}", ""]
     for number, step in enumerate(walked.steps, 1):
         lines += [f"{number}. {step.title}", *_wrapped(step.words), f"   {step.shape}", ""]
-        for caption, table in step.tables:
-            lines += [f"   {caption}", *(f"   {line}" for line in _plain_table(table)), ""]
+        for table in step.tables:
+            lines += [f"   {table.caption}", *(f"   {line}" for line in _plain_table(table)), ""]
         lines += [f"   ✓ {what} (largest difference {difference:.0e})" for what, difference in step.checks]
         lines += [""] if step.checks else []
     if contexts is not None:
@@ -79,16 +79,16 @@ def _section(number: int, step: Step) -> str:
     """One step of the page."""
     lines = [f"<section><h2>{number}. {html.escape(step.title)}</h2><p>{html.escape(step.words)}</p>"]
     lines.append(f"<p class=shape>{html.escape(step.shape)}</p>")
-    lines += [_html_table(caption, table) for caption, table in step.tables]
+    lines += [_html_table(table) for table in step.tables]
     for what, difference in step.checks:
         lines.append(f"<p class=check>✓ {html.escape(what)} <small>(largest difference {difference:.0e})</small></p>")
     return "\n".join([*lines, "</section>"])
 
 
-def _html_table(caption: str, table: Table) -> str:
+def _html_table(table: Table) -> str:
     finite = [abs(value) for values in table.values for value in values if math.isfinite(value)]
     reach = max(finite, default=1.0) or 1.0
-    lines = [f"<div class=table><table><caption>{html.escape(caption)}</caption>"]
+    lines = [f"<div class=table><table><caption>{html.escape(table.caption)}</caption>"]
     if len(table.columns) > 1:
         titles = "".join(f"<th>{column}</th>" for column in table.columns)
         more = f"<th class=more>… {table.total} in all</th>" if table.total > len(table.columns) else ""

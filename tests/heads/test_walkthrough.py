@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import tomllib
+from pathlib import Path
 
 import pytest
 import torch
@@ -39,11 +41,11 @@ def test_the_numbers_shown_are_those_of_the_whole_model(
     recorded: Recorder = record(ours, torch.tensor([TOKENS]), want_shares=True)
     shown = {step.title.split(":")[0]: step for step in walked.steps}
     at = 7 if query is None else query
-    row = torch.tensor(shown["Softmax"].tables[0][1].values)[:, 0]
+    row = torch.tensor(shown["Softmax"].tables[0].values)[:, 0]
     torch.testing.assert_close(row, recorded.patterns[layer][0, head, at])
-    mixed = torch.tensor(shown["Mix"].tables[0][1].values)
+    mixed = torch.tensor(shown["Mix"].tables[0].values)
     torch.testing.assert_close(mixed, recorded.head_outputs[layer][0, head])
-    shares = torch.tensor(shown["Output projection"].tables[1][1].values)
+    shares = torch.tensor(shown["Output projection"].tables[1].values)
     torch.testing.assert_close(shares, recorded.shares[layer][0, :, at, :8])
     assert [step.title.split(":")[0] for step in walked.steps] == [
         "X",
@@ -76,7 +78,7 @@ def test_queries_and_keys_must_keep_their_lengths(name: str, monkeypatch: pytest
         return rotate(x, rotary) * (1.01 if x.size(1) == heads else 1)
 
     monkeypatch.setattr(minitx.heads.one_layer, "rotate", stretch)
-    with pytest.raises(AssertionError, match=f"Positions: {name}: turning leaves the lengths"):
+    with pytest.raises(AssertionError, match=f"Positions: {name} lengths stay misses by"):
         walk(model(n_kv_head=1), TOKENS, LABELS, 0, 0)
 
 
@@ -122,3 +124,10 @@ def test_a_pruned_layer_cannot_be_shown_but_a_whole_one_can() -> None:
     assert walk(pruned, TOKENS, LABELS, 0, 3).steps
     with pytest.raises(UserError, match="Layer 1 of this model is pruned"):
         walk(pruned, TOKENS, LABELS, 1, 0)
+
+
+def test_the_template_of_the_page_is_shipped() -> None:
+    """Installed elsewhere, the page has nothing but what the wheel holds."""
+    settings = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))
+    assert settings["tool"]["setuptools"]["package-data"]["minitx.heads"] == ["*.html"]
+    assert (Path(minitx.heads.one_layer.__file__).parent / "walkthrough.html").is_file()
