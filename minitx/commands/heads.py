@@ -13,9 +13,12 @@ from jsonargparse import ArgumentParser
 
 from minitx.config.parsing import parse_plain
 from minitx.system.errors import UserError, require
+from minitx.system.figures import save_picture
 from minitx.system.files import check_page_name, writing
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from minitx.data.token_files import Tokens
     from minitx.heads.measure import HeadMeasurements
     from minitx.model import Transformer
@@ -42,7 +45,9 @@ def main(arguments: Sequence[str], prog: str) -> int:
     if options.history is not None:
         lines = run.metrics(HEADS_FILE)
         require(bool(lines), f"{run.path} has no {HEADS_FILE}: train with log.heads_every above 0.")
-        draw("history_figure", lines, f"{run.path.name}: the heads while it learns", options.history)
+        from minitx.heads.figures import history_figure
+
+        save(history_figure(lines, f"{run.path.name}: the heads while it learns"), options.history)
         return 0
     runtime = choose_runtime(options.device, options.dtype, False, "auto")
     model, checkpoint = run.load_model(options.checkpoint, runtime.device)
@@ -64,8 +69,10 @@ def main(arguments: Sequence[str], prog: str) -> int:
     else:
         print(f"{about['run']}, {checkpoint}, on its {about['text']} text\n\n{table}")
     if options.picture is not None and not options.probes:
+        from minitx.heads.figures import heads_figure
+
         title = f"{run.path.name}, {checkpoint}: the heads on {len(tokens):,} tokens of {about['text']} text"
-        draw("heads_figure", measured, title, options.picture)
+        save(heads_figure(measured, title), options.picture)
     return 0
 
 
@@ -146,12 +153,9 @@ def measure(run: Run, model: Transformer, tokens: Tokens, options: Any, runtime:
         )
 
 
-def draw(figure: str, content: Any, title: str, name: str) -> None:
-    """Save a figure of `heads.figures` as the picture `name`; raises UserError where it cannot be written."""
-    from minitx.heads import figures
-    from minitx.system.figures import save_picture
-
-    save_picture(getattr(figures, figure)(content, title), name)
+def save(figure: Figure, name: str) -> None:
+    """Save a figure as the picture `name`; raises UserError where it cannot be written."""
+    save_picture(figure, name)
     print(f"picture in {name}", file=sys.stderr)
 
 
