@@ -13,11 +13,17 @@ from jsonargparse import ArgumentParser
 
 from minitx.config.parsing import parse_plain
 from minitx.system.errors import UserError, require
-from minitx.system.files import check_page_name
+from minitx.system.figures import save_picture
+from minitx.system.files import check_page_name, writing
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from minitx.data.token_files import Tokens
+    from minitx.heads.measure import HeadMeasurements
     from minitx.model import Transformer
     from minitx.run.folder import Run
+    from minitx.system.runtime import Runtime
 
 NOT_WITH_PAGE = ("json", "picture", "probes", "history", "output_projection")
 """Options that ask for something else than the page of --html."""
@@ -25,6 +31,53 @@ NOT_WITH_PAGE = ("json", "picture", "probes", "history", "output_projection")
 
 def main(arguments: Sequence[str], prog: str) -> int:
     """Describe the heads as the command line says; the exit status."""
+    options = parse(arguments, prog)
+    text = read_text(options.text, options.text_file)
+
+    from minitx.heads.measure import measure_probes
+    from minitx.heads.table import as_text, probes_as_text
+    from minitx.run.folder import Run
+    from minitx.run.logs import HEADS_FILE
+    from minitx.run.text import text_tokens, validation_tokens
+    from minitx.system.runtime import choose_runtime
+
+    run = Run.find(options.run)
+    if options.history is not None:
+        lines = run.metrics(HEADS_FILE)
+        require(bool(lines), f"{run.path} has no {HEADS_FILE}: train with log.heads_every above 0.")
+        from minitx.heads.figures import history_figure
+
+        save(history_figure(lines, f"{run.path.name}: the heads while it learns"), options.history)
+        return 0
+    runtime = choose_runtime(options.device, options.dtype, False, "auto")
+    model, checkpoint = run.load_model(options.checkpoint, runtime.device)
+    if options.html is not None:
+        write_page(options.html, run, checkpoint, model, text)
+        return 0
+    tokens = validation_tokens(run) if text is None else text_tokens(run, text)
+    about = {"run": str(run.path), "checkpoint": checkpoint, "text": "validation" if text is None else "given"}
+    if options.probes:
+        probes = run.config().log.read_probes()
+        require(any(probe.links for probe in probes), f"The probes of {run.path} have no links: see log.probes.")
+        measured_probes = measure_probes(model, run.tokenizer(), probes, tokens)
+        content, table = {"probes": [probe.to_json() for probe in measured_probes]}, probes_as_text(measured_probes)
+    else:
+        measured = measure(run, model, tokens, options, runtime)
+        content, table = measured.to_json(), as_text(measured)
+    if options.json:
+        print(json.dumps(about | content, indent=2, ensure_ascii=False))
+    else:
+        print(f"{about['run']}, {checkpoint}, on its {about['text']} text\n\n{table}")
+    if options.picture is not None and not options.probes:
+        from minitx.heads.figures import heads_figure
+
+        title = f"{run.path.name}, {checkpoint}: the heads on {len(tokens):,} tokens of {about['text']} text"
+        save(heads_figure(measured, title), options.picture)
+    return 0
+
+
+def parse(arguments: Sequence[str], prog: str) -> Any:
+    """The options of the command line; raises UserError for those that cannot be or exclude each other."""
     parser = ArgumentParser(prog=prog, description=__doc__, exit_on_error=False)
     parser.add_argument("run", metavar="RUN", nargs="?", help="Run folder; by default the newest one.")
     parser.add_argument("--text", type=str, help="Text to measure on; by default the run's whole validation split.")
@@ -62,75 +115,55 @@ def main(arguments: Sequence[str], prog: str) -> int:
         check_page_name(options.html)
         others = [name for name in NOT_WITH_PAGE if getattr(options, name)]
         require(not others, f"Both --html and --{', --'.join(others)} are given: leave one out.")
-    text = read_text(options.text, options.text_file)
+    return options
 
+
+def read_text(text: str | None, file: str | None) -> str | None:
+    """The text of the command line or of a file; None where neither is given. Raises UserError."""
+    if file is not None:
+        try:
+            text = Path(file).read_bytes().decode("utf-8")
+        except OSError as error:
+            raise UserError(f"--text_file {file} cannot be read ({error.strerror}): name a text file.") from error
+        except UnicodeDecodeError as error:
+            raise UserError(f"--text_file {file} is not UTF-8 (byte {error.start}): convert it to UTF-8.") from error
+    require(text != "", "The text is empty: give some, or leave it out to take the run's validation split.")
+    return text
+
+
+def measure(run: Run, model: Transformer, tokens: Tokens, options: Any, runtime: Runtime) -> HeadMeasurements:
+    """Measure the heads under a progress bar; raises UserError for a pruned run."""
     from tqdm import tqdm
 
-    from minitx.heads.figures import as_picture, history_as_picture, save_picture
-    from minitx.heads.measure import measure_heads, measure_probes
-    from minitx.heads.table import as_text, probes_as_text
-    from minitx.run.folder import Run
-    from minitx.run.logs import HEADS_FILE
-    from minitx.run.text import text_tokens, validation_tokens
-    from minitx.system.runtime import choose_runtime
+    from minitx.heads.measure import measure_heads
 
-    run = Run.find(options.run)
-    if options.history is not None:
-        lines = run.metrics(HEADS_FILE)
-        require(bool(lines), f"{run.path} has no {HEADS_FILE}: train with log.heads_every above 0.")
-        title = f"{run.path.name}: the heads while it learns"
-        save_picture(lambda file: history_as_picture(lines, file, title), options.history)
-        return 0
-    runtime = choose_runtime(options.device, options.dtype, False, "auto")
-    model, checkpoint = run.load_model(options.checkpoint, runtime.device)
-    if options.html is not None:
-        write_page(options.html, run, checkpoint, model, text)
-        return 0
-    tokens = validation_tokens(run) if text is None else text_tokens(run, text)
-    about = {"run": str(run.path), "checkpoint": checkpoint, "text": "validation" if text is None else "given"}
-    if options.probes:
-        probes = run.config().log.read_probes()
-        require(any(probe.links for probe in probes), f"The probes of {run.path} have no links: see log.probes.")
-        shown = measure_probes(model, run.tokenizer(), probes, tokens)
-        show(about, {"probes": shown}, options.json, lambda found: probes_as_text(found["probes"]))
-        return 0
     require(
         model.config.kept_heads is None,
         f"{run.path} is a pruned run, and only whole models are measured here: name the run that it was pruned from.",
     )
-    passes = 1 + (not options.no_ablation) + options.output_projection
-    with tqdm(total=passes * (len(tokens) - 1), unit="token", disable=not sys.stderr.isatty(), leave=False) as bar:
+    ablation, projection = not options.no_ablation, options.output_projection
+    count = (1 + ablation + projection) * (len(tokens) - 1)
+    with tqdm(total=count, unit="token", disable=not sys.stderr.isatty(), leave=False) as bar:
 
-        def advance(count: int) -> None:
-            bar.update(count)
+        def advance(done: int) -> None:
+            bar.update(done)
 
-        found = measure_heads(
-            model,
-            tokens,
-            ablation=not options.no_ablation,
-            projection=options.output_projection,
-            advance=advance,
-            precision=runtime.autocast,
+        return measure_heads(
+            model, tokens, ablation=ablation, projection=projection, advance=advance, precision=runtime.autocast
         )
-    show(about, found, options.json, as_text)
-    if options.picture is not None:
-        title = f"{run.path.name}, {checkpoint}: the heads on {len(tokens):,} tokens of {about['text']} text"
-        save_picture(lambda file: as_picture(found, file, title), options.picture)
-    return 0
 
 
-def show(about: dict[str, str], found: dict[str, Any], as_json: bool, as_text: Any) -> None:
-    """Print what was found, under a line that says of which run."""
-    if as_json:
-        print(json.dumps(about | found, indent=2, ensure_ascii=False))
-    else:
-        print(f"{about['run']}, {about['checkpoint']}, on its {about['text']} text\n")
-        print(as_text(found))
+def save(figure: Figure, name: str) -> None:
+    """Save a figure as the picture `name`; raises UserError where it cannot be written."""
+    save_picture(figure, name)
+    print(f"picture in {name}", file=sys.stderr)
 
 
 def write_page(name: str, run: Run, checkpoint: str, model: Transformer, text: str | None) -> None:
-    """The page that shows what every head attends to in `text`, with what it scores there; without a text in the run's
-    probes, with what it scores on validation text, as while training. Raises UserError where that cannot be."""
+    """Write the page of what every head attends to in `text` and scores on it; raises UserError where that cannot be.
+
+    Without a text it shows the run's probes, with scores on validation text, as while training.
+    """
     from minitx.heads.view import text_snapshot, view_probes
     from minitx.run.text import validation_tokens
     from minitx.tensorboard.plugin.page import write_html
@@ -147,21 +180,6 @@ def write_page(name: str, run: Run, checkpoint: str, model: Transformer, text: s
             f"The text has {len(tokens)} tokens, but this model sees {longest} at once: give a shorter one.",
         )
         snapshot = text_snapshot(model, tokenizer, [(text, tokens)], step)
-    try:
+    with writing(name):
         write_html(Path(name), [snapshot], title=run.path.name)
-    except OSError as error:
-        raise UserError(f"The page {name} cannot be written ({error.strerror}): name another file.") from error
     print(f"page in {name}", file=sys.stderr)
-
-
-def read_text(text: str | None, file: str | None) -> str | None:
-    """The text of the command line or of a file; None where neither is given. Raises UserError."""
-    if file is not None:
-        try:
-            text = Path(file).read_bytes().decode("utf-8")
-        except OSError as error:
-            raise UserError(f"--text_file {file} cannot be read ({error.strerror}): name a text file.") from error
-        except UnicodeDecodeError as error:
-            raise UserError(f"--text_file {file} is not UTF-8 (byte {error.start}): convert it to UTF-8.") from error
-    require(text != "", "The text is empty: give some, or leave it out to take the run's validation split.")
-    return text

@@ -8,19 +8,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser
 
 from minitx.config.parsing import parse_plain
-from minitx.config.probes import find_words
-from minitx.system.errors import UserError, require
-from minitx.system.files import check_page_name
-
-if TYPE_CHECKING:
-    from minitx.data.tokenizer import Tokenizer
-    from minitx.heads.walkthrough import TwoContexts
-    from minitx.model import Transformer
+from minitx.system.errors import require
+from minitx.system.files import check_page_name, writing
 
 TEXT = "The animal was too tired."
 CONTEXTS = ("They crossed the river to the bank.", "They took the money to the bank.")
@@ -37,7 +30,7 @@ def main(arguments: Sequence[str], prog: str) -> int:
     parser.add_argument("--html", type=str, metavar="FILE", help="Write one self-contained page instead.")
     parser.add_argument("--checkpoint", type=str, default="best", help="best, last, or a step of the run.")
     parser.add_argument("--word", type=str, default="bank", help="Word that is compared in two contexts.")
-    parser.add_argument("--contexts", type=str, nargs=2, default=list(CONTEXTS), help="Two texts that hold the word.")
+    parser.add_argument("--contexts", type=str, nargs=2, default=list(CONTEXTS), help="Two texts with the word.")
     options = parse_plain(parser, arguments)
     require(options.text != "", "The text is empty: give some words.")
     if options.html is not None:
@@ -45,6 +38,7 @@ def main(arguments: Sequence[str], prog: str) -> int:
 
     import torch
 
+    from minitx.heads.contexts import compare_contexts
     from minitx.heads.walkthrough import walk
     from minitx.heads.walkthrough_page import as_html, as_text
     from minitx.run.folder import Run
@@ -59,40 +53,12 @@ def main(arguments: Sequence[str], prog: str) -> int:
     )
     labels = [tokenizer.token_text(token) for token in tokens]
     walked = walk(model, tokens, labels, options.layer, options.head, options.token)
-    contexts = compare(model, tokenizer, options.word, tuple(options.contexts))
+    contexts = compare_contexts(model, tokenizer, options.word, tuple(options.contexts))
     if options.html is None:
         print(as_text(walked, contexts))
         return 0
     page = as_html(walked, f"Attention, step by step: {run.path.name}, {checkpoint}", contexts)
-    try:
+    with writing(options.html):
         Path(options.html).write_text(page, "utf-8")
-    except OSError as error:
-        raise UserError(f"{options.html} cannot be written ({error.strerror}): name another file.") from error
     print(f"page in {options.html}", file=sys.stderr)
     return 0
-
-
-def compare(model: Transformer, tokenizer: Tokenizer, word: str, texts: tuple[str, str]) -> TwoContexts | None:
-    """The last token of `word` in each of two texts; None where the tokenizer cuts the word differently in them.
-
-    Raises UserError where a text lacks the word, or is too long.
-    """
-    from minitx.heads.links import token_span
-    from minitx.heads.walkthrough import TwoContexts, two_contexts
-
-    encoded, places = [], []
-    for text in texts:
-        tokens = tokenizer.encode(text)
-        require(
-            len(tokens) <= model.config.context_length,
-            f"{text!r} has {len(tokens)} tokens, more than the context length {model.config.context_length}: "
-            "give shorter --contexts.",
-        )
-        span = token_span(text, [tokenizer.token_bytes(token) for token in tokens], find_words(text, word))
-        encoded.append(tokens)
-        places.append(span[-1])
-    if encoded[0][places[0]] != encoded[1][places[1]]:
-        return None
-    pair = (places[0], places[1])
-    label = tokenizer.token_text(encoded[0][places[0]])
-    return TwoContexts(label, texts, pair, two_contexts(model, encoded[0], encoded[1], pair))

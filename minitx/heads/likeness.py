@@ -1,4 +1,4 @@
-"""How alike two heads are, and whether a head follows meaning."""
+"""Likeness: of two heads' attention, of attention and meaning, of two rankings of the heads."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minitx.heads.scores import Floats, Tokens, _same_token, surprise
+from minitx.heads.scores import Floats, Tokens, same_token, surprise
 
 
 def similarity(patterns: NDArray[np.floating[Any]]) -> Floats:
     """How alike any two heads attend: (layer * head, layer * head), 1 for equal patterns, 0 for disjoint ones.
 
-    1 less the Jensen-Shannon divergence of their rows, in bits, averaged over all queries but the first, which has no
-    choice (Clark et al. 2019, section 6, put heads into a map by it). `patterns` (layer, batch, head, query, key).
+    It is 1 minus the Jensen-Shannon divergence of their rows in bits, averaged over all queries but the first, which
+    has no choice. Clark et al. 2019 (section 6) map heads by it. `patterns` is (layer, batch, head, query, key).
     """
     layer, batch, head, seq, _ = patterns.shape
     rows = patterns.swapaxes(1, 2).reshape(layer * head, batch, seq, seq)[:, :, 1:].astype(np.float64)
-    entropy = np.array([surprise(one).sum() for one in rows])  # summed over batch and query
+    entropy = np.array([surprise(row).sum() for row in rows])  # summed over batch and query
     alike = np.ones((len(rows), len(rows)))
     for a in range(len(rows)):
         for b in range(a):
@@ -30,15 +30,15 @@ def similarity(patterns: NDArray[np.floating[Any]]) -> Floats:
 def semantic_correlation(
     patterns: NDArray[np.floating[Any]], tokens: Tokens, embedding: NDArray[np.floating[Any]]
 ) -> Floats:
-    """Whether a head attends to tokens whose embeddings are like the query's, wherever they are: (layer, head).
+    """Whether a head attends to tokens whose embeddings are like the query's: (layer, head), 0 by chance.
 
-    The correlation of attention with the cosine of the two tokens' rows of `embedding` (vocabulary, d_model), over all
-    pairs of a query and an earlier key. From both, the mean over the pairs of the same distance is taken first, so that
-    a head which merely looks nearby, where related words are, gets 0: the level of chance. Left out are pairs of equal
-    tokens, which `duplicate_token` is about, and the first position, where idle heads rest.
+    The correlation of attention with the cosine of the two tokens' rows of `embedding` (vocabulary, d_model). It is
+    over all pairs of a query and an earlier key. Both are taken relative to their mean over the pairs of the same
+    distance: related words are near each other, and a head that only attends nearby must get 0. Left out are pairs of
+    equal tokens, which `duplicate_token` scores, and the first position, where idle heads rest.
     """
     seq = tokens.shape[1]
-    pairs = np.tril(np.ones((seq, seq), dtype=bool), -1) & (np.arange(seq) > 0) & ~_same_token(tokens)
+    pairs = np.tril(np.ones((seq, seq), dtype=bool), -1) & (np.arange(seq) > 0) & ~same_token(tokens)
     text, query, key = np.nonzero(pairs)  # each (pair)
     unit = embedding.astype(np.float64)
     unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), np.finfo(np.float64).tiny)
@@ -49,22 +49,24 @@ def semantic_correlation(
         return values - means[apart]
 
     alike = without_distance(np.einsum("pd,pd->p", unit[tokens[text, query]], unit[tokens[text, key]]))
-    found = np.full((patterns.shape[0], patterns.shape[2]), np.nan)
-    for layer, head in np.ndindex(found.shape):
+    correlation = np.full((patterns.shape[0], patterns.shape[2]), np.nan)
+    for layer, head in np.ndindex(correlation.shape):
         attention = without_distance(patterns[layer, text, head, query, key].astype(np.float64))
         size = np.sqrt((alike @ alike) * (attention @ attention))
         if size > 1e-12:
-            found[layer, head] = alike @ attention / size
-    return found
+            correlation[layer, head] = alike @ attention / size
+    return correlation
 
 
 def rank_correlation(a: NDArray[np.floating[Any]], b: NDArray[np.floating[Any]]) -> float:
-    """Spearman's: the correlation of the ranks of two arrays of one shape, ties sharing their mean rank; 1 where they
-    order the heads alike. NaN where one of them is constant."""
+    """Spearman's correlation of two arrays of one shape: 1 where they order the heads alike.
+
+    Equal values share their mean rank. NaN where one array is constant.
+    """
 
     def ranks(values: NDArray[np.floating[Any]]) -> Floats:
-        _, place, counts = np.unique(values.ravel(), return_inverse=True, return_counts=True)
-        return (np.cumsum(counts) - (counts + 1) / 2)[place]
+        _, index, counts = np.unique(values.ravel(), return_inverse=True, return_counts=True)
+        return (np.cumsum(counts) - (counts + 1) / 2)[index]
 
     first, second = ranks(a), ranks(b)
     first, second = first - first.mean(), second - second.mean()

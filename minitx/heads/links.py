@@ -1,8 +1,7 @@
 """Links in probe texts: how much each head attends from a word to an earlier one, such as from "it" to "animal".
 
-A link of characters becomes one of tokens (`tokens_of_links`); a pattern gives its attention (`attention`);
-`measure_links` puts
-beside it what the same head does between the same two places of other texts: chance for that distance.
+`tokens_of_links` turns a link of characters into one of tokens, and `attention` reads it from a pattern.
+`measure_links` adds chance: what the same head does between the same two places of other texts.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ from minitx.model import Transformer
 
 Floats = NDArray[np.float64]
 REFERENCES = 32
-"""Texts that chance is taken from."""
+"""Texts that chance is averaged over."""
 CLEAR = 2.0
-"""Standard deviations by which a head must tell two candidates apart before it is said to prefer one."""
+"""A head prefers a candidate that leads the second by this many standard deviations."""
 
 
 class PlacedLink(NamedTuple):
-    """A link in tokens: from `queries` to `keys`, all of them earlier."""
+    """A link in tokens: from `queries` to `keys`, which are all earlier."""
 
     name: str
     queries: range
@@ -37,23 +36,28 @@ class PlacedLink(NamedTuple):
         """Name, queries and keys, the spans as [start, end)."""
         return self.name, (self.queries.start, self.queries.stop), (self.keys.start, self.keys.stop)
 
+    @property
+    def distance(self) -> int:
+        """Tokens from the first query back to the last key."""
+        return self.queries.start - self.keys.stop + 1
+
 
 class LinkAttention(NamedTuple):
-    """One link's figures, each (layer, head)."""
+    """The attention along one link, in arrays (layer, head)."""
 
     link: PlacedLink
     attention: Floats
     chance: Floats
     """Mean of the same head between the same two places of `REFERENCES` other texts."""
     spread: Floats
-    """Standard deviation over those texts; NaN below two."""
+    """Standard deviation over those texts; NaN for fewer than two."""
 
 
 def tokens_of_links(probe: Probe, pieces: Sequence[bytes]) -> list[PlacedLink]:
-    """The links of `probe` whose two spans lie in tokens of their own; `pieces` are the bytes of each of its tokens.
+    """The links of `probe` in tokens; `pieces` are the bytes of each of its tokens.
 
-    A token belongs to a span that it shares a byte with. Left out are links that reach behind the last token (a text is
-    cut at the context length) and those whose two spans share a token.
+    A token belongs to a span that it shares a byte with. Left out are links that reach past the last token, since a
+    text is cut at the context length, and links whose two spans share a token.
     """
     placed = (
         PlacedLink(link.name, *(token_span(probe.text, pieces, span) for span in (link.source, link.target)))
@@ -63,8 +67,10 @@ def tokens_of_links(probe: Probe, pieces: Sequence[bytes]) -> list[PlacedLink]:
 
 
 def token_span(text: str, pieces: Sequence[bytes], span: tuple[int, int]) -> range:
-    """The tokens of `text`, of which `pieces` are the bytes, that share a byte with the characters of `span`; empty
-    where the tokens end before it does."""
+    """The tokens of `text` that share a byte with the characters of `span`; empty where the tokens end before it.
+
+    `pieces` are the bytes of each token.
+    """
     ends = np.cumsum([len(piece) for piece in pieces])
     starts = ends - [len(piece) for piece in pieces]
     first, last = (len(text[:at].encode()) for at in span)
@@ -73,55 +79,55 @@ def token_span(text: str, pieces: Sequence[bytes], span: tuple[int, int]) -> ran
     return range(int(inside[0]), int(inside[-1]) + 1) if whole else range(0)
 
 
-def attention(seen: NDArray[np.floating[Any]], link: PlacedLink) -> Floats:
-    """Of patterns (…, query, key), the attention from each of the link's queries to all its keys, mean over queries."""
-    rows = seen[..., link.queries.start : link.queries.stop, link.keys.start : link.keys.stop].astype(np.float64)
+def attention(pattern: NDArray[np.floating[Any]], link: PlacedLink) -> Floats:
+    """The attention in patterns (…, query, key) from a query of the link to all its keys, averaged over its queries."""
+    rows = pattern[..., link.queries.start : link.queries.stop, link.keys.start : link.keys.stop].astype(np.float64)
     total: Floats = rows.sum(axis=-1).mean(axis=-1)
     return total
 
 
 def uniform(link: PlacedLink) -> float:
-    """The attention that a head which spreads it evenly gives the link."""
+    """The attention along the link of a head that spreads it evenly."""
     return float(np.mean([len(link.keys) / (query + 1) for query in link.queries]))
 
 
 def measure_links(
-    model: Transformer, links: Sequence[PlacedLink], seen: NDArray[np.floating[Any]], others: NDArray[Any]
+    model: Transformer, links: Sequence[PlacedLink], pattern: NDArray[np.floating[Any]], others: NDArray[Any]
 ) -> list[LinkAttention]:
-    """The figures of `links` in patterns `seen` (layer, head, query, key); chance is taken from the text `others`."""
-    length = seen.shape[-1]
+    """Measure `links` in a pattern (layer, head, query, key); chance comes from the tokens `others`."""
+    length = pattern.shape[-1]
     if not links or len(others) < length:
-        nothing = np.full(seen.shape[:2], np.nan)
-        return [LinkAttention(link, attention(seen, link), nothing, nothing) for link in links]
+        unknown = np.full(pattern.shape[:2], np.nan)
+        return [LinkAttention(link, attention(pattern, link), unknown, unknown) for link in links]
     starts = np.unique(np.linspace(0, len(others) - length, REFERENCES).astype(np.int64))
     windows = np.stack([others[start : start + length] for start in starts]).astype(np.int64)
     reference = patterns(model, torch.from_numpy(windows))  # (layer, batch, head, query, key)
-    found = []
+    measured = []
     for link in links:
         usual = attention(reference, link)  # (layer, batch, head)
-        spread = usual.std(axis=1, ddof=1) if len(starts) > 1 else np.full(seen.shape[:2], np.nan)
-        found.append(LinkAttention(link, attention(seen, link), usual.mean(axis=1), spread))
-    return found
+        spread = usual.std(axis=1, ddof=1) if len(starts) > 1 else np.full(pattern.shape[:2], np.nan)
+        measured.append(LinkAttention(link, attention(pattern, link), usual.mean(axis=1), spread))
+    return measured
 
 
-def competing_links(found: Sequence[LinkAttention]) -> list[list[LinkAttention]]:
-    """Links from the same tokens to different ones, candidates for what an ambiguous word belongs to."""
+def competing_links(links: Sequence[LinkAttention]) -> list[list[LinkAttention]]:
+    """Groups of links from the same tokens, which are the candidates for what an ambiguous word belongs to."""
     groups: dict[range, list[LinkAttention]] = {}
-    for one in found:
-        groups.setdefault(one.link.queries, []).append(one)
+    for link in links:
+        groups.setdefault(link.link.queries, []).append(link)
     return [group for group in groups.values() if len(group) > 1]
 
 
 def preferred(group: Sequence[LinkAttention]) -> NDArray[np.int64]:
-    """Which of the candidates each head prefers, (layer, head): its index in `group`, -1 for none.
+    """(layer, head): the index in `group` of the candidate that each head prefers, -1 for none.
 
-    The one of the largest attention above chance, if that is above chance at all and leads the second by `CLEAR`
-    standard deviations of the two.
+    It is the one whose attention is furthest above chance, if it leads the second by `CLEAR` standard deviations of the
+    two.
     """
-    excess = np.stack([one.attention - one.chance for one in group])  # (candidate, layer, head)
+    excess = np.stack([link.attention - link.chance for link in group])  # (candidate, layer, head)
     order = np.argsort(-excess, axis=0)
     best, second = (np.take_along_axis(excess, order[[rank]], axis=0)[0] for rank in (0, 1))
-    variance = np.stack([one.spread**2 for one in group])
+    variance = np.stack([link.spread**2 for link in group])
     noise = np.sqrt(sum(np.take_along_axis(variance, order[[rank]], axis=0)[0] for rank in (0, 1)))
     clear = (best > 0) & (best - second > CLEAR * noise)
     return np.where(clear, order[0], -1)

@@ -1,30 +1,120 @@
-"""A table of every head of a model: what it attends to, how much it matters, the role it fits, the links it follows.
+"""Every head of a model measured: what it attends to, how much it matters, the role it fits, the links it follows.
 
-`measure_heads` and `measure_probes` measure and return plain data for JSON; `as_text`, `probes_as_text` and
-`as_picture`
-show it, and `history_as_picture` shows how the scores of a run came about.
+`measure_heads` and `measure_probes` return arrays (layer, head). `to_json` gives them as plain data, `table` prints
+and `figures` draws them.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from minitx.config.probes import Probe
 from minitx.data.tokenizer import Tokenizer
-from minitx.heads.importance import Tokens, ablate, survey, without_output_projection
+from minitx.heads.importance import Ablation, Survey, Tokens, ablate, survey, without_output_projection
 from minitx.heads.likeness import rank_correlation, semantic_correlation, similarity
-from minitx.heads.links import competing_links, measure_links, preferred, tokens_of_links
+from minitx.heads.links import LinkAttention, competing_links, measure_links, preferred, tokens_of_links
 from minitx.heads.record import patterns, scored_text
-from minitx.heads.repeats import score_repetition
-from minitx.heads.roles import UNCLASSIFIED, role
-from minitx.heads.scores import SCORES, chance, score_heads, spread_over_texts
+from minitx.heads.repeats import Repeats, score_repetition
+from minitx.heads.roles import UNCLASSIFIED, Roles, roles
+from minitx.heads.scored import Precision, score_text
+from minitx.heads.scores import Floats, spread_over_texts
 from minitx.model import Transformer
+from minitx.system.files import without_nan
+
+
+@dataclass(frozen=True)
+class HeadMeasurements:
+    """The heads of a model on a text. Arrays are (layer, head), and NaN where a figure is not known."""
+
+    scored_tokens: int
+    """Tokens that patterns are scored on."""
+    tokens: int
+    """Tokens that losses are computed on."""
+    scores: dict[str, Floats]
+    """Those of `SCORES`, "induction_on_repeats" and "semantic"."""
+    spreads: dict[str, Floats]
+    """Standard deviation of each score over texts."""
+    chance: dict[str, float]
+    """The score of a head that spreads its attention evenly."""
+    roles: Roles
+    repeats: Repeats
+    similarity: Floats
+    """(layer * n_head + head, the same): how alike any two heads attend."""
+    survey: Survey
+    """Loss, gradient and contribution."""
+    ablation: Ablation | None
+    unprojected: Floats | None
+    """(layer): change of the loss with the identity for the layer's output projection."""
+
+    @property
+    def unclassified(self) -> float:
+        """Share of the heads that fit no role."""
+        return float(np.mean(self.roles.names == UNCLASSIFIED))
+
+    @property
+    def pairs(self) -> Floats:
+        """(pair): the similarity of every two different heads."""
+        return self.similarity[np.tril_indices(len(self.similarity), -1)]
+
+    def most_like(self, layer: int, head: int) -> tuple[int, int, float] | None:
+        """Layer, head and similarity of the head that attends most like this one; None for a single head."""
+        n_head = self.roles.names.shape[1]
+        others = self.similarity[layer * n_head + head].copy()
+        others[layer * n_head + head] = -1
+        twin = int(others.argmax())
+        return None if len(others) == 1 else (twin // n_head, twin % n_head, float(others[twin]))
+
+    def rank_correlations(self) -> tuple[float, float]:
+        """How the gradient ranks the heads like ablation to zero, and to the mean; NaN without ablation."""
+        if self.ablation is None:
+            return np.nan, np.nan
+        gradient = self.survey.gradient
+        return rank_correlation(gradient, self.ablation.zero), rank_correlation(gradient, self.ablation.mean)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data with an entry per head, as `minitx heads --json` prints it; None in place of NaN."""
+        content: dict[str, Any] = {
+            "scored_tokens": self.scored_tokens,
+            "tokens": self.tokens,
+            "loss": self.survey.loss,
+            "chance": self.chance,
+            "heads": [self._head(layer, head) for layer, head in np.ndindex(self.roles.names.shape)],
+            "unclassified": self.unclassified,
+            "residual": self.survey.residual.tolist(),
+            "repeated_loss": [self.repeats.first_loss, self.repeats.second_loss],
+            "similarity": {"mean": self.pairs.mean(), "spread": self.pairs.std()} if len(self.pairs) else None,
+        }
+        if self.ablation is not None:
+            zero, mean = self.rank_correlations()
+            content["rank_correlation"] = {"gradient_zero": zero, "gradient_mean": mean}
+        if self.unprojected is not None:
+            content["without_output_projection"] = self.unprojected.tolist()
+        return dict(without_nan(content))
+
+    def _head(self, layer: int, head: int) -> dict[str, Any]:
+        at, twin = (layer, head), self.most_like(layer, head)
+        entry = {
+            "layer": layer,
+            "head": head,
+            "role": str(self.roles.names[at]),
+            "strength": float(self.roles.strengths[at]),
+            "scores": {name: float(values[at]) for name, values in self.scores.items()},
+            "spreads": {name: float(values[at]) for name, values in self.spreads.items()},
+            "contribution": float(self.survey.contribution[at]),
+            "gradient": float(self.survey.gradient[at]),
+            "most_like": twin and dict(zip(("layer", "head", "similarity"), twin, strict=True)),
+        }
+        if self.ablation is not None:
+            names = ("zero", "zero_error", "mean", "mean_error")
+            entry["ablation"] = {name: float(getattr(self.ablation, name)[at]) for name in names}
+        return entry
 
 
 def measure_heads(
@@ -34,125 +124,82 @@ def measure_heads(
     ablation: bool = True,
     projection: bool = False,
     advance: Callable[[int], None] | None = None,
-    precision: Callable[[], AbstractContextManager[object]] = nullcontext,
-) -> dict[str, Any]:
-    """Everything about the heads of `model` on a text of at least 2 tokens, as plain data with None for "no figure".
+    precision: Precision = nullcontext,
+) -> HeadMeasurements:
+    """Measure the heads of `model` on a text of at least 2 tokens.
 
-    Patterns are scored on the first sequences of the text (`heads.scored_text`); losses are over all of it. `advance`
-    is told the number of tokens done, which are the whole text once, and once more each for `ablation` and
-    `projection`. Whether a head has the role of induction is judged on random tokens that come twice, as in the
-    literature, for a text's repeats often go on otherwise.
-    `precision` makes the context that losses are computed in; patterns are in float32.
-    Without `ablation` its figures are left out; with `projection` the loss without the output projections is added.
+    Patterns are scored in float32 on the first sequences of the text (`scored_text`). Losses are over all of it, in the
+    context that `precision` makes. Induction is judged on random tokens that come twice, as in the literature, since
+    the repeats of a text often go on otherwise. `advance` gets the number of tokens done: the whole text once, and once
+    more for `ablation` and for `projection`, the loss without the output projections.
     """
     text = scored_text(model, tokens)
-    seen, scored = patterns(model, text), text.numpy()
-    scores, spreads = score_heads(seen, scored), spread_over_texts(seen, scored)
-    by_chance = {name: chance(scored, name) for name in SCORES}
-    embedding = model.embedding.weight.detach().float().cpu().numpy()
-    semantic = semantic_correlation(seen, scored, embedding)
-    by_text = [semantic_correlation(seen[:, [i]], scored[[i]], embedding) for i in range(len(scored))]
-    semantic_spread = np.std(by_text, axis=0, ddof=1) if len(by_text) > 1 else np.full_like(semantic, np.nan)
-    repeated = score_repetition(model, tokens)
-    scores["induction_on_repeats"], spreads["induction_on_repeats"] = repeated.induction, repeated.spread
-    by_chance["induction_on_repeats"] = repeated.chance
-    alike = similarity(seen[:, :2])
-    np.fill_diagonal(alike, -1)
-    pairs = alike[np.tril_indices(len(alike), -1)]
+    recorded, repeats = patterns(model, text), score_repetition(model, tokens)
+    scored, (semantic, semantic_spread) = score_text(model, text, recorded), _semantic(model, recorded, text.numpy())
+    scores = scored.scores | {"induction_on_repeats": repeats.induction, "semantic": semantic}
+    chance = scored.chance | {"induction_on_repeats": repeats.chance, "semantic": 0.0}
+    spreads = spread_over_texts(recorded, text.numpy())
+    spreads |= {"induction_on_repeats": repeats.spread, "semantic": semantic_spread}
     with precision():
-        measured = survey(model, tokens, advance=advance)
-        ablated = ablate(model, tokens, measured.mean_output, advance=advance) if ablation else None
-        unprojected = list(without_output_projection(model, tokens, advance=advance)) if projection else None
+        surveyed = survey(model, tokens, advance=advance)
+        ablated = ablate(model, tokens, surveyed.mean_output, advance=advance) if ablation else None
+        unprojected = without_output_projection(model, tokens, advance=advance) if projection else None
+    return HeadMeasurements(
+        scored_tokens=text.numel(),
+        tokens=len(tokens),
+        scores=scores,
+        spreads=spreads,
+        chance=chance,
+        roles=roles(scores, chance, induction="induction_on_repeats"),
+        repeats=repeats,
+        similarity=similarity(recorded[:, :2]),
+        survey=surveyed,
+        ablation=ablated,
+        unprojected=unprojected,
+    )
 
-    heads = []
-    n_head = scores["entropy"].shape[1]
-    for layer, head in np.ndindex(scores["entropy"].shape):
-        judged = {key: float(values[layer, head]) for key, values in scores.items()}
-        judged["induction"] = judged["induction_on_repeats"]
-        name, strength = role(judged, by_chance | {"induction": repeated.chance})
-        twin = int(alike[layer * n_head + head].argmax())
-        entry: dict[str, Any] = {
-            "layer": layer,
-            "head": head,
-            "role": name,
-            "strength": strength,
-            "scores": {key: values[layer, head] for key, values in scores.items()}
-            | {"semantic": semantic[layer, head]},
-            "spreads": {key: values[layer, head] for key, values in spreads.items()}
-            | {"semantic": semantic_spread[layer, head]},
-            "contribution": measured.contribution[layer, head],
-            "gradient": measured.gradient[layer, head],
-            "most_like": None
-            if len(alike) == 1
-            else {"layer": twin // n_head, "head": twin % n_head, "similarity": alike[layer * n_head + head, twin]},
-        }
-        if ablated is not None:
-            entry["ablation"] = {
-                "zero": ablated.zero[layer, head],
-                "zero_error": ablated.zero_error[layer, head],
-                "mean": ablated.mean[layer, head],
-                "mean_error": ablated.mean_error[layer, head],
-            }
-        heads.append(entry)
-    found: dict[str, Any] = {
-        "scored_tokens": text.numel(),
-        "tokens": len(tokens),
-        "loss": measured.loss,
-        "chance": by_chance | {"semantic": 0.0},
-        "heads": heads,
-        "unclassified": sum(entry["role"] == UNCLASSIFIED for entry in heads) / len(heads),
-        "residual": list(measured.residual),
-        "repeated_loss": [repeated.first_loss, repeated.second_loss],
-        "similarity": {"mean": pairs.mean(), "spread": pairs.std()} if len(pairs) else None,
-    }
-    if ablated is not None:
-        found["rank_correlation"] = {
-            "gradient_zero": rank_correlation(measured.gradient, ablated.zero),
-            "gradient_mean": rank_correlation(measured.gradient, ablated.mean),
-        }
-    if unprojected is not None:
-        found["without_output_projection"] = unprojected
-    plain: dict[str, Any] = _plain(found)
-    return plain
+
+def _semantic(model: Transformer, recorded: NDArray[np.float32], texts: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """The semantic correlation of every head, and its standard deviation over the texts."""
+    embedding = model.embedding.weight.detach().float().cpu().numpy()
+    single = [semantic_correlation(recorded[:, [i]], texts[[i]], embedding) for i in range(len(texts))]
+    spread = np.std(single, axis=0, ddof=1) if len(single) > 1 else np.full_like(single[0], np.nan)
+    return semantic_correlation(recorded, texts, embedding), spread
+
+
+@dataclass(frozen=True)
+class ProbeMeasurements:
+    """The links of one probe."""
+
+    text: str
+    tokens: int
+    links: list[LinkAttention]
+
+    def choices(self) -> list[tuple[list[str], NDArray[np.int64]]]:
+        """For each ambiguous word the names of its candidates, and which one every head prefers (`preferred`)."""
+        return [([link.link.name for link in group], preferred(group)) for group in competing_links(self.links)]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, as `minitx heads --probes --json` prints it; None in place of NaN."""
+        links = [
+            {"name": link.link.name, "distance": link.link.distance}
+            | {figure: getattr(link, figure).tolist() for figure in ("attention", "chance", "spread")}
+            for link in self.links
+        ]
+        ambiguous = [{"candidates": names, "preferred": choice.tolist()} for names, choice in self.choices()]
+        return dict(without_nan({"text": self.text, "tokens": self.tokens, "links": links, "ambiguous": ambiguous}))
 
 
 def measure_probes(
     model: Transformer, tokenizer: Tokenizer, probes: Sequence[Probe], others: Tokens
-) -> list[dict[str, Any]]:
-    """For each probe with links, its links and the ambiguous words among them, as plain data; chance from `others`."""
-    found = []
+) -> list[ProbeMeasurements]:
+    """Measure the links of each probe that has any in its tokens; chance is taken from the text `others`."""
+    measured = []
     for probe in probes:
         tokens = tokenizer.encode(probe.text)[: model.config.context_length]
         placed = tokens_of_links(probe, [tokenizer.token_bytes(token) for token in tokens])
-        if not placed:
-            continue
-        seen = patterns(model, torch.tensor([tokens]))[:, 0]
-        links = measure_links(model, placed, seen, others)
-        shown = [
-            {
-                "name": one.link.name,
-                "distance": one.link.queries.start - one.link.keys.stop + 1,
-                "attention": one.attention.tolist(),
-                "chance": one.chance.tolist(),
-                "spread": one.spread.tolist(),
-            }
-            for one in links
-        ]
-        ambiguous = [
-            {"candidates": [one.link.name for one in group], "preferred": preferred(group).tolist()}
-            for group in competing_links(links)
-        ]
-        found.append({"text": probe.text, "tokens": len(tokens), "links": shown, "ambiguous": ambiguous})
-    plain: list[dict[str, Any]] = _plain(found)
-    return plain
-
-
-def _plain(value: Any) -> Any:
-    """Plain numbers in place of numpy's; None in place of NaN, which JSON does not know."""
-    if isinstance(value, dict):
-        return {key: _plain(inside) for key, inside in value.items()}
-    if isinstance(value, list):
-        return [_plain(inside) for inside in value]
-    if isinstance(value, float | np.floating):
-        return None if math.isnan(value) else float(value)
-    return value
+        if placed:
+            recorded = patterns(model, torch.tensor([tokens]))[:, 0]
+            links = measure_links(model, placed, recorded, others)
+            measured.append(ProbeMeasurements(probe.text, len(tokens), links))
+    return measured

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from minitx.attention import HeadAccess, Recorder
 from minitx.config import ModelConfig
-from minitx.heads.scores import score_heads
 from minitx.model import Transformer, evaluating
 
 MAX_SCORED_TOKENS, MAX_PATTERN_VALUES = 256, 2**24
@@ -45,8 +44,3 @@ def scored_text(model: Transformer, tokens: NDArray[np.unsignedinteger], n_seque
     batch = min(n_sequences, MAX_PATTERN_VALUES // (config.n_layer * config.n_head * seq * seq), len(tokens) // seq)
     batch = max(1, batch)
     return torch.from_numpy(tokens[: batch * seq].astype(np.int64)).view(batch, seq)
-
-
-def score(model: Transformer, tokens: Tensor) -> dict[str, NDArray[np.float64]]:
-    """Every score of `scores.SCORES` for every head on tokens (batch, seq): arrays (layer, head)."""
-    return score_heads(patterns(model, tokens), tokens.numpy())

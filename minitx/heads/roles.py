@@ -1,39 +1,43 @@
-"""Scores of a head → the role that it fits, or unclassified."""
+"""The role that a head's scores fit, such as induction, or unclassified."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from minitx.heads.scores import Floats
 
 ROLES = ("current_token", "previous_token", "first_token", "first_mention", "duplicate_token", "induction")
-"""Scores that are a share of the attention, so that a head can be named after one; of equals the first, so that a first
-mention, which is a duplicate as well, comes before it."""
+"""Scores that are a share of the attention. The first of equals wins: every first mention is a duplicate as well."""
 MIN_STRENGTH = 0.5
-"""Half of the attention that chance leaves over: what a head has to spend on one thing to be named after it."""
+"""A head has a role if it spends on it this share of the attention that chance leaves over."""
 UNCLASSIFIED = "unclassified"
 
 
-def strength(score: float, by_chance: float) -> float:
-    """(score - chance) / (1 - chance): of the attention that even spreading would put elsewhere, the share that the
-    head puts here; 1 is all of it, 0 is chance, NaN where either is."""
-    return (score - by_chance) / (1 - by_chance) if by_chance < 1 else float("nan")
+class Roles(NamedTuple):
+    """The role of every head, (layer, head), and how strongly the head has it."""
+
+    names: NDArray[np.str_]
+    strengths: Floats
+    """That of the role which fits best, also where it is too weak to name; NaN where no score is known."""
 
 
-def role(scores: Mapping[str, float], by_chance: Mapping[str, float]) -> tuple[str, float]:
-    """The role that a head's scores fit best and how strongly: the one of `ROLES` of greatest `strength`, or
-    "unclassified" where that is below `MIN_STRENGTH` (of attention, Clark et al. 2019 ask for over half, too)."""
-    strengths = {name: strength(scores[name], by_chance[name]) for name in ROLES}
-    best = max(ROLES, key=lambda name: -np.inf if np.isnan(strengths[name]) else strengths[name])
-    return (best if strengths[best] >= MIN_STRENGTH else UNCLASSIFIED), strengths[best]
+def strength(score: Floats, by_chance: float) -> Floats:
+    """(score - chance) / (1 - chance): 0 is chance and 1 all of the attention; NaN where either is."""
+    return (score - by_chance) / (1 - by_chance) if by_chance < 1 else np.full_like(score, np.nan)
 
 
-def roles(scores: Mapping[str, Floats], by_chance: Mapping[str, float]) -> list[list[str]]:
-    """The `role` of every head of scores (layer, head), in words."""
-    layers, heads = next(iter(scores.values())).shape
-    return [
-        [role({n: float(v[i, j]) for n, v in scores.items()}, by_chance)[0].replace("_", " ") for j in range(heads)]
-        for i in range(layers)
-    ]
+def roles(scores: Mapping[str, Floats], chance: Mapping[str, float], induction: str = "induction") -> Roles:
+    """For every head the one of `ROLES` with the greatest `strength`, "unclassified" below `MIN_STRENGTH`.
+
+    `induction` names the score that induction is judged by: that of the text, or "induction_on_repeats". Clark et al.
+    2019 ask for over half of the attention, too.
+    """
+    judged_by = [induction if name == "induction" else name for name in ROLES]
+    strengths = np.stack([strength(scores[name], chance[name]) for name in judged_by])  # (role, layer, head)
+    best = np.where(np.isnan(strengths), -np.inf, strengths).argmax(axis=0)
+    greatest = np.take_along_axis(strengths, best[None], axis=0)[0]
+    return Roles(np.where(greatest >= MIN_STRENGTH, np.array(ROLES)[best], UNCLASSIFIED), greatest)

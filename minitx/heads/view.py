@@ -1,94 +1,81 @@
-"""What a model does with texts, as a snapshot that the viewer shows: for training, for own texts, for HTML files."""
+"""The heads of a model on texts, as a snapshot for the Attention tab: of a run's probes, or of a text that is given."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from minitx.config import Probe as ProbeText
+from minitx.config import Probe
 from minitx.data.tokenizer import Tokenizer
 from minitx.heads import snapshots
-from minitx.heads.importance import gate_gradient
 from minitx.heads.links import PlacedLink, tokens_of_links
-from minitx.heads.record import patterns, score, scored_text
-from minitx.heads.roles import roles
-from minitx.heads.scores import SCORES, chance, score_heads
+from minitx.heads.record import patterns, scored_text
+from minitx.heads.scored import Precision, Scored, score_text
 from minitx.heads.snapshots import ShownLink, ShownProbe
 from minitx.model import Transformer
 
 IMPORTANCE_TOKENS = 24
-"""How much of each text that heads are scored on their importance is measured on. It takes a pass back as well, and of
-equally many tokens more but shorter texts rank the heads better (docs/notes.md)."""
-
-Floats = NDArray[np.float64]
+"""Tokens of each text used to measure importance, which takes a pass back as well. Of equally many tokens, more but
+shorter texts rank the heads better (docs/notes.md)."""
 
 
-class View(NamedTuple):
-    """What the heads do on a run's probes, and what they score on a text of its own."""
+@dataclass(frozen=True)
+class View(Scored):
+    """The scores of the heads on a text, and their patterns on probes."""
 
-    scores: dict[str, Floats]
-    """Name → (layer, head): those of `head_scores.SCORES`, and importance."""
-    chance: dict[str, float]
-    """Name → what a head that spreads its attention evenly scores; NaN for importance, which knows no chance."""
     probes: list[ShownProbe]
     links: list[list[PlacedLink]]
-    """Of each probe."""
+    """The links of each probe."""
 
     def snapshot(self, step: int) -> bytes:
-        """The bytes of the snapshot that shows it; raises ValueError where there is no probe."""
-        return snapshots.encode(step, self.probes, self.scores, self.chance, roles(self.scores, self.chance))
+        """The view as the bytes of a snapshot; raises ValueError where it has no probe."""
+        names = np.char.replace(self.roles().names, "_", " ").tolist()
+        return snapshots.encode(step, self.probes, self.scores, self.chance, names)
 
 
 def view_probes(
     model: Transformer,
     tokenizer: Tokenizer,
-    probes: Sequence[ProbeText],
+    probes: Sequence[Probe],
     tokens: NDArray[np.unsignedinteger[Any]],
-    precision: Callable[[], AbstractContextManager[object]] = nullcontext,
+    precision: Precision = nullcontext,
 ) -> View:
-    """Look at the heads on `probes`, each cut at the context length, and score them on the start of `tokens`.
+    """The patterns on `probes`, each cut at the context length, and the scores on the start of `tokens`.
 
-    `precision` makes the context that scores are computed in, such as training's own; patterns that are shown are in
-    float32.
+    `precision` makes the context that scores are computed in, such as that of training; patterns are in float32.
     """
-    text = scored_text(model, tokens)
-    with precision():
-        scores = score(model, text)
-    with precision():  # another one, for autocast keeps weights of inference mode, which have no gradient
-        scores["importance"] = gate_gradient(model, text[:, :IMPORTANCE_TOKENS])
-    by_chance = {name: chance(text.numpy(), name) for name in SCORES} | {"importance": float("nan")}
-    seen, placed = [], []
+    scored = score_text(model, scored_text(model, tokens), importance_tokens=IMPORTANCE_TOKENS, precision=precision)
+    shown, placed = [], []
     for probe in probes:
         encoded = tokenizer.encode(probe.text)[: model.config.context_length]
         links = tokens_of_links(probe, [tokenizer.token_bytes(token) for token in encoded])
-        seen.append(probe_of(model, tokenizer, probe.text, encoded, [ShownLink(*link.spans) for link in links]))
+        shown.append(probe_of(model, tokenizer, probe.text, encoded, [ShownLink(*link.spans) for link in links]))
         placed.append(links)
-    return View(scores, by_chance, seen, placed)
+    return View(scored.scores, scored.chance, shown, placed)
 
 
 def probe_of(
     model: Transformer, tokenizer: Tokenizer, text: str, tokens: Sequence[int], links: Sequence[ShownLink] = ()
 ) -> ShownProbe:
-    """The pattern of every head on `tokens` of `text`, of which the model sees the first `context_length`."""
-    seen = list(tokens)[: model.config.context_length]
-    labels = [tokenizer.token_text(token) for token in seen]
-    return ShownProbe(text, labels, patterns(model, torch.tensor([seen]))[:, 0], links)
+    """The pattern of every head on the first `context_length` of `tokens`, which are those of `text`."""
+    tokens = list(tokens)[: model.config.context_length]
+    labels = [tokenizer.token_text(token) for token in tokens]
+    return ShownProbe(text, labels, patterns(model, torch.tensor([tokens]))[:, 0], links)
 
 
 def text_snapshot(
     model: Transformer, tokenizer: Tokenizer, texts: Sequence[tuple[str, Sequence[int]]], step: int
 ) -> bytes:
-    """A snapshot with a probe for each text and its tokens; of one text alone with what the heads score on it, and
-    how much they matter to its own next tokens."""
+    """A snapshot with a probe for each text and its tokens; a single text comes with its scores and importance."""
     probes = [probe_of(model, tokenizer, text, tokens) for text, tokens in texts]
     if len(texts) > 1:
         return snapshots.encode(step, probes)
-    seen = torch.tensor([list(texts[0][1])[: model.config.context_length]])  # (1, seq)
-    scores = {**score_heads(probes[0].patterns[:, None], seen.numpy()), "importance": gate_gradient(model, seen)}
-    by_chance = {name: chance(seen.numpy(), name) for name in SCORES}
-    return snapshots.encode(step, probes, scores, by_chance, roles(scores, by_chance))
+    tokens = torch.tensor([list(texts[0][1])[: model.config.context_length]])  # (1, seq)
+    scored = score_text(model, tokens, probes[0].patterns[:, None], importance_tokens=tokens.size(1))
+    return View(scored.scores, scored.chance, probes, [[]]).snapshot(step)

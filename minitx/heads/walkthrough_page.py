@@ -5,64 +5,45 @@ from __future__ import annotations
 import html
 import math
 import textwrap
+from importlib import resources
+from string import Template
 
-from minitx.heads.walkthrough import Table, TwoContexts, Walk
+from minitx.heads.contexts import TwoContexts
+from minitx.heads.walkthrough import Step, Table, Walk
+
+CONTEXTS = "One token in two contexts"
 
 
 def as_text(walked: Walk, contexts: TwoContexts | None = None) -> str:
     """The steps for a terminal."""
-    lines = [f"Layer {walked.layer}, head {walked.head}, token {walked.query} {walked.labels[walked.query]!r}", ""]
+    lines = [f"Layer {walked.layer}, head {walked.head}, token {walked.query} {walked.label!r}", ""]
     for number, step in enumerate(walked.steps, 1):
         lines += [f"{number}. {step.title}", *_wrapped(step.words), f"   {step.shape}", ""]
-        for caption, table in step.tables:
-            lines += [f"   {caption}", *(f"   {line}" for line in _plain_table(table)), ""]
-        lines += [f"   ✓ {what} (largest difference {miss:.0e})" for what, miss in step.checks]
+        for table in step.tables:
+            lines += [f"   {table.caption}", *(f"   {line}" for line in _plain_table(table)), ""]
+        lines += [f"   ✓ {what} (largest difference {difference:.0e})" for what, difference in step.checks]
         lines += [""] if step.checks else []
     if contexts is not None:
-        lines += ["One token in two contexts", *_wrapped(_contexts_words(contexts)), ""]
+        lines += [CONTEXTS, *_wrapped(_contexts_words(contexts)), ""]
         lines += [f"   {name:14} {value:6.3f}" for name, value in _context_rows(contexts)]
     return "\n".join(line.rstrip() for line in lines)
 
 
 def as_html(walked: Walk, title: str, contexts: TwoContexts | None = None) -> str:
     """The steps as one page that needs nothing else."""
-    parts = [PAGE.replace("TITLE", html.escape(title)), f"<h1>{html.escape(title)}</h1>"]
-    parts.append(
-        f"<p>Layer {walked.layer}, head {walked.head}, seen from token {walked.query}, "
-        f"<b>{html.escape(walked.labels[walked.query])}</b>.</p>"
-    )
-    for number, step in enumerate(walked.steps, 1):
-        parts.append(f"<section><h2>{number}. {html.escape(step.title)}</h2><p>{html.escape(step.words)}</p>")
-        parts.append(f"<p class=shape>{html.escape(step.shape)}</p>")
-        for caption, table in step.tables:
-            parts.append(_html_table(caption, table))
-        for what, miss in step.checks:
-            parts.append(f"<p class=check>✓ {html.escape(what)} <small>(largest difference {miss:.0e})</small></p>")
-        parts.append("</section>")
+    sections = [_section(number, step) for number, step in enumerate(walked.steps, 1)]
     if contexts is not None:
-        parts.append(
-            f"<section><h2>One token in two contexts</h2><p>{html.escape(_contexts_words(contexts))}</p><table>"
-        )
-        parts += [f"<tr><th>{name}</th>{_html_cell(value, 1.0)}</tr>" for name, value in _context_rows(contexts)]
-        parts.append("</table></section>")
-    return "\n".join([*parts, "</body></html>", ""])
-
-
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>TITLE</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
-section { border-top: 1px solid #ddd; margin-top: 1.5rem }
-h2 { font-size: 1.2rem }
-.shape { font-family: ui-monospace, monospace; color: #555 }
-.check { color: #17692e; margin: .2rem 0 }
-.table { overflow-x: auto; margin: .8rem 0 }
-table { border-collapse: collapse; font: 13px ui-monospace, monospace }
-caption { text-align: left; color: #555; padding-bottom: .2rem }
-th, td { padding: .1rem .5rem; text-align: right; font-weight: normal; white-space: nowrap }
-tr.marked th { font-weight: bold }
-</style></head><body>"""
+        rows = [f"<tr><th>{name}</th>{_html_cell(value, 1.0)}</tr>" for name, value in _context_rows(contexts)]
+        words = html.escape(_contexts_words(contexts))
+        sections.append(f"<section><h2>{CONTEXTS}</h2><p>{words}</p><table>{''.join(rows)}</table></section>")
+    return Template(resources.files(__package__).joinpath("walkthrough.html").read_text("utf-8")).substitute(
+        title=html.escape(title),
+        layer=walked.layer,
+        head=walked.head,
+        query=walked.query,
+        label=html.escape(walked.label),
+        sections="\n".join(sections),
+    )
 
 
 def _wrapped(words: str) -> list[str]:
@@ -88,22 +69,32 @@ def _plain_table(table: Table) -> list[str]:
     if len(table.columns) > 1:
         note = f" … {table.total} in all" if more else ""
         lines.append(" " * width + "".join(f"{column:>8}" for column in table.columns) + note)
-    for at, (label, values) in enumerate(zip(table.rows, table.values, strict=True)):
-        mark = " ◂" if at == table.marked else ""
+    for row, (label, values) in enumerate(zip(table.rows, table.values, strict=True)):
+        mark = " ◂" if row == table.marked else ""
         lines.append(f"{label:<{width}}" + "".join(f"{_figure(value):>8}" for value in values) + more + mark)
     return lines
 
 
-def _html_table(caption: str, table: Table) -> str:
+def _section(number: int, step: Step) -> str:
+    """One step of the page."""
+    lines = [f"<section><h2>{number}. {html.escape(step.title)}</h2><p>{html.escape(step.words)}</p>"]
+    lines.append(f"<p class=shape>{html.escape(step.shape)}</p>")
+    lines += [_html_table(table) for table in step.tables]
+    for what, difference in step.checks:
+        lines.append(f"<p class=check>✓ {html.escape(what)} <small>(largest difference {difference:.0e})</small></p>")
+    return "\n".join([*lines, "</section>"])
+
+
+def _html_table(table: Table) -> str:
     finite = [abs(value) for values in table.values for value in values if math.isfinite(value)]
     reach = max(finite, default=1.0) or 1.0
-    more = table.total > len(table.columns)
-    lines = [f"<div class=table><table><caption>{html.escape(caption)}</caption>"]
+    lines = [f"<div class=table><table><caption>{html.escape(table.caption)}</caption>"]
     if len(table.columns) > 1:
-        heads = "".join(f"<th>{column}</th>" for column in table.columns)
-        lines.append(f"<tr><th></th>{heads}{f'<th>… {table.total} in all</th>' if more else ''}</tr>")
-    for at, (label, values) in enumerate(zip(table.rows, table.values, strict=True)):
-        marked = " class=marked" if at == table.marked else ""
+        titles = "".join(f"<th>{column}</th>" for column in table.columns)
+        more = f"<th class=more>… {table.total} in all</th>" if table.total > len(table.columns) else ""
+        lines.append(f"<tr><th></th>{titles}{more}</tr>")
+    for row, (label, values) in enumerate(zip(table.rows, table.values, strict=True)):
+        marked = " class=marked" if row == table.marked else ""
         cells = "".join(_html_cell(value, reach) for value in values)
         lines.append(f"<tr{marked}><th>{html.escape(label)}</th>{cells}</tr>")
     return "\n".join([*lines, "</table></div>"])

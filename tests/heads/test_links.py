@@ -137,8 +137,9 @@ def test_the_table_of_probes_has_a_line_for_each_head_and_candidates_side_by_sid
     ]
     others = np.random.default_rng(0).integers(0, 30, 500).astype(np.uint16)
     found = measure_probes(small_model(), Letters(), texts, others)  # type: ignore[arg-type]
-    assert [probe["text"] for probe in found] == ["a cat b dog it"]
-    assert [link["distance"] for link in found[0]["links"]] == [8, 2]
-    assert found[0]["ambiguous"][0]["candidates"] == ["it → cat", "it → dog"]
+    plain = [probe.to_json() for probe in found]
+    assert [probe["text"] for probe in plain] == ["a cat b dog it"]
+    assert [link["distance"] for link in plain[0]["links"]] == [8, 2]
+    assert plain[0]["ambiguous"][0]["candidates"] == ["it → cat", "it → dog"]
     text = probes_as_text(found)
     assert "it → cat" in text and text.count("\n0.") == 2 and text.count("\n1.") == 2

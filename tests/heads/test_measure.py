@@ -10,22 +10,22 @@ import pytest
 import torch
 from PIL import Image
 
-from minitx.heads.figures import as_picture, history_as_picture
+from minitx.heads.figures import heads_figure, history_figure
 from minitx.heads.measure import measure_heads
 from minitx.heads.roles import UNCLASSIFIED
 from minitx.heads.scores import SCORES
 from minitx.heads.table import as_text
+from minitx.system.figures import save_picture
 from tests.small import small_model
 
 TOKENS = np.random.default_rng(0).integers(0, 30, 200).astype(np.uint16)
 
 
 def test_every_head_has_every_figure_in_plain_numbers() -> None:
-    told: list[int] = []
-    found = json.loads(
-        json.dumps(measure_heads(small_model(), TOKENS, projection=True, advance=told.append), allow_nan=False)
-    )
-    assert sum(told) == 3 * (len(TOKENS) - 1)
+    done: list[int] = []
+    measured = measure_heads(small_model(), TOKENS, projection=True, advance=done.append)
+    found = json.loads(json.dumps(measured.to_json(), allow_nan=False))
+    assert sum(done) == 3 * (len(TOKENS) - 1)
     assert [(entry["layer"], entry["head"]) for entry in found["heads"]] == [(0, 0), (0, 1), (1, 0), (1, 1)]
     for entry in found["heads"]:
         assert (
@@ -47,7 +47,7 @@ def test_a_duplicated_head_is_found() -> None:
         for name in ("query", "key"):
             weight = model.get_parameter(f"blocks.1.attention.{name}.weight")
             weight[8:] = weight[:8]
-    heads = measure_heads(model, TOKENS, ablation=False)["heads"]
+    heads = measure_heads(model, TOKENS, ablation=False).to_json()["heads"]
     assert heads[2]["most_like"] == {"layer": 1, "head": 1, "similarity": 1.0}
     assert heads[0]["most_like"]["similarity"] < 1
 
@@ -63,13 +63,14 @@ def test_the_text_names_every_head_and_says_what_was_left_out() -> None:
 @pytest.mark.parametrize("tokens", [TOKENS[:2], TOKENS[:33]])
 def test_short_texts_have_gaps_and_no_faults(tokens: np.ndarray, tmp_path: Path) -> None:
     """Two tokens: no repeats, one window, no spread. The text and the picture say – there."""
-    found = measure_heads(small_model(), tokens)
-    found["heads"][0]["ablation"]["zero"] = -1e-6
-    assert found["heads"][0]["spreads"]["entropy"] is None
-    text = as_text(found)
+    measured = measure_heads(small_model(), tokens)
+    assert measured.ablation is not None
+    measured.ablation.zero[0, 0] = -1e-6
+    assert measured.to_json()["heads"][0]["spreads"]["entropy"] is None
+    text = as_text(measured)
     assert "±-" not in text and "±–" not in text and (" – " in text or len(tokens) > 2)
     assert " 0.0000" in text and "-0.0000" not in text and "+0.0000" not in text
-    as_picture(found, tmp_path / "heads.png", "title")
+    save_picture(heads_figure(measured, "title"), tmp_path / "heads.png")
     with Image.open(tmp_path / "heads.png") as image:
         assert min(image.size) > 300
 
@@ -80,10 +81,11 @@ def test_a_model_of_one_head(tmp_path: Path) -> None:
 
     torch.manual_seed(0)
     model = Transformer(ModelConfig(n_layer=1, n_head=1, d_model=16, context_length=32), 30).eval()
-    found = measure_heads(model, TOKENS)
+    measured = measure_heads(model, TOKENS)
+    found = measured.to_json()
     assert found["heads"][0]["most_like"] is None and found["similarity"] is None
-    assert as_text(found)
-    as_picture(found, tmp_path / "heads.svg", "title")
+    assert as_text(measured)
+    save_picture(heads_figure(measured, "title"), tmp_path / "heads.svg")
 
 
 def test_the_history_of_a_run_is_drawn(tmp_path: Path) -> None:
@@ -98,6 +100,6 @@ def test_the_history_of_a_run_is_drawn(tmp_path: Path) -> None:
         }
         for step in (10, 20)
     ]
-    history_as_picture(lines, tmp_path / "history.png", "title")
+    save_picture(history_figure(lines, "title"), tmp_path / "history.png")
     with Image.open(tmp_path / "history.png") as image:
         assert image.size[0] > 1000

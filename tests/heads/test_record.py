@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from minitx.config import ModelConfig
-from minitx.heads.record import MAX_PATTERN_VALUES, patterns, record, score, scored_text
+from minitx.heads.record import MAX_PATTERN_VALUES, patterns, record, scored_text
 from minitx.heads.repeats import repeated_text, score_repetition
+from minitx.heads.scored import score_text
 from minitx.model import Transformer
 from tests.small import small_model
 
@@ -33,7 +34,7 @@ def test_a_pruned_head_has_no_pattern_and_no_score() -> None:
     assert (~np.isnan(found)).all(axis=(1, 3, 4)).tolist() == there.tolist()
     recorded = record(model, tokens).patterns
     np.testing.assert_array_equal(found[0, :, [1, 3]], recorded[0].transpose(0, 1))
-    for values in score(model, tokens).values():
+    for values in score_text(model, tokens).scores.values():
         assert (~np.isnan(values)).tolist() == there.tolist()
 
 
@@ -51,13 +52,13 @@ def test_looking_leaves_the_model_as_it_was(training: bool) -> None:
 def test_scores_see_what_a_head_does() -> None:
     """A head whose keys and queries are made to match one position back, by rotary positions alone, scores as such."""
     model, tokens = small_model(), some_tokens()
-    scores = score(model, tokens)
+    scores = score_text(model, tokens).scores
     assert all(values.shape == (2, 2) for values in scores.values())
     with torch.no_grad():  # a head without queries looks evenly: exactly the score of chance
         model.get_parameter("blocks.0.attention.query.weight").zero_()
     from minitx.heads.scores import chance
 
-    for name, values in score(model, tokens).items():
+    for name, values in score_text(model, tokens).scores.items():
         np.testing.assert_allclose(values[0], chance(tokens.numpy(), name), atol=1e-5)
         assert np.abs(values[1] - chance(tokens.numpy(), name)).max() > 1e-4
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
 
 from minitx.heads.likeness import rank_correlation, semantic_correlation, similarity
-from minitx.heads.roles import ROLES, UNCLASSIFIED, role, roles, strength
+from minitx.heads.roles import ROLES, UNCLASSIFIED, roles, strength
 from minitx.heads.scores import SCORES, chance, score_heads, spread_over_texts
 
 TEXTS = {
@@ -209,19 +210,25 @@ def test_scores_equal_the_head_detector_of_transformer_lens(name: str, kind: str
             assert scores[layer, head] == pytest.approx(theirs * len(tokens) / queries, abs=1e-6)
 
 
+def one_role(scores: Mapping[str, float], by_chance: Mapping[str, float]) -> tuple[str, float]:
+    """The role of a single head and its strength."""
+    names, strengths = roles({name: np.array([[score]]) for name, score in scores.items()}, by_chance)
+    return names.item(), strengths.item()
+
+
 def test_a_role_is_a_share_of_what_chance_leaves() -> None:
     by_chance = dict.fromkeys(ROLES, 0.2)
     quiet = dict.fromkeys(ROLES, 0.2)
-    assert strength(1.0, 0.2) == 1 and strength(0.2, 0.2) == 0 and strength(0.6, 0.2) == pytest.approx(0.5)
-    name, how_strongly = role({**quiet, "induction": 0.61}, by_chance)
+    np.testing.assert_allclose(strength(np.array([1.0, 0.2, 0.6]), 0.2), [1, 0, 0.5])
+    name, how_strongly = one_role({**quiet, "induction": 0.61}, by_chance)
     assert name == "induction" and how_strongly == pytest.approx(0.5125)
-    assert role({**quiet, "induction": 0.59}, by_chance)[0] == UNCLASSIFIED
-    assert role({**quiet, "induction": 0.7, "previous_token": 0.8}, by_chance)[0] == "previous_token"
-    silent = role(dict.fromkeys(ROLES, math.nan), by_chance)
+    assert one_role({**quiet, "induction": 0.59}, by_chance)[0] == UNCLASSIFIED
+    assert one_role({**quiet, "induction": 0.7, "previous_token": 0.8}, by_chance)[0] == "previous_token"
+    silent = one_role(dict.fromkeys(ROLES, math.nan), by_chance)
     assert silent[0] == UNCLASSIFIED and math.isnan(silent[1])
-    assert role({**quiet, "induction": math.nan, "current_token": 0.9}, by_chance)[0] == "current_token"
+    assert one_role({**quiet, "induction": math.nan, "current_token": 0.9}, by_chance)[0] == "current_token"
     # A text of one token repeated: looking back at it is all there is to do, so it shows nothing.
-    assert role({**quiet, "duplicate_token": 1.0}, {**by_chance, "duplicate_token": 1.0})[0] == UNCLASSIFIED
+    assert one_role({**quiet, "duplicate_token": 1.0}, {**by_chance, "duplicate_token": 1.0})[0] == UNCLASSIFIED
 
 
 def test_going_back_to_the_first_mention_is_told_from_going_back_to_all() -> None:
@@ -230,7 +237,7 @@ def test_going_back_to_the_first_mention_is_told_from_going_back_to_all() -> Non
     assert first["first_mention"].item() == 1.0 and first["duplicate_token"].item() == 1.0
     latest = score_heads(looking_at([0, 1, 2, 1, 4, 3, 6, 5]), tokens)
     assert latest["first_mention"].item() == pytest.approx(1 / 3) and latest["duplicate_token"].item() == 1.0
-    assert role({n: v.item() for n, v in first.items()}, {n: chance(tokens, n) for n in SCORES})[0] == "first_mention"
+    assert roles(first, {name: chance(tokens, name) for name in SCORES}).names.item() == "first_mention"
 
 
 def test_spread_is_the_standard_deviation_over_texts() -> None:
@@ -327,4 +334,12 @@ def test_roles_name_heads_that_do_one_thing() -> None:
     scores["previous_token"] = np.array([[0.9, 0.3, 0.1]])
     scores["induction"] = np.array([[0.2, np.nan, 0.55]])
     by_chance = dict.fromkeys(SCORES, 0.05)
-    assert roles(scores, by_chance) == [["previous token", "unclassified", "induction"]]
+    assert roles(scores, by_chance).names.tolist() == [["previous_token", "unclassified", "induction"]]
+
+
+def test_induction_can_be_judged_by_another_score() -> None:
+    scores = {name: np.full((1, 1), 0.1) for name in SCORES} | {"induction_on_repeats": np.full((1, 1), 0.9)}
+    by_chance = dict.fromkeys(scores, 0.05)
+    assert roles(scores, by_chance).names.item() == UNCLASSIFIED
+    names, strengths = roles(scores, by_chance, induction="induction_on_repeats")
+    assert names.item() == "induction" and strengths.item() == pytest.approx(0.85 / 0.95)

@@ -12,7 +12,8 @@ from minitx import config
 from minitx.config import TokenizerConfig
 from minitx.data.tokenizer import Tokenizer
 from minitx.heads.importance import gate_gradient, survey
-from minitx.heads.record import patterns, score, scored_text
+from minitx.heads.record import patterns, scored_text
+from minitx.heads.scored import score_text
 from minitx.heads.snapshots import read_header
 from minitx.heads.view import IMPORTANCE_TOKENS, probe_of, text_snapshot, view_probes
 from tests.heads.test_snapshots import read_patterns
@@ -49,7 +50,7 @@ def test_probes_are_seen_with_what_the_heads_score_on_another_text(tokenizer: To
     assert [probe["text"] for probe in header["probes"]] == ["the cat sat.", "rain"]
     assert header["probes"][0]["links"] == [{"name": "subject", "query": [8, 11], "key": [4, 7]}]
     text = scored_text(model, tokens)
-    for name, values in score(model, text).items():
+    for name, values in score_text(model, text).scores.items():
         np.testing.assert_allclose(view.scores[name], values)
     np.testing.assert_allclose(view.scores["importance"], gate_gradient(model, text[:, :IMPORTANCE_TOKENS]))
     assert header["chance"]["importance"] is None and len(header["roles"]) == 4

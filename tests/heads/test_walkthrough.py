@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
+import tomllib
+from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
-import minitx.heads.walkthrough
+import minitx.heads.one_layer
 from minitx.attention import Recorder
 from minitx.config import ModelConfig
+from minitx.fast.attention import rotate
+from minitx.heads.contexts import TwoContexts, vectors_of
 from minitx.heads.record import record
-from minitx.heads.walkthrough import TwoContexts, two_contexts, walk
+from minitx.heads.walkthrough import walk
 from minitx.heads.walkthrough_page import as_html, as_text
 from minitx.model import Transformer
 from minitx.system.errors import UserError
@@ -36,11 +41,11 @@ def test_the_numbers_shown_are_those_of_the_whole_model(
     recorded: Recorder = record(ours, torch.tensor([TOKENS]), want_shares=True)
     shown = {step.title.split(":")[0]: step for step in walked.steps}
     at = 7 if query is None else query
-    row = torch.tensor(shown["Softmax"].tables[0][1].values)[:, 0]
+    row = torch.tensor(shown["Softmax"].tables[0].values)[:, 0]
     torch.testing.assert_close(row, recorded.patterns[layer][0, head, at])
-    mixed = torch.tensor(shown["Mix"].tables[0][1].values)
+    mixed = torch.tensor(shown["Mix"].tables[0].values)
     torch.testing.assert_close(mixed, recorded.head_outputs[layer][0, head])
-    shares = torch.tensor(shown["Output projection"].tables[1][1].values)
+    shares = torch.tensor(shown["Output projection"].tables[1].values)
     torch.testing.assert_close(shares, recorded.shares[layer][0, :, at, :8])
     assert [step.title.split(":")[0] for step in walked.steps] == [
         "X",
@@ -59,21 +64,37 @@ def test_the_numbers_shown_are_those_of_the_whole_model(
 
 def test_a_step_that_does_not_add_up_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The checks are worth something: a walkthrough that forgot the positions would not show the model's pattern."""
-    monkeypatch.setattr(minitx.heads.walkthrough, "rotate", lambda x, rotary: x)
+    monkeypatch.setattr(minitx.heads.one_layer, "rotate", lambda x, rotary: x)
     with pytest.raises(AssertionError, match="Softmax"):
         walk(model(), TOKENS, LABELS, 0, 0)
 
 
+@pytest.mark.parametrize("name", ["query", "key"])
+def test_queries_and_keys_must_keep_their_lengths(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys as well: with one key-value head, they are told from the queries by their number."""
+    heads = 4 if name == "query" else 1
+
+    def stretch(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+        return rotate(x, rotary) * (1.01 if x.size(1) == heads else 1)
+
+    monkeypatch.setattr(minitx.heads.one_layer, "rotate", stretch)
+    with pytest.raises(AssertionError, match=f"Positions: {name} lengths stay misses by"):
+        walk(model(n_kv_head=1), TOKENS, LABELS, 0, 0)
+
+
 def test_one_embedding_and_two_vectors_in_context() -> None:
-    similarity = two_contexts(model(), [3, 1, 4], [2, 7, 8, 4], (2, 3))
+    ours = model()
+    vectors = vectors_of(ours, [3, 1, 4], 2)  # (layer + 1, d_model)
+    torch.testing.assert_close(vectors[-1], ours.residual(torch.tensor([[3, 1, 4]]))[0, 2])
+    similarity = torch.cosine_similarity(vectors, vectors_of(ours, [2, 7, 8, 4], 3), dim=-1).tolist()
     assert similarity[0] == pytest.approx(1) and len(similarity) == 3
     assert all(value < 0.999 for value in similarity[1:])
-    assert two_contexts(model(), [3, 1, 4], [3, 1, 4, 9], (2, 2)) == pytest.approx([1, 1, 1])
+    torch.testing.assert_close(vectors_of(ours, [3, 1, 4, 9], 2), vectors)
 
 
 def test_text_and_page_show_every_step_and_escape_what_tokens_hold() -> None:
     walked = walk(model(), TOKENS, LABELS, 0, 1, 3)
-    contexts = TwoContexts("bank", ("a <bank>", "b bank"), (1, 1), [1.0, 0.5, 0.25])
+    contexts = TwoContexts("bank", ("a <bank>", "b bank"), [1.0, 0.5, 0.25])
     text = as_text(walked, contexts)
     assert text.count("✓") == sum(len(step.checks) for step in walked.steps)
     assert text.count("-∞") == 4 + 1  # the tokens after the fourth, and the words
@@ -96,3 +117,17 @@ def test_text_and_page_show_every_step_and_escape_what_tokens_hold() -> None:
 def test_what_cannot_be_shown(arguments: tuple[list[int], list[str], int, int], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         walk(model(), *arguments)
+
+
+def test_a_pruned_layer_cannot_be_shown_but_a_whole_one_can() -> None:
+    pruned = model(kept_heads=[[0, 1, 2, 3], [0, 3]])
+    assert walk(pruned, TOKENS, LABELS, 0, 3).steps
+    with pytest.raises(UserError, match="Layer 1 of this model is pruned"):
+        walk(pruned, TOKENS, LABELS, 1, 0)
+
+
+def test_the_template_of_the_page_is_shipped() -> None:
+    """Installed elsewhere, the page has nothing but what the wheel holds."""
+    settings = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))
+    assert settings["tool"]["setuptools"]["package-data"]["minitx.heads"] == ["*.html"]
+    assert (Path(minitx.heads.one_layer.__file__).parent / "walkthrough.html").is_file()
