@@ -191,10 +191,10 @@ def test_the_curve_as_table_and_picture(tmp_path: Path) -> None:
     )
     assert curve.table().splitlines() == [
         "| heads removed | greedy | random (mean ± spread of 2 orders) |",
-        "| ---: | ---: | ---: |",
-        "| 0 | 1.000 | 1.000 ± 0.000 |",
-        "| 1 | 1.500 | 3.000 ± 1.414 |",
-        "| 2 | 3.000 | 3.000 ± 0.000 |",
+        "| ------------: | -----: | ---------------------------------: |",
+        "|             0 |  1.000 |                      1.000 ± 0.000 |",
+        "|             1 |  1.500 |                      3.000 ± 1.414 |",
+        "|             2 |  3.000 |                      3.000 ± 0.000 |",
     ]
     assert curve.to_dict()["orders"] == {"greedy": ["0.0", "0.1"]}
     for each in (curve, Curve(curve.orders, curve.losses, [], [])):
