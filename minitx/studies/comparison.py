@@ -1,7 +1,7 @@
 """`minitx compare`: train the same model with several head counts, or kinds of attention, once per seed.
 
-All variants of a seed have the same data, order of batches and settings, so differences are taken seed by seed. All
-seeds have the same held-out documents.
+All variants of a seed have the same data, order of batches and settings: differences are taken seed by seed. All seeds
+have the same held-out documents.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def compare(config: Config, counts: list[int] | None, kinds: list[str] | None, n
         results = [trial_result(trial) for trial in sorted(trials, key=lambda trial: variants.index(trial.variant))]
         log_speeds(folder, results, speeds, config.train.steps + 1)
         title = (
-            f"{len(variants)} models × {n_seeds} seeds, {config.train.steps} steps of "
+            f"{len(variants)} models × {n_seeds} seed{'s' * (n_seeds > 1)}, {config.train.steps} steps of "
             f"{config.train.batch_size * config.train.grad_accum * config.model.context_length:,} tokens, "
             f"{runtime.device}"
         )

@@ -178,13 +178,15 @@ def draw_comparison(
         for place, name in enumerate(names):
             values, colours = zip(*dots(quantity, name), strict=True)
             axes.scatter([place] * len(values), values, color=colours, s=22, alpha=0.7)
-        if quantity != "val_loss":  # losses differ by little, the others are amounts
+        if quantity == "val_loss":  # losses differ by little
+            axes.ticklabel_format(axis="y", useOffset=False)
+        else:
             axes.set_ylim(bottom=0)
+            axes.yaxis.set_major_formatter("{x:,.7g}")
         axes.set_title(label, fontsize=10)
         axes.set_xlabel("heads" if names[0].endswith(("head", "heads")) else "", fontsize=9)
         axes.set_xticks(range(len(names)), labels, fontsize=9)
         axes.set_xlim(-0.6, len(names) - 0.4)
         axes.tick_params(axis="y", labelsize=8)
-        axes.yaxis.set_major_formatter("{x:,.7g}")
         axes.spines[["top", "right"]].set_visible(False)
     save_picture(figure, file)

@@ -18,16 +18,8 @@ from minitx.model import Transformer
 from minitx.model_size import cache_bytes_per_token
 from minitx.run.checkpoints import Checkpoint
 from minitx.run.folder import Run
-from minitx.studies.pruning import (
-    Head,
-    LossWithout,
-    choose_heads,
-    head_names,
-    heads_of,
-    prune,
-    pruned_config,
-    removal_loss,
-)
+from minitx.studies import pruning
+from minitx.studies.pruning import Head
 from minitx.studies.pruning_curve import measure_curve, write_curve
 from minitx.system.errors import require
 from minitx.system.runtime import Runtime, choose_runtime
@@ -73,24 +65,22 @@ def prune_run(options: PruneOptions) -> int:
     """Do what `minitx prune` was asked to do; the exit status."""
     run = Run.find(options.run)
     if options.heads is not None:
-        pruned_config(run.config().model, options.heads)  # refuse before anything takes time
+        pruning.pruned_config(run.config().model, options.heads)  # refuse before anything takes time
     original = load_original(run, options.checkpoint)
     model, val, batch_size = original.model, original.prepared.val, original.config.train.batch_size
-    half = len(val) // 2
+    heads, half = pruning.heads_of(model.config), len(val) // 2
     require(half >= 2, "The validation text is too short to choose heads on one half and measure on the other.")
     first_half, second_half = val[:half][: options.tokens], val[half:][: options.tokens]
     with (
-        removal_loss(model, first_half, batch_size, "choosing heads") as choosing_loss,
-        removal_loss(model, second_half, batch_size, "measuring the curve") as curve_loss,
+        pruning.removal_loss(model, first_half, batch_size, "choosing heads") as choosing_loss,
+        pruning.removal_loss(model, second_half, batch_size, "measuring the curve") as curve_loss,
     ):
-        gone = heads_to_remove(options, heads_of(model.config), choosing_loss)
-        curve = None
-        if options.curve:
-            seeds = range(options.seed, options.seed + options.random_orders)
-            curve = measure_curve(heads_of(model.config), choosing_loss, curve_loss, seeds)
+        gone = heads_to_remove(options, heads, choosing_loss)
+        seeds = range(options.seed, options.seed + options.random_orders)
+        curve = measure_curve(heads, choosing_loss, curve_loss, seeds) if options.curve else None
     made = None
     if gone:
-        smaller = prune(model, gone)
+        smaller = pruning.prune(model, gone)
         made = write_run(options.out or f"{run.path}-pruned", original, smaller)
         report_pruning(original, made, smaller, gone)
     if curve:
@@ -116,13 +106,13 @@ def load_original(run: Run, checkpoint_name: str) -> Original:
     return Original(run, config, runtime, checkpoint, model, prepared)
 
 
-def heads_to_remove(options: PruneOptions, heads: list[Head], choosing_loss: LossWithout) -> list[Head] | None:
+def heads_to_remove(options: PruneOptions, heads: list[Head], choosing_loss: pruning.LossWithout) -> list[Head] | None:
     """The heads that the options name, or all but a share of `heads`; None where only the curve is wanted."""
     if options.keep_fraction is None:
         return options.heads
     count = len(heads) - max(1, round(options.keep_fraction * len(heads)))
     require(count > 0, f"--keep_fraction {options.keep_fraction} of {len(heads)} heads is all of them: keep fewer.")
-    return choose_heads(heads, count, options.by, options.seed, choosing_loss)
+    return pruning.choose_heads(heads, count, options.by, options.seed, choosing_loss)
 
 
 def write_run(out: str, original: Original, smaller: Transformer) -> Run:
@@ -171,7 +161,7 @@ def report_pruning(original: Original, made: Run, smaller: Transformer, gone: li
         }
         for model, loss, speed in zip(models, losses, forward_speeds(models, window), strict=True)
     )
-    removed, difference = head_names(sorted(gone)), masked_difference(*models, gone, window)
+    removed, difference = pruning.head_names(sorted(gone)), masked_difference(*models, gone, window)
     content = {
         "from": str(run.path),
         "checkpoint": checkpoint.path.name,

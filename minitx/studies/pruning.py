@@ -141,7 +141,8 @@ def removal_loss(
     The model must be in eval mode.
     """
     known: dict[frozenset[Head], float] = {}
-    with tqdm(desc=label, unit="loss", leave=False, delay=0.5, disable=not sys.stderr.isatty()) as bar:
+    form, hidden = "{desc}: {n} losses measured", not sys.stderr.isatty()
+    with tqdm(desc=label, bar_format=form, leave=False, delay=0.5, disable=hidden) as bar:
 
         def loss_without(gone: Collection[Head]) -> float:
             key = frozenset(gone)

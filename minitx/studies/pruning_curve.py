@@ -31,8 +31,9 @@ class Curve:
         """Heads removed against losses, as Markdown; of random orders the mean and sample standard deviation."""
         cells = {name: [f"{loss:.3f}" for loss in losses] for name, losses in self.losses.items()}
         if self.random_losses:
-            cells[f"random (mean ± spread of {len(self.random_losses)} orders)"] = [
-                f"{statistics.mean(losses):.3f}" + (f" ± {statistics.stdev(losses):.3f}" if len(losses) > 1 else "")
+            several = len(self.random_losses) > 1
+            cells[f"random (mean ± spread of {len(self.random_losses)} orders)" if several else "random"] = [
+                f"{statistics.mean(losses):.3f}" + (f" ± {statistics.stdev(losses):.3f}" if several else "")
                 for losses in zip(*self.random_losses, strict=True)
             ]
         columns = ["heads removed", *cells]
@@ -84,7 +85,7 @@ def draw_curve(curve: Curve, file: Path, title: str) -> None:
         values = np.array(curve.random_losses)  # (order, heads removed)
         removed = np.arange(values.shape[1])
         axes.fill_between(removed, values.min(0), values.max(0), color="tab:gray", alpha=0.25, linewidth=0)
-        label = f"random order: mean and range of {len(values)}"
+        label = f"random order: mean and range of {len(values)}" if len(values) > 1 else "random order"
         axes.plot(removed, values.mean(0), color="tab:gray", label=label, marker=".")
     for (name, losses), colour in zip(curve.losses.items(), ("tab:blue", "tab:orange"), strict=False):
         axes.plot(range(len(losses)), losses, color=colour, label=name, marker=".")
