@@ -184,7 +184,7 @@ def draw_comparison(
             axes.set_ylim(bottom=0)
             axes.yaxis.set_major_formatter("{x:,.7g}")
         axes.set_title(label, fontsize=10)
-        axes.set_xlabel("heads" if names[0].endswith(("head", "heads")) else "", fontsize=9)
+        axes.set_xlabel("heads" if names[0].endswith((" head", " heads")) else "", fontsize=9)
         axes.set_xticks(range(len(names)), labels, fontsize=9)
         axes.set_xlim(-0.6, len(names) - 0.4)
         axes.tick_params(axis="y", labelsize=8)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
 from minitx.commands.compare import KINDS
 from minitx.config import Config, ModelConfig
@@ -26,6 +27,7 @@ from minitx.studies.comparison import (
 )
 from minitx.studies.comparison_report import Speeds, TrialResult, comparison_table, draw_comparison, summarise
 from minitx.system.errors import UserError
+from minitx.system.figures import save_picture
 from minitx.system.runtime import choose_runtime
 from minitx.system.timing import Timed
 from tests.small import small_config, small_model
@@ -104,13 +106,27 @@ def test_the_table() -> None:
     assert "4.000 |" in alone[2] and "-0.100 |" in alone[3]
 
 
-@pytest.mark.parametrize("names", [("1 head", "2 heads"), ("multi_head", "latent")])
-def test_the_picture(names: tuple[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("names", "ticks", "label"),
+    [(("1 head", "2 heads"), ["1", "2"], "heads"), (("multi_head", "latent"), ["multi\nhead", "latent"], "")],
+)
+def test_the_picture(
+    names: tuple[str, str], ticks: list[str], label: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     renamed = dict(zip(("1 head", "2 heads"), names, strict=True))
     runs = [dataclasses.replace(run, variant=renamed[run.variant]) for run in RUNS]
     speeds = {renamed[name]: speed for name, speed in SPEEDS.items()}
+    figures: list[Figure] = []
+
+    def keep_and_save(figure: Figure, file: Path) -> None:
+        figures.append(figure)
+        save_picture(figure, file)
+
+    monkeypatch.setattr("minitx.studies.comparison_report.save_picture", keep_and_save)
     draw_comparison(runs, speeds, summarise(runs, speeds), tmp_path / "a.png", "title")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    for axes in figures[0].axes:
+        assert [tick.get_text() for tick in axes.get_xticklabels()] == ticks and axes.get_xlabel() == label
 
 
 def test_decoding_is_timed_without_the_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
