@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 
 from minitx.config import ModelConfig
@@ -40,6 +42,12 @@ def parameter_count(config: ModelConfig, vocab_size: int) -> int:
     block = attention + 3 * width * config.ff_width + 2 * width  # feed-forward layer, norms
     ends = (1 if config.tie_embeddings else 2) * vocab_size * width + width  # embedding, output, norm
     return config.n_layer * block + ends
+
+
+def matrix_parameters(config: ModelConfig, vocab_size: int) -> int:
+    """Parameters of the matrices alone: `parameter_count` without the vectors of the norms."""
+    norms = (2 * config.n_layer + 1) * config.d_model  # beside those of queries and keys
+    return parameter_count(dataclasses.replace(config, qk_norm=False), vocab_size) - norms
 
 
 def parameters_by_part(model: Transformer) -> dict[str, int]:

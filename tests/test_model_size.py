@@ -9,7 +9,7 @@ import torch
 
 from minitx.config import ModelConfig
 from minitx.model import Transformer
-from minitx.model_size import parameter_count, require_memory
+from minitx.model_size import matrix_parameters, parameter_count, require_memory
 from minitx.system.errors import UserError
 from minitx.system.memory import memory_there
 
@@ -25,8 +25,9 @@ from minitx.system.memory import memory_there
     ],
 )
 def test_counted_as_built(config: ModelConfig) -> None:
-    built = sum(parameter.numel() for parameter in Transformer(config, 300).parameters())
-    assert parameter_count(config, 300) == built
+    parameters = list(Transformer(config, 300).parameters())
+    assert parameter_count(config, 300) == sum(parameter.numel() for parameter in parameters)
+    assert matrix_parameters(config, 300) == sum(parameter.numel() for parameter in parameters if parameter.dim() == 2)
 
 
 def test_a_billion_layers_are_refused_at_once() -> None:

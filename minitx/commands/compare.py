@@ -1,8 +1,8 @@
 """`minitx compare`: train the same model with several head counts, or kinds of attention, and several seeds.
 
 Takes every setting that training takes. The same command goes on with a comparison that was cut off, and shows the
-result of one that is done. Models with different head counts have equally many parameters in their matrices, which is
-checked; only the vectors of query-key norm, as wide as a head, differ (--model.qk_norm false takes them away).
+result of a finished one. Models with different head counts must have equally many parameters in their matrices. Only
+the vectors of query-key norm differ, for they are as wide as a head: --model.qk_norm false removes them.
 """
 
 from __future__ import annotations
@@ -30,31 +30,31 @@ def main(arguments: Sequence[str], prog: str) -> int:
         metavar="LIST",
         help=f"Kinds of attention to compare, with commas: {', '.join(KINDS)}, or all.",
     )
-    parser.add_argument("--seeds", type=int, default=3, help="How many seeds each is trained with, from seed upwards.")
+    parser.add_argument("--seeds", type=int, default=3, help="Seeds to train every model with, from seed upwards.")
     namespace = parse(parser, Config, arguments)
     heads, kinds, n_seeds = namespace.pop("heads"), namespace.pop("kinds"), namespace.pop("seeds")
     config = instantiate(parser, namespace, Config)
     require(heads is None or kinds is None, "Both --heads and --kinds are given: compare one after the other.")
     require(n_seeds >= 1, f"--seeds is {n_seeds}, but at least 1 is needed.")
-    counts = None if kinds else head_counts(heads or DEFAULT_HEADS)
-    chosen = None if kinds is None else kinds_named(kinds)
+    counts = parse_head_counts(heads or DEFAULT_HEADS) if kinds is None else None
+    chosen_kinds = None if kinds is None else parse_kinds(kinds)
     if option_value(arguments, "--out") is None:
-        config = dataclasses.replace(config, out=f"runs/compare-{'heads' if chosen is None else 'kinds'}")
+        config = dataclasses.replace(config, out=f"runs/compare-{'heads' if kinds is None else 'kinds'}")
     from minitx.studies.comparison import compare
 
-    return compare(config, counts, chosen, n_seeds)
+    return compare(config, counts, chosen_kinds, n_seeds)
 
 
-def head_counts(text: str) -> list[int]:
-    """Such as 1,2,4 as numbers; raises UserError where they are none."""
+def parse_head_counts(text: str) -> list[int]:
+    """The numbers in a list such as 1,2,4; raises UserError where it is not one."""
     parts = [part.strip() for part in text.split(",")]
     good = all(part.isdecimal() and int(part) >= 1 for part in parts) and len({*parts}) == len(parts)
     require(good, f"--heads is {text!r}, but it takes head counts with commas, each once, such as {DEFAULT_HEADS}.")
     return [int(part) for part in parts]
 
 
-def kinds_named(text: str) -> list[str]:
-    """Such as multi_head,latent as a list; raises UserError where there is no such kind."""
+def parse_kinds(text: str) -> list[str]:
+    """The names in a list such as multi_head,latent, or all; raises UserError for a name that is no kind."""
     kinds = list(KINDS) if text == "all" else [part.strip() for part in text.split(",")]
     require(
         set(kinds) <= set(KINDS) and len(set(kinds)) == len(kinds),

@@ -1,6 +1,6 @@
-"""minitx ↔ the `transformers` library: one table of names, read in both directions.
+"""Export models to the `transformers` library and import from it: one table of names, read in both directions.
 
-Without query-key norm the model is Llama's architecture, with it Qwen3's, so the exported weights give the same logits.
+Without query-key norm the model has Llama's architecture, with it Qwen3's, so exported weights give the same logits.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NAMES = {
     "final_norm": "model.norm",
     "output": "lm_head",
 }
-"""Our name of a module → theirs; {} stands for the number of the layer."""
+"""Our name of a module → theirs; {} stands for the layer number."""
 
 SETTINGS = {
     "n_layer": "num_hidden_layers",
@@ -47,26 +47,26 @@ SETTINGS = {
     "norm_eps": "rms_norm_eps",
     "tie_embeddings": "tie_word_embeddings",
 }
-"""Our setting → the key of their config.json."""
+"""Our setting → its key in their config.json."""
 
 FILES = ("config.json", "model.safetensors")
-"""What a folder with a model of theirs holds."""
+"""The files of a model of theirs."""
 
 ARCHITECTURES = {False: ("llama", "LlamaForCausalLM"), True: ("qwen3", "Qwen3ForCausalLM")}
-"""Whether there is query-key norm → their model_type and class."""
+"""With query-key norm or without → their model_type and class."""
 
 
-def translate(name: str, table: dict[str, str]) -> str | None:
-    """The other name of a parameter such as blocks.3.attention.query.weight, or None when the table has none."""
-    layer = re.search(r"\.(\d+)\.", name)
-    module = re.sub(r"\.\d+\.", ".{}.", name, count=1).removesuffix(".weight")
-    if not name.endswith(".weight") or module not in table:
-        return None
-    return table[module].format(layer.group(1) if layer else "") + ".weight"
+def export_model(model: Transformer, folder: Path, end_of_document: int) -> None:
+    """Write config.json and model.safetensors, which `transformers` loads with AutoModelForCausalLM."""
+    config = exported_config(model.config, model.vocab_size, end_of_document)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+    weights = {str(translate(name, NAMES)): p.detach().cpu().contiguous() for name, p in model.named_parameters()}
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
 
 
 def exported_config(config: ModelConfig, vocab_size: int, end_of_document: int) -> dict[str, Any]:
-    """The content of their config.json."""
+    """The content of config.json for `transformers`; raises UserError where it has no architecture for the model."""
     require(
         config.attention == "multi_head",
         f"The model has {config.attention} attention, which neither Llama nor Qwen3 has: only multi-head, grouped- and "
@@ -95,43 +95,9 @@ def exported_config(config: ModelConfig, vocab_size: int, end_of_document: int) 
     }
 
 
-def export_model(model: Transformer, folder: Path, end_of_document: int) -> None:
-    """Write config.json and model.safetensors, which `transformers` loads with AutoModelForCausalLM."""
-    config = exported_config(model.config, model.vocab_size, end_of_document)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
-    weights = {translate(name, NAMES): p.detach().cpu().contiguous() for name, p in model.named_parameters()}
-    save_file({str(name): weight for name, weight in weights.items()}, folder / "model.safetensors", {"format": "pt"})
-
-
-def imported_config(content: dict[str, Any]) -> tuple[ModelConfig, int]:
-    """Our model settings and the vocabulary size of their config.json.
-
-    Raises UserError for a model that is neither Llama nor Qwen3, or uses a variant that minitx lacks.
-    """
-    kinds = {model_type: qk_norm for qk_norm, (model_type, _) in ARCHITECTURES.items()}
-    kind = str(content.get("model_type"))
-    require(kind in kinds, f"The model is of type {kind!r}, but only {' and '.join(kinds)} can be imported.")
-    missing = [key for key in (*SETTINGS.values(), "vocab_size") if key not in content and key != "num_key_value_heads"]
-    require(not missing or missing == ["tie_word_embeddings"], f"config.json lacks {', '.join(missing)}.")
-    rope = content.get("rope_parameters") or content.get("rope_scaling") or {}
-    require(
-        rope.get("rope_type", "default") == "default",
-        f"Rotary positions of type {rope.get('rope_type')} are not there.",
-    )
-    biases = any(content.get(key) for key in ("attention_bias", "mlp_bias"))
-    require(not biases, "The model has biases, which minitx lacks.")
-    settings = {ours: content[theirs] for ours, theirs in SETTINGS.items() if theirs in content}
-    theta = float(rope.get("rope_theta", content.get("rope_theta", 10000.0)))
-    config = ModelConfig(**settings, qk_norm=kinds[kind], rope_theta=theta)
-    head_dim = content.get("head_dim") or config.d_head
-    require(head_dim == config.d_head, f"Its heads are {head_dim} wide, but d_model / n_head is {config.d_head}.")
-    return config, int(content["vocab_size"])
-
-
 @torch.no_grad()
 def import_model(folder: Path) -> Transformer:
-    """The model in a folder with config.json and model.safetensors; raises UserError when it does not fit."""
+    """The model in a folder with config.json and model.safetensors; raises UserError when minitx cannot hold it."""
     require(folder.is_dir(), f"There is no folder {folder}: name one that holds {' and '.join(FILES)}.")
     missing = [name for name in FILES if not (folder / name).is_file()]
     require(not missing, f"{folder} holds no model of transformers: there is no {' and no '.join(missing)} in it.")
@@ -143,8 +109,8 @@ def import_model(folder: Path) -> Transformer:
         raise UserError(f"{folder} holds no model of transformers that can be read ({reason}).") from error
     model = Transformer(*imported_config(content))
     parameters = dict(model.named_parameters())
-    backwards = {theirs: ours for ours, theirs in NAMES.items()}
-    renamed = {translate(name, backwards) or name: weight for name, weight in weights.items()}
+    our_names = {theirs: ours for ours, theirs in NAMES.items()}
+    renamed = {translate(name, our_names) or name: weight for name, weight in weights.items()}
     if model.config.tie_embeddings:
         renamed.pop("output.weight", None)
     odd = sorted(parameters.keys() ^ renamed.keys())
@@ -156,3 +122,37 @@ def import_model(folder: Path) -> Transformer:
         )
         parameter.copy_(renamed[name])
     return model
+
+
+def imported_config(content: dict[str, Any]) -> tuple[ModelConfig, int]:
+    """Our model settings, and the vocabulary size, from the content of their config.json.
+
+    Raises UserError for a model that is neither Llama nor Qwen3, or uses a variant that minitx lacks.
+    """
+    kinds = {model_type: qk_norm for qk_norm, (model_type, _) in ARCHITECTURES.items()}
+    kind = str(content.get("model_type"))
+    require(kind in kinds, f"The model is of type {kind!r}, but only {' and '.join(kinds)} can be imported.")
+    missing = [key for key in (*SETTINGS.values(), "vocab_size") if key not in content and key != "num_key_value_heads"]
+    require(not missing or missing == ["tie_word_embeddings"], f"config.json lacks {', '.join(missing)}.")
+    rope = content.get("rope_parameters") or content.get("rope_scaling") or {}
+    require(
+        rope.get("rope_type", "default") == "default",
+        f"The model has rotary positions of type {rope.get('rope_type')}, which minitx lacks.",
+    )
+    biases = any(content.get(key) for key in ("attention_bias", "mlp_bias"))
+    require(not biases, "The model has biases, which minitx lacks.")
+    settings = {ours: content[theirs] for ours, theirs in SETTINGS.items() if theirs in content}
+    theta = float(rope.get("rope_theta", content.get("rope_theta", 10000.0)))
+    config = ModelConfig(**settings, qk_norm=kinds[kind], rope_theta=theta)
+    head_dim = content.get("head_dim") or config.d_head
+    require(head_dim == config.d_head, f"The heads are {head_dim} wide, but d_model / n_head is {config.d_head}.")
+    return config, int(content["vocab_size"])
+
+
+def translate(name: str, table: dict[str, str]) -> str | None:
+    """The other name of a parameter such as blocks.3.attention.query.weight, or None when `table` lacks it."""
+    layer = re.search(r"\.(\d+)\.", name)
+    module = re.sub(r"\.\d+\.", ".{}.", name, count=1).removesuffix(".weight")
+    if not name.endswith(".weight") or module not in table:
+        return None
+    return table[module].format(layer.group(1) if layer else "") + ".weight"

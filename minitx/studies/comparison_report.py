@@ -1,4 +1,4 @@
-"""What a comparison measured, as table and picture."""
+"""What a comparison measured, as table, picture and JSON, and in TensorBoard's hyperparameter tab."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from minitx.run.folder import Run
+from minitx.system.figures import new_figure, save_picture
+from minitx.system.files import without_nan
+from minitx.system.text import markdown_table
 from minitx.tensorboard.writer import EventWriter
 from minitx.training.report import COMPARED
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What one trained model came to. Losses are of the last step, in nats per token."""
+class TrialResult:
+    """What one trained model reached. Losses are of the last step, in nats per token."""
 
     variant: str
     seed: int
@@ -25,11 +28,10 @@ class Measured:
     val_loss: float
     val_bits_per_byte: float
     cache_bytes_per_token: float
-    """Measured on the buffers of a cache."""
 
 
 @dataclass(frozen=True)
-class Speed:
+class Speeds:
     """Tokens per second in each round of timing one variant."""
 
     training: list[float]
@@ -39,9 +41,11 @@ class Speed:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One variant over all seeds: means of losses and medians of speeds, with sample standard deviations over seeds or
-    rounds of timing (NaN for one seed)."""
+class VariantSummary:
+    """One variant over all seeds: means of losses, medians of speeds.
+
+    Spreads are sample standard deviations over seeds or rounds of timing, NaN of a single one.
+    """
 
     variant: str
     seeds: int
@@ -49,7 +53,7 @@ class Row:
     val_loss: float
     val_loss_spread: float
     difference: float
-    """Mean over seeds of the loss less that of the first variant with the same seed."""
+    """Mean over seeds of the loss minus that of the first variant with the same seed."""
     difference_spread: float
     val_bits_per_byte: float
     tokens_per_second: float
@@ -59,33 +63,79 @@ class Row:
     cache_bytes_per_token: float
 
 
-def summarise(measured: Sequence[Measured], speeds: Mapping[str, Speed]) -> list[Row]:
-    """A row for each variant, in the order in which they first come."""
-    first = {each.seed: each.val_loss for each in measured if each.variant == measured[0].variant}
+def write_comparison(
+    folder: Path, plan: dict[str, Any], results: Sequence[TrialResult], speeds: Mapping[str, Speeds], title: str
+) -> None:
+    """Write comparison.json, comparison.md and comparison.png into `folder`."""
+    rows = summarise(results, speeds)
+    (folder / "comparison.md").write_text(f"{title}\n\n{comparison_table(rows)}\n", "utf-8")
+    draw_comparison(results, speeds, rows, folder / "comparison.png", title)
+    content = {
+        "plan": plan,
+        "rows": [without_nan(vars(row)) for row in rows],
+        "runs": [vars(result) for result in results],
+        "speeds": {name: vars(speed) for name, speed in speeds.items()},
+    }
+    Run(folder).write_json("comparison.json", content)
+
+
+def log_speeds(folder: Path, results: Sequence[TrialResult], speeds: Mapping[str, Speeds], step: int) -> None:
+    """Add the speeds, which training does not measure, to the rows of TensorBoard's hyperparameter tab."""
+    for result in results:
+        speed = speeds[result.variant]
+        medians = (statistics.median(speed.training), statistics.median(speed.decoding))
+        writer = EventWriter(folder / result.folder, step)
+        writer.results(step, dict(zip(COMPARED, medians, strict=True)))
+        writer.close()
+
+
+def summarise(results: Sequence[TrialResult], speeds: Mapping[str, Speeds]) -> list[VariantSummary]:
+    """A summary of each variant, in the order of their first results."""
+    first = {result.seed: result.val_loss for result in results if result.variant == results[0].variant}
     rows = []
-    for name in dict.fromkeys(each.variant for each in measured):
-        own = [each for each in measured if each.variant == name]
-        differences = [each.val_loss - first[each.seed] for each in own]
-        speed = speeds[name]
-        losses = [each.val_loss for each in own]
+    for name in dict.fromkeys(result.variant for result in results):
+        of_variant = [result for result in results if result.variant == name]
+        losses = [result.val_loss for result in of_variant]
+        differences = [result.val_loss - first[result.seed] for result in of_variant]
+        training, decoding = speeds[name].training, speeds[name].decoding
         rows.append(
-            Row(
+            VariantSummary(
                 variant=name,
-                seeds=len(own),
-                parameters=own[0].parameters,
+                seeds=len(of_variant),
+                parameters=of_variant[0].parameters,
                 val_loss=statistics.mean(losses),
                 val_loss_spread=spread(losses),
                 difference=statistics.mean(differences),
                 difference_spread=spread(differences),
-                val_bits_per_byte=statistics.mean(each.val_bits_per_byte for each in own),
-                tokens_per_second=statistics.median(speed.training),
-                tokens_per_second_spread=spread(speed.training),
-                decode_tokens_per_second=statistics.median(speed.decoding),
-                decode_tokens_per_second_spread=spread(speed.decoding),
-                cache_bytes_per_token=own[0].cache_bytes_per_token,
+                val_bits_per_byte=statistics.mean(result.val_bits_per_byte for result in of_variant),
+                tokens_per_second=statistics.median(training),
+                tokens_per_second_spread=spread(training),
+                decode_tokens_per_second=statistics.median(decoding),
+                decode_tokens_per_second_spread=spread(decoding),
+                cache_bytes_per_token=of_variant[0].cache_bytes_per_token,
             )
         )
     return rows
+
+
+def comparison_table(rows: Sequence[VariantSummary]) -> str:
+    """The summaries as a Markdown table."""
+    columns = ["", "parameters", "validation loss", f"less {rows[0].variant}", "bits per byte"]
+    columns += ["training tokens/s", "decode tokens/s", "cache bytes/token"]
+    cells = [
+        (
+            row.variant,
+            f"{row.parameters:,}",
+            with_spread(row.val_loss, row.val_loss_spread, ".3f"),
+            with_spread(row.difference, row.difference_spread, "+.3f") if row is not rows[0] else "–",
+            f"{row.val_bits_per_byte:.3f}",
+            with_spread(row.tokens_per_second, row.tokens_per_second_spread, ",.0f"),
+            with_spread(row.decode_tokens_per_second, row.decode_tokens_per_second_spread, ",.0f"),
+            f"{row.cache_bytes_per_token:,.0f}",
+        )
+        for row in rows
+    ]
+    return markdown_table(columns, cells)
 
 
 def spread(values: Sequence[float]) -> float:
@@ -94,117 +144,49 @@ def spread(values: Sequence[float]) -> float:
 
 
 def with_spread(mean: float, deviation: float, form: str) -> str:
-    """Such as 4.123 ± 0.004, or the mean alone where there is one value."""
+    """Such as 4.123 ± 0.004; the mean alone where the deviation is NaN."""
     return f"{mean:{form}}" if math.isnan(deviation) else f"{mean:{form}} ± {deviation:{form.lstrip('+')}}"
 
 
-def table(rows: Sequence[Row]) -> str:
-    """The rows as a Markdown table, its columns aligned for the terminal too."""
-    header = (
-        "",
-        "parameters",
-        "validation loss",
-        f"less {rows[0].variant}",
-        "bits per byte",
-        "training tokens/s",
-        "decode tokens/s",
-        "cache bytes/token",
-    )
-    cells = [header]
-    for i, row in enumerate(rows):
-        cells.append(
-            (
-                row.variant,
-                f"{row.parameters:,}",
-                with_spread(row.val_loss, row.val_loss_spread, ".3f"),
-                with_spread(row.difference, row.difference_spread, "+.3f") if i else "–",
-                f"{row.val_bits_per_byte:.3f}",
-                with_spread(row.tokens_per_second, row.tokens_per_second_spread, ",.0f"),
-                with_spread(row.decode_tokens_per_second, row.decode_tokens_per_second_spread, ",.0f"),
-                f"{row.cache_bytes_per_token:,.0f}",
-            )
-        )
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [
-        "| " + " | ".join(cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(pairs)) + " |"
-        for pairs in (list(zip(line, widths, strict=True)) for line in cells)
+def draw_comparison(
+    results: Sequence[TrialResult],
+    speeds: Mapping[str, Speeds],
+    rows: Sequence[VariantSummary],
+    file: Path,
+    title: str,
+) -> None:
+    """A panel per quantity: a bar at the mean or median, a dot per run or round of timing, a colour per seed."""
+    names, seeds = [row.variant for row in rows], sorted({result.seed for result in results})
+
+    def dots(quantity: str, variant: str) -> list[tuple[float, str]]:
+        if quantity in ("training", "decoding"):
+            return [(value, "gray") for value in getattr(speeds[variant], quantity)]
+        of_variant = [result for result in results if result.variant == variant]
+        return [(getattr(result, quantity), f"C{seeds.index(result.seed) % 10}") for result in of_variant]
+
+    panels = [
+        ("validation loss (nats per token)", "val_loss", [row.val_loss for row in rows]),
+        ("training (tokens per second)", "training", [row.tokens_per_second for row in rows]),
+        ("decoding (tokens per second)", "decoding", [row.decode_tokens_per_second for row in rows]),
+        ("cache (bytes per token)", "cache_bytes_per_token", [row.cache_bytes_per_token for row in rows]),
     ]
-    rule = "| " + " | ".join("-" * (width - 1) + (":" if i else "-") for i, width in enumerate(widths)) + " |"
-    return "\n".join([lines[0], rule, *lines[1:]])
-
-
-def draw(
-    measured: Sequence[Measured], speeds: Mapping[str, Speed], rows: Sequence[Row], file: Path, title: str
-) -> None:
-    """One panel for each thing measured: a dot for each run in the colour of its seed, or a grey one for each round of
-    timing, and a bar at the mean or median."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    panels = {
-        "val_loss": "validation loss (nats per token)",
-        "tokens_per_second": "training (tokens per second)",
-        "decode_tokens_per_second": "decoding (tokens per second)",
-        "cache_bytes_per_token": "cache (bytes per token)",
-    }
-    names, seeds = [row.variant for row in rows], sorted({each.seed for each in measured})
-    dots_of = {
-        quantity: [(each.variant, getattr(each, quantity), f"C{seeds.index(each.seed) % 10}") for each in measured]
-        for quantity in ("val_loss", "cache_bytes_per_token")
-    }
-    for quantity, part in (("tokens_per_second", "training"), ("decode_tokens_per_second", "decoding")):
-        dots_of[quantity] = [(name, value, "gray") for name in names for value in getattr(speeds[name], part)]
-    figure = Figure(figsize=(3.1 * len(panels), 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    for axes, (quantity, label) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
-        means = [getattr(row, quantity) for row in rows]
-        dots = dots_of[quantity]
-        values = [value for _, value, _ in dots]
-        axes.scatter(range(len(names)), means, color="black", marker="_", s=400, linewidth=1.2)
-        axes.scatter(
-            [names.index(name) for name, _, _ in dots], values, color=[colour for _, _, colour in dots], s=22, alpha=0.7
-        )
-        axes.set_title(label, fontsize=10)
-        axes.set_xticks(
-            range(len(names)),
-            [name.removesuffix(" heads").removesuffix(" head").replace("_", "\n") for name in names],
-            fontsize=9,
-        )
-        axes.set_xlim(-0.6, len(names) - 0.4)
-        if quantity != "val_loss":  # losses differ by little, the others are amounts
-            axes.set_ylim(0, 1.1 * max(values))
-        if all(name.endswith(("head", "heads")) for name in names):
-            axes.set_xlabel("heads", fontsize=9)
-        axes.tick_params(axis="y", labelsize=8)
-        axes.yaxis.set_major_formatter("{x:,.0f}" if max(values) >= 100 else "{x:g}")
-        axes.spines[["top", "right"]].set_visible(False)
+    figure = new_figure(12.4, 3.6)
     figure.suptitle(title, fontsize=11)
-    figure.savefig(file, dpi=110)
-
-
-def tell_board(folder: Path, measured: Sequence[Measured], rows: Sequence[Row], steps: int) -> None:
-    """Add to each run's row in TensorBoard's hyperparameter tab what its training did not measure."""
-    row_of = {row.variant: row for row in rows}
-    for each in measured:
-        row = row_of[each.variant]
-        board = EventWriter(folder / each.folder, steps + 1)
-        board.results(
-            steps + 1, dict(zip(COMPARED, (row.tokens_per_second, row.decode_tokens_per_second), strict=True))
-        )
-        board.close()
-
-
-def write(
-    folder: Path, plan: dict[str, Any], measured: Sequence[Measured], speeds: Mapping[str, Speed], title: str
-) -> None:
-    """comparison.json, comparison.md and comparison.png in `folder`."""
-    rows = summarise(measured, speeds)
-    (folder / "comparison.md").write_text(f"{title}\n\n{table(rows)}\n", "utf-8")
-    draw(measured, speeds, rows, folder / "comparison.png", title)
-    content = {
-        "plan": plan,
-        "rows": [{k: None if v != v else v for k, v in vars(row).items()} for row in rows],
-        "runs": [vars(each) for each in measured],
-        "speeds": {name: vars(speed) for name, speed in speeds.items()},
-    }
-    Run(folder).write_json("comparison.json", content)
+    labels = [name.removesuffix(" heads").removesuffix(" head").replace("_", "\n") for name in names]
+    for axes, (label, quantity, middles) in zip(figure.subplots(1, len(panels)), panels, strict=True):
+        axes.scatter(range(len(names)), middles, color="black", marker="_", s=400, linewidth=1.2)
+        for place, name in enumerate(names):
+            values, colours = zip(*dots(quantity, name), strict=True)
+            axes.scatter([place] * len(values), values, color=colours, s=22, alpha=0.7)
+        if quantity == "val_loss":  # losses differ by little
+            axes.ticklabel_format(axis="y", useOffset=False)
+        else:
+            axes.set_ylim(bottom=0)
+            axes.yaxis.set_major_formatter("{x:,.7g}")
+        axes.set_title(label, fontsize=10)
+        axes.set_xlabel("heads" if names[0].endswith((" head", " heads")) else "", fontsize=9)
+        axes.set_xticks(range(len(names)), labels, fontsize=9)
+        axes.set_xlim(-0.6, len(names) - 0.4)
+        axes.tick_params(axis="y", labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    save_picture(figure, file)

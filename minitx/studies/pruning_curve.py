@@ -1,66 +1,75 @@
-"""Loss against heads removed, as table and picture."""
+"""The loss against the number of heads removed: measured in several orders, as table, picture and JSON."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Collection
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from minitx.model import Transformer
-    from minitx.run.folder import Run
-    from minitx.studies.pruning import Head, LossWithout
+from minitx.run.folder import Run
+from minitx.studies.pruning import Head, LossWithout, greedy_order, head_names, importance_order, random_order
+from minitx.system.figures import new_figure, save_picture
+from minitx.system.text import markdown_table
 
 
-class LossWithoutHeads:
-    """The loss on `tokens` without some heads, measured once for each set; counted on a terminal."""
+@dataclass(frozen=True)
+class Curve:
+    """Losses after 0, 1, 2 … heads are removed, in nats per token."""
 
-    def __init__(self, model: Transformer, tokens: NDArray[np.unsignedinteger], batch_size: int, label: str) -> None:
-        from tqdm import tqdm
+    orders: dict[str, list[Head]]
+    losses: dict[str, list[float]]
+    """By the name of the order, as `orders`."""
+    random_orders: list[list[Head]]
+    random_losses: list[list[float]]
+    """Of each of the `random_orders`."""
 
-        self.model, self.tokens, self.batch_size = model, tokens, batch_size
-        self.known: dict[frozenset[Head], float] = {}
-        self.bar = tqdm(desc=label, unit="loss", leave=False, delay=0.5, disable=not sys.stderr.isatty())
+    def table(self) -> str:
+        """Heads removed against losses, as Markdown; of random orders the mean and sample standard deviation."""
+        cells = {name: [f"{loss:.3f}" for loss in losses] for name, losses in self.losses.items()}
+        if self.random_losses:
+            several = len(self.random_losses) > 1
+            cells[f"random (mean ± spread of {len(self.random_losses)} orders)" if several else "random"] = [
+                f"{statistics.mean(losses):.3f}" + (f" ± {statistics.stdev(losses):.3f}" if several else "")
+                for losses in zip(*self.random_losses, strict=True)
+            ]
+        columns = ["heads removed", *cells]
+        rows = [[removed, *row] for removed, row in enumerate(zip(*cells.values(), strict=True))]
+        return markdown_table(columns, rows, left=[False] * len(columns))
 
-    def __call__(self, gone: Collection[Head]) -> float:
-        from minitx.studies.pruning import gated_loss
-
-        key = frozenset(gone)
-        if key not in self.known:
-            self.known[key] = gated_loss(self.model, self.tokens, self.batch_size, key)
-            self.bar.update()
-        return self.known[key]
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, with heads as in 0.3."""
+        orders = {name: head_names(order) for name, order in self.orders.items()}
+        return {**vars(self), "orders": orders, "random_orders": [head_names(order) for order in self.random_orders]}
 
 
-def measured_curve(heads: list[Head], choose: LossWithout, measure: LossWithout, options: Any) -> Curve:
-    """Loss after each removal, in greedy, importance and random order."""
-    from minitx.studies import pruning
+def measure_curve(
+    heads: Sequence[Head], choosing_loss: LossWithout, loss_without: LossWithout, seeds: Sequence[int]
+) -> Curve:
+    """The loss after each removal in greedy order, by importance, and in a random order per seed.
 
+    Orders come from `choosing_loss`, the losses of the curve from `loss_without`.
+    """
     orders = {
-        "greedy": pruning.greedy_order(heads, choose),
-        "by importance, measured once": pruning.importance_order(heads, choose),
+        "greedy": greedy_order(heads, choosing_loss),
+        "by importance, measured once": importance_order(heads, choosing_loss),
     }
-    randomly = [pruning.random_order(heads, options.seed + i) for i in range(options.random_orders)]
+    random_orders = [random_order(heads, seed) for seed in seeds]
 
     def losses(order: list[Head]) -> list[float]:
-        return [measure(order[:removed]) for removed in range(len(order) + 1)]
+        return [loss_without(order[:removed]) for removed in range(len(order) + 1)]
 
     return Curve(
-        orders, {name: losses(order) for name, order in orders.items()}, randomly, [losses(order) for order in randomly]
+        orders, {name: losses(order) for name, order in orders.items()}, random_orders, [*map(losses, random_orders)]
     )
 
 
-def write_curve(curve: Curve, folder: Path, run: Run) -> None:
-    """pruning_curve.md, .png and .json in `folder`, and the table on standard output."""
-    from minitx.run.folder import Run
-
-    title = f"{run.path.name}: loss against heads removed"
+def write_curve(curve: Curve, folder: Path, run_name: str) -> None:
+    """Write pruning_curve.md, .png and .json into `folder`, and print the table."""
+    title = f"{run_name}: loss against heads removed"
     table = curve.table()
     (folder / "pruning_curve.md").write_text(f"{title}\n\n{table}\n", "utf-8")
     draw_curve(curve, folder / "pruning_curve.png", title)
@@ -68,64 +77,23 @@ def write_curve(curve: Curve, folder: Path, run: Run) -> None:
     print(f"\n{title}\n\n{table}\n\nTable, picture and figures are in {folder}/pruning_curve.md, .png, .json.")
 
 
-@dataclass(frozen=True)
-class Curve:
-    """Losses after 0, 1, 2 … heads are gone, by the name of the order; of random orders one for each seed."""
-
-    orders: dict[str, list[Head]]
-    losses: dict[str, list[float]]
-    random_orders: list[list[Head]]
-    random_losses: list[list[float]]
-
-    def table(self) -> str:
-        """Heads removed against losses, as Markdown; of the random orders mean and sample standard deviation."""
-        names = list(self.losses)
-        header = ["heads removed", *names]
-        if self.random_losses:
-            header.append(f"random (mean ± spread of {len(self.random_losses)} orders)")
-        lines = ["| " + " | ".join(header) + " |", "| " + " | ".join("---:" for _ in header) + " |"]
-        for removed in range(len(self.losses[names[0]])):
-            cells = [str(removed), *(f"{self.losses[name][removed]:.3f}" for name in names)]
-            if self.random_losses:
-                values = [losses[removed] for losses in self.random_losses]
-                cells.append(f"{np.mean(values):.3f}" + (f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""))
-            lines.append("| " + " | ".join(cells) + " |")
-        return "\n".join(lines)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain data for JSON; a head is written as in 0.3."""
-        named = {name: [f"{layer}.{head}" for layer, head in order] for name, order in self.orders.items()}
-        randomly = [[f"{layer}.{head}" for layer, head in order] for order in self.random_orders]
-        return {
-            "orders": named,
-            "losses": self.losses,
-            "random_orders": randomly,
-            "random_losses": self.random_losses,
-        }
-
-
 def draw_curve(curve: Curve, file: Path, title: str) -> None:
-    """The curve as a picture: a line for each order, of random ones the mean in a band from the best to the worst."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    """A line per order; of random orders the mean, in a band from the best to the worst."""
+    figure = new_figure(7, 4.2)
     axes = figure.subplots()
     if curve.random_losses:
-        values = np.array(curve.random_losses)  # (order, removed)
+        values = np.array(curve.random_losses)  # (order, heads removed)
         removed = np.arange(values.shape[1])
         axes.fill_between(removed, values.min(0), values.max(0), color="tab:gray", alpha=0.25, linewidth=0)
-        label = f"random order: mean and range of {len(values)}"
+        label = f"random order: mean and range of {len(values)}" if len(values) > 1 else "random order"
         axes.plot(removed, values.mean(0), color="tab:gray", label=label, marker=".")
     for (name, losses), colour in zip(curve.losses.items(), ("tab:blue", "tab:orange"), strict=False):
         axes.plot(range(len(losses)), losses, color=colour, label=name, marker=".")
     axes.set_xlabel("heads removed")
     axes.set_ylabel("validation loss (nats per token)")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.locator_params(axis="x", integer=True)
     axes.set_xlim(0, None)
     axes.legend(frameon=False)
     axes.set_title(title, fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(file, dpi=110)
+    save_picture(figure, file)

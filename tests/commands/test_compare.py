@@ -69,8 +69,8 @@ def test_head_counts_are_compared(config_file: str, capsys: pytest.CaptureFixtur
     model, _ = Run(folder / "1-head-seed-5").load_model("last", torch.device("cpu"))
     assert content["runs"][0]["cache_bytes_per_token"] == cache_bytes_per_token(model.config)
     assert all(len(speed["training"]) == len(speed["decoding"]) == 5 for speed in content["speeds"].values())
-    told = (folder / "comparison.md").read_text("utf-8")
-    assert told in capsys.readouterr().out and (folder / "comparison.png").stat().st_size > 5000
+    written = (folder / "comparison.md").read_text("utf-8")
+    assert written in capsys.readouterr().out and (folder / "comparison.png").stat().st_size > 5000
     assert "--- sample" not in (folder / "training.log").read_text("utf-8")
     columns, rows = hyperparameter_tab(folder)
     compared = {
@@ -78,10 +78,10 @@ def test_head_counts_are_compared(config_file: str, capsys: pytest.CaptureFixtur
         for name in ("val loss", "train tokens per second", "decode tokens per second", "cache bytes per token")
     }
     assert {"model.n_head", "seed"} <= set(columns[0]) and compared <= set(columns[1])
-    found = {(int(settings["model.n_head"]), int(settings["seed"])): results for settings, results in rows}
-    assert set(found) == {(heads, seed) for heads in (1, 4) for seed in (5, 6)}
+    results_of = {(int(settings["model.n_head"]), int(settings["seed"])): results for settings, results in rows}
+    assert set(results_of) == {(heads, seed) for heads in (1, 4) for seed in (5, 6)}
     for (variant, seed), loss in losses(str(folder)).items():
-        results = found[int(variant[0]), seed]
+        results = results_of[int(variant[0]), seed]
         assert results["Result/val loss"] == pytest.approx(loss, rel=1e-6)
         assert compared <= results.keys() and results["Result/cache bytes per token"] == 2 * 2 * 16 * 4
         assert results["Result/decode tokens per second"] == pytest.approx(
@@ -142,8 +142,8 @@ def test_kinds_are_compared(config_file: str, capsys: pytest.CaptureFixture[str]
 def test_a_comparison_cut_off_goes_on_where_it_was(
     config_file: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Stopped by SIGTERM in the second run, and a third that was killed before its first checkpoint: every run ends
-    as if nothing had happened, and none is trained twice."""
+    """Stopped by SIGTERM in the second run, a first that was killed before its summary, and a third before its first
+    checkpoint: every run ends as if nothing had happened, and none is trained twice."""
     command = ["compare", "--config", config_file, "--heads", "1,2,4", "--seeds", "1"]
     assert main([*command, "--out", "runs/whole"]) == 0
     whole_step, steps = minitx.training.loop.train_step, [0]
@@ -157,6 +157,7 @@ def test_a_comparison_cut_off_goes_on_where_it_was(
     monkeypatch.setattr(minitx.training.loop, "train_step", counting)
     assert main([*command, "--out", "runs/cut"]) == 128 + signal.SIGTERM
     assert "The same command goes on" in capsys.readouterr().err and steps[0] == STEPS + 3
+    Path("runs/cut/1-head-seed-1337/summary.json").unlink()
     Path("runs/cut/4-heads-seed-1337/checkpoints").mkdir(parents=True)
     assert main([*command, "--out", "runs/cut"]) == 0
     assert steps[0] == 3 * STEPS

@@ -44,10 +44,10 @@ def test_named_heads_go_and_what_is_left_is_a_whole_run(run: Run, capsys: pytest
     assert "removed 0.1, 1.2, 1.3" in capsys.readouterr().out
     pruned = Run.find(new)
     assert pruned.config().model.kept_heads == [[0, 2, 3], [0, 1]]
-    told = pruned.read_json("pruning.json")
-    before, after = told["before"], told["after"]
-    assert told["largest_logit_difference_to_masked"] <= 1e-5
-    whole, smaller = (each.load_model("last", torch.device("cpu"))[0] for each in (run, pruned))
+    pruning = pruned.read_json("pruning.json")
+    before, after = pruning["before"], pruning["after"]
+    assert pruning["largest_logit_difference_to_masked"] <= 1e-5
+    whole, smaller = (either.load_model("last", torch.device("cpu"))[0] for either in (run, pruned))
     assert masked_difference(whole, smaller, [(0, 0), (1, 2), (1, 3)], torch.arange(32)[None]) > 1e-3
     assert before["validation loss (nats per token)"] == pytest.approx(val_loss(run))
     assert after["validation loss (nats per token)"] == pytest.approx(val_loss(pruned))

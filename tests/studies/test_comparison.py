@@ -5,38 +5,45 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
+from matplotlib.figure import Figure
 
 from minitx.commands.compare import KINDS
 from minitx.config import Config, ModelConfig
+from minitx.data.prepare import prepare
 from minitx.model import Transformer
+from minitx.model_size import matrix_parameters
 from minitx.studies.comparison import (
     check_equal_size,
-    decode_speed,
+    comparison_plan,
+    decode_seconds,
     head_variants,
     kind_variants,
-    matrix_parameters,
-    planned,
+    time_variants,
 )
-from minitx.studies.comparison_report import Measured, Speed, draw, summarise, table
+from minitx.studies.comparison_report import Speeds, TrialResult, comparison_table, draw_comparison, summarise
 from minitx.system.errors import UserError
-from tests.small import small_model
+from minitx.system.figures import save_picture
+from minitx.system.runtime import choose_runtime
+from minitx.system.timing import Timed
+from tests.small import small_config, small_model
 
 
-def measured(variant: str, seed: int, val_loss: float) -> Measured:
-    return Measured(variant, seed, f"{variant}-{seed}", 1000, val_loss, val_loss / 2, 64.0)
+def result(variant: str, seed: int, val_loss: float) -> TrialResult:
+    return TrialResult(variant, seed, f"{variant}-{seed}", 1000, val_loss, val_loss / 2, 64.0)
 
 
 RUNS = [
-    measured("1 head", 1, 4.0),
-    measured("1 head", 2, 5.0),
-    measured("2 heads", 1, 3.9),
-    measured("2 heads", 2, 4.8),
+    result("1 head", 1, 4.0),
+    result("1 head", 2, 5.0),
+    result("2 heads", 1, 3.9),
+    result("2 heads", 2, 4.8),
 ]
-SPEEDS = {"1 head": Speed([100.0, 300.0, 110.0], [10.0, 11.0, 12.0]), "2 heads": Speed([90.0] * 3, [9.0] * 3)}
+SPEEDS = {"1 head": Speeds([100.0, 300.0, 110.0], [10.0, 11.0, 12.0]), "2 heads": Speeds([90.0] * 3, [9.0] * 3)}
 
 
 @pytest.mark.parametrize("tie_embeddings", [True, False])
@@ -89,40 +96,75 @@ def test_the_sum_of_several_seeds() -> None:
 
 
 def test_the_table() -> None:
-    lines = table(summarise(RUNS, SPEEDS)).splitlines()
+    lines = comparison_table(summarise(RUNS, SPEEDS)).splitlines()
     assert len({len(line) for line in lines}) == 1 and len(lines) == 4
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert cells[0][2:4] == ["validation loss", "less 1 head"]
     assert cells[2] == ["1 head", "1,000", "4.500 ± 0.707", "–", "2.250", "110 ± 113", "11 ± 1", "64"]
     assert cells[3][3] == "-0.150 ± 0.071"
-    alone = table(summarise(RUNS[::2], SPEEDS)).splitlines()
+    alone = comparison_table(summarise(RUNS[::2], SPEEDS)).splitlines()
     assert "4.000 |" in alone[2] and "-0.100 |" in alone[3]
 
 
-@pytest.mark.parametrize("names", [("1 head", "2 heads"), ("multi_head", "latent")])
-def test_the_picture(names: tuple[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("names", "ticks", "label"),
+    [(("1 head", "2 heads"), ["1", "2"], "heads"), (("multi_head", "latent"), ["multi\nhead", "latent"], "")],
+)
+def test_the_picture(
+    names: tuple[str, str], ticks: list[str], label: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     renamed = dict(zip(("1 head", "2 heads"), names, strict=True))
-    runs = [dataclasses.replace(each, variant=renamed[each.variant]) for each in RUNS]
+    runs = [dataclasses.replace(run, variant=renamed[run.variant]) for run in RUNS]
     speeds = {renamed[name]: speed for name, speed in SPEEDS.items()}
-    draw(runs, speeds, summarise(runs, speeds), tmp_path / "a.png", "title")
+    figures: list[Figure] = []
+
+    def keep_and_save(figure: Figure, file: Path) -> None:
+        figures.append(figure)
+        save_picture(figure, file)
+
+    monkeypatch.setattr("minitx.studies.comparison_report.save_picture", keep_and_save)
+    draw_comparison(runs, speeds, summarise(runs, speeds), tmp_path / "a.png", "title")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    for axes in figures[0].axes:
+        assert [tick.get_text() for tick in axes.get_xticklabels()] == ticks and axes.get_xlabel() == label
 
 
-def test_decoding_is_timed_without_the_prompt_and_within_the_context(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The context holds 32 tokens: the prompt, 31 new ones; the first of those is not timed."""
-    model, seen, times = small_model(), [], iter([10.0, 13.0])
-    model.embedding.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].numel()))
-    monkeypatch.setattr("minitx.studies.comparison.time.perf_counter", lambda: next(times))
-    with torch.no_grad():
-        assert decode_speed(model, 0) == pytest.approx(30 / 3)
-    assert seen == [1] * 31
+def test_decoding_is_timed_without_the_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first of the new tokens, which encodes the prompt, is not timed."""
+    model, lengths = small_model(), []
+    model.embedding.register_forward_hook(lambda module, inputs, output: lengths.append(inputs[0].numel()))
+    monkeypatch.setattr("minitx.studies.comparison.time.perf_counter", lambda: 0.1 * len(lengths))
+    assert decode_seconds(model, 0, 31) == pytest.approx(0.1 * 30)
+    assert lengths == [1] * 31
+
+
+def test_speeds_are_tokens_of_a_step_and_of_a_context_per_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step has batches of 4 windows of 32 tokens; the context of 32 holds a first token and 31 new ones."""
+    config = small_config(tmp_path)
+    prepared = prepare(config.data, config.tokenizer, config.seed, progress=False)
+    asked: list[tuple[str, int]] = []
+
+    def alternate(calls: dict[str, partial[Any]], *, repeats: int, label: str, **_: Any) -> dict[str, Timed]:
+        asked.append((label, repeats))
+        result = {name: call() for name, call in calls.items()}
+        assert all(isinstance(seconds, float) == (label == "decoding") for seconds in result.values())
+        assert list(calls) == ["1 head", "2 heads"]
+        return {name: Timed([2.0, 4.0], 1) for name in calls}
+
+    monkeypatch.setattr("minitx.studies.comparison.alternate", alternate)
+    variants = head_variants(config.model, [1, 2])
+    speeds = time_variants(variants, config, prepared, choose_runtime("cpu", "float32", False, 1))
+    assert asked == [("training", 5), ("decoding", 5)]
+    assert speeds == dict.fromkeys(["1 head", "2 heads"], Speeds([4 * 32 / 2, 4 * 32 / 4], [30 / 2, 30 / 4]))
 
 
 def test_a_plan_says_what_makes_a_comparison_the_same() -> None:
     config, variants = Config(), head_variants(ModelConfig(), [1, 2])
     longer = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=7))
-    plan = planned(config, variants, [1, 2], "text")
-    assert planned(dataclasses.replace(config, out="elsewhere"), variants, [1, 2], "text") == plan
+    plan = comparison_plan(config, variants, [1, 2], "text")
+    assert comparison_plan(dataclasses.replace(config, out="elsewhere"), variants, [1, 2], "text") == plan
     others = [(config, variants, [1, 3], "text"), (config, variants[:1], [1, 2], "text")]
     others += [(longer, variants, [1, 2], "text"), (config, variants, [1, 2], "another")]
-    assert all(planned(*other) != plan for other in others)
+    assert all(comparison_plan(*other) != plan for other in others)

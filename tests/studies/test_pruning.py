@@ -84,9 +84,9 @@ def test_the_pruned_model_is_the_masked_one_made_smaller(settings: dict[str, obj
     assert cache.nbytes == 2 * 16 * cache_bytes_per_token(smaller.config)
     assert cache_bytes_per_token(smaller.config) <= cache_bytes_per_token(model.config)
     operations = []
-    for each in (model, smaller):
+    for either in (model, smaller):
         with FlopCounterMode(display=False) as counter:
-            each(tokens)
+            either(tokens)
         operations.append(counter.get_total_flops())
     assert operations[1] < operations[0]
     assert sum(p.numel() for p in smaller.parameters()) < sum(p.numel() for p in model.parameters())
@@ -111,7 +111,7 @@ def test_the_projections_really_get_smaller(kind: str, fewer: int) -> None:
 def test_a_group_goes_with_its_last_query_head() -> None:
     model = model_of(n_kv_head=2)
     half, whole = prune(model, [(1, 2)]), prune(model, [(1, 2), (1, 3)])
-    shapes = [each.get_parameter("blocks.1.attention.key.weight").shape[0] for each in (model, half, whole)]
+    shapes = [some.get_parameter("blocks.1.attention.key.weight").shape[0] for some in (model, half, whole)]
     assert shapes == [16, 16, 8]
 
 
@@ -151,7 +151,7 @@ def test_the_loss_without_heads_is_that_of_zeroed_projections() -> None:
     """Against float64, one window at a time, the heads' columns of the output projection set to 0."""
     model = model_of()
     tokens = np.random.default_rng(0).integers(0, VOCABULARY, 16 * 3 + 6).astype(np.uint16)
-    found = gated_loss(model, tokens, 2, [(0, 1), (2, 3)])
+    loss = gated_loss(model, tokens, 2, [(0, 1), (2, 3)])
     reference = model.double()
     with torch.no_grad():
         reference.get_parameter("blocks.0.attention.output.weight")[:, 8:16] = 0
@@ -161,7 +161,7 @@ def test_the_loss_without_heads_is_that_of_zeroed_projections() -> None:
             window = torch.from_numpy(tokens[start : start + 17].astype(np.int64))
             log_probabilities = reference(window[None, :-1]).log_softmax(-1)[0]
             nats += [-log_probabilities[i, target].item() for i, target in enumerate(window[1:])]
-    assert found == pytest.approx(np.mean(nats), abs=1e-6)
+    assert loss == pytest.approx(np.mean(nats), abs=1e-6)
 
 
 HEADS = [(0, 0), (0, 1), (1, 0), (1, 1)]
@@ -193,13 +193,16 @@ def test_the_curve_as_table_and_picture(tmp_path: Path) -> None:
     )
     assert curve.table().splitlines() == [
         "| heads removed | greedy | random (mean ± spread of 2 orders) |",
-        "| ---: | ---: | ---: |",
-        "| 0 | 1.000 | 1.000 ± 0.000 |",
-        "| 1 | 1.500 | 3.000 ± 1.414 |",
-        "| 2 | 3.000 | 3.000 ± 0.000 |",
+        "| ------------: | -----: | ---------------------------------: |",
+        "|             0 |  1.000 |                      1.000 ± 0.000 |",
+        "|             1 |  1.500 |                      3.000 ± 1.414 |",
+        "|             2 |  3.000 |                      3.000 ± 0.000 |",
     ]
     assert curve.to_dict()["orders"] == {"greedy": ["0.0", "0.1"]}
-    for each in (curve, Curve(curve.orders, curve.losses, [], [])):
-        draw_curve(each, tmp_path / "curve.png", "title")
+    one, none = (Curve(curve.orders, curve.losses, [HEADS[:2]] * n, curve.random_losses[:n]) for n in (1, 0))
+    assert one.table().splitlines()[3] == "|             1 |  1.500 |  2.000 |"
+    assert none.table().splitlines()[3] == "|             1 |  1.500 |"
+    for drawn in (curve, one, none):
+        draw_curve(drawn, tmp_path / "curve.png", "title")
         assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
-        assert len(each.table().splitlines()) == 5
+        (tmp_path / "curve.png").unlink()
