@@ -75,8 +75,8 @@ def heads_named(text: str) -> list[Head]:
 
 def prune(options: Any, named: list[Head] | None) -> int:
     """Choose, remove, measure, write; the exit status."""
-    from minitx.data.prepare import prepare
     from minitx.run.folder import Run
+    from minitx.run.text import prepared_text
     from minitx.studies import pruning
     from minitx.studies.pruned_run import tell, write_run
     from minitx.studies.pruning_curve import LossWithoutHeads, measured_curve, write_curve
@@ -90,12 +90,7 @@ def prune(options: Any, named: list[Head] | None) -> int:
     heads = pruning.heads_of(model.config)
     if named is not None:
         pruning.pruned_config(model.config, named)  # refuse before anything takes time
-    prepared = prepare(config.data, config.tokenizer, config.seed, progress=True, tokenizer_model=run.tokenizer())
-    if (run.path / "data.json").is_file():
-        require(
-            run.read_json("data.json")["fingerprint"] == prepared.fingerprint,
-            f"The text that {run.path} learned from has changed since: prune where it is unchanged.",
-        )
+    prepared = prepared_text(config, run, "prune where it is unchanged")
     half = len(prepared.val) // 2
     require(half >= 2, "The validation text is too short to choose heads on one half and measure on the other.")
     batch_size = config.train.batch_size

@@ -14,8 +14,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import os
-import re
 import struct
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,9 +26,12 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from minitx.system.files import step_name, write_atomically
+from minitx.system.files import steps_in as steps_in  # for the tab, which imports no other module
+
 MAGIC = b"minitx attention 1\n"
 FOLDER = "attention"
-FILE_NAME = re.compile(r"step-([0-9]{6,12})\.heads")
+SUFFIX = ".heads"
 SMALL = 64
 """Tokens up to which a pattern is stored once; a longer one is reduced to this many rows or fewer besides."""
 MAX_HEADS, MAX_TOKENS, MAX_PROBES, MAX_HEADER_BYTES = 4096, 8192, 256, 2**24
@@ -118,12 +119,9 @@ def encode(
 
 def write(run: Path, step: int, content: bytes) -> Path:
     """Put a snapshot into a run folder; a reader sees all of it or nothing."""
-    folder = run / FOLDER
-    folder.mkdir(exist_ok=True)
-    place = folder / f"step-{step:06d}.heads"
-    draft = folder / f".{place.name}-{os.getpid()}"
-    draft.write_bytes(content)
-    draft.replace(place)
+    (run / FOLDER).mkdir(exist_ok=True)
+    place = path(run, step)
+    write_atomically(place, content)
     return place
 
 
@@ -192,17 +190,15 @@ def _assemble(header: Mapping[str, Any], pieces: Iterable[bytes]) -> bytes:
 
 def steps(run: Path) -> list[int]:
     """The steps that a run folder has snapshots of, in order."""
-    found = []
-    with suppress(OSError), os.scandir(run / FOLDER) as entries:
-        for entry in entries:
-            if (match := FILE_NAME.fullmatch(entry.name)) is not None:
-                found.append(int(match[1]))
-    return sorted(found)
+    try:
+        return steps_in((file.name for file in (run / FOLDER).iterdir()), SUFFIX)
+    except OSError:
+        return []
 
 
 def path(run: Path, step: int) -> Path:
     """Where the snapshot of `step` lies."""
-    return run / FOLDER / f"step-{step:06d}.heads"
+    return run / FOLDER / (step_name(step) + SUFFIX)
 
 
 def read_header(file: BinaryIO) -> dict[str, Any]:

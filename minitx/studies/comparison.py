@@ -211,15 +211,15 @@ def compare(config: Config, counts: list[int] | None, kinds: list[str] | None, n
 
 def comparison_folder(out: str, plan: dict[str, Any]) -> Path:
     """The folder of this comparison: `out`, or `out`-2, `out`-3 … where that is taken by anything else."""
-    from minitx.run.folder import Run
+    from minitx.run.folder import Run, new_folder
 
     number = 1
     while True:
         folder = Path(out if number == 1 else f"{out}-{number}")
         if not folder.exists():
-            made = Run.create(str(folder))
-            made.write_json("comparison.json", {"plan": plan})
-            return made.path
+            made = new_folder(str(folder))
+            Run(made).write_json("comparison.json", {"plan": plan})
+            return made
         if (folder / "comparison.json").is_file() and read_comparison(folder).get("plan") == plan:
             return folder
         number += 1

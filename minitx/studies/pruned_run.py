@@ -35,11 +35,9 @@ def write_run(
     from minitx.training.report import Report
     from minitx.training.state import Progress, save
 
-    made = Run.create(out)
-    config = dataclasses.replace(config, out=str(made.path), model=smaller.config)
-    prepared.tokenizer.save(made.path / "tokenizer.model")
-    made.write_json("data.json", prepared.describe())
-    made.save_config(config)
+    config = dataclasses.replace(config, model=smaller.config)
+    made = Run.create(out, config, prepared.tokenizer, prepared.describe())
+    config = dataclasses.replace(config, out=str(made.path))
     loss = evaluate(smaller, prepared.val, config.train.batch_size, runtime)
     known = {name: checkpoint.state[name] for name in ("tokens", "seconds") if name in checkpoint.state}
     progress = Progress(checkpoint.step, **known, val_loss=loss, best_val_loss=loss, best_step=checkpoint.step)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minitx.system.text import _escape, visible
+from minitx.system.text import escape, visible
 
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont
@@ -158,7 +158,7 @@ def _drawable(text: str, size: int) -> tuple[str, FreeTypeFont]:
         font = _font(name, size)
         if font is not None and missing <= _characters(str(font.path)):
             return text, font
-    return "".join(_escape(c) if ord(c) in missing else c for c in text), dejavu
+    return "".join(escape(c) if ord(c) in missing else c for c in text), dejavu
 
 
 def _text(text: str, size: int) -> NDArray[np.uint8]:

@@ -53,9 +53,8 @@ class Terminal(io.StringIO):
 
 def opened(folder: Path) -> Report:
     config = small_config(folder)
-    run = Run.create(config.out)
-    run.save_config(config)
     prepared = prepare(config.data, config.tokenizer, config.seed, progress=False)
+    run = Run.create(config.out, config, prepared.tokenizer, prepared.describe())
     torch.manual_seed(0)
     model = Transformer(config.model, prepared.tokenizer.vocab_size)
     return Report(config, run, prepared, choose_runtime("cpu", "auto", "auto", 1), model, step=0)
@@ -214,9 +213,8 @@ def test_looking_at_heads_takes_far_less_memory_than_the_step_before_it(tmp_path
     """What the step held is free by then, so that the peak of a run is not raised, at the default shape."""
     config = small_config(tmp_path, batch_size=16)
     config = dataclasses.replace(config, model=ModelConfig())
-    run = Run.create(config.out)
-    run.save_config(config)
     prepared = prepare(config.data, config.tokenizer, config.seed, progress=False)
+    run = Run.create(config.out, config, prepared.tokenizer, prepared.describe())
     model, runtime = Transformer(config.model, prepared.tokenizer.vocab_size), choose_runtime("cpu", dtype, False, 1)
     optimizers = build_optimizers(model, config.train)
     batches = Batches(prepared.train, config.model.context_length, config.train.batch_size, 0)

@@ -7,7 +7,6 @@ no name can climb out. Links are not followed.
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections import OrderedDict
 from pathlib import Path
@@ -23,7 +22,6 @@ FRESH_SECONDS = 1.0
 MAX_KNOWN = 4000
 """Snapshots whose scores are remembered."""
 NOT_RUNS = frozenset({snapshots.FOLDER, "checkpoints", "__pycache__", ".git", ".venv", "node_modules"})
-CHECKPOINT = re.compile(r"step-([0-9]{6,12})")
 
 
 class MissingError(Exception):
@@ -128,5 +126,4 @@ class Store:
         folder = self.folder(run) / "checkpoints"
         if not folder.is_dir() or folder.is_symlink():
             return []
-        names = (CHECKPOINT.fullmatch(entry.name) for entry in folder.iterdir() if not entry.is_symlink())
-        return sorted(int(match[1]) for match in names if match is not None)
+        return snapshots.steps_in(entry.name for entry in folder.iterdir() if not entry.is_symlink())
