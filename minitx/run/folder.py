@@ -28,7 +28,16 @@ from minitx.model_size import require_memory
 from minitx.run import checkpoints, logs
 from minitx.run.checkpoints import Checkpoint
 from minitx.system.errors import UserError, require
-from minitx.system.files import checksum, json_bytes, read_json, remove, remove_drafts, sha256, write_atomically
+from minitx.system.files import (
+    checksum,
+    json_bytes,
+    read_json,
+    remove,
+    remove_drafts,
+    sha256,
+    without_nan,
+    write_atomically,
+)
 
 EDITED = b"# edited"
 """First line of a config.yaml whose checksum is not checked, because a person edited it."""
@@ -124,8 +133,8 @@ class Run:
         return Tokenizer.load(file)
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
-        """Write a JSON file of the run, with a checksum of its content."""
-        write_atomically(self.path / name, json_bytes(content))
+        """Write a JSON file of the run, with a checksum of its content; NaN and infinity become null."""
+        write_atomically(self.path / name, json_bytes(without_nan(content)))
 
     def read_json(self, name: str) -> dict[str, Any]:
         """The content of a JSON file of the run; raises UserError where it is missing or damaged."""

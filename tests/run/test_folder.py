@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,11 @@ def test_a_crash_while_the_config_is_rewritten_does_no_harm(
             assert run.config().seed == 5
     run.save_config(Config(seed=8))
     assert run.config().seed == 8
+
+
+def test_json_of_a_run_has_null_for_what_json_does_not_have(tmp_path: Path) -> None:
+    Run(tmp_path).write_json("a.json", {"loss": math.nan, "rows": [{"best": math.inf}, (1.5, "x")]})
+    assert Run(tmp_path).read_json("a.json") == {"loss": None, "rows": [{"best": None}, [1.5, "x"]]}
 
 
 def test_a_tokenizer_that_changed_is_refused(tmp_path: Path) -> None:
