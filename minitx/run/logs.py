@@ -45,7 +45,7 @@ def log_state(run: Path) -> dict[str, dict[str, Any]]:
 
 
 def cut_logs(run: Path, saved: dict[str, dict[str, Any]], step: int) -> None:
-    """Cut the logs back to `saved`, their `log_state` at the checkpoint of `step`, so that no step is in them twice.
+    """Cut the logs back to the checkpoint of `step`, so that no step is in them twice; `saved` is its `log_state`.
 
     Logs that are not in `saved` are removed. A missing log, and one that has changed in the part to keep, gets a
     warning; of changed JSON lines, the readable ones up to `step` are kept.
