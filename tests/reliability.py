@@ -284,7 +284,7 @@ def _kills(folder: Path, count: int, random_: random.Random, names: list[str], o
         done["divergent"] += bool(unequal)
         if unequal:
             print(f"divergent: {run.name}: {'; '.join(unequal)}")
-        left = [path.name for path in run.rglob(".*") if path.name != ".lock"]
+        left = [path.name for path in run.rglob(".*")]
         if left:
             done["drafts left"] += 1
             print(f"drafts left: {left}")
@@ -370,7 +370,7 @@ def _damage(folder: Path, count: int, random_: random.Random) -> Counter[str]:
     expected, resumed, results = commands()
     assert expected.status == resumed.status == 0 and not expected.err + resumed.err, (expected, resumed)
     done: Counter[str] = Counter(dict.fromkeys(("damages", "unnoticed", "tracebacks", "hangs"), 0))
-    files = sorted(path.relative_to(whole) for path in whole.rglob("*") if path.is_file() and path.name != ".lock")
+    files = sorted(path.relative_to(whole) for path in whole.rglob("*") if path.is_file())
     for number in range(count):
         shutil.rmtree(run)
         shutil.copytree(whole, run)

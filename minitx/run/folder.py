@@ -160,7 +160,9 @@ class Run:
                 remove_drafts(folder)
             yield
         finally:
-            lock.release()
+            if lock.is_locked:
+                remove(Path(lock.lock_file))  # while it is still locked, so that no other process has just locked it
+                lock.release()
 
     # Metrics and checkpoints
 

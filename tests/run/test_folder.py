@@ -122,6 +122,7 @@ def test_what_killed_processes_left_goes_and_two_cannot_train_at_once(tmp_path: 
         assert [path.name for path in tmp_path.rglob(".*")] == [".lock"]
         with pytest.raises(UserError, match="Another process is training"), Run(tmp_path).locked():
             pass
+    assert not list(tmp_path.rglob(".*")), "the lock is gone, too"
     with run.locked():
         assert run.checkpoint("last").step == 1
 
@@ -131,6 +132,7 @@ def test_a_folder_that_cannot_be_locked_is_no_error(tmp_path: Path) -> None:
     (tmp_path / ".lock").mkdir()
     with Run(tmp_path).locked():
         pass
+    assert (tmp_path / ".lock").exists(), "only the one who holds a lock removes it"
 
 
 def test_a_config_that_changed_is_refused_unless_it_says_that_it_was_edited(tmp_path: Path) -> None:
