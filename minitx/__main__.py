@@ -13,25 +13,25 @@ from minitx.system.exits import run_command
 VERBS = {
     "train": "train a model (the same as train.py)",
     "generate": "write text with a trained model (the same as generate.py)",
-    "heads": "say what each attention head of a run does and how much it matters",
+    "heads": "show what each attention head of a run does and how much it matters",
     "walkthrough": "show one attention layer of a run step by step, with its real numbers",
-    "data": "prepare a text for training and say what it holds",
+    "data": "prepare a text for training and print its size",
     "compare": "train a model at several head counts, or with several kinds of attention",
-    "bench": "measure speed and memory on this machine, beside what else there is",
+    "bench": "measure speed and memory on this machine",
     "prune": "remove attention heads for good",
     "export": "write a run's model in the format of the transformers library",
-    "import": "make a run folder of a Llama or Qwen3 model in that format",
+    "import": "make a run of a Llama or Qwen3 model in that format",
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Hand the arguments to the verb's module in `minitx.commands`; the exit status."""
+    """Run the command line; the exit status."""
     verb, *rest = (sys.argv[1:] if arguments is None else list(arguments)) or ["--help"]
     return run_command(lambda: dispatch(verb, rest))
 
 
 def dispatch(verb: str, arguments: Sequence[str]) -> int:
-    """Run one verb; raises UserError when there is none of that name."""
+    """Pass the arguments to the module of the verb in `minitx.commands`; raises UserError for an unknown verb."""
     if verb in ("-h", "--help"):
         print("usage: minitx VERB …    (minitx VERB --help explains one)\n")
         print("\n".join(f"  {name:11} {meaning}" for name, meaning in VERBS.items()))

@@ -9,7 +9,7 @@ import torch
 from minitx.config import ModelConfig
 from minitx.model import Transformer
 from minitx.system.errors import UserError
-from minitx.system.memory import memory_there
+from minitx.system.memory import total_memory
 
 TRAINING_BYTES = 16
 """Of each parameter in training: the weight, its gradient and AdamW's two means, in float32."""
@@ -17,7 +17,7 @@ TRAINING_BYTES = 16
 
 def require_memory(config: ModelConfig, vocab_size: int, device: torch.device, *, training: bool) -> None:
     """Raise `UserError` where the parameters alone, with what training keeps of each, need more than there is."""
-    there = memory_there(device)
+    there = total_memory(device)
     needed = parameter_count(config, vocab_size) * (TRAINING_BYTES if training else 4)
     if there is not None and needed > there:
         raise UserError(

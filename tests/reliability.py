@@ -1,7 +1,7 @@
-"""Harm done to runs, and what comes of it: `python -m tests.reliability kills | damage | disk | long`.
+"""Harm to runs: `python -m tests.reliability kills | damage | disk | long`.
 
-Runs are killed, damaged and starved in processes of their own; what is left is resumed and compared, bit for bit, with
-a run that nothing happened to. The test suite does a little of each; the figures of docs/reliability.md come from here.
+Kills runs, damages their files, fills their disk, resumes them, and compares them bit for bit with an undisturbed run.
+The test suite runs a little of each kind. The figures in docs/reliability.md come from the commands above.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from tests.small import small_config, small_text
 
 ROOT = Path(__file__).parents[1]
 MEASURED = ("seconds", "tokens_per_second")
-"""What a clock decides, so that no two runs agree on it."""
+"""Metrics that depend on the clock and so differ between runs."""
 
 
 # What runs, and how
@@ -49,7 +49,7 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
 
 
 def minitx(folder: Path, *arguments: str, harm: str = "none", **more: str) -> subprocess.CompletedProcess[str]:
-    """train.py or generate.py in a process of its own in `folder`, killed as `harm` says (see `child`)."""
+    """Run train.py or generate.py in a new process in `folder`, killed as `harm` says (see `child`)."""
     return subprocess.run(
         [sys.executable, "-m", "tests.reliability", "child", harm, *arguments],
         cwd=folder,
@@ -62,7 +62,7 @@ def minitx(folder: Path, *arguments: str, harm: str = "none", **more: str) -> su
 
 
 def quickly(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-    """The same, unharmed, in this process, which spares starting another."""
+    """The same without harm, in this process, which is quicker."""
     verb, *rest = arguments
     before, here = dict(os.environ), Path.cwd()
     os.environ.update(environment(folder, **more))
@@ -152,52 +152,52 @@ def written(folder: Path, config: Config, name: str) -> Path:
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:
-    """Every line, without what a clock decides; a line that cannot be read is an error."""
+    """Every line of metrics without `MEASURED`; a damaged line is an error."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
     return [{name: value for name, value in line.items() if name not in MEASURED} for line in lines]
 
 
 def curves(run: Path) -> dict[str, list[tuple[int, object]]]:
-    """Every point of every curve, picture and text, as TensorBoard's own loader reads them; no clock's values."""
+    """Every point of every curve, picture and text that TensorBoard's loader reads, without those of the clock."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     logging.getLogger("tensorboard").setLevel(logging.ERROR)
     events = EventAccumulator(str(run), size_guidance={"scalars": 0, "tensors": 0})
     events.Reload()
-    found: dict[str, list[tuple[int, object]]] = {}
+    points: dict[str, list[tuple[int, object]]] = {}
     for tag in events.Tags()["scalars"]:
         if not tag.startswith("Speed/") and tag != "Result/seconds":
-            found[tag] = [(event.step, event.value) for event in events.Scalars(tag)]
+            points[tag] = [(event.step, event.value) for event in events.Scalars(tag)]
     for tag in events.Tags()["tensors"]:
         if tag == "Sample" or tag.startswith("probe"):
-            found[tag] = [(event.step, tuple(event.tensor_proto.string_val)) for event in events.Tensors(tag)]
-    return found
+            points[tag] = [(event.step, tuple(event.tensor_proto.string_val)) for event in events.Tensors(tag)]
+    return points
 
 
 def differences(run: Path, reference: Path) -> list[str]:
-    """In what a run is not the run that nothing happened to."""
-    found = []
+    """In what a run differs from the undisturbed run `reference`."""
+    unequal = []
     ours, theirs = metrics(run), metrics(reference)
     if [line["step"] for line in ours] != [line["step"] for line in theirs]:
-        found.append(f"steps in metrics.jsonl: {[line['step'] for line in ours]}")
+        unequal.append(f"steps in metrics.jsonl: {[line['step'] for line in ours]}")
     elif ours != theirs:
-        found.append(f"metrics from step {next(a['step'] for a, b in zip(ours, theirs, strict=True) if a != b)} on")
+        unequal.append(f"metrics from step {next(a['step'] for a, b in zip(ours, theirs, strict=True) if a != b)} on")
     our_curves, their_curves = curves(run), curves(reference)
     for tag in our_curves.keys() | their_curves.keys():
         if our_curves.get(tag) != their_curves.get(tag):
-            found.append(f"TensorBoard's {tag}")
+            unequal.append(f"TensorBoard's {tag}")
     for name in ("model.safetensors",):
         last = max((run / "checkpoints").glob("step-*"))
         if (last / name).read_bytes() != (reference / "checkpoints" / last.name / name).read_bytes():
-            found.append(name)
-    return found
+            unequal.append(name)
+    return unequal
 
 
 # Kills
 
 
 def variants(folder: Path) -> dict[str, Config]:
-    """What is trained while it is killed."""
+    """The configurations that are trained and killed."""
     base = small_config(folder, steps=24, eval_every=8, checkpoint_every=5, sample_every=8)
     base = dataclasses.replace(base, log=dataclasses.replace(base.log, heads_every=8))
     dropout = dataclasses.replace(base.model, dropout=0.2)
@@ -230,11 +230,11 @@ def hub(folder: Path) -> Iterator[str]:
 
 
 KINDS = {"write": (1, 90), "evaluation": (1, 60), "step": (1, 24), "time": (0, 2)}
-"""What a kill waits for → the range its number is drawn from."""
+"""What a kill waits for, and the range of its random number."""
 
 
 def kills(folder: Path, count: int, seed: int, names: list[str] | None = None) -> Counter[str]:
-    """Kill runs at `count` random moments in all, each resumed until it is done; what came of it."""
+    """Kill runs at `count` random moments in all, and resume every run to its end; counts of the outcomes."""
     random_ = random.Random(seed)
     chosen = {name: config for name, config in variants(folder).items() if names is None or name in names}
     with hub(folder) as address:
@@ -280,10 +280,10 @@ def _kills(folder: Path, count: int, random_: random.Random, names: list[str], o
             done["unresumable"] += ended.returncode != -signal.SIGKILL
             print(f"unresumable: {run.name}: {ended.stderr[-1500:]}")
             continue
-        found = differences(run, folder / "runs" / name)
-        done["divergent"] += bool(found)
-        if found:
-            print(f"divergent: {run.name}: {'; '.join(found)}")
+        unequal = differences(run, folder / "runs" / name)
+        done["divergent"] += bool(unequal)
+        if unequal:
+            print(f"divergent: {run.name}: {'; '.join(unequal)}")
         left = [path.name for path in run.rglob(".*")]
         if left:
             done["drafts left"] += 1
@@ -293,7 +293,7 @@ def _kills(folder: Path, count: int, random_: random.Random, names: list[str], o
 
 
 def go_on(folder: Path, run: Path, name: str, harm: str, more: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Resume a run, or begin it where it was killed before it was one."""
+    """Resume a run, or begin it again if it was killed before it had a config.yaml."""
     if (run / "config.yaml").exists():
         summary = run / "summary.json"
         if summary.exists():  # finished at the very moment it was killed
@@ -312,7 +312,7 @@ def go_on(folder: Path, run: Path, name: str, harm: str, more: dict[str, str]) -
 
 @dataclasses.dataclass
 class Outcome:
-    """What a command did: its status, what it printed, and the exception that escaped, if any."""
+    """The outcome of a command: exit status, output, and the exception that it raised, if any."""
 
     status: int | None
     out: str
@@ -321,7 +321,7 @@ class Outcome:
 
 
 def in_process(arguments: list[str], seconds: int = 60) -> Outcome:
-    """A command of minitx in this process, which is much quicker than one of its own; a hang is cut off."""
+    """Run a command of minitx in this process, which is much quicker than a new one, for at most `seconds`."""
     from minitx.__main__ import main
 
     def hang(*_: object) -> None:
@@ -342,7 +342,7 @@ def in_process(arguments: list[str], seconds: int = 60) -> Outcome:
 
 
 def damage(folder: Path, count: int, seed: int) -> Counter[str]:
-    """Truncate, flip, remove and swap files of a finished run, `count` times, each time generating and resuming."""
+    """Damage a file of a finished run `count` times, and generate and resume each time; counts of the outcomes."""
     random_ = random.Random(seed)
     config = small_config(folder, steps=8, eval_every=4, checkpoint_every=4, sample_every=4)
     os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
@@ -402,7 +402,7 @@ def _damage(folder: Path, count: int, random_: random.Random) -> Counter[str]:
 
 
 def harm_file(file: Path, whole: Path, files: list[Path], random_: random.Random) -> str:
-    """Damage a file so that its content is another one; how."""
+    """Damage a file so that its content changes; return the kind of damage."""
     before = file.read_bytes()
     while True:
         kind = random_.choice(["bit flip"] * 5 + ["truncation"] * 4 + ["removal", "random bytes", "foreign file"])
@@ -427,10 +427,10 @@ def harm_file(file: Path, whole: Path, files: list[Path], random_: random.Random
 
 
 def disk(folder: Path, sizes: list[int], *, mounted: bool, cached: bool = False) -> Counter[str]:
-    """Train where there is room for so many bytes only, on a small file system of its own (which takes root) or with a
-    limit on the size of files; then make room, go on, and compare. What came of it.
+    """Train with room for `sizes` bytes, then make room, resume and compare; counts of the outcomes.
 
-    cached: the prepared text is elsewhere, so that the little room is the run folder's.
+    mounted: on a small file system, which takes root to mount; else with a limit on the size of files.
+    cached: the prepared text is on another disk, so that only the run folder is short of room.
     """
     config = small_config(folder, steps=12, checkpoint_every=3)
     config = dataclasses.replace(config, log=dataclasses.replace(config.log, heads_every=1))
@@ -468,23 +468,23 @@ def disk(folder: Path, sizes: list[int], *, mounted: bool, cached: bool = False)
                 arguments = ["train.py", "--resume", str(run)]
                 from minitx.run.folder import Run
 
-                there = Run(run).checkpoint_names()
+                names = Run(run).checkpoint_names()
                 done["not whole"] += bool(Run(run).newest_whole_checkpoint()[1])
-                done["with a checkpoint"] += bool(there)
+                done["with a checkpoint"] += bool(names)
             again = quickly(folder, *arguments, **cache)
             if again.returncode:
                 done["unresumable"] += 1
                 print(f"unresumable at {size} bytes: {again.stderr}")
-            elif found := differences(run, folder / "runs" / "reference"):
+            elif unequal := differences(run, folder / "runs" / "reference"):
                 done["divergent"] += 1
-                print(f"divergent at {size} bytes: {found}")
+                print(f"divergent at {size} bytes: {unequal}")
             shutil.rmtree(place / "cache", ignore_errors=True)
     return done
 
 
 @contextlib.contextmanager
 def small_disk(place: Path, size: int) -> Iterator[Any]:
-    """A file system of `size` bytes at `place`; yields what makes it large; PermissionError where not allowed."""
+    """Mount `size` bytes at `place`; yields a function that makes more room. PermissionError if that is not allowed."""
 
     def mount(*options: str) -> None:
         done = subprocess.run(["mount", *options, str(place)], capture_output=True, text=True, check=False)
@@ -502,7 +502,7 @@ def small_disk(place: Path, size: int) -> Iterator[Any]:
 
 
 def long(folder: Path, steps: int) -> dict[str, float]:
-    """A run of many steps of a minute model; memory, open files and curves at a tenth and at the end."""
+    """A run of many steps of a minute model: its memory, open files and logs."""
     config = small_config(
         folder,
         steps=steps,
@@ -518,31 +518,31 @@ def long(folder: Path, steps: int) -> dict[str, float]:
         [sys.executable, str(ROOT / "train.py"), "--config", "long.yaml"],
         cwd=folder, env=environment(folder), stdout=subprocess.DEVNULL,
     )  # fmt: skip
-    seen: dict[int, tuple[int, int]] = {}
+    measured: dict[int, tuple[int, int]] = {}
     while process.poll() is None:
         time.sleep(0.2)
         with contextlib.suppress(OSError, ValueError, IndexError):
             step = json.loads((run / "metrics.jsonl").read_bytes().rstrip().rpartition(b"\n")[2])["step"]
             memory = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1]) * resource.getpagesize()
-            seen[step] = (memory, len(list(Path(f"/proc/{process.pid}/fd").iterdir())))
+            measured[step] = (memory, len(list(Path(f"/proc/{process.pid}/fd").iterdir())))
     assert process.returncode == 0
-    first = min(step for step in seen if step >= steps // 10)
-    late = [step for step in seen if step >= steps // 10]
+    first = min(step for step in measured if step >= steps // 10)
+    late = [step for step in measured if step >= steps // 10]
     assert [line["step"] for line in metrics(run)] == list(range(1, steps + 1))
     assert [step for step, _ in curves(run)["Loss/train"]] == list(range(1, steps + 1))
     return {
         "steps": steps,
-        "memory at a tenth, MB": round(seen[first][0] / 1e6, 1),
-        "growth after it, MB": round((max(seen[step][0] for step in late) - seen[first][0]) / 1e6, 1),
-        "open files at a tenth": seen[first][1],
-        "open files, most after it": max(seen[step][1] for step in late),
+        "memory at a tenth, MB": round(measured[first][0] / 1e6, 1),
+        "growth after it, MB": round((max(measured[step][0] for step in late) - measured[first][0]) / 1e6, 1),
+        "open files at a tenth": measured[first][1],
+        "open files, most after it": max(measured[step][1] for step in late),
         "metrics.jsonl, MB": round((run / "metrics.jsonl").stat().st_size / 1e6, 1),
         "event file, MB": round(sum(file.stat().st_size for file in run.glob("events*")) / 1e6, 1),
     }
 
 
 def main() -> None:
-    """Do one kind of harm, or be the process that it is done to."""
+    """Do one kind of harm, or be the process that is harmed."""
     if sys.argv[1:2] == ["child"]:
         child(sys.argv[2], sys.argv[3], sys.argv[4:])
         return

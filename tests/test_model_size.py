@@ -11,7 +11,7 @@ from minitx.config import ModelConfig
 from minitx.model import Transformer
 from minitx.model_size import matrix_parameters, parameter_count, require_memory
 from minitx.system.errors import UserError
-from minitx.system.memory import memory_there
+from minitx.system.memory import total_memory
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_a_billion_layers_are_refused_at_once() -> None:
 
 
 def test_this_machine_has_memory() -> None:
-    there = memory_there(torch.device("cpu"))
+    there = total_memory(torch.device("cpu"))
     if there is None:
         pytest.skip("the system does not tell how much memory there is")
     assert 1 << 28 < there < 1 << 50

@@ -1,4 +1,4 @@
-"""A run is never lost: a little of each harm of `tests.reliability`, signals, two at once, files made to hurt."""
+"""A run is never lost: kills, damage, full disks, signals, two trainings at once, malicious files."""
 
 from __future__ import annotations
 

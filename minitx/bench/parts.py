@@ -101,9 +101,7 @@ def logging_parts(shape: Shape, runtime: Runtime, prepared: Prepared) -> dict[st
     found: dict[str, tuple[float, int]] = {}
     with tempfile.TemporaryDirectory() as folder:
         config = Config(out=str(Path(folder) / "run"), model=shape.model, train=shape.train, log=log)
-        run = Run.create(config.out)
-        run.save_config(config)
-        prepared.tokenizer.save(run.path / "tokenizer.model")
+        run = Run.create(config.out, config, prepared.tokenizer, prepared.describe())
         model = Transformer(shape.model, max(shape.vocab_size, prepared.tokenizer.vocab_size)).to(runtime.device)
         line = dict.fromkeys(("seconds", "train_loss", "learning_rate", "grad_norm", "tokens_per_second"), 1.0)
         training = Training(config, run, prepared, runtime, model)

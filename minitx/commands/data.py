@@ -1,4 +1,4 @@
-"""`minitx data`: prepare a text as training would, from the same settings, and say what it holds."""
+"""`minitx data`: prepare a text for training and print its size: documents, bytes, tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`minitx export RUN FOLDER`: the run's model for the `transformers` library, its SentencePiece file beside it."""
+"""`minitx export RUN FOLDER`: write the run's model, and its tokenizer.model, for the `transformers` library."""
 
 from __future__ import annotations
 

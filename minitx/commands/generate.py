@@ -121,6 +121,7 @@ def write_attention(
     """The page that shows what every head attends to in each prompt with its completion, encoded anew, as much of its
     end as the model sees at once; raises UserError where it cannot be written."""
     from minitx.heads.view import text_snapshot
+    from minitx.system.files import step_of
     from minitx.tensorboard.plugin.page import write_html
 
     texts = []
@@ -128,7 +129,7 @@ def write_attention(
         start = [tokenizer.end_of_document] if made.prompt is None else tokenizer.encode(made.prompt)
         tokens = [*start, *tokenizer.encode(made.completion)][-model.config.context_length :]
         texts.append((f"{made.prompt or ''}{made.completion}", tokens))
-    snapshot = text_snapshot(model.float(), tokenizer, texts, int(checkpoint.removeprefix("step-")))
+    snapshot = text_snapshot(model.float(), tokenizer, texts, step_of(checkpoint))
     try:
         write_html(file, [snapshot], title=run.path.name)
     except OSError as error:

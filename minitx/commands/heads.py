@@ -166,9 +166,10 @@ def write_page(name: str, run: Run, checkpoint: str, model: Transformer, text: s
     """
     from minitx.heads.view import text_snapshot, view_probes
     from minitx.run.text import validation_tokens
+    from minitx.system.files import step_of
     from minitx.tensorboard.plugin.page import write_html
 
-    step, tokenizer, longest = int(checkpoint.removeprefix("step-")), run.tokenizer(), model.config.context_length
+    step, tokenizer, longest = step_of(checkpoint), run.tokenizer(), model.config.context_length
     if text is None:
         probes = run.config().log.read_probes()
         require(bool(probes), f"{run.path} has no probes: give a text with --text or --text_file.")

@@ -1,4 +1,4 @@
-"""`minitx import FOLDER RUN`: a run folder from a Llama or Qwen3 model with a SentencePiece tokenizer.model."""
+"""`minitx import FOLDER RUN`: make a run of a Llama or Qwen3 model with a SentencePiece tokenizer.model."""
 
 from __future__ import annotations
 
@@ -30,12 +30,8 @@ def main(arguments: Sequence[str], prog: str) -> int:
         tokenizer.vocab_size == model.vocab_size,
         f"tokenizer.model has {tokenizer.vocab_size} tokens, but the model was made for {model.vocab_size}.",
     )
-    run = Run.create(options.run)
-    tokenizer.save(run.path / "tokenizer.model")
-    run.write_json("data.json", {"tokenizer": tokenizer.digest, "vocabulary": tokenizer.vocab_size})
-    run.save_config(
-        Config(out=str(run.path), model=model.config, tokenizer=TokenizerConfig(vocab_size=max(300, model.vocab_size)))
-    )
+    config = Config(model=model.config, tokenizer=TokenizerConfig(vocab_size=max(300, model.vocab_size)))
+    run = Run.create(options.run, config, tokenizer, {"vocabulary": tokenizer.vocab_size})
     run.save_checkpoint(model, {}, {"step": 0}, best=True, keep=1)
     print(f'{folder} is in {run.path}. Next:\n  python generate.py {run.path} --prompt "The"')
     return 0

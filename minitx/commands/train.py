@@ -1,4 +1,4 @@
-"""`train.py`: prepare the text, train, and say what to do next."""
+"""`train.py`: train a new run, or resume one."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from minitx.system.errors import require
 def main(arguments: Sequence[str] | None = None, prog: str = "train.py") -> int:
     """Train as the command line says; the exit status."""
     config, resume = parse_train(sys.argv[1:] if arguments is None else arguments, prog)
+
     from minitx.training.session import train
 
     return train(config, resume)
 
 
 def parse_train(arguments: Sequence[str], prog: str) -> tuple[Config, str | None]:
-    """The configuration of a training run, and the run folder to resume if one is named."""
+    """The configuration of a training run, and the folder of the run to resume, if any."""
     parser = new_parser(prog, Config)
-    parser.add_argument("--resume", metavar="RUN", help="Go on with a run where its last whole checkpoint is.")
+    parser.add_argument("--resume", metavar="RUN", help="Go on with a run from its last whole checkpoint.")
     resume = option_value(arguments, "--resume")
     if resume is not None:
         file = Path(resume) / "config.yaml"
@@ -34,9 +35,9 @@ def parse_train(arguments: Sequence[str], prog: str) -> tuple[Config, str | None
             option_value(arguments, "--config") is None,
             "--resume takes the run's own configuration: leave --config out.",
         )
-        from minitx.run.folder import check_seal
+        from minitx.run.folder import Run
 
-        check_seal(file)
+        Run(Path(resume)).check_config()
         arguments = ["--config", str(file), *arguments]
     namespace = parse(parser, Config, arguments)
     return instantiate(parser, namespace, Config), resume

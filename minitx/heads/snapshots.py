@@ -15,12 +15,9 @@ from __future__ import annotations
 import io
 import json
 import math
-import os
-import re
 import struct
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -30,11 +27,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minitx.heads.snapshot_header import checked_header
-from minitx.system.files import write_atomically
+from minitx.system.files import step_name, write_atomically
+from minitx.system.files import steps_in as steps_in  # for the tab, which imports no other module
 
 MAGIC = b"minitx attention 1\n"
 FOLDER = "attention"
-FILE_NAME = re.compile(r"step-([0-9]{6,12})\.heads")
+SUFFIX = ".heads"
 SMALL = 64
 """Tokens up to which a pattern is stored only once."""
 MAX_HEADER_BYTES = 2**24
@@ -192,15 +190,15 @@ def _assemble(header: Mapping[str, Any], pieces: Iterable[bytes]) -> bytes:
 
 def steps(run: Path) -> list[int]:
     """The steps that a run folder has snapshots of, in order."""
-    with suppress(OSError), os.scandir(run / FOLDER) as entries:
-        matches = [FILE_NAME.fullmatch(entry.name) for entry in entries]
-        return sorted(int(match[1]) for match in matches if match is not None)
-    return []
+    try:
+        return steps_in((file.name for file in (run / FOLDER).iterdir()), SUFFIX)
+    except OSError:
+        return []
 
 
 def path(run: Path, step: int) -> Path:
     """Where the snapshot of `step` lies."""
-    return run / FOLDER / f"step-{step:06d}.heads"
+    return run / FOLDER / f"{step_name(step)}{SUFFIX}"
 
 
 def read_header(file: BinaryIO) -> dict[str, Any]:

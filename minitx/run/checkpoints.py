@@ -1,16 +1,15 @@
-"""Checkpoints: folders that are either whole or recognised as damaged.
+"""Checkpoints: folders that are whole, or recognised as damaged.
 
     runs/NAME/checkpoints/step-000500/model.safetensors, optimizer.pt, state.json
 
-One is written beside its place, flushed to disk and renamed, and its state.json holds a checksum of every file and of
-its own content. Which ones a run keeps is `run.py`'s affair. Nothing that is read is ever unpickled.
+A checkpoint is written under a temporary name, flushed to disk and renamed. Its state.json holds a checksum of each
+file and of itself. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import io
 import os
 import re
 import warnings
@@ -23,16 +22,30 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from minitx.model import Transformer
+from minitx.run.logs import log_state
 from minitx.system.errors import UserError, require
 from minitx.system.faults import with_filename
-from minitx.system.files import Watched, checksum, flush_to_disk, json_bytes, read_json, remove
+from minitx.system.files import (
+    checksum,
+    draft_of,
+    flush_to_disk,
+    json_bytes,
+    read_json,
+    remove,
+    step_name,
+    step_of,
+    steps_in,
+    write_atomically,
+)
+from minitx.system.text import warn
 
+FOLDER = "checkpoints"
 MODEL_FILE, OPTIMIZER_FILE, STATE_FILE = "model.safetensors", "optimizer.pt", "state.json"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A whole checkpoint: its folder and its state.json (step, tokens, seconds, val_loss, batches, …)."""
+    """A whole checkpoint: its folder and the content of state.json (step, tokens, seconds, val_loss, batches, …)."""
 
     path: Path
     state: dict[str, Any]
@@ -42,28 +55,117 @@ class Checkpoint:
         return int(self.state["step"])
 
     def load_weights(self, model: Transformer) -> None:
-        """Copy the saved weights into `model`; raises UserError where they are not of its shape."""
+        """Copy the saved weights into `model`; raises UserError where they do not fit."""
         load_weights(model, self.path / MODEL_FILE)
 
     def load_optimizer(self) -> dict[str, Any]:
-        """The state of optimizers and random generators, on the CPU; raises UserError when it holds anything else."""
+        """The state of optimizers and random generators, on the CPU; raises UserError where it cannot be read."""
         file = self.path / OPTIMIZER_FILE
         try:
             with warnings.catch_warnings(action="ignore"):
                 return dict(torch.load(file, map_location="cpu", weights_only=True))
-        except Exception as error:  # what a made-up file can raise inside torch has no end
+        except Exception as error:  # torch can raise anything on a file made by hand
             raise UserError(f"{file} cannot be read as the state of an optimizer.") from error
 
 
-def write_checkpoint(place: Path, model: Transformer, optimizer_state: dict[str, Any], state: dict[str, Any]) -> None:
-    """Put a checkpoint at `place`, a folder: weights, state of optimizers and generators, and `state` as JSON.
+# The checkpoints of a run folder
 
-    Raises OSError where it cannot be written; what was there before is then as it was.
+
+def steps(run: Path) -> list[int]:
+    """The steps that have a checkpoint, whole or not, in order."""
+    return steps_in(path.name for path in (run / FOLDER).glob("step-*") if path.is_dir())
+
+
+def names(run: Path) -> list[str]:
+    """Names of the checkpoints, whole or not, oldest first."""
+    return [step_name(step) for step in steps(run)]
+
+
+def save(
+    run: Path, model: Transformer, optimizer_state: dict[str, Any], state: dict[str, Any], *, best: bool, keep: int
+) -> Path:
+    """Write a checkpoint for state["step"], then remove all but the best one and the newest `keep`.
+
+    Raises OSError where it cannot be written; earlier checkpoints stay as they were.
     """
-    draft, old = (place.parent / f".{name}-{os.getpid()}" for name in (place.name, "old"))
+    folder, step = run / FOLDER, state["step"]
+    name = step_name(step)
+    best_now = name if best else best_before(run, step)
+    write_checkpoint(folder / name, model, optimizer_state, {**state, "best": best_now, "logs": log_state(run)})
+    # For people to read: minitx looks for the newest checkpoint, whose state names the best.
+    write_atomically(folder / "last", name.encode())
+    if best:
+        write_atomically(folder / "best", name.encode())
+    saved = steps(run)
+    newest = [other for other in saved if other <= step][-keep:]  # a resumed run stepped over later, damaged ones
+    for other in saved:
+        if other not in newest and step_name(other) != best_now:
+            remove(folder / step_name(other))
+    return folder / name
+
+
+def best_before(run: Path, step: int) -> str | None:
+    """Name of the best checkpoint up to `step`, from the newest state.json that can be read; None if there is none."""
+    for other in reversed(steps(run)):
+        if other <= step:
+            with contextlib.suppress(UserError):
+                best = read_json(run / FOLDER / step_name(other) / STATE_FILE).get("best")
+                return best if best in names(run) else None
+    return None
+
+
+def find(run: Path, name: str) -> Checkpoint:
+    """The checkpoint that `name` selects: last, best, or a step such as 500.
+
+    In place of a damaged last or best it is the newest whole one, with a warning. Raises UserError if there is none.
+    """
+    saved = steps(run)
+    require(bool(saved), f"The run {run} has no checkpoint yet: resume it with 'train.py --resume {run}'.")
+    if name not in ("last", "best"):
+        number = name.removeprefix("step-")
+        require(
+            number.isdecimal() and int(number) in saved,
+            f"The run {run} keeps no checkpoint {name}: it has {', '.join(map(str, saved))}, best, last.",
+        )
+        return read_checkpoint(run / FOLDER / step_name(int(number)))
+    checkpoint, faults = newest_whole(run)
+    if checkpoint is None:
+        raise UserError(f"The run {run} has no whole checkpoint: {faults[0]}")
+    best = checkpoint.state.get("best")
+    if name == "best" and isinstance(best, str) and best != checkpoint.path.name:
+        try:
+            require(best in names(run), f"The best checkpoint of {run} is missing.")
+            checkpoint = read_checkpoint(run / FOLDER / best)
+        except UserError as error:
+            faults.append(str(error))
+    for fault in faults:
+        warn(f"{fault} Taking {checkpoint.path.name} instead.")
+    return checkpoint
+
+
+def newest_whole(run: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint that is whole, and a sentence for each newer one, which is damaged."""
+    faults: list[str] = []
+    for step in reversed(steps(run)):
+        try:
+            return read_checkpoint(run / FOLDER / step_name(step)), faults
+        except UserError as error:
+            faults.append(str(error))
+    return None, faults
+
+
+# One checkpoint
+
+
+def write_checkpoint(place: Path, model: Transformer, optimizer_state: dict[str, Any], state: dict[str, Any]) -> None:
+    """Write the folder `place`: weights, state of optimizers and generators, and `state` as JSON.
+
+    Raises OSError where it cannot be written; a checkpoint that was in `place` then stays as it was.
+    """
+    draft, old = draft_of(place), draft_of(place.with_name("old"))
     try:
-        for left in (draft, old):
-            remove(left)
+        remove(draft)
+        remove(old)
         draft.mkdir(parents=True)
         save_weights(model, draft / MODEL_FILE)
         save_optimizer(optimizer_state, draft / OPTIMIZER_FILE)
@@ -76,7 +178,7 @@ def write_checkpoint(place: Path, model: Transformer, optimizer_state: dict[str,
     except BaseException:
         remove(draft)
         raise
-    if place.exists():  # a damaged one that resume stepped over
+    if place.exists():  # a damaged one that a resumed run stepped over
         place.rename(old)
     draft.rename(place)
     flush_to_disk(place.parent)
@@ -84,31 +186,26 @@ def write_checkpoint(place: Path, model: Transformer, optimizer_state: dict[str,
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """The checkpoint in `path`, every file of it checked; raises UserError that names what is damaged."""
+    """The checkpoint in `path`, after checking every file; raises UserError that names the damaged one."""
     damaged = f"The checkpoint {path} is damaged"
     try:
         state = read_json(path / STATE_FILE)
-        checksums = {name: str(state["checksums"][name]) for name in (MODEL_FILE, OPTIMIZER_FILE)}
-        require(state["step"] == step_of(path.name), f"{damaged}: {STATE_FILE} is of step {state['step']}.")
+        step, checksums = state["step"], {name: str(state["checksums"][name]) for name in (MODEL_FILE, OPTIMIZER_FILE)}
     except (UserError, KeyError, TypeError) as error:
         raise UserError(f"{damaged}: {STATE_FILE} is missing or unreadable.") from error
+    require(step == step_of(path.name), f"{damaged}: {STATE_FILE} is of step {step}.")
     for name, expected in checksums.items():
         require((path / name).is_file(), f"{damaged}: {name} is missing.")
         try:
-            found = checksum(path / name)
+            actual = checksum(path / name)
         except OSError as error:
             raise UserError(f"{damaged}: {name} cannot be read ({error.strerror}).") from error
-        require(found == expected, f"{damaged}: {name} has changed since it was saved.")
+        require(actual == expected, f"{damaged}: {name} has changed since it was saved.")
     return Checkpoint(path, state)
 
 
-def step_of(name: str) -> int:
-    """The step in the name of a checkpoint, step-000500."""
-    return int(name[5:])
-
-
 def save_weights(model: Transformer, file: Path) -> None:
-    """The parameters by name, as safetensors; a tied matrix is saved once. Raises OSError where there is no room."""
+    """Save the parameters by name as safetensors, a tied matrix once. Raises OSError where the disk is full."""
     try:
         save_file({name: p.detach().cpu().contiguous() for name, p in model.named_parameters()}, file)
     except SafetensorError as error:
@@ -118,14 +215,14 @@ def save_weights(model: Transformer, file: Path) -> None:
 
 
 def save_optimizer(state: dict[str, Any], file: Path) -> None:
-    """State of optimizers and generators by torch.save. Raises OSError where there is no room."""
-    with with_filename(file), contextlib.closing(Watched(io.FileIO(file, "w"))) as opened:
+    """Save the state of optimizers and generators. Raises OSError where the disk is full."""
+    with with_filename(file), file.open("wb") as opened:
         try:
             torch.save(state, opened)
-        except RuntimeError as error:
-            if opened.error is None:
-                raise
-            raise opened.error from error
+        except RuntimeError as error:  # torch does not say why writing failed
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 @torch.no_grad()

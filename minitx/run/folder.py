@@ -1,45 +1,48 @@
-"""The run folder: what training leaves and everything else reads.
+"""The run folder: everything that passes from training to the other uses.
 
     runs/NAME/config.yaml, tokenizer.model, data.json, metrics.jsonl, heads.jsonl, summary.json, checkpoints/,
-    events.out.tfevents.*
+    attention/, events.out.tfevents.*
 
-The checkpoints (checkpoints.py) hold checksums of the metrics and curves up to them, so that a resumed run goes on
-exactly where one of them was. Nothing that is read is ever unpickled.
+data.json describes the text, and keeps checksums of the tokenizer and of config.yaml. Each checkpoint keeps checksums
+of itself and of the logs up to its step.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
-import math
-import os
+import dataclasses
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from filelock import FileLock, Timeout
 
 from minitx.config import Config
 from minitx.config.parsing import load_config
 from minitx.data.tokenizer import Tokenizer
 from minitx.model import Transformer
 from minitx.model_size import require_memory
-from minitx.run.checkpoints import STATE_FILE, Checkpoint, read_checkpoint, step_of, write_checkpoint
-from minitx.run.logs import HEADS_FILE, LOGS, METRICS_FILE
+from minitx.run import checkpoints, logs
+from minitx.run.checkpoints import Checkpoint
 from minitx.system.errors import UserError, require
-from minitx.system.faults import with_filename
-from minitx.system.files import checksum, flush_to_disk, json_bytes, read_json, remove, write_atomically
-from minitx.system.text import warn
+from minitx.system.files import (
+    checksum,
+    json_bytes,
+    read_json,
+    remove,
+    remove_drafts,
+    sha256,
+    without_nan,
+    write_atomically,
+)
 
-if sys.platform != "win32":
-    import fcntl
-
-DRAFT = re.compile(r"\..+-\d+")
-"""Name of what is being written, with the process that writes it, until it is renamed to what it is."""
+EDITED = b"# edited"
+"""First line of a config.yaml whose checksum is not checked, because a person edited it."""
+SEAL = re.compile(rb"# sha256 of the lines below \(take this line out if you edit them\): ([0-9a-f]{64})\n")
+"""First line of config.yaml in runs of older versions, which have no checksum of it in data.json."""
 
 
 class Run:
@@ -49,26 +52,24 @@ class Run:
         self.path = path
 
     @staticmethod
-    def create(out: str) -> Run:
-        """A new folder at `out`, or at `out`-2, `out`-3 … where that is taken."""
-        parent, number = Path(out).parent, 1
+    def create(out: str, config: Config, tokenizer: Tokenizer, about_text: dict[str, Any]) -> Run:
+        """A new run in the folder `out`, or `out`-2, `out`-3 … if that exists; about_text: `Prepared.describe`.
+
+        config.yaml is written last: a folder with that file has all that resuming needs.
+        """
+        run = Run(new_folder(out))
         try:
-            parent.mkdir(parents=True, exist_ok=True)
-            while True:
-                path = Path(out if number == 1 else f"{out}-{number}")
-                try:
-                    path.mkdir()
-                    return Run(path)
-                except FileExistsError:
-                    number += 1
-        except OSError as error:
-            raise UserError(
-                f"The run folder {out} cannot be made: {error.strerror}; set out to another place."
-            ) from error
+            tokenizer.save(run.path / "tokenizer.model")
+            run.write_json("data.json", {**about_text, "tokenizer": tokenizer.digest})
+            run.save_config(dataclasses.replace(config, out=str(run.path)))
+        except BaseException:
+            remove(run.path)
+            raise
+        return run
 
     @staticmethod
     def find(path: str | None, root: str = "runs") -> Run:
-        """The run at `path`, or the newest one with a checkpoint under `root`."""
+        """The run in the folder `path`; without a path, the run in `root` with the newest checkpoint."""
         if path is not None:
             require(
                 Path(path).is_dir(), f"There is no run {path}: train one with 'python train.py', or look in {root}/."
@@ -78,24 +79,51 @@ class Run:
         runs = [Run(config.parent) for config in Path(root).glob("*/config.yaml")]
         runs = [run for run in runs if run.checkpoint_names()]
         require(bool(runs), f"There is no trained run in {root}/ yet: train one with 'python train.py'.")
-        return max(runs, key=lambda run: (run.path / "checkpoints").stat().st_mtime)
+        return max(runs, key=lambda run: (run.path / checkpoints.FOLDER).stat().st_mtime)
 
-    # What describes the run
+    # Configuration, tokenizer, JSON
 
     def config(self) -> Config:
-        """The configuration it was trained with."""
-        check_seal(self.path / "config.yaml")
+        """The configuration of the run; raises UserError where config.yaml is damaged."""
+        self.check_config()
         return load_config(self.path / "config.yaml")
 
     def save_config(self, config: Config) -> None:
+        """Write config.yaml, and its checksum into data.json.
+
+        data.json comes first and keeps the checksum of the previous config.yaml, for a crash between the two.
+        """
+        file = self.path / "config.yaml"
         settings = config.to_dict()
         text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=120)
-        if yaml.safe_load(text) != settings:  # PyYAML writes U+0085 and its like so that they come back as spaces
+        if yaml.safe_load(text) != settings:  # PyYAML turns U+0085 and the like into spaces
             text = yaml.safe_dump(settings, sort_keys=False, width=120)
-        write_atomically(self.path / "config.yaml", sealed(text).encode())
+        previous = checksum(file) if file.is_file() else None
+        about = {**self.read_json("data.json"), "config": sha256(text.encode()), "previous_config": previous}
+        self.write_json("data.json", about)
+        write_atomically(file, text.encode())
+
+    def check_config(self) -> None:
+        """Raise UserError unless config.yaml is as minitx wrote it, or begins with the line "# edited"."""
+        file = self.path / "config.yaml"
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            raise UserError(f"{file} cannot be read: {error.strerror}.") from error
+        about = self.read_json("data.json") if (self.path / "data.json").exists() else {}
+        if "config" in about:
+            is_whole = sha256(content) in (about["config"], about.get("previous_config"))
+        elif seal := SEAL.match(content):
+            is_whole = sha256(content[seal.end() :]).encode() == seal[1]
+        else:
+            is_whole = not content.startswith(b"# sha256") and content.strip(b"# \n") != b""
+        require(
+            is_whole or content.splitlines()[:1] == [EDITED],
+            f"{file} is damaged, or was edited: restore it; if you edited it yourself, make '# edited' its first line.",
+        )
 
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer it was trained with; raises UserError when it has changed since."""
+        """The tokenizer of the run; raises UserError where its file has changed."""
         file = self.path / "tokenizer.model"
         if file.is_file() and (self.path / "data.json").exists():
             require(
@@ -105,217 +133,86 @@ class Run:
         return Tokenizer.load(file)
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
-        """Write a JSON file of the run, with a checksum of what it says."""
-        write_atomically(self.path / name, json_bytes(content))
+        """Write a JSON file of the run, with a checksum of its content; NaN and infinity become null."""
+        write_atomically(self.path / name, json_bytes(without_nan(content)))
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """The content of a JSON file of the run; raises UserError when it is missing or damaged."""
+        """The content of a JSON file of the run; raises UserError where it is missing or damaged."""
         return read_json(self.path / name)
+
+    # One process at a time
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes from training in the same folder, and clear away what killed ones left half-written.
+        """Let no other process train in this folder, and remove half-written files of killed ones.
 
-        Raises UserError where one is at it. Windows does not lock folders: there it is left to the user.
+        Raises UserError if another process holds the lock.
         """
-        if sys.platform == "win32":
-            self.remove_drafts()
-            yield
-            return
-        folder = os.open(self.path, os.O_RDONLY)
+        lock = FileLock(self.path / ".lock")
         try:
-            try:
-                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UserError(
-                    f"Another process is training in {self.path}: wait for it, or stop it first."
-                ) from error
-            except OSError:  # a file system without locks
-                pass
-            self.remove_drafts()
+            lock.acquire(blocking=False)
+        except Timeout as error:
+            raise UserError(f"Another process is training in {self.path}: wait for it, or stop it first.") from error
+        except OSError:  # a file system without locks, or one that is read-only, which the first write reports
+            pass
+        try:
+            for folder in (self.path, self.path / checkpoints.FOLDER, self.path / "attention"):
+                remove_drafts(folder)
             yield
         finally:
-            os.close(folder)
+            if lock.is_locked:
+                remove(Path(lock.lock_file))  # while it is still locked, so that no other process has just locked it
+                lock.release()
 
-    def remove_drafts(self) -> None:
-        """Remove what killed processes left half-written."""
-        for folder in (self.path, self.path / "checkpoints"):
-            for path in folder.glob(".*"):
-                if DRAFT.fullmatch(path.name):
-                    remove(path)
+    # Metrics and checkpoints
 
-    # Metrics
+    def append_metrics(self, line: dict[str, Any], name: str = logs.METRICS_FILE) -> None:
+        """Append a line to metrics.jsonl, or to the file `name`; NaN and infinity become null."""
+        logs.append_line(self.path / name, line)
 
-    def append_metrics(self, line: dict[str, Any], name: str = METRICS_FILE) -> None:
-        """Add one line to metrics.jsonl, or to the other file `name` of lines with a step.
-
-        What is not finite becomes null, which JSON has no other word for.
-        """
-        finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
-        file = self.path / name
-        with with_filename(file), file.open("a", encoding="utf-8") as opened:
-            opened.write(json.dumps(finite) + "\n")
-
-    def metrics(self, name: str = METRICS_FILE) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl, or of `name`; one that a kill cut short, or that is damaged, is left out."""
-        file = self.path / name
-        lines = []
-        for text in file.read_text("utf-8", errors="replace").split("\n") if file.is_file() else []:
-            with contextlib.suppress(ValueError, RecursionError):
-                line = json.loads(text)
-                if isinstance(line, dict) and isinstance(line.get("step"), int):
-                    lines.append(line)
-        return lines
-
-    # What a run writes as it goes: metrics and TensorBoard's events
-
-    def logs(self) -> list[Path]:
-        """The files that grow while the run goes on."""
-        return sorted(path for name in LOGS for path in self.path.glob(name) if path.is_file())
-
-    def logs_so_far(self) -> dict[str, dict[str, Any]]:
-        """Size and checksum of each of `logs`, brought to disk, for a checkpoint to keep."""
-        for file in self.logs():
-            flush_to_disk(file)
-        return {file.name: {"bytes": file.stat().st_size, "sha256": checksum(file)} for file in self.logs()}
-
-    def cut_logs(self, checkpoint: Checkpoint | None) -> None:
-        """Put `logs` back to what they were at the checkpoint, or to nothing: a resumed run writes the rest again, and
-        no step is there twice. A file that has changed in the part that stays is named in a warning."""
-        saved = checkpoint.state["logs"] if checkpoint else {}
-        there = {file.name: file for file in self.logs()}
-        for name in there.keys() - saved.keys():
-            remove(there[name])
-        for name in saved:
-            if name not in there:
-                warn(f"{self.path / name} is missing: its part up to the checkpoint is lost.")
-                continue
-            file, size = there[name], int(saved[name]["bytes"])
-            content = file.read_bytes()
-            kept = content[:size]
-            if hashlib.sha256(kept).hexdigest() != saved[name]["sha256"]:
-                warn(f"{file} has changed since the checkpoint: what of it cannot be read is lost.")
-                if name in (METRICS_FILE, HEADS_FILE) and checkpoint:
-                    lines = [json.dumps(line) + "\n" for line in self.metrics(name) if line["step"] <= checkpoint.step]
-                    kept = "".join(lines).encode()
-            if kept != content or file.is_symlink():
-                write_atomically(file, kept)
-
-    # Checkpoints
+    def metrics(self, name: str = logs.METRICS_FILE) -> list[dict[str, Any]]:
+        """The readable lines of metrics.jsonl, or of the file `name`."""
+        return logs.read_lines(self.path / name)
 
     def checkpoint_names(self) -> list[str]:
-        """Names of the checkpoints there are, whole or not, oldest first."""
-        found = [path.name for path in (self.path / "checkpoints").glob("step-*") if path.is_dir()]
-        return sorted((name for name in found if name[5:].isdecimal()), key=step_of)
+        """Names of the checkpoints, whole or not, oldest first."""
+        return checkpoints.names(self.path)
 
     def save_checkpoint(
         self, model: Transformer, optimizer_state: dict[str, Any], state: dict[str, Any], *, best: bool, keep: int
     ) -> Path:
-        """Write a checkpoint for state["step"], point last (and best) at it, and remove all but the newest `keep` and
-        the best.
-
-        Raises OSError where it cannot be written; what was there before is then as it was.
-        """
-        folder = self.path / "checkpoints"
-        place = folder / f"step-{state['step']:06d}"
-        best_name = place.name if best else self.best(state["step"])
-        write_checkpoint(place, model, optimizer_state, {**state, "best": best_name, "logs": self.logs_so_far()})
-        # For people to read; minitx itself takes the newest checkpoint and the best that it names.
-        write_atomically(folder / "last", place.name.encode())
-        if best:
-            write_atomically(folder / "best", place.name.encode())
-        # Later steps than this one can only be damaged ones: they do not count among the newest.
-        upto = [name for name in self.checkpoint_names() if step_of(name) <= state["step"]]
-        for name in self.checkpoint_names():
-            if name not in (*upto[-keep:], place.name, best_name):
-                remove(folder / name)
-        return place
-
-    def best(self, upto: int) -> str | None:
-        """Name of the best checkpoint by what the newest one up to step `upto` says, if there is any."""
-        for name in reversed(self.checkpoint_names()):
-            if step_of(name) <= upto:
-                with contextlib.suppress(UserError):
-                    best = read_json(self.path / "checkpoints" / name / STATE_FILE).get("best")
-                    return best if best in self.checkpoint_names() else None
-        return None
+        """Write a checkpoint for state["step"]; see `checkpoints.save`."""
+        return checkpoints.save(self.path, model, optimizer_state, state, best=best, keep=keep)
 
     def checkpoint(self, name: str) -> Checkpoint:
-        """The checkpoint that `name` stands for: last, best, or a step such as 500.
-
-        Where the last or the best is damaged, the newest whole one with a warning. Raises UserError if there is none.
-        """
-        there = self.checkpoint_names()
-        require(
-            bool(there), f"The run {self.path} has no checkpoint yet: resume it with 'train.py --resume {self.path}'."
-        )
-        if name in ("last", "best"):
-            newest, faults = self.newest_whole_checkpoint()
-            if newest is None:
-                raise UserError(f"The run {self.path} has no whole checkpoint: {faults[0]}")
-            best = newest.state.get("best")
-            if name == "best" and isinstance(best, str) and best != newest.path.name:
-                try:
-                    require(best in there, f"The best checkpoint of {self.path} is missing.")
-                    newest = read_checkpoint(self.path / "checkpoints" / best)
-                except UserError as error:
-                    faults.append(str(error))
-            for fault in faults:
-                warn(f"{fault} Taking {newest.path.name} where it was wanted.")
-            return newest
-        steps = {step_of(other): other for other in there}
-        number = name.removeprefix("step-")
-        there_are = ", ".join(map(str, sorted(steps)))
-        require(
-            number.isdecimal() and int(number) in steps,
-            f"The run {self.path} keeps no checkpoint {name}: it has {there_are}, best, last.",
-        )
-        return read_checkpoint(self.path / "checkpoints" / steps[int(number)])
+        """The checkpoint last, best, or of a step such as 500; see `checkpoints.find`."""
+        return checkpoints.find(self.path, name)
 
     def newest_whole_checkpoint(self) -> tuple[Checkpoint | None, list[str]]:
-        """The newest checkpoint that is whole, and a sentence for each newer one that is not."""
-        faults: list[str] = []
-        for name in reversed(self.checkpoint_names()):
-            try:
-                return read_checkpoint(self.path / "checkpoints" / name), faults
-            except UserError as error:
-                faults.append(str(error))
-        return None, faults
+        """The newest whole checkpoint, and a sentence for each newer, damaged one."""
+        return checkpoints.newest_whole(self.path)
 
     def load_model(self, checkpoint: str, device: torch.device) -> tuple[Transformer, str]:
-        """The model in evaluation mode, and the name of the checkpoint it comes from."""
-        found = self.checkpoint(checkpoint)
+        """The model in evaluation mode, and the name of its checkpoint."""
+        chosen = self.checkpoint(checkpoint)
         config, tokenizer = self.config(), self.tokenizer()
         require_memory(config.model, tokenizer.vocab_size, device, training=False)
         model = Transformer(config.model, tokenizer.vocab_size)
-        found.load_weights(model)
-        return model.to(device).eval(), found.path.name
+        chosen.load_weights(model)
+        return model.to(device).eval(), chosen.path.name
 
 
-SEAL = re.compile(r"# sha256 of the lines below \(take this line out if you edit them\): ([0-9a-f]{64})\n")
-
-
-def sealed(settings: str) -> str:
-    """The text of a run's config.yaml, with a first line by which damage is noticed."""
-    line = f"# sha256 of the lines below (take this line out if you edit them): {digest(settings)}\n"
-    return line + settings
-
-
-def check_seal(file: Path) -> None:
-    """Raise `UserError` unless a run's config.yaml is as it was written, or was edited by someone who took the first
-    line out."""
+def new_folder(out: str) -> Path:
+    """A new folder `out`, or `out`-2, `out`-3 … if that exists; raises UserError where it cannot be made."""
+    path, number = Path(out), 1
     try:
-        text = file.read_bytes().decode("utf-8", errors="replace")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            try:
+                path.mkdir()
+                return path
+            except FileExistsError:
+                number += 1
+                path = Path(f"{out}-{number}")
     except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}.") from error
-    seal = SEAL.match(text)
-    whole = digest(text[seal.end() :]) == seal[1] if seal else not text.startswith("# sha256")
-    require(
-        whole and bool(text.strip("# \n")),
-        f"{file} is damaged, or was edited: restore it; if you edited it yourself, take its first line out.",
-    )
-
-
-def digest(text: str) -> str:
-    """SHA-256 of a text, in hexadecimal."""
-    return hashlib.sha256(text.encode("utf-8", errors="surrogateescape")).hexdigest()
+        raise UserError(f"The run folder {out} cannot be made: {error.strerror}; set out to another place.") from error

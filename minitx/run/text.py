@@ -1,51 +1,44 @@
-"""The text that a run learned from, as tokens."""
+"""The text of a run as tokens: prepared for training, or a text that a person gives."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import numpy as np
 
 from minitx.config import Config
-from minitx.system.errors import require
-
-if TYPE_CHECKING:
-    from minitx.data.prepare import Prepared
-    from minitx.data.token_files import Tokens
-    from minitx.run.folder import Run
+from minitx.data.prepare import Prepared, check_length, prepare
+from minitx.data.token_files import Tokens
+from minitx.run.folder import Run
+from minitx.system.errors import UserError
 
 
-def prepared_text(config: Config, run: Run | None = None) -> Prepared:
-    """The tokenized text; for a resumed run with its tokenizer, and as it was where it came from the Hub."""
-    from minitx.data.prepare import check_length, prepare
+def prepared_text(config: Config, run: Run | None = None, remedy: str = "") -> Prepared:
+    """The text that `config` names, split and tokenized.
 
+    With `run`, its tokenizer is used, and Hub data comes from the cache while the cache still has it. Raises UserError,
+    which ends in `remedy`, where the text is no longer the one that the run learned from. An imported run does not know
+    its text, so any text will do.
+    """
+    about = run.read_json("data.json") if run else {}
     prepared = prepare(
         config.data,
         config.tokenizer,
         config.seed,
         progress=True,
         tokenizer_model=run.tokenizer() if run else None,
-        cached_folder=run.read_json("data.json").get("prepared") if run else None,
+        cached_folder=about.get("prepared"),
     )
+    if run and about.get("fingerprint") not in (None, prepared.fingerprint):
+        raise UserError(f"The text that {run.path} learned from has changed since: {remedy}.")
     check_length(prepared, config.model.context_length)
     return prepared
 
 
-def text_tokens(run: Run, text: str) -> Tokens:
-    """End of document and the tokens of `text`, as in a corpus; raises UserError where it is too short."""
-    import numpy as np
+def validation_tokens(run: Run) -> Tokens:
+    """The validation split of the run's text; raises UserError where the text has changed."""
+    return prepared_text(run.config(), run, "give a text with --text or --text_file").val
 
+
+def text_tokens(run: Run, text: str) -> Tokens:
+    """End of document and the tokens of `text`, as in a corpus; raises UserError for a lone surrogate."""
     tokenizer = run.tokenizer()
     return np.array([tokenizer.end_of_document, *tokenizer.encode(text)], dtype=np.uint32)
-
-
-def validation_tokens(run: Run) -> Tokens:
-    """The run's validation split, from the cache or its source; raises UserError where that is another text now."""
-    from minitx.data.prepare import prepare
-
-    config = run.config()
-    prepared = prepare(config.data, config.tokenizer, config.seed, progress=True, tokenizer_model=run.tokenizer())
-    if (run.path / "data.json").is_file():
-        require(
-            run.read_json("data.json")["fingerprint"] == prepared.fingerprint,
-            f"The text that {run.path} learned from has changed since: give a text with --text or --text_file.",
-        )
-    return prepared.val

@@ -26,7 +26,7 @@ from minitx.fast.compiler import forget_programs
 from minitx.generation.generate import generate
 from minitx.model import Transformer, evaluating
 from minitx.model_size import matrix_parameters
-from minitx.run.folder import Run
+from minitx.run.folder import Run, new_folder
 from minitx.studies.comparison_report import Speeds, TrialResult, log_speeds, write_comparison
 from minitx.system.errors import require
 from minitx.system.runtime import Runtime, choose_runtime
@@ -161,9 +161,9 @@ def comparison_folder(out: str, plan: dict[str, Any]) -> Path:
     while True:
         folder = Path(out if number == 1 else f"{out}-{number}")
         if not folder.exists():
-            made = Run.create(str(folder))
-            made.write_json("comparison.json", {"plan": plan})
-            return made.path
+            made = new_folder(str(folder))
+            Run(made).write_json("comparison.json", {"plan": plan})
+            return made
         if (folder / "comparison.json").is_file() and Run(folder).read_json("comparison.json").get("plan") == plan:
             return folder
         number += 1

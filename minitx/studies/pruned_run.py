@@ -13,11 +13,12 @@ from torch import Tensor
 
 from minitx.attention import HeadAccess
 from minitx.config import Config
-from minitx.data.prepare import Prepared, prepare
+from minitx.data.prepare import Prepared
 from minitx.model import Transformer
 from minitx.model_size import cache_bytes_per_token
 from minitx.run.checkpoints import Checkpoint
 from minitx.run.folder import Run
+from minitx.run.text import prepared_text
 from minitx.studies import pruning
 from minitx.studies.pruning import Head
 from minitx.studies.pruning_curve import measure_curve, write_curve
@@ -97,12 +98,7 @@ def load_original(run: Run, checkpoint_name: str) -> Original:
     runtime = choose_runtime(config.device, config.dtype, config.compile, config.threads)
     checkpoint = run.checkpoint(checkpoint_name)
     model, _ = run.load_model(checkpoint_name, runtime.device)
-    prepared = prepare(config.data, config.tokenizer, config.seed, progress=True, tokenizer_model=run.tokenizer())
-    if (run.path / "data.json").is_file():
-        require(
-            run.read_json("data.json")["fingerprint"] == prepared.fingerprint,
-            f"The text that {run.path} learned from has changed since: prune where it is unchanged.",
-        )
+    prepared = prepared_text(config, run, "prune where it is unchanged")
     return Original(run, config, runtime, checkpoint, model, prepared)
 
 
@@ -122,11 +118,9 @@ def write_run(out: str, original: Original, smaller: Transformer) -> Run:
     """
     config, runtime = original.config, original.runtime
     checkpoint, prepared = original.checkpoint, original.prepared
-    made = Run.create(out)
-    config = dataclasses.replace(config, out=str(made.path), model=smaller.config)
-    prepared.tokenizer.save(made.path / "tokenizer.model")
-    made.write_json("data.json", prepared.describe())
-    made.save_config(config)
+    config = dataclasses.replace(config, model=smaller.config)
+    made = Run.create(out, config, prepared.tokenizer, prepared.describe())
+    config = dataclasses.replace(config, out=str(made.path))
     loss = evaluate(smaller, prepared.val, config.train.batch_size, runtime)
     known = {name: checkpoint.state[name] for name in ("tokens", "seconds") if name in checkpoint.state}
     progress = Progress(checkpoint.step, **known, val_loss=loss, best_val_loss=loss, best_step=checkpoint.step)

@@ -1,4 +1,4 @@
-"""Run a command: faults become one sentence and an exit status.
+"""Run a command: every error that a person can put right becomes one sentence and an exit status.
 
 Imports nothing heavy, so that `--help` answers at once.
 """
@@ -18,15 +18,14 @@ from minitx.system.text import one_line
 
 
 class Terminated(BaseException):
-    """SIGTERM, so that what is half-written is cleaned up on the way out."""
+    """SIGTERM as an exception, so that `finally` and `except` clean up half-written files."""
 
 
 def run_command(command: Callable[[], int]) -> int:
-    """Run `command` and return its exit status; what a person can put right becomes one line on standard error and
-    status 2, and so does a fault of the world such as a full disk.
+    """Run `command` and return its exit status: 2 for errors that `explain` knows, 130 for Ctrl-C, 143 for SIGTERM.
 
-    Called before torch is imported, for its threads read their settings then: one that waits for another spins only
-    briefly before it sleeps, which costs nothing on a quiet machine and much less on a busy one.
+    Must run before torch is imported, which reads GOMP_SPINCOUNT once. A short spin is free on a quiet machine and far
+    cheaper on a busy one.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     before = None
@@ -36,9 +35,7 @@ def run_command(command: Callable[[], int]) -> int:
         status = command()
         sys.stdout.flush()
         return status
-    except UserError as error:
-        return failed(str(error))
-    except BrokenPipeError:  # the reader of our output went away, as in `… | head`
+    except BrokenPipeError:  # the reader of standard output has gone, as in `… | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
@@ -48,28 +45,32 @@ def run_command(command: Callable[[], int]) -> int:
         print("terminated", file=sys.stderr)
         return 143
     except Exception as error:
-        from minitx.fast.compiler import COMPILER_CACHE, in_compiler_cache, is_compiler_fault
-
-        if is_out_of_memory(error):
-            return failed("Memory ran out: take a smaller model, batch_size or context_length, or a larger machine.")
-        if is_compiler_fault(error):
-            reason = str(error).strip().split("\n")[0]
-            other = f"set {COMPILER_CACHE} to another folder, or " if in_compiler_cache(error) else ""
-            return failed(f"torch.compile failed ({reason}): {other}go on without it, --compile false.")
-        if isinstance(error, OSError):
-            return failed(sentence(error))
-        raise
+        message = explain(error)
+        if message is None:
+            raise
+        print(f"error: {one_line(message)}", file=sys.stderr)
+        return 2
     finally:
         if before is not None:
             signal.signal(signal.SIGTERM, before)
 
 
-def failed(message: str) -> int:
-    """Print why a command failed, on one line; the exit status."""
-    print(f"error: {one_line(message)}", file=sys.stderr)
-    return 2
+def explain(error: Exception) -> str | None:
+    """The sentence for an error that a person can put right; None for a fault of the program."""
+    if isinstance(error, UserError):
+        return str(error)
+    if is_out_of_memory(error):
+        return "Memory ran out: take a smaller model, batch_size or context_length, or a larger machine."
+    if "torch" in sys.modules:  # importing it here would take a second
+        from minitx.fast.compiler import COMPILER_CACHE, in_compiler_cache, is_compiler_fault
+
+        if is_compiler_fault(error):
+            reason = str(error).strip().split("\n")[0]
+            other = f"set {COMPILER_CACHE} to another folder, or " if in_compiler_cache(error) else ""
+            return f"torch.compile failed ({reason}): {other}go on without it, --compile false."
+    return sentence(error) if isinstance(error, OSError) else None
 
 
 def terminate(number: int, frame: types.FrameType | None) -> None:
-    """What SIGTERM does while nothing else is asked of it."""
+    """The handler of SIGTERM outside the training loop."""
     raise Terminated

@@ -1,4 +1,4 @@
-"""Faults of the world → one sentence: a disk that is full, a folder that cannot be written, memory that runs out."""
+"""Faults of the machine as one sentence: a full disk, a folder without permission, memory that runs out."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REMEDIES = {
 
 @contextmanager
 def with_filename(file: Path) -> Iterator[None]:
-    """Give an `OSError` raised inside the name of the file, which a failed write does not know."""
+    """Add the name of the file to an `OSError` raised inside; that of a failed write has none."""
     try:
         yield
     except OSError as error:
@@ -31,13 +31,13 @@ def with_filename(file: Path) -> Iterator[None]:
 
 
 def sentence(error: OSError) -> str:
-    """What went wrong where, and what to do."""
+    """An error of the system as a sentence: the file, the reason, what to do."""
     reason = error.strerror or str(error) or type(error).__name__
     remedy = REMEDIES.get(error.errno or 0, "see to it")
     return f"{error.filename or 'A file'} cannot be read or written ({reason}): {remedy}, then try again."
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception is Python's or torch's way to say that memory ran out."""
-    said = str(error)
-    return isinstance(error, MemoryError) or "can't allocate memory" in said or "out of memory" in said
+    """Whether an exception of Python or torch means that memory ran out."""
+    message = str(error)
+    return isinstance(error, MemoryError) or "can't allocate memory" in message or "out of memory" in message

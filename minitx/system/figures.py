@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of this size in inches, whose parts make room for each other."""
+    """An empty figure of this size in inches; its layout keeps labels and axes apart."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def save_picture(figure: Figure, name: str | Path) -> None:
-    """Write a figure as the kind of file that `name` ends with; raises UserError where it cannot be written."""
+    """Save a figure in the format of the suffix of `name`; raises UserError where it cannot be written."""
     with writing(name):
         figure.savefig(name, dpi=120)

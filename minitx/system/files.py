@@ -1,34 +1,75 @@
-"""Files that are whole or known not to be: written beside and renamed, with checksums, JSON that knows its own."""
+"""Files that are whole, or known to be damaged: atomic writes, checksums, JSON that holds its own checksum."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 import math
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from minitx.system.errors import UserError, require
 from minitx.system.faults import with_filename
 
+DRAFT = re.compile(r"\..+-\d+")
+STEP = re.compile(r"step-([0-9]{6,12})")
+
+
+# Writing
+
 
 def write_atomically(file: Path, content: bytes) -> None:
-    """Replace `file` by `content` so that a reader sees either the old or the new, also after a power cut."""
-    draft = file.with_name(f".{file.name}-{os.getpid()}")
+    """Replace `file` by `content` so that a reader sees either the old or the new, even after a power cut."""
+    draft = draft_of(file)
     try:
         remove(draft)
-        with with_filename(file), draft.open("xb") as opened:  # x: never through a link that lies in wait
+        with with_filename(file), draft.open("xb") as opened:  # x: never through a link that someone put in its place
             opened.write(content)
         flush_to_disk(draft)
         draft.replace(file)
     except BaseException:
         remove(draft)
         raise
+
+
+def draft_of(path: Path) -> Path:
+    """Temporary name of a file or folder while this process writes it: .NAME-PID."""
+    return path.with_name(f".{path.name}-{os.getpid()}")
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove the files and folders that killed processes left half-written in `folder`."""
+    for path in folder.glob(".*"):
+        if DRAFT.fullmatch(path.name):
+            remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or folder if it exists; of a link only the link."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def flush_to_disk(path: Path) -> None:
+    """Wait until a file or folder is on disk; Windows cannot flush a folder."""
+    if path.is_dir() and os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# Files that a person names
 
 
 @contextlib.contextmanager
@@ -41,9 +82,9 @@ def writing(name: str | Path) -> Iterator[None]:
 
 
 def check_writable(name: str) -> None:
-    """Raise `UserError` unless the file `name` can be made or written over; nothing is left of the trial."""
+    """Raise `UserError` unless the file `name` can be created or overwritten; a file created to try it is removed."""
     require(name != "", "The name of a file to write is empty: give one.")
-    file = Path(os.path.realpath(name))  # what a link leads to is what is written
+    file = Path(os.path.realpath(name))  # writing follows links
     with writing(name):
         require(not file.is_dir(), f"{name} cannot be written: it is a folder, so name a file in it.")
         require(file.parent.is_dir(), f"{name} cannot be written: its folder is not there.")
@@ -55,30 +96,37 @@ def check_writable(name: str) -> None:
 
 
 def check_page_name(name: str) -> None:
-    """Raise `UserError` unless `name` can be the file of an HTML page; said before anything that takes long."""
+    """Raise `UserError` unless `name` can be written and ends with .html; called before any long computation."""
     require(name != "", "The name of the page is empty: give one that ends with .html, such as heads.html.")
     require(Path(name).suffix.lower() in (".html", ".htm"), f"{name} is no page: end its name with .html.")
     check_writable(name)
 
 
-def remove(path: Path) -> None:
-    """Remove a file or folder if it is there; of a link only the link."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with contextlib.suppress(OSError):
-            path.unlink()
+# Names with a step
 
 
-def flush_to_disk(path: Path) -> None:
-    """Wait until a file or folder is on disk; folders cannot be flushed on Windows."""
-    if path.is_dir() and os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def step_name(step: int) -> str:
+    """Name of the checkpoint or snapshot of a step: step-000500."""
+    return f"step-{step:06d}"
+
+
+def step_of(name: str) -> int:
+    """The step in a name that `step_name` made."""
+    return int(name.removeprefix("step-"))
+
+
+def steps_in(names: Iterable[str], suffix: str = "") -> list[int]:
+    """The steps of all names such as step-000500`suffix`, in order; other names are left out."""
+    matches = (STEP.fullmatch(name.removesuffix(suffix)) for name in names if name.endswith(suffix))
+    return sorted(int(match[1]) for match in matches if match)
+
+
+# Checksums and JSON
+
+
+def sha256(content: bytes) -> str:
+    """SHA-256 of bytes, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def checksum(file: Path) -> str:
@@ -88,12 +136,12 @@ def checksum(file: Path) -> str:
 
 
 def json_bytes(content: dict[str, Any]) -> bytes:
-    """`content` as JSON, with a checksum of what it says under "sha256"."""
+    """`content` as JSON, with a checksum of its values under "sha256"."""
     return (json.dumps({**content, "sha256": digest(content)}, indent=2) + "\n").encode()
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """What `json_bytes` wrote, without the checksum; raises UserError when it is missing or damaged."""
+    """The content that `json_bytes` wrote, without the checksum; raises UserError where it is missing or damaged."""
     try:
         content = json.loads(file.read_text("utf-8"))
         whole = content.pop("sha256") == digest(content)
@@ -105,27 +153,13 @@ def read_json(file: Path) -> dict[str, Any]:
 
 def digest(content: dict[str, Any]) -> str:
     """SHA-256 of plain data, in hexadecimal."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-class Watched(io.BufferedWriter):
-    """A file that remembers why writing to it failed, which torch.save does not say."""
-
-    error: OSError | None = None
-
-    def write(self, data: Any, /) -> int:
-        """Write as a file does."""
-        try:
-            return super().write(data)
-        except OSError as error:
-            self.error = error
-            raise
+    return sha256(json.dumps(content, sort_keys=True).encode())
 
 
 def without_nan(value: Any) -> Any:
-    """`value` with None in place of every NaN, which JSON does not know."""
+    """`value` with None in place of every NaN and infinity, which JSON does not have."""
     if isinstance(value, dict):
         return {key: without_nan(inside) for key, inside in value.items()}
     if isinstance(value, list | tuple):
         return [without_nan(inside) for inside in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

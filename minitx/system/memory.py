@@ -1,4 +1,4 @@
-"""Memory: how much the machine has, how much was taken, and holding on to what was freed."""
+"""Memory: how much the machine has, how much a run takes, and reuse of freed memory."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 
 MALLOC_TRIM_THRESHOLD, MALLOC_TOP_PAD, MALLOC_MMAP_MAX = -1, -2, -4
-"""Names of GNU's malloc.h."""
+"""Options of `mallopt`, from GNU's malloc.h."""
 
 
 def keep_freed_memory() -> None:
-    """Have the C library hold on to memory that tensors gave back, for the next step to use again.
+    """Keep the memory of freed tensors in this process, for the next step to use again.
 
-    GNU's otherwise hands large pieces back to the system each time, which then maps and clears them page by page.
+    Otherwise GNU's C library returns large blocks to the system, which maps and clears them again page by page.
     """
     if sys.platform != "linux":
         return
@@ -29,11 +29,11 @@ def keep_freed_memory() -> None:
 
 
 def memory_bytes(device: torch.device) -> int:
-    """Most memory taken so far: by tensors on a CUDA device, else by this process; 0 where the system does not tell."""
+    """Peak memory in bytes: of tensors on a CUDA device, else of this process; 0 if the system does not report it."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:
-        # Not from getrusage, whose peak Linux hands down from the process that started this one.
+        # On Linux, a process inherits the peak of getrusage from its parent.
         status = Path("/proc/self/status").read_text("utf-8")
         return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
     except (OSError, StopIteration):  # not Linux
@@ -46,8 +46,8 @@ def memory_bytes(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def memory_there(device: torch.device) -> int | None:
-    """Bytes of memory that `device` has; None where the system does not tell."""
+def total_memory(device: torch.device) -> int | None:
+    """Memory of `device` in bytes; None if the system does not report it."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
     try:

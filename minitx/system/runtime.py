@@ -1,6 +1,6 @@
-"""Where and how the numbers are computed: device, precision, compilation, threads, seed.
+"""How a run computes: device, precision, compilation, threads.
 
-Decided once from the configuration, with a reason for each choice that is printed at the start of a run.
+Chosen once from the configuration. The choices and their reasons are printed at the start of a run.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import ParamSpec, TypeVar
+from typing import Literal, ParamSpec, TypeVar
 
 import torch
 
@@ -20,12 +20,12 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 MAX_AUTO_THREADS = 8
-"""Small matrices gain nothing from more threads."""
+"""More threads do not speed up small matrices."""
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """The choices, and the reason for each by its name."""
+    """The choices, and the reason for each, by name."""
 
     device: torch.device
     dtype: torch.dtype
@@ -33,27 +33,32 @@ class Runtime:
     threads: int
     reasons: dict[str, str]
 
+    @property
+    def precision(self) -> Literal["float32", "bfloat16"]:
+        """The name of `dtype` in the configuration."""
+        return "bfloat16" if self.dtype == torch.bfloat16 else "float32"
+
     def autocast(self) -> AbstractContextManager[object]:
-        """The context in which forward passes run: matrix products in `dtype`, weights in float32."""
+        """Context for forward passes: matrix products in `dtype`, weights in float32."""
         if self.dtype == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
 
     def compiled(self, function: Callable[P, R]) -> Callable[P, R]:
-        """The function, compiled, for the shape of its first batch, where that was chosen."""
+        """`function`, compiled for the shape of its first batch if compilation was chosen."""
         return torch.compile(function, dynamic=False) if self.compile else function
 
     def move(self, tensor: torch.Tensor) -> torch.Tensor:
-        """`tensor` on the device, without waiting for what a GPU still has to do: only pinned memory allows that."""
+        """`tensor` on the device. Pinned memory lets the copy go on beside the GPU's other work."""
         if self.device.type == "cuda" and tensor.device.type == "cpu":
             tensor = tensor.pin_memory()
         return tensor.to(self.device, non_blocking=True)
 
     def describe(self) -> str:
-        """One line that names every choice and its reason."""
+        """One line with every choice and its reason."""
         choices = {
             "device": str(self.device),
-            "precision": str(self.dtype).removeprefix("torch."),
+            "precision": self.precision,
             "compile": "on" if self.compile else "off",
             "threads": str(self.threads),
         }
@@ -61,9 +66,9 @@ class Runtime:
 
 
 def choose_runtime(device: str, dtype: str, compile: str | bool, threads: str | int) -> Runtime:
-    """Resolve the `auto`s of the configuration on this machine, and set the number of threads.
+    """Replace each `auto` of the configuration by a choice for this machine, and set the number of threads.
 
-    Raises UserError for a device or precision that is not there.
+    Raises UserError for a device that this machine does not have.
     """
     chosen_device, why_device = choose_device(device)
     chosen_dtype, why_dtype = choose_dtype(dtype, chosen_device)
@@ -80,28 +85,28 @@ def choose_runtime(device: str, dtype: str, compile: str | bool, threads: str | 
 
 
 def choose_device(name: str) -> tuple[torch.device, str]:
-    """The device that `name` (auto, cpu, cuda, cuda:N or mps) stands for here, and the reason.
+    """The device that `name` (auto, cpu, cuda, cuda:N or mps) selects on this machine, and the reason.
 
-    Raises UserError when it is unknown or not there.
+    Raises UserError for any other name, and for a device that this machine does not have.
     """
-    there = ["cpu"]
+    devices = ["cpu"]
     if torch.cuda.is_available():
-        there += ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        devices += ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     if torch.backends.mps.is_available():
-        there.append("mps")
+        devices.append("mps")
     if name == "auto":
-        if "cuda" in there:
+        if "cuda" in devices:
             return torch.device("cuda"), f"{torch.cuda.get_device_name()} found"
-        if "mps" in there:
+        if "mps" in devices:
             return torch.device("mps"), "Apple GPU found"
         return torch.device("cpu"), "no GPU found"
-    if name not in there:
-        raise UserError(f"Device {name!r} is not there: this machine has {', '.join(there)}.")
+    if name not in devices:
+        raise UserError(f"Device {name!r} is not there: this machine has {', '.join(devices)}.")
     return torch.device(name), "as asked"
 
 
 def choose_dtype(name: str, device: torch.device) -> tuple[torch.dtype, str]:
-    """The precision of matrix products that `name` (auto, float32 or bfloat16) stands for on `device`, and why."""
+    """The precision of matrix products that `name` (auto, float32 or bfloat16) selects on `device`, and the reason."""
     if name != "auto":
         return getattr(torch, name), "as asked"
     if quickest_dtype(device) == torch.bfloat16:
@@ -110,7 +115,7 @@ def choose_dtype(name: str, device: torch.device) -> tuple[torch.dtype, str]:
 
 
 def quickest_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the hardware multiplies it, as recent GPUs and server processors do; float32 elsewhere."""
+    """bfloat16 if the hardware multiplies it, as recent GPUs and server processors do; else float32."""
     if device.type == "cuda":
         has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
@@ -120,7 +125,7 @@ def quickest_dtype(device: torch.device) -> torch.dtype:
 
 
 def choose_threads(threads: str | int) -> tuple[int, str]:
-    """The number of CPU threads, and why."""
+    """The number of CPU threads, and the reason."""
     if threads != "auto":
         return int(threads), "as asked"
     if os.environ.get("OMP_NUM_THREADS"):

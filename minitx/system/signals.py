@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, noted for the training loop to act on."""
+"""Ctrl-C and SIGTERM during training: kept until the loop can stop."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from types import FrameType
 from typing import Any
 
 
-class Stopped(Exception):  # noqa: N818  no error
-    """A stop was asked for in the middle of an evaluation."""
+class Stopped(Exception):  # noqa: N818  not an error
+    """Ends an evaluation early, after a signal."""
 
 
 class StopRequest:
-    """While entered, the first Ctrl-C or SIGTERM is noted in `signal` for the loop to act on; a second ends at once."""
+    """A context that keeps the first Ctrl-C or SIGTERM in `signal`; a second one ends the process at once."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -29,7 +29,7 @@ class StopRequest:
             signal.signal(number, handler)
 
     def check(self) -> None:
-        """Raise `Stopped` once there was a signal."""
+        """Raise `Stopped` if a signal has come."""
         if self.signal is not None:
             raise Stopped
 

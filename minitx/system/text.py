@@ -1,4 +1,4 @@
-"""Text for a terminal: one line, control characters made visible, warnings."""
+"""Text for a terminal: control characters made visible, warnings, tables."""
 
 from __future__ import annotations
 
@@ -7,9 +7,28 @@ import unicodedata
 from collections.abc import Sequence
 
 
+def visible(text: str, keep: str = "\n\t") -> str:
+    """`text` with control and format characters as Python's escapes, such as \\x1b or \\u202e.
+
+    Spaces of every kind stay, and so do the joiners that scripts and emoji need, and the characters in `keep`.
+    """
+    kept = keep + "\u200c\u200d"
+    return "".join(c if c in kept or c.isprintable() or unicodedata.category(c) == "Zs" else escape(c) for c in text)
+
+
+def escape(text: str) -> str:
+    """`text` as Python's escapes; this works for lone surrogates too, which cannot be encoded."""
+    return text.encode("unicode_escape").decode("ascii")
+
+
 def one_line(text: object) -> str:
-    """`text` on one line, with whatever could move a terminal's cursor written as a code such as \\x1b."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+    """`text` on one line: newlines and everything else that could move a terminal's cursor are escaped."""
+    return visible(str(text), keep="")
+
+
+def warn(sentence: str) -> None:
+    """Print a warning, on one line of standard error."""
+    print(f"warning: {one_line(sentence)}", file=sys.stderr)
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[object]], left: Sequence[bool] | None = None) -> str:
@@ -27,22 +46,3 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[object]], lef
         return "| " + " | ".join(cell.ljust(w) if at_left else cell.rjust(w) for cell, w, at_left in parts) + " |"
 
     return "\n".join(map(line, [cells[0], rule, *cells[1:]]))
-
-
-def warn(sentence: str) -> None:
-    """Tell a person what is odd but no reason to stop."""
-    print(f"warning: {one_line(sentence)}", file=sys.stderr)
-
-
-def visible(text: str, keep: str = "\n\t") -> str:
-    """`text` with characters that show nothing, or move others about, as the codes that Python writes them with.
-
-    Spaces of every kind stay, and so do the joiners that scripts and emoji are written with and what is in `keep`.
-    """
-    kept = keep + "\u200c\u200d"
-    return "".join(c if c in kept or c.isprintable() or unicodedata.category(c) == "Zs" else _escape(c) for c in text)
-
-
-def _escape(text: str) -> str:
-    """Such as \\n, \\x1b, \\u202e; also of lone surrogates, which cannot be stored."""
-    return text.encode("unicode_escape").decode("ascii")

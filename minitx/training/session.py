@@ -1,73 +1,52 @@
-"""A training run from configuration to finished run folder: new or resumed."""
+"""A training run from configuration to finished run folder, new or resumed."""
 
 from __future__ import annotations
 
 import dataclasses
 import signal
-from typing import TYPE_CHECKING
 
 from minitx.config import Config
+from minitx.data.prepare import Prepared
+from minitx.model_size import require_memory
+from minitx.run.checkpoints import Checkpoint
+from minitx.run.folder import Run
+from minitx.run.logs import cut_logs
 from minitx.run.text import prepared_text
 from minitx.system.errors import UserError, require
 from minitx.system.faults import sentence
-
-if TYPE_CHECKING:
-    from minitx.data.prepare import Prepared
-    from minitx.run.checkpoints import Checkpoint
-    from minitx.run.folder import Run
-    from minitx.system.runtime import Runtime
-
+from minitx.system.files import remove
+from minitx.system.runtime import Runtime, choose_runtime
+from minitx.system.text import warn
+from minitx.training.loop import fit
 
 FIXED_ON_RESUME = ("seed", "data", "tokenizer", "model")
 """Settings that a resumed run cannot change and still be the same run."""
 
 
 def train(config: Config, resume: str | None = None) -> int:
-    """Train a new run, or go on with the run folder `resume`; the exit status: 0, or 128 + the signal that ended it."""
-    from minitx.model_size import require_memory
-    from minitx.run.folder import Run
-    from minitx.system.runtime import choose_runtime
-
+    """Train a new run, or resume the run folder `resume`; return 0, or 128 + the signal that stopped it."""
     runtime = choose_runtime(config.device, config.dtype, config.compile, config.threads)
     print(runtime.describe(), flush=True)
     require_memory(config.model, config.tokenizer.vocab_size or 1, runtime.device, training=True)
-    config = dataclasses.replace(
-        config, threads=runtime.threads, dtype="bfloat16" if "bfloat16" in str(runtime.dtype) else "float32"
-    )
+    config = dataclasses.replace(config, threads=runtime.threads, dtype=runtime.precision)
     if resume is None:
         prepared = prepared_text(config)
-        run = new_run(config, prepared)
+        run = Run.create(config.out, config, prepared.tokenizer, prepared.describe())
         with run.locked():
-            return fit_and_tell(config, run, prepared, runtime, None)
+            return fit_and_report(config, run, prepared, runtime, None)
     run = Run.find(resume)
     check_unchanged(run.config(), config)
     with run.locked():
-        prepared = prepared_text(config, run)
-        checkpoint = resumed_checkpoint(run, prepared.fingerprint, config.train.steps)
+        prepared = prepared_text(config, run, "resume where it is unchanged, or start a new run")
+        checkpoint = rewind(run, config.train.steps)
         run.save_config(dataclasses.replace(config, out=str(run.path)))
-        return fit_and_tell(config, run, prepared, runtime, checkpoint)
+        return fit_and_report(config, run, prepared, runtime, checkpoint)
 
 
-def new_run(config: Config, prepared: Prepared) -> Run:
-    """A new run folder. Its config.yaml comes last: a folder that has one has all that resuming takes."""
-    from minitx.run.folder import Run
-    from minitx.system.files import remove
-
-    run = Run.create(config.out)
-    try:
-        prepared.tokenizer.save(run.path / "tokenizer.model")
-        run.write_json("data.json", prepared.describe())
-        run.save_config(dataclasses.replace(config, out=str(run.path)))
-    except BaseException:
-        remove(run.path)
-        raise
-    return run
-
-
-def fit_and_tell(config: Config, run: Run, prepared: Prepared, runtime: Runtime, checkpoint: Checkpoint | None) -> int:
-    """Train, and say how to go on where that ends early; the exit status."""
-    from minitx.training.loop import fit
-
+def fit_and_report(
+    config: Config, run: Run, prepared: Prepared, runtime: Runtime, checkpoint: Checkpoint | None
+) -> int:
+    """Train, and say how to go on if that ends early; the exit status."""
     print(f"run folder {run.path}", flush=True)
     try:
         stopped_by = fit(config, run, prepared, runtime, checkpoint)
@@ -84,7 +63,7 @@ def fit_and_tell(config: Config, run: Run, prepared: Prepared, runtime: Runtime,
 
 
 def check_unchanged(before: Config, now: Config) -> None:
-    """Raise `UserError` where a resumed run would not be the same run."""
+    """Raise UserError where a resumed run would not be the same run."""
     for name in FIXED_ON_RESUME:
         require(
             getattr(before, name) == getattr(now, name),
@@ -92,19 +71,11 @@ def check_unchanged(before: Config, now: Config) -> None:
         )
 
 
-def resumed_checkpoint(run: Run, fingerprint: str, steps: int) -> Checkpoint | None:
-    """The newest whole checkpoint of `run`, its metrics and curves cut back to it; None to begin again where there is
-    none yet.
+def rewind(run: Run, steps: int) -> Checkpoint | None:
+    """Put the run folder back to its newest whole checkpoint and return that; None to begin again at step 0.
 
-    Raises UserError when the text is another one now, when no checkpoint is whole, or when nothing is left to do.
+    Raises UserError where no checkpoint is whole, and where the run has already trained its `steps`.
     """
-    from minitx.system.files import remove
-    from minitx.system.text import warn
-
-    require(
-        run.read_json("data.json").get("fingerprint") == fingerprint,
-        f"The text that {run.path} learned from has changed since: resume where it is unchanged, or start a new run.",
-    )
     checkpoint, faults = run.newest_whole_checkpoint()
     for fault in faults:
         warn(fault)
@@ -120,7 +91,7 @@ def resumed_checkpoint(run: Run, fingerprint: str, steps: int) -> Checkpoint | N
         f"The run {run.path} is finished at step {step}: to go on, give more steps, as in --train.steps {2 * steps}.",
     )
     try:
-        run.cut_logs(checkpoint)
+        cut_logs(run.path, checkpoint.state["logs"] if checkpoint else {}, step)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"The last checkpoint of {run.path} was not written by minitx: it has no logs.") from error
     remove(run.path / "summary.json")

@@ -34,11 +34,8 @@ from tests.tensorboard.browser import Page, chromium, needs_browser
 def run(tmp_path: Path) -> Path:
     """A run folder with a checkpoint of random weights on the text of `small_config`."""
     config = small_config(tmp_path)
-    run = Run.create(config.out)
-    run.save_config(config)
     prepared = prepare(config.data, config.tokenizer, config.seed, progress=False)
-    prepared.tokenizer.save(run.path / "tokenizer.model")
-    run.write_json("data.json", prepared.describe())
+    run = Run.create(config.out, config, prepared.tokenizer, prepared.describe())
     run.save_checkpoint(small_model(prepared.tokenizer.vocab_size), {}, {"step": 3}, best=True, keep=1)
     return run.path
 

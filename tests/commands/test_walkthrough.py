@@ -17,10 +17,8 @@ CONTEXTS = ["--contexts", "the cat sat", "a mat cat", "--word", "cat"]
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     config = small_config(tmp_path)
-    run = Run.create(config.out)
-    run.save_config(config)
     tokenizer = Tokenizer.train([small_text(20)], config.tokenizer)
-    tokenizer.save(run.path / "tokenizer.model")
+    run = Run.create(config.out, config, tokenizer, {})
     run.save_checkpoint(small_model(tokenizer.vocab_size), {}, {"step": 3}, best=True, keep=1)
     return run.path
 

@@ -234,5 +234,6 @@ def test_any_configuration_comes_back_from_its_run(config: Config) -> None:
     """Dataclass → YAML → dataclass, whatever text or number is in it."""
     with tempfile.TemporaryDirectory() as folder:
         run = Run(Path(folder))
+        run.write_json("data.json", {})
         run.save_config(config)
         assert run.config() == config

@@ -1,14 +1,16 @@
-"""Checkpoints come back as they were, or are refused with the name of what is damaged; none is unpickled."""
+"""Checkpoints come back as they were, or the damaged file is named; which ones a run keeps; none is unpickled."""
 
 from __future__ import annotations
 
+import errno
+import math
 import pickle
 from pathlib import Path
 
 import pytest
 import torch
 
-from minitx.run.checkpoints import load_weights, read_checkpoint, save_weights, write_checkpoint
+from minitx.run.checkpoints import load_weights, read_checkpoint, save_optimizer, save_weights, write_checkpoint
 from minitx.run.folder import Run
 from minitx.system.errors import UserError
 from minitx.system.files import checksum, json_bytes, read_json
@@ -92,3 +94,59 @@ def test_weights_of_another_shape_are_named(tmp_path: Path) -> None:
     (tmp_path / "w").write_bytes(b"no weights")
     with pytest.raises(UserError, match="cannot be read as weights"):
         load_weights(small_model(), tmp_path / "w")
+
+
+def test_last_best_and_steps(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    saved(run, 5, 10, 15, best=10)
+    assert [run.checkpoint(name).step for name in ("last", "best", "5", "step-000015")] == [15, 10, 5, 15]
+    with pytest.raises(UserError, match="keeps no checkpoint 7: it has 5, 10, 15, best, last"):
+        run.checkpoint("7")
+    with pytest.raises(UserError, match="keeps no checkpoint newest"):
+        run.checkpoint("newest")
+
+
+def test_old_checkpoints_go_but_never_the_best(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    saved(run, 1, 2, 3, 4, 5, best=2, keep=2)
+    assert run.checkpoint_names() == ["step-000002", "step-000004", "step-000005"]
+    assert not list((tmp_path / "checkpoints").glob(".*")), "a draft was left"
+
+
+def test_steps_beyond_six_digits_are_in_order(tmp_path: Path) -> None:
+    """By name, step-1000000 would come before step-999999."""
+    run = Run(tmp_path)
+    saved(run, 999_998, 999_999, 1_000_000, keep=2)
+    assert run.checkpoint_names() == ["step-999999", "step-1000000"]
+    assert run.checkpoint("last").step == 1_000_000
+
+
+def test_pruning_never_counts_damaged_checkpoints_of_later_steps(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    saved(run, 1, 2, 8, 9, keep=9)
+    for name in ("step-000008", "step-000009"):
+        (tmp_path / "checkpoints" / name / "model.safetensors").unlink()
+    saved(run, 3, keep=2)
+    assert run.checkpoint_names() == ["step-000002", "step-000003"]
+
+
+def test_a_full_disk_is_named_and_not_a_fault_of_torch(tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    for size in (10, 1_000_000):
+        with pytest.raises(OSError) as caught:
+            save_optimizer({"x": torch.zeros(size)}, Path("/dev/full"))
+        assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, "/dev/full")
+
+
+def test_infinity_and_nan_come_back_from_the_state(tmp_path: Path) -> None:
+    """best_val_loss is infinite before the first evaluation, and a skipped step may have no finite loss."""
+    write_checkpoint(tmp_path / "step-000007", small_model(), {}, {"step": 7, "best_val_loss": math.inf, "x": math.nan})
+    state = read_checkpoint(tmp_path / "step-000007").state
+    assert state["best_val_loss"] == math.inf and math.isnan(state["x"])
+
+
+def test_a_state_of_another_step_is_named(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "step-000007", small_model(), {}, {"step": 8})
+    with pytest.raises(UserError, match="state.json is of step 8"):
+        read_checkpoint(tmp_path / "step-000007")

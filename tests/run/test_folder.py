@@ -1,17 +1,22 @@
-"""The run folder: names, checkpoints that are whole or refused, metrics."""
+"""The run folder: made as a whole, found again, locked; its configuration and tokenizer are checked."""
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from minitx.config import Config, TokenizerConfig
 from minitx.data.tokenizer import Tokenizer
-from minitx.run.folder import Run
+from minitx.run.folder import Run, new_folder
+from minitx.run.logs import cut_logs
 from minitx.system.errors import UserError
+from minitx.system.files import checksum, json_bytes, read_json, sha256, write_atomically
 from tests.small import small_config, small_model, small_text
 
 
@@ -22,76 +27,68 @@ def saved(run: Run, *steps: int, best: int | None = None, keep: int = 9) -> None
         )
 
 
+def small_tokenizer() -> Tokenizer:
+    return Tokenizer.train([small_text(20)], TokenizerConfig(type="char"))
+
+
+def made(out: Path, **settings: Any) -> Run:
+    """A run without checkpoints."""
+    return Run.create(str(out), Config(**settings), small_tokenizer(), {"fingerprint": "f"})
+
+
+def old(run: Run) -> Run:
+    """`run` as an older version wrote it: config.yaml begins with its checksum, and data.json has none."""
+    text = (run.path / "config.yaml").read_bytes()
+    seal = f"# sha256 of the lines below (take this line out if you edit them): {sha256(text)}\n"
+    (run.path / "config.yaml").write_bytes(seal.encode() + text)
+    about = read_json(run.path / "data.json")
+    del about["config"], about["previous_config"]
+    (run.path / "data.json").write_bytes(json_bytes(about))
+    return run
+
+
 def test_a_name_taken_gets_a_number(tmp_path: Path) -> None:
-    names = [Run.create(str(tmp_path / "runs" / "a")).path.name for _ in range(3)]
+    names = [new_folder(str(tmp_path / "runs" / "a")).name for _ in range(3)]
     assert names == ["a", "a-2", "a-3"]
 
 
 def test_a_run_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be made"):
-        Run.create(str(tmp_path / "file" / "run"))
+        made(tmp_path / "file" / "run")
 
 
-def test_last_best_and_steps(tmp_path: Path) -> None:
-    run = Run(tmp_path)
-    saved(run, 5, 10, 15, best=10)
-    assert [run.checkpoint(name).step for name in ("last", "best", "5", "step-000015")] == [15, 10, 5, 15]
-    with pytest.raises(UserError, match="keeps no checkpoint 7: it has 5, 10, 15, best, last"):
-        run.checkpoint("7")
-    with pytest.raises(UserError, match="keeps no checkpoint newest"):
-        run.checkpoint("newest")
+def test_a_new_run_has_its_tokenizer_text_and_configuration(tmp_path: Path) -> None:
+    config, tokenizer = small_config(tmp_path), small_tokenizer()
+    run = Run.create(config.out, config, tokenizer, {"fingerprint": "f"})
+    assert {file.name for file in run.path.iterdir()} == {"tokenizer.model", "data.json", "config.yaml"}
+    assert yaml.safe_load((run.path / "config.yaml").read_text("utf-8")) == config.to_dict(), "plain YAML"
+    about = run.read_json("data.json")
+    assert (about["fingerprint"], about["tokenizer"]) == ("f", tokenizer.digest)
+    assert about["config"] == checksum(run.path / "config.yaml")
+    second = Run.create(config.out, config, tokenizer, {})
+    assert second.config().out == str(second.path) == config.out + "-2"
 
 
-def test_old_checkpoints_go_but_never_the_best(tmp_path: Path) -> None:
-    run = Run(tmp_path)
-    saved(run, 1, 2, 3, 4, 5, best=2, keep=2)
-    assert run.checkpoint_names() == ["step-000002", "step-000004", "step-000005"]
-    assert not list((tmp_path / "checkpoints").glob(".*")), "a draft was left"
+@pytest.mark.parametrize("file", ["data.json", "config.yaml"])
+def test_a_new_run_that_cannot_be_written_leaves_nothing(
+    file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail_at(file, monkeypatch)
+    with pytest.raises(OSError, match="full"):
+        made(tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_logs_are_cut_back_to_the_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Torn lines, lines of later steps and event files begun since: a resumed run writes them again."""
-    run = Run(tmp_path)
-    for step in range(1, 4):
-        run.append_metrics({"step": step, "train_loss": step / 10})
-    (tmp_path / "events.out.tfevents.1").write_bytes(b"curves")
-    saved(run, 3)
-    run.append_metrics({"step": 4, "train_loss": float("nan")})
-    assert run.metrics()[-1] == {"step": 4, "train_loss": None}
-    with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 5, "train_l')
-    assert [line["step"] for line in run.metrics()] == [1, 2, 3, 4]
-    (tmp_path / "events.out.tfevents.1").write_bytes(b"curves and more")
-    (tmp_path / "events.out.tfevents.2").write_bytes(b"later")
-    run.cut_logs(run.checkpoint("last"))
-    assert [line["step"] for line in run.metrics()] == [1, 2, 3]
-    assert [file.name for file in run.logs()] == ["events.out.tfevents.1", "metrics.jsonl"]
-    assert run.logs()[0].read_bytes() == b"curves" and capsys.readouterr().err == ""
-    (tmp_path / "metrics.jsonl").write_bytes((tmp_path / "metrics.jsonl").read_bytes().replace(b"0.1", b"9.1"))
-    (tmp_path / "events.out.tfevents.1").unlink()
-    run.cut_logs(run.checkpoint("last"))
-    warning = capsys.readouterr().err
-    assert "metrics.jsonl has changed" in warning and "events.out.tfevents.1 is missing" in warning
-    run.cut_logs(None)
-    assert run.logs() == []
+def fail_at(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let writing the file `name` of a run fail."""
 
+    def write(file: Path, content: bytes) -> None:
+        if file.name == name:
+            raise OSError("full")
+        write_atomically(file, content)
 
-def test_steps_beyond_six_digits_are_in_order(tmp_path: Path) -> None:
-    """By name, step-1000000 would come before step-999999."""
-    run = Run(tmp_path)
-    saved(run, 999_998, 999_999, 1_000_000, keep=2)
-    assert run.checkpoint_names() == ["step-999999", "step-1000000"]
-    assert run.checkpoint("last").step == 1_000_000
-
-
-def test_pruning_never_counts_damaged_checkpoints_of_later_steps(tmp_path: Path) -> None:
-    run = Run(tmp_path)
-    saved(run, 1, 2, 8, 9, keep=9)
-    for name in ("step-000008", "step-000009"):
-        (tmp_path / "checkpoints" / name / "model.safetensors").unlink()
-    saved(run, 3, keep=2)
-    assert run.checkpoint_names() == ["step-000002", "step-000003"]
+    monkeypatch.setattr("minitx.run.folder.write_atomically", write)
 
 
 def test_pointers_and_links_lead_nowhere_else(tmp_path: Path) -> None:
@@ -107,7 +104,7 @@ def test_pointers_and_links_lead_nowhere_else(tmp_path: Path) -> None:
     assert run.checkpoint("best").step == 1
     with pytest.raises(UserError, match="step-000000 is damaged"):
         run.checkpoint("0")
-    run.cut_logs(None)
+    cut_logs(run.path, {}, 0)
     saved(run, 3, keep=1)
     assert run.checkpoint_names() == ["step-000001", "step-000003"]
     assert outside.checkpoint("last").step == 5
@@ -117,30 +114,83 @@ def test_pointers_and_links_lead_nowhere_else(tmp_path: Path) -> None:
 def test_what_killed_processes_left_goes_and_two_cannot_train_at_once(tmp_path: Path) -> None:
     run = Run(tmp_path)
     saved(run, 1)
+    (tmp_path / "attention").mkdir()
     (tmp_path / "checkpoints" / ".step-000002-123").mkdir()
-    (tmp_path / ".config.yaml-123").write_text("half")
+    for name in (".config.yaml-123", "attention/.step-000002.heads-123"):
+        (tmp_path / name).write_text("half")
     with run.locked():
-        assert not list(tmp_path.rglob(".*"))
-        if os.name == "nt":
-            return
+        assert [path.name for path in tmp_path.rglob(".*")] == [".lock"]
         with pytest.raises(UserError, match="Another process is training"), Run(tmp_path).locked():
             pass
+    assert not list(tmp_path.rglob(".*")), "the lock is gone, too"
     with run.locked():
         assert run.checkpoint("last").step == 1
 
 
-def test_a_config_that_changed_is_refused_unless_its_first_line_is_gone(tmp_path: Path) -> None:
-    run = Run(tmp_path)
-    run.save_config(Config(seed=5))
-    file = tmp_path / "config.yaml"
+def test_a_folder_that_cannot_be_locked_is_no_error(tmp_path: Path) -> None:
+    """Such as one on a file system without locks; writing to a read-only one fails soon enough."""
+    (tmp_path / ".lock").mkdir()
+    with Run(tmp_path).locked():
+        pass
+    assert (tmp_path / ".lock").exists(), "only the one who holds a lock removes it"
+
+
+def test_a_config_that_changed_is_refused_unless_it_says_that_it_was_edited(tmp_path: Path) -> None:
+    run = made(tmp_path / "run", seed=5)
+    file = run.path / "config.yaml"
     whole = file.read_bytes()
     assert run.config().seed == 5
-    for damage in (whole.replace(b"seed: 5", b"seed: 7"), whole[:-9], whole[:90], whole[:9], b""):
+    edited = whole.replace(b"seed: 5", b"seed: 7")
+    for damage in (edited, whole[:-9], whole[:90], whole[:9], b"", b"# edit\n" + whole, whole + b"# edited\n"):
+        file.write_bytes(damage)
+        with pytest.raises(UserError, match=r"config.yaml is damaged, or was edited: restore it; .*'# edited'"):
+            run.config()
+    file.write_bytes(b"# edited\r\n" + edited)
+    assert run.config().seed == 7
+    run.save_config(run.config())
+    assert file.read_bytes() == edited, "its checksum is in data.json again"
+
+
+def test_the_config_of_an_older_run_is_checked_and_gets_the_new_form(tmp_path: Path) -> None:
+    run = old(made(tmp_path / "run", seed=5))
+    file = run.path / "config.yaml"
+    whole = file.read_bytes()
+    assert run.config().seed == 5
+    edited = whole.replace(b"seed: 5", b"seed: 7")
+    for damage in (edited, whole[:-9], whole[:90], whole[:9], b""):
         file.write_bytes(damage)
         with pytest.raises(UserError, match=r"config.yaml is damaged, or was edited"):
             run.config()
-    file.write_bytes(whole.split(b"\n", 1)[1].replace(b"seed: 5", b"seed: 7"))
-    assert run.config().seed == 7
+    for accepted in (b"# edited\n" + edited, edited.split(b"\n", 1)[1]):  # the second as older versions asked for
+        file.write_bytes(accepted)
+        assert run.config().seed == 7
+    file.write_bytes(whole)
+    run.save_config(run.config())
+    assert file.read_bytes() == whole.split(b"\n", 1)[1] and run.config().seed == 5
+    assert run.read_json("data.json")["config"] == checksum(file)
+
+
+@pytest.mark.parametrize("age", ["new", "old"])
+def test_a_crash_while_the_config_is_rewritten_does_no_harm(
+    age: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After data.json, before config.yaml; twice, and then it is rewritten."""
+    run = made(tmp_path / "run", seed=5)
+    if age == "old":
+        old(run)
+    with monkeypatch.context() as patch:
+        fail_at("config.yaml", patch)
+        for seed in (6, 7):
+            with pytest.raises(OSError, match="full"):
+                run.save_config(Config(seed=seed))
+            assert run.config().seed == 5
+    run.save_config(Config(seed=8))
+    assert run.config().seed == 8
+
+
+def test_json_of_a_run_has_null_for_what_json_does_not_have(tmp_path: Path) -> None:
+    Run(tmp_path).write_json("a.json", {"loss": math.nan, "rows": [{"best": math.inf}, (1.5, "x")]})
+    assert Run(tmp_path).read_json("a.json") == {"loss": None, "rows": [{"best": None}, [1.5, "x"]]}
 
 
 def test_a_tokenizer_that_changed_is_refused(tmp_path: Path) -> None:
@@ -162,8 +212,7 @@ def test_finding_runs(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a run folder"):
         Run.find(str(tmp_path))
     for age, name in enumerate(["new", "old", "empty"]):
-        run = Run.create(str(tmp_path / "runs" / name))
-        run.save_config(Config())
+        run = made(tmp_path / "runs" / name)
         if name != "empty":
             saved(run, 1)
             os.utime(run.path / "checkpoints", (1e9 - age, 1e9 - age))
@@ -171,14 +220,11 @@ def test_finding_runs(tmp_path: Path) -> None:
 
 
 def test_a_run_loads_its_model_and_configuration(tmp_path: Path) -> None:
-    tokenizer = Tokenizer.train([small_text(20)], TokenizerConfig(type="char"))
-    config = small_config(tmp_path)
-    run = Run.create(config.out)
-    run.save_config(config)
-    tokenizer.save(run.path / "tokenizer.model")
+    config, tokenizer = small_config(tmp_path), small_tokenizer()
+    run = Run.create(config.out, config, tokenizer, {})
     run.save_checkpoint(small_model(tokenizer.vocab_size), {}, {"step": 3}, best=True, keep=1)
-    found = Run.find(str(run.path))
-    assert found.config() == config
-    model, name = found.load_model("best", torch.device("cpu"))
+    again = Run.find(str(run.path))
+    assert again.config() == config
+    model, name = again.load_model("best", torch.device("cpu"))
     assert name == "step-000003" and not model.training
-    assert found.tokenizer().encode("the cat") == tokenizer.encode("the cat")
+    assert again.tokenizer().encode("the cat") == tokenizer.encode("the cat")

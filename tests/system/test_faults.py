@@ -1,8 +1,10 @@
-"""Faults of the world become one line each."""
+"""Faults of the machine become one line each."""
 
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,5 +63,19 @@ def test_a_compiler_without_its_cache_is_told_what_names_that_folder(
     ) in capsys.readouterr().err
 
 
+def test_a_fault_before_torch_is_loaded_does_not_load_it() -> None:
+    """It takes a second, and only torch can make the faults that it would be asked about."""
+    code = (
+        "import sys\n"
+        "from minitx.system.exits import run_command\n"
+        "def fail(): raise PermissionError(13, 'Permission denied', 'x')\n"
+        "assert run_command(fail) == 2 and 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("error: x cannot be read or written (Permission denied)")
+
+
 def test_one_line() -> None:
-    assert one_line("a\n\x1b[31mé\u202e") == "a\\n\\x1b[31mé\\u202e"
+    assert one_line("a\n\x1b[31mé\u202e\u2028") == "a\\n\\x1b[31mé\\u202e\\u2028"
+    assert one_line("\ud800\u00a0\u200d") == "\\ud800\u00a0\u200d"

@@ -9,7 +9,19 @@ from pathlib import Path
 import pytest
 
 from minitx.system.errors import UserError
-from minitx.system.files import check_page_name, check_writable, json_bytes, read_json, remove, write_atomically
+from minitx.system.files import (
+    check_page_name,
+    check_writable,
+    draft_of,
+    json_bytes,
+    read_json,
+    remove,
+    remove_drafts,
+    step_name,
+    step_of,
+    steps_in,
+    write_atomically,
+)
 
 
 def test_json_knows_when_what_it_says_has_changed(tmp_path: Path) -> None:
@@ -96,3 +108,26 @@ def test_of_a_link_only_the_link_is_removed(tmp_path: Path) -> None:
     remove(tmp_path / "there")
     remove(tmp_path / "there")
     assert not (tmp_path / "there").exists()
+
+
+def test_drafts_go_and_everything_else_stays(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("")
+    draft_of(tmp_path / "a.json").write_text("half")
+    draft_of(tmp_path / "folder").mkdir()
+    (tmp_path / ".lock").write_text("")
+    (tmp_path / ".config-x").write_text("")
+    remove_drafts(tmp_path)
+    remove_drafts(tmp_path / "nowhere")
+    assert {path.name for path in tmp_path.iterdir()} == {"a.json", ".lock", ".config-x"}
+
+
+@pytest.mark.parametrize("step", [0, 500, 999_999, 1_000_000])
+def test_a_name_has_its_step(step: int) -> None:
+    assert step_of(step_name(step)) == step and steps_in([step_name(step)]) == [step]
+
+
+def test_steps_are_in_order_and_other_names_are_left_out() -> None:
+    """By name, step-1000000 would come before step-999999."""
+    names = ["step-1000000", "step-999999", "step-x", "step-00001", ".step-000001-9", "step-٠٠٠٠٠١", "last"]
+    assert steps_in(names) == [999_999, 1_000_000]
+    assert steps_in(["step-000002.heads", "step-000003"], ".heads") == [2]

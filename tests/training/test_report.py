@@ -52,9 +52,8 @@ class Terminal(io.StringIO):
 
 def opened(folder: Path) -> Report:
     config = small_config(folder)
-    run = Run.create(config.out)
-    run.save_config(config)
     prepared = prepare(config.data, config.tokenizer, config.seed, progress=False)
+    run = Run.create(config.out, config, prepared.tokenizer, prepared.describe())
     torch.manual_seed(0)
     model = Transformer(config.model, prepared.tokenizer.vocab_size)
     return Report(Training(config, run, prepared, choose_runtime("cpu", "auto", "auto", 1), model))
@@ -227,9 +226,8 @@ def test_looking_at_heads_takes_far_less_memory_than_the_step_before_it(tmp_path
     """What the step held is free by then, so that the peak of a run is not raised, at the default shape."""
     config = small_config(tmp_path, batch_size=16)
     config = dataclasses.replace(config, model=ModelConfig())
-    run = Run.create(config.out)
-    run.save_config(config)
     prepared = prepare(config.data, config.tokenizer, config.seed, progress=False)
+    run = Run.create(config.out, config, prepared.tokenizer, prepared.describe())
     model, runtime = Transformer(config.model, prepared.tokenizer.vocab_size), choose_runtime("cpu", dtype, False, 1)
     training = Training(config, run, prepared, runtime, model)
     optimizers, batches = training.optimizers, training.batches

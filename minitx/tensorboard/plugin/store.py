@@ -7,7 +7,6 @@ links are not followed, so nothing outside the log folder can be read.
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections import OrderedDict
 from pathlib import Path
@@ -21,7 +20,6 @@ MAX_FOLDERS, MAX_CACHED_HEADERS = 20_000, 4000
 FRESH_SECONDS = 1.0
 """How long a list of runs is used, so that a burst of requests walks the folders once."""
 NOT_RUNS = frozenset({snapshots.FOLDER, "checkpoints", "__pycache__", ".git", ".venv", "node_modules"})
-CHECKPOINT = re.compile(r"step-([0-9]{6,12})")
 
 
 class MissingError(Exception):
@@ -122,5 +120,4 @@ class Store:
         folder = self.folder(run) / "checkpoints"
         if not folder.is_dir() or folder.is_symlink():
             return []
-        names = (CHECKPOINT.fullmatch(entry.name) for entry in folder.iterdir() if not entry.is_symlink())
-        return sorted(int(match[1]) for match in names if match is not None)
+        return snapshots.steps_in(entry.name for entry in folder.iterdir() if not entry.is_symlink())

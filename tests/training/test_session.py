@@ -1,0 +1,67 @@
+"""A run from configuration to run folder: what it keeps, and how it says that it cannot go on."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import minitx.training.session
+from minitx.run.folder import Run
+from minitx.system.errors import UserError
+from minitx.training.session import rewind, train
+from tests.run.test_folder import saved
+from tests.small import small_config
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_run_keeps_the_choices_that_its_numbers_depend_on(dtype: Any, tmp_path: Path) -> None:
+    """Precision and threads, so that a resumed run computes the same on another machine."""
+    config = small_config(tmp_path, steps=1, sample_every=0)
+    assert train(dataclasses.replace(config, dtype=dtype, threads="auto")) == 0
+    kept = Run(Path(config.out)).config()
+    assert kept.dtype == dtype and isinstance(kept.threads, int) and kept.out == config.out
+
+
+def test_a_fault_while_training_names_the_last_whole_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small_config(tmp_path, steps=1, sample_every=0)
+    assert train(config) == 0
+
+    def fit(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", "metrics.jsonl")
+
+    monkeypatch.setattr(minitx.training.session, "fit", fit)
+    longer = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=2))
+    with pytest.raises(UserError) as caught:
+        train(longer, resume=config.out)
+    assert "No space left" in str(caught.value) and "The checkpoint step-000001 is whole." in str(caught.value)
+    assert str(caught.value).endswith(f"Go on with: python train.py --resume {config.out}")
+    with pytest.raises(UserError, match="There was no checkpoint yet"):
+        train(config)
+
+
+def test_a_run_goes_back_to_its_newest_whole_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = Run(tmp_path)
+    assert rewind(run, 9) is None
+    run.append_metrics({"step": 1})
+    saved(run, 1)
+    run.append_metrics({"step": 2})
+    saved(run, 2)
+    run.write_json("summary.json", {})
+    with pytest.raises(UserError, match="is finished at step 2: to go on, give more steps, as in --train.steps 4"):
+        rewind(run, 2)
+    (tmp_path / "checkpoints" / "step-000002" / "optimizer.pt").unlink()
+    checkpoint = rewind(run, 9)
+    assert checkpoint is not None and checkpoint.step == 1
+    assert [line["step"] for line in run.metrics()] == [1] and not (tmp_path / "summary.json").exists()
+    printed = capsys.readouterr()
+    assert "going on from step 1" in printed.out and "optimizer.pt is missing" in printed.err
+    shutil.rmtree(tmp_path / "checkpoints" / "step-000001")
+    with pytest.raises(UserError, match="has no whole checkpoint: restore one"):
+        rewind(run, 9)
