@@ -1,7 +1,7 @@
 """`generate.py`: write text with a trained model, on the terminal or as JSON.
 
-Standard output gets the text alone, all notices go to standard error. Options are parsed and the prompt is read before
-anything heavy is imported, so that `--help` and a wrong option are answered at once.
+Standard output gets the text alone, all notices go to standard error. Nothing heavy is imported before the options are
+parsed and the prompt is read, so that `--help` and a wrong option are answered at once.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def compiled_decoder(model: Transformer, options: GenerateConfig) -> Decoder | N
 def write_attention(
     file: Path, run: Run, checkpoint: str, model: Transformer, tokenizer: Tokenizer, completions: Sequence[Completion]
 ) -> None:
-    """Write the page that shows what every head attends to in each text, prompt and completion.
+    """Write the page that shows what every head attends to in the texts, prompts with their completions.
 
     Texts are encoded anew and cut to the last `context_length` tokens. Raises UserError if the page cannot be written.
     """
@@ -132,20 +132,19 @@ def read_prompt(options: GenerateConfig) -> str | None:
     Raises UserError if it cannot be read, is empty or is not UTF-8.
     """
     if options.prompt_file is not None:
+        origin = f"--prompt_file {options.prompt_file}"
         try:
             content = Path(options.prompt_file).read_bytes()
         except OSError as error:
-            raise UserError(
-                f"--prompt_file {options.prompt_file} cannot be read ({error.strerror}): name a text file in UTF-8."
-            ) from error
-        return decode_prompt(content, f"--prompt_file {options.prompt_file}")
+            raise UserError(f"{origin} cannot be read ({error.strerror}): name a text file in UTF-8.") from error
+        return decode_prompt(content, origin)
     if options.prompt == "-":
         return decode_prompt(sys.stdin.buffer.read(), "The prompt on standard input")
     return None if options.prompt is None else check_prompt(options.prompt)
 
 
 def decode_prompt(content: bytes, origin: str) -> str:
-    """The text of a prompt's bytes, without a byte order mark. Raises UserError, which begins with `origin`."""
+    """The text of a prompt's bytes, without a byte order mark. A UserError begins with `origin`, for example a file."""
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:

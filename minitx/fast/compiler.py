@@ -75,7 +75,7 @@ def materialised(x: Tensor) -> Tensor:
 
     It fuses operations into one loop wherever it can, but a view by strides needs x in memory.
     """
-    x = x.contiguous()  # as the compiler lays out what it computes
+    x = x.contiguous()  # the layout in which the compiler computes x
     return x.as_strided(x.size(), x.stride())
 
 

@@ -1,4 +1,4 @@
-"""Linear layers without bias: products of a matrix with the vector of each token. The textbook line is `F.linear`.
+"""Linear layers without bias: products of a matrix with the vector of every token. The textbook line is `F.linear`.
 
 On the CPU PyTorch multiplies float32 with MKL, which uses AVX-512 on Intel processors alone. PyTorch also contains
 oneDNN, which uses it everywhere and takes half the time on AMD at the same precision (docs/notes.md). The two were not
@@ -7,6 +7,7 @@ compared on Intel. oneDNN's operations are private in PyTorch: a PyTorch without
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -93,6 +94,7 @@ def onednn_product(x: Tensor, weight: Tensor) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
 
 
+@functools.cache
 def has_onednn() -> bool:
     """Whether this PyTorch has oneDNN with the operations used here."""
     return torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in ONEDNN)

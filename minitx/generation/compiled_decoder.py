@@ -45,8 +45,8 @@ class CompiledDecoder(Decoder):
     """The step as one program. Its shapes never change, so it serves every position: the position is a tensor, and
     heads read the whole cache with all later positions hidden.
 
-    It is compiled once for a model's shape and a batch. On a GPU the program is a CUDA graph, which every decoder
-    records anew, since it is tied to the memory of weights and cache.
+    It is compiled once for a model's shape and a batch. On a GPU the program is a CUDA graph. Every decoder records
+    its graph anew, because a graph is tied to the memory of weights and cache.
     """
 
     linear = CompiledLinear

@@ -1,8 +1,8 @@
 """One token at a time: the model's arithmetic, arranged for products of a matrix with a few vectors.
 
-A step reads every weight once and computes little: what counts is how fast weights stream from memory, and how many
-operations are started. Weights are stored in the order they are read, matrices with the same input are fused, and norm
-weights and 1/√d_head are folded in. `Decoder` runs PyTorch's operations, `CompiledDecoder` one compiled program.
+A step reads every weight once and computes little. Its time goes into streaming weights from memory and into starting
+operations. So weights are stored in the order they are read, matrices with the same input are fused, and norm weights
+and 1/√d_head are folded in. `Decoder` runs PyTorch's operations, `CompiledDecoder` one compiled program.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Decoder:
 
     @classmethod
     def why_not(cls, model: Transformer, batch: int = 1) -> str | None:
-        """Why `model` with `batch` sequences cannot be decoded so, to follow "not decoded"; None if it can."""
+        """Why this cannot decode `batch` sequences of `model`, to follow "not decoded"; None if it can."""
         config, device = model.config, model.embedding.weight.device.type
         heads = [len(config.heads_in(layer)) for layer in range(config.n_layer)]
         if config.attention != "multi_head" or min(heads) < config.n_head:
@@ -71,7 +71,7 @@ class Decoder:
         return logits
 
     def step(self, tokens: Tensor, position: int | Tensor, past: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-        """The logits for tokens at `position`; their keys and values are written to `past`, a pair of each layer."""
+        """The logits for tokens at `position`. `past`: the keys and values of every layer, to which it adds theirs."""
         config = self.model.config
         n_head, n_kv_head, d_head = config.n_head, config.kv_heads, config.d_head
         rotary = self.model.rotary_cos[position], self.model.rotary_sin[position]  # (d_head)
@@ -92,9 +92,9 @@ class Decoder:
     ) -> Tensor:
         """The heads' outputs, (batch, n_head * d_head), for scaled queries (batch, n_head, d_head).
 
-        The new key and value, (batch, n_kv_head, d_head), are written to a layer's keys and values, (capacity, batch,
-        n_kv_head, d_head), which are then summed over all sequences and heads in the order of memory. torch.bmm would
-        take the heads of each sequence in turn and wait for memory at the start of each.
+        First writes the new key and value, (batch, n_kv_head, d_head), to the layer's keys and values, (capacity,
+        batch, n_kv_head, d_head). Then sums over all sequences and heads in the order of memory. torch.bmm would take
+        one head of one sequence after the other, and wait for memory at the start of every one.
         """
         keys[position], values[position] = key, value
         length = cast(int, position) + 1

@@ -126,8 +126,9 @@ def generate(
 
     Ends when all samples have ended, or after `options.max_new_tokens`. The model should be in eval mode.
     decoder: made from this model for `options.num_samples`; may be used again. By default `choose_decoder` makes one.
-    Tokens are sampled on the CPU with a generator of this call: the same seed then gives the same text whatever the
-    device's generator is, and the caller waits for the token anyway.
+
+    Tokens are sampled on the CPU, where the caller waits for them anyway: a seed gives the same text on every device
+    that computes the same logits.
     """
     if not prompt_tokens:
         raise ValueError("there is no token to start from")
@@ -146,7 +147,7 @@ def generate(
 
     ended = [False] * batch
     for position in range(options.max_new_tokens):
-        if position == 1:
+        if position == 1:  # the first token needs only the prompt's logits
             decoder = decoder or choose_decoder(model, batch, options.compile)
             capacity = min(context_length, window.size(1) + options.max_new_tokens)
             cache = decoder.new_cache(capacity) if decoder else model.new_cache(batch, capacity)
@@ -165,6 +166,7 @@ def generate(
             return
 
 
+@torch.inference_mode(False)  # in whose tensors the compiler would see another program
 def choose_decoder(model: Transformer, batch: int, compile: bool = False) -> Decoder | None:
     """The quickest decoder of `batch` sequences, compiled only if asked; None if the model itself has to decode."""
     kinds = (CompiledDecoder, Decoder) if compile else (Decoder,)
@@ -172,7 +174,7 @@ def choose_decoder(model: Transformer, batch: int, compile: bool = False) -> Dec
 
 
 def warm_decoder(model: Transformer, options: GenerateConfig) -> Decoder | None:
-    """As `choose_decoder`; what has to be compiled is compiled before any text is timed."""
+    """The result of `choose_decoder`, which has compiled its program if it has one: no text waits for that."""
     decoder = choose_decoder(model, options.num_samples, options.compile)
     if isinstance(decoder, CompiledDecoder):
         trial = replace(options, max_new_tokens=4)  # after the prompt's token a GPU compiles, records and replays

@@ -77,7 +77,7 @@ def test_without_avx512_it_is_pytorchs_own(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize("name", linear.ONEDNN)
 def test_pytorch_still_has_the_operations_of_onednn(name: str) -> None:
     assert hasattr(torch.ops.mkldnn, name), (
-        f"torch {torch.__version__} has no torch.ops.mkldnn.{name} any more: products are PyTorch's own, and slower"
+        f"torch {torch.__version__} has no torch.ops.mkldnn.{name} any more: PyTorch multiplies by itself, more slowly"
     )
 
 
@@ -98,6 +98,8 @@ def test_without_an_answer_bfloat16_is_not_quick(monkeypatch: pytest.MonkeyPatch
 def test_without_the_operations_of_onednn_it_is_pytorchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """The plain path in value and gradient."""
     monkeypatch.setattr(torch.ops, "mkldnn", types.SimpleNamespace())
+    assert linear.has_onednn.__wrapped__() is False  # what a new process would remember
+    monkeypatch.setattr(linear, "has_onednn", lambda: False)
     layer, x = layer_and_input((300, 64), 64)
     y = layer(x)
     y.sum().backward()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import types
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -79,7 +80,7 @@ def test_a_compiled_decoder_takes_no_cache_but_its_own() -> None:
 
 
 def test_a_processor_without_bfloat16_decodes_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """oneDNN refuses matrices in it there."""
+    """Where oneDNN refuses matrices in it."""
     monkeypatch.setattr(linear, "has_onednn_bfloat16", lambda: False)
     model = model_of().bfloat16()
     with torch.inference_mode():
@@ -126,9 +127,10 @@ def test_compiled_text_is_the_same_also_past_the_context_and_is_compiled_once() 
     for prompt in ([1, 2, 3], [4]):
         options = GenerateConfig(max_new_tokens=30)
         texts = [
-            list(generate(model, prompt, options, end_token=-1, decoder=each)) for each in (None, decoder, decoder)
+            list(generate(model, prompt, options, end_token=-1, decoder=kind)) for kind in (None, decoder, decoder)
         ]
-        assert texts[0] == texts[1] == texts[2]
+        texts.append(list(generate(model, prompt, replace(options, compile=True), end_token=-1)))
+        assert texts[0] == texts[1] == texts[2] == texts[3]
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
@@ -179,6 +181,15 @@ def test_the_quickest_decoder_that_can_stand_in_is_chosen(
 
 @pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize("kind", [Decoder, CompiledDecoder])
+def test_a_new_cache_is_empty(kind: type[Decoder]) -> None:
+    decoder = kind(model_of())
+    with torch.inference_mode():
+        logits = [decoder(torch.tensor([token]), decoder.new_cache(16)) for token in (1, 2, 1)]
+    assert torch.equal(logits[0], logits[2]) and not torch.equal(logits[0], logits[1])
+
+
+@pytest.mark.usefixtures("uncompiled")
+@pytest.mark.parametrize("kind", [Decoder, CompiledDecoder])
 def test_a_decoder_writes_one_text_after_another(kind: type[Decoder]) -> None:
     """Though the compiled one keeps them all in the same memory."""
     model, options = model_of().double(), GenerateConfig(max_new_tokens=12)
@@ -214,5 +225,6 @@ def test_a_pytorch_without_onednns_operations_decodes_too(dtype: torch.dtype, mo
             decoder = Decoder(model, 4)
             assert decoder.blocks[0].gate_up.packed is packed
             logits.append(decoder(tokens, decoder.new_cache(1)))
+        monkeypatch.setattr(linear, "has_onednn", lambda: False)
         monkeypatch.setattr(torch.ops, "mkldnn", types.SimpleNamespace())
     torch.testing.assert_close(*logits, rtol=0, atol=0.3 if dtype == torch.bfloat16 else 2e-5)
