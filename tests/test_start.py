@@ -1,6 +1,7 @@
-"""What is imported until training takes its first step and until generating writes its first token.
+"""Modules that are imported before training takes its first step and before generation writes its first token.
 
-That is most of the time a person waits, so modules are counted and not seconds; and most of a small run's memory.
+Importing takes most of the time that a person waits, and most of a small run's memory. Modules are counted instead of
+seconds, which differ by machine.
 """
 
 from __future__ import annotations
@@ -50,8 +51,9 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def noted(folder: Path, called: str, script: str, *arguments: str) -> tuple[dict[str, set[str]], int]:
-    """Modules that `script` had imported when it had called `called`, module:function, once ("function"), and at its
-    end ("end"); the most memory it took, in bytes, or 0 where the system does not tell."""
+    """The modules that `script` has imported by two moments, and its peak memory in bytes, 0 if that is not known.
+
+    The moments: the end of the first call of `called`, module:function, under the function's name; and the "end"."""
     module, function = called.split(":")
     code = NOTE_AFTER.replace("{module}", module).replace("{function!r}", repr(function))
     done = subprocess.run(

@@ -1,1 +1,1 @@
-"""What is only quicker: the same arithmetic as the textbook lines, in fewer or faster operations. Safe to skip."""
+"""Quicker forms of textbook lines: the same arithmetic in fewer or faster operations. Safe to skip."""

@@ -1,13 +1,14 @@
-"""Linear layers without bias: products of a matrix with the vector of each token.
+"""Linear layers without bias: products of a matrix with the vector of every token. The textbook line is `F.linear`.
 
-PyTorch takes float32 products on the CPU from MKL, which uses AVX-512 on Intel's processors alone. oneDNN, which is in
-PyTorch as well, uses it wherever it is, and takes half the time on AMD's (docs/notes.md) at the same precision; how the
-two compare on Intel's was not measured.
+On the CPU PyTorch multiplies float32 with MKL, which uses AVX-512 on Intel processors alone. PyTorch also contains
+oneDNN, which uses it everywhere and takes half the time on AMD at the same precision (docs/notes.md). The two were not
+compared on Intel. oneDNN's operations are private in PyTorch: a PyTorch without them multiplies as it does by itself.
 """
 
 from __future__ import annotations
 
-from typing import Any, cast
+import functools
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,10 @@ from torch.autograd.function import once_differentiable
 
 MIN_PRODUCTS = 2**20
 """Multiplications below which starting oneDNN takes longer than it saves."""
+MIN_PACKED = 2**19
+"""The same for a weight in float32 that is packed beforehand."""
+ONEDNN = ("_linear_pointwise", "_reorder_linear_weight", "_is_mkldnn_bf16_supported")
+"""The operations of oneDNN in `torch.ops.mkldnn`."""
 
 
 class Linear(nn.Linear):
@@ -31,7 +36,7 @@ class Linear(nn.Linear):
 
 
 class OneDNNLinear(torch.autograd.Function):
-    """y = x Wᵀ."""
+    """y = x Wᵀ, all three products by oneDNN."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
@@ -52,29 +57,55 @@ class OneDNNLinear(torch.autograd.Function):
         return grad_x, grad_weight
 
 
+class PackedLinear:
+    """x Wᵀ for about `n_vectors` vectors x, (n_vectors, d_in): W, (d_out, d_in), is stored in the order it is read."""
+
+    weight: Tensor
+
+    def __init__(self, weight: Tensor, n_vectors: int) -> None:
+        large = n_vectors > 1 and weight.numel() * n_vectors >= MIN_PACKED
+        self.packed = has_onednn() and (
+            (weight.dtype == torch.float32 and large) or (weight.dtype == torch.bfloat16 and has_onednn_bfloat16())
+        )
+        if self.packed:  # in blocks, by oneDNN
+            self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), n_vectors)
+        else:  # (d_in, d_out): the product of one vector then runs along the rows
+            self.weight = weight.t().clone(memory_format=torch.contiguous_format)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return onednn_product(x, self.weight) if self.packed else x @ self.weight
+
+
 def takes_onednn(x: Tensor, weight: Tensor) -> bool:
-    """Whether a product is one that oneDNN computes in less time."""
+    """Whether oneDNN computes x Wᵀ in less time than PyTorch does by itself."""
     return (
         not torch.compiler.is_compiling()
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and x.numel() * weight.size(0) >= MIN_PRODUCTS
         and torch.backends.cpu.get_cpu_capability() == "AVX512"
-        and torch.backends.mkldnn.is_available()
+        and has_onednn()
         and not torch.is_autocast_enabled("cpu")
     )
 
 
 def onednn_product(x: Tensor, weight: Tensor) -> Tensor:
-    """x Wᵀ by oneDNN, by the operation that compiled models use; the weight may be in oneDNN's own layout."""
+    """x Wᵀ by oneDNN, by the operation that compiled models use; the weight may be packed in oneDNN's blocks."""
     return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
 
 
-def onednn_layout(weight: Tensor, n_vectors: int) -> Tensor:
-    """A weight, (d_out, d_in), in oneDNN's own layout, for products with about `n_vectors` vectors."""
-    return cast(Tensor, torch.ops.mkldnn._reorder_linear_weight(weight, n_vectors))
+@functools.cache
+def has_onednn() -> bool:
+    """Whether this PyTorch has oneDNN with the operations used here."""
+    return torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in ONEDNN)
 
 
 def has_onednn_bfloat16() -> bool:
-    """Whether oneDNN takes bfloat16 on this processor, which needs AVX-512."""
+    """Whether oneDNN multiplies bfloat16 on this processor, which needs AVX-512."""
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def has_fast_bfloat16() -> bool:
+    """Whether this processor has instructions that multiply bfloat16; False if PyTorch has no answer."""
+    answer = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # PyTorch has no public question for it
+    return answer is not None and bool(answer())

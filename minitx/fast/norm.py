@@ -1,7 +1,7 @@
 """RMSNorm (Zhang and Sennrich 2019): each vector is divided by its root mean square, then scaled by a learned weight.
 
-PyTorch's own is one kernel on a GPU, but on the CPU a dozen passes over memory, most of them backwards; `CPUNorm` is
-the same sum in half as many.
+The textbook line is `F.rms_norm`. It is one kernel on a GPU, but on the CPU a dozen passes over memory, most of them
+in the backward pass. `CPUNorm` computes the same in half as many.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 
 class RMSNorm(nn.RMSNorm):
-    """Over the last dimension of x; returned in the precision in which products are computed from it."""
+    """Normalises the last dimension of x; returns the precision in which the next matrix product is computed."""
 
     def forward(self, x: Tensor) -> Tensor:
         kind = x.device.type
@@ -42,7 +42,7 @@ class CPUNorm(torch.autograd.Function):
         x, weight, inverse = ctx.saved_tensors
         width = x.size(-1)
         product = (grad * x).reshape(-1, width)
-        along = (product @ weight).view(inverse.shape)  # the part of w · dy that only stretches x
+        along = (product @ weight).view(inverse.shape)  # Σ(w · x · dy): how far w · dy points along x
         grad_weight = inverse.reshape(-1) @ product
         grad_x = (grad * weight).mul_(inverse).addcmul_(x, along * inverse**3, value=-1 / width)
         return grad_x, grad_weight, None

@@ -1,11 +1,10 @@
-"""A trained model writes on: prefill, decode token by token, stop.
+"""A trained model continues a text: prefill, decode token by token, stop.
 
 `generate` goes from tokens to tokens, `complete` from text to text. The samples of one prompt are one batch: the
 prompt is encoded once, then each step adds a token to every sample.
 
-Past the context length: `window_start` says which of the tokens so far the model still sees. They are all seen until
-they outgrow the context; then the oldest half of the context is dropped and the rest encoded anew from position 0,
-which makes room for as many new tokens as were dropped. A prompt longer than the context is cut by the same rule.
+A text that outgrows the context loses the oldest half of it. The rest is encoded anew from position 0, which makes
+room for as many new tokens as were dropped. `window_start` cuts a prompt longer than the context by the same rule.
 """
 
 from __future__ import annotations
@@ -13,7 +12,8 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -30,25 +30,25 @@ from minitx.system.errors import UserError
 
 
 class Tokenizer(Protocol):
-    """What generation asks of a tokenizer. Its `decode` joins `token_bytes` and reads them as UTF-8."""
+    """The part of a tokenizer that generation uses: a text is the `token_bytes` of its tokens, read as UTF-8."""
 
     @property
     def end_of_document(self) -> int:
-        """The token that starts and ends a document; it has no bytes."""
+        """The token that starts and ends a document, without bytes."""
 
     def encode(self, text: str) -> list[int]:
         """The tokens of a text."""
 
     def token_bytes(self, token: int, /) -> bytes:
-        """What a token adds to the text, perhaps a part of a character."""
+        """The bytes of a token, which may end within a character."""
 
 
 @dataclass(frozen=True)
 class Completion:
-    """What one sample came to."""
+    """The text of one sample, and how it ended."""
 
     prompt: str | None
-    """The text it continues; None when it starts a document."""
+    """The text that it continues; None for a new document."""
     completion: str
     """The new text, without the stop text."""
     tokens: int
@@ -57,7 +57,7 @@ class Completion:
     """From the start of the batch to the end of this sample."""
     tokens_per_second: float
     stop_reason: StopReason
-    """end: the document ended; stop: a stop text was reached; length: max_new_tokens were."""
+    """end: the document ended; stop: a stop text was reached; length: max_new_tokens was."""
 
 
 def complete(
@@ -66,16 +66,18 @@ def complete(
     prompt: str | None,
     options: GenerateConfig,
     on_text: Callable[[int, str], None] | None = None,
-    decoder: CompiledDecoder | None = None,
+    decoder: Decoder | None = None,
 ) -> list[Completion]:
-    """Continue `prompt`, or start a document where it is None, `options.num_samples` times.
+    """Continue `prompt`, or start a new document if it is None, `options.num_samples` times.
 
+    options: says how to sample and when to stop. The model and the prompt are arguments, so `prompt`, `prompt_file`,
+        `checkpoint`, `device` and `dtype` are not read.
     on_text: called with (sample index, new text) as the text grows: whole characters, and never a part of a stop
-    text. The pieces of a sample joined are its completion.
+        text. The pieces of a sample joined are its completion.
     decoder: see `generate`.
-    The model's mode and the global random state are left as they were. The options' own prompt and `compile` are not
-    looked at: both come as arguments.
-    Raises UserError when the prompt has no tokens, FloatingPointError when the model's logits are not finite.
+
+    The model's mode and the global random state stay as they were. Raises UserError when the prompt has no tokens,
+    FloatingPointError when the model's logits are not finite.
     """
     prompt_tokens = [tokenizer.end_of_document] if prompt is None else tokenizer.encode(prompt)
     if not prompt_tokens:
@@ -118,45 +120,44 @@ def generate(
     options: GenerateConfig,
     *,
     end_token: int,
-    decoder: CompiledDecoder | None = None,
+    decoder: Decoder | None = None,
 ) -> Iterator[list[int | None]]:
-    """Yield, for each new position, the token of every sample; None for samples that have had their `end_token`.
+    """Yield, for each new position, the token of every sample; None for samples that already had their `end_token`.
 
-    Goes on until all samples have ended, or for `options.max_new_tokens`. The model should be in eval mode.
-    decoder: made of this model for `options.num_samples`, to decode with, as often as one likes; where there is none,
-    and on a CPU, a `Decoder` does.
-    Tokens are drawn on the CPU, with a generator of their own: the text then depends on the seed and not on whose
-    generator a device brings, and the caller waits for the token anyway.
+    Ends when all samples have ended, or after `options.max_new_tokens`. The model should be in eval mode.
+    decoder: made from this model for `options.num_samples`; may be used again. By default `choose_decoder` makes one.
+
+    Tokens are sampled on the CPU, where the caller waits for them anyway: a seed gives the same text on every device
+    that computes the same logits.
     """
     if not prompt_tokens:
         raise ValueError("there is no token to start from")
     batch, context_length = options.num_samples, model.config.context_length
     generator = torch.Generator().manual_seed(options.seed)
-    seen = None
+    used = None
     if options.repetition_penalty != 1:
-        seen = torch.zeros(batch, model.vocab_size, dtype=torch.bool)
-        seen[:, list(prompt_tokens)] = True
+        used = torch.zeros(batch, model.vocab_size, dtype=torch.bool)
+        used[:, list(prompt_tokens)] = True
 
     window = torch.tensor([prompt_tokens[window_start(len(prompt_tokens), context_length) :]])  # (1, seq)
     kept = context_length + 1 - half(context_length)  # tokens that stay when the context overflows
     recent = deque((column.expand(batch) for column in window[0, -kept:]), maxlen=kept)  # of (batch)
-    start = model.new_cache(1, window.size(1))  # the prompt's, encoded once
+    start = model.new_cache(1, window.size(1))  # of the prompt, encoded once
     logits = next_logits(model, window, start).expand(batch, -1)  # (batch, vocab)
-    needed = min(context_length, window.size(1) + options.max_new_tokens)
-    cache = decoder.cache if decoder is not None else model.new_cache(batch, needed)
-    cache.begin_with(start)
-    decodes: Decoder | None = decoder
 
     ended = [False] * batch
     for position in range(options.max_new_tokens):
+        if position == 1:  # the first token needs only the prompt's logits
+            decoder = decoder or choose_decoder(model, batch, options.compile)
+            capacity = min(context_length, window.size(1) + options.max_new_tokens)
+            cache = decoder.new_cache(capacity) if decoder else model.new_cache(batch, capacity)
+            cache.begin_with(start)
         if position > 0:
-            if decodes is None and Decoder.takes(model, batch):
-                decodes = Decoder(model, batch)
-            logits = next_step_logits(model, decodes, recent, cache)
-        tokens = sample(logits, seen, options, generator)  # (batch)
+            logits = next_step_logits(model, decoder, recent, cache)
+        tokens = sample(logits, used, options, generator)  # (batch)
         recent.append(tokens)
-        if seen is not None:
-            seen.scatter_(1, tokens[:, None], True)
+        if used is not None:
+            used.scatter_(1, tokens[:, None], True)
         new = tokens.tolist()
         yield [None if over else token for over, token in zip(ended, new, strict=True)]
         ended = [over or token == end_token for over, token in zip(ended, new, strict=True)]
@@ -164,22 +165,39 @@ def generate(
             return
 
 
+@torch.inference_mode(False)  # in whose tensors the compiler would see another program
+def choose_decoder(model: Transformer, batch: int, compile: bool = False) -> Decoder | None:
+    """The quickest decoder of `batch` sequences, compiled only if asked; None if the model itself has to decode."""
+    kinds = (CompiledDecoder, Decoder) if compile else (Decoder,)
+    return next((kind(model, batch) for kind in kinds if kind.why_not(model, batch) is None), None)
+
+
+def warm_decoder(model: Transformer, options: GenerateConfig) -> Decoder | None:
+    """The result of `choose_decoder`, which has compiled its program if it has one: no text waits for that."""
+    decoder = choose_decoder(model, options.num_samples, options.compile)
+    if isinstance(decoder, CompiledDecoder):
+        trial = replace(options, max_new_tokens=4)  # after the prompt's token a GPU compiles, records and replays
+        with evaluating(model), suppress(FloatingPointError):  # which generating the text will raise again
+            list(generate(model, [0], trial, end_token=-1, decoder=decoder))
+    return decoder
+
+
 def half(context_length: int) -> int:
-    """How many tokens are dropped when the context overflows."""
+    """The number of tokens that are dropped when the context overflows."""
     return (context_length + 1) // 2
 
 
 def window_start(length: int, context_length: int) -> int:
-    """Index of the first of `length` tokens that the model sees: a whole number of halves of the context.
+    """Index of the first of `length` tokens that the model still reads: a whole number of halves of the context.
 
-    It depends on nothing else, so that a text goes on the same way wherever its prompt ended.
+    It depends on nothing else, so a text goes on the same way wherever its prompt ended.
     """
     overflow = max(0, length - context_length)
     return -(-overflow // half(context_length)) * half(context_length)
 
 
 def next_logits(model: Transformer, tokens: Tensor, cache: KeyValueCache) -> Tensor:
-    """Logits (batch, vocab), on the CPU, of what follows `tokens`, (batch, seq), which are added to the cache."""
+    """Logits (batch, vocab) of the token after `tokens`, (batch, seq), on the CPU; the cache takes in the tokens."""
     residual = model.residual(tokens.to(model.embedding.weight.device), cache=cache)  # (batch, seq, d_model)
     return model.unembed(residual[:, -1]).cpu()
 
@@ -187,9 +205,9 @@ def next_logits(model: Transformer, tokens: Tensor, cache: KeyValueCache) -> Ten
 def next_step_logits(
     model: Transformer, decoder: Decoder | None, recent: deque[Tensor], cache: KeyValueCache
 ) -> Tensor:
-    """Logits (batch, vocab) of what follows the last of the `recent` tokens, each (batch); the rest are in the cache.
+    """Logits (batch, vocab) of the token after the last `recent` one, (batch); the cache holds those before it.
 
-    A full cache is emptied and the recent tokens are encoded anew.
+    A full cache is emptied, and all recent tokens are encoded anew.
     """
     if cache.length < model.config.context_length:
         if decoder is not None:

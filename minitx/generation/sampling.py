@@ -1,65 +1,42 @@
-"""Logits → next token: pure functions on (batch, vocab), each row by itself.
+"""Logits → next token: pure functions on (batch, vocab) that treat every row alone.
 
-In the order in which `sample` applies them: repetition penalty, temperature, top-k, top-p, min-p, one draw. A filter
-sets what it leaves out to -inf and always keeps the likeliest token; where tokens tie for the last place, those with
-the lowest ids are kept. The arithmetic is in float64, so that rounding decides as little as possible.
+`sample` applies them in this order: repetition penalty, temperature, top-k, top-p, min-p, one draw. A filter sets the
+logits of tokens that it removes to -inf, and always keeps the likeliest token. Of tokens that tie for the last place it
+keeps those with the lowest ids. The arithmetic is in float64, so that rounding decides as little as possible.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from minitx.config import GenerateConfig
+
 NEVER = float("-inf")
 FIRST_LOOK = 256
-"""Tokens that top-p ranks before it ranks them all; most often enough, and ranking all takes several times as long."""
+"""Tokens that top-p ranks first: usually enough, and ranking all of them takes several times as long."""
 
 
-class SamplingOptions(Protocol):
-    """What `sample` asks of its options; `GenerateConfig` has it, and explains and checks each value."""
+def sample(logits: Tensor, used: Tensor | None, options: GenerateConfig, generator: torch.Generator) -> Tensor:
+    """The next token of each row, (batch), drawn with `generator`, on whose device the tensors must be.
 
-    @property
-    def temperature(self) -> float:
-        """At least 0; 0 takes the likeliest token."""
-
-    @property
-    def top_k(self) -> int | None:
-        """At least 1."""
-
-    @property
-    def top_p(self) -> float | None:
-        """Above 0, at most 1."""
-
-    @property
-    def min_p(self) -> float | None:
-        """Above 0, at most 1."""
-
-    @property
-    def repetition_penalty(self) -> float:
-        """Above 0; 1 changes nothing."""
-
-
-def sample(logits: Tensor, seen: Tensor | None, options: SamplingOptions, generator: torch.Generator) -> Tensor:
-    """The next token of each row, (batch), drawn with `generator`, whose device the tensors must be on.
-
-    seen: (batch, vocab), True for tokens already in the row; needed for a repetition penalty only.
-    Raises FloatingPointError when a row has NaN, or its largest logit is infinite.
+    used: (batch, vocab), True for tokens that the text already has; only a repetition penalty needs it.
+    Raises FloatingPointError when a row has NaN or its largest logit is infinite.
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    if seen is not None and options.repetition_penalty != 1:
-        logits = penalise(logits.double(), seen, options.repetition_penalty)
+    if used is not None and options.repetition_penalty != 1:
+        logits = penalise(logits.double(), used, options.repetition_penalty)
     if options.temperature == 0:
         return largest(logits).indices.squeeze(1)
     return draw(probabilities(logits, options), generator)
 
 
-def probabilities(logits: Tensor, options: SamplingOptions) -> Tensor:
-    """The chance of each token, (batch, vocab), after temperature and filters; each row sums to 1.
+def probabilities(logits: Tensor, options: GenerateConfig) -> Tensor:
+    """The probability of each token, (batch, vocab), after temperature and filters; each row sums to 1.
 
-    Temperature 0 gives the likeliest token all of it. Raises FloatingPointError as `sample` does.
+    At temperature 0 the likeliest token has probability 1. Raises FloatingPointError as `sample` does.
     """
     logits = below_largest(logits.double())
     vocab = logits.size(1)
@@ -77,37 +54,39 @@ def probabilities(logits: Tensor, options: SamplingOptions) -> Tensor:
 
 
 def draw(chances: Tensor, generator: torch.Generator) -> Tensor:
-    """A token of each row of `chances`, (batch, vocab): the first at which their sum passes a uniform number.
+    """A token of each row of `chances`, (batch, vocab): the first whose cumulative sum exceeds a uniform number.
 
-    That takes one random number a row, where torch.multinomial takes one for every token and 5 to 15 times as long.
+    It needs one random number a row; torch.multinomial draws one for every token and takes 5 to 15 times as long.
     """
     sums = chances.cumsum(dim=1)  # (batch, vocab)
     level = torch.rand(len(sums), 1, generator=generator, dtype=sums.dtype, device=sums.device) * sums[:, -1:]
-    return torch.searchsorted(sums, level, right=True).squeeze(1)  # level < the last sum; what adds 0 is never first
+    return torch.searchsorted(sums, level, right=True).squeeze(
+        1
+    )  # level < the last sum; a token of chance 0 is never first
 
 
-def penalise(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
-    """Make seen tokens less likely: positive logits divided by `penalty`, negative ones multiplied by it.
+def penalise(logits: Tensor, used: Tensor, penalty: float) -> Tensor:
+    """Make used tokens less likely: divide positive logits by `penalty`, multiply negative ones by it.
 
     Keskar et al. 2019 (CTRL), section 4.1, divide every logit, which would make a negative one likelier.
     """
-    return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+    return torch.where(used, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
 
 
 def below_largest(logits: Tensor) -> Tensor:
-    """The logits minus the largest of their row. Raises FloatingPointError where that is not a finite number."""
+    """The logits minus the largest of their row. Raises FloatingPointError when that is not finite."""
     return logits - largest(logits).values
 
 
 def largest(logits: Tensor) -> torch.return_types.max:
-    """The largest logit of each row and its token, of equals the lowest; both (batch, 1).
+    """The largest logit of each row and its token, the lowest id among equals; both (batch, 1).
 
-    Raises FloatingPointError where that is not a finite number.
+    Raises FloatingPointError when that logit is not finite.
     """
-    found = logits.max(dim=1, keepdim=True)  # NaN if any is NaN
-    if not all(map(math.isfinite, found.values.flatten().tolist())):
+    top = logits.max(dim=1, keepdim=True)  # NaN if any is NaN
+    if not all(map(math.isfinite, top.values.flatten().tolist())):
         raise FloatingPointError("the logits of a token are not finite")
-    return found
+    return top
 
 
 def keep_top_k(logits: Tensor, top_k: int) -> Tensor:
@@ -119,8 +98,8 @@ def keep_top_k(logits: Tensor, top_k: int) -> Tensor:
 def keep_top_p(logits: Tensor, top_p: float, candidates: int) -> Tensor:
     """Keep the fewest largest logits whose probabilities sum to at least `top_p` (Holtzman et al. 2020, nucleus).
 
-    candidates: how many logits of a row can be more than -inf. Of those only the first few are ranked, and all of
-    them only where the few do not reach `top_p`.
+    candidates: how many logits of a row can be above -inf. FIRST_LOOK of them are ranked, and all of them only when
+    those do not reach `top_p`.
     """
     total = logits.logsumexp(dim=1, keepdim=True)  # (batch, 1)
     for size in (min(FIRST_LOOK, candidates), candidates):
@@ -138,11 +117,11 @@ def keep_min_p(logits: Tensor, min_p: float) -> Tensor:
 
 
 def keep_largest(logits: Tensor, ranked: Tensor, count: Tensor) -> Tensor:
-    """Keep the `count`, (batch, 1), largest logits of each row, of equals those with the lowest ids.
+    """Keep the `count`, (batch, 1), largest logits of each row; of equals, those with the lowest ids.
 
     ranked: the largest logits of each row, (batch, count or more), in falling order.
     """
     last = ranked.gather(1, count - 1)  # (batch, 1)
-    above, level = logits > last, logits == last
+    above, equal = logits > last, logits == last
     room = count - above.sum(dim=1, keepdim=True)
-    return logits.masked_fill(~above & ~(level & (level.cumsum(dim=1) <= room)), NEVER)
+    return logits.masked_fill(~above & ~(equal & (equal.cumsum(dim=1) <= room)), NEVER)

@@ -13,6 +13,7 @@ from typing import Literal, ParamSpec, TypeVar
 
 import torch
 
+from minitx.fast.linear import has_fast_bfloat16
 from minitx.system.errors import UserError
 from minitx.system.memory import keep_freed_memory
 
@@ -119,8 +120,7 @@ def quickest_dtype(device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        # There is no public question for this in torch 2.11.
-        has_bfloat16 = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+        has_bfloat16 = device.type == "cpu" and has_fast_bfloat16()
     return torch.bfloat16 if has_bfloat16 else torch.float32
 
 

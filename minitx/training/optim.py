@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from minitx.config import TrainConfig
-from minitx.fast.compiler import PlainAdamW, spare_the_compiler
+from minitx.fast.compiler import plain_adamw, spare_the_compiler
 from minitx.system.runtime import quickest_dtype
 from minitx.training.muon import Muon
 
@@ -53,7 +53,7 @@ def build_optimizers(model: nn.Module, config: TrainConfig) -> list[Optimizer]:
         {"params": vectors, "weight_decay": 0.0},
     ]
     betas = (config.beta1, config.beta2)
-    optimizers.append(PlainAdamW(groups, lr=config.learning_rate, betas=betas, fused=True))
+    optimizers.append(plain_adamw(groups, lr=config.learning_rate, betas=betas, fused=True))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]

@@ -116,16 +116,16 @@ def test_a_named_run_needs_no_word(capsys: pytest.CaptureFixture[str], says: Say
 
 @pytest.mark.parametrize(("asked", "dtype"), [("auto", torch.float32), ("bfloat16", torch.bfloat16)])
 def test_the_precision_is_that_of_weights(asked: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
+    dtypes = []
     complete = generation.complete
 
     def spy(model: Transformer, *arguments: Any) -> list[Completion]:
-        seen.append(model.embedding.weight.dtype)
+        dtypes.append(model.embedding.weight.dtype)
         return complete(model, *arguments)
 
     monkeypatch.setattr(generation, "complete", spy)
     assert main(["--dtype", asked, "--device", "cpu", "--max_new_tokens", "3"]) == 0
-    assert seen == [dtype]
+    assert dtypes == [dtype]
 
 
 def test_compilation_is_announced_and_refused_in_words(
@@ -174,7 +174,7 @@ def test_json_is_one_object_a_line(capsys: pytest.CaptureFixture[str], says: Say
         assert entry.pop("seconds") > 0 and entry.pop("tokens_per_second") > 0
         assert entry == {"prompt": "ü", "completion": "é\n\x1b\x7f\u0085.", "tokens": 9, "stop_reason": "end"}
     assert len(lines) == 2
-    assert "é" in out and not {*out} & {chr(code) for code in generate.VISIBLE}
+    assert "é" in out and not {*out} - {"\n"} & {chr(code) for code in (*range(0x20), *range(0x7F, 0xA0))}
 
 
 def test_json_without_a_prompt_says_null(capsys: pytest.CaptureFixture[str]) -> None:
@@ -209,15 +209,15 @@ def test_text_is_streamed_when_asked(monkeypatch: pytest.MonkeyPatch, says: Says
 def test_a_terminal_gets_no_raw_control_characters(
     monkeypatch: pytest.MonkeyPatch, says: Says, tmp_path: Path, option: str
 ) -> None:
-    """An escape sequence in a corpus must not reach whoever samples from the model; nor one in a prompt file."""
-    says("\x1b[31m\ta\r\n\u009b\x7f".encode())
+    """No escape sequence or change of writing direction may reach it, from a corpus or from a prompt file."""
+    says("\x1b[31m\ta\r\n\u009b\x7f\u202e".encode())
     (tmp_path / "prompt").write_bytes(b"\x07:")
     terminal, errors = Terminal(), Terminal()
     monkeypatch.setattr(sys, "stdout", terminal)
     monkeypatch.setattr(sys, "stderr", errors)
     assert main(["--prompt_file", str(tmp_path / "prompt"), option]) == 0
-    assert terminal.getvalue() == "\\x07:\\x1b[31m\ta\\x0d\n\\x9b\\x7f\n"
-    assert errors.getvalue().splitlines()[-1].startswith("13 tokens, ")
+    assert terminal.getvalue() == "\\x07:\\x1b[31m\ta\\r\n\\x9b\\x7f\\u202e\n"
+    assert errors.getvalue().splitlines()[-1].startswith("16 tokens, ")
     assert errors.getvalue().endswith(" tokens per second\n")
 
 

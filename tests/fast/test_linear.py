@@ -1,13 +1,15 @@
-"""A linear layer: what PyTorch's own computes, whichever library multiplies."""
+"""A linear layer computes what PyTorch's own computes, whichever library multiplies."""
 
 from __future__ import annotations
+
+import types
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from minitx.fast import linear
-from minitx.fast.linear import Linear, takes_onednn
+from minitx.fast.linear import Linear, PackedLinear, has_fast_bfloat16, takes_onednn
 
 has_avx512 = pytest.mark.skipif(
     torch.backends.cpu.get_cpu_capability() != "AVX512" or not torch.backends.mkldnn.is_available(),
@@ -33,10 +35,10 @@ def test_values_and_gradients_are_those_of_float64(shape: tuple[int, ...], d_out
     exact_x, exact_weight = (tensor.detach().double().requires_grad_() for tensor in (x, layer.weight))
     exact = F.linear(exact_x, exact_weight)
     exact.backward(slope.double())
-    for found, expected in ((y, exact), (x.grad, exact_x.grad), (layer.weight.grad, exact_weight.grad)):
-        assert found is not None and expected is not None
-        assert found.dtype == torch.float32 and found.is_contiguous()
-        torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5 * expected.abs().max().item())
+    for computed, expected in ((y, exact), (x.grad, exact_x.grad), (layer.weight.grad, exact_weight.grad)):
+        assert computed is not None and expected is not None
+        assert computed.dtype == torch.float32 and computed.is_contiguous()
+        torch.testing.assert_close(computed.double(), expected, rtol=0, atol=1e-5 * expected.abs().max().item())
     with torch.no_grad():
         assert torch.equal(layer(x), y)
 
@@ -69,6 +71,57 @@ def test_without_avx512_it_is_pytorchs_own(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(linear, "onednn_product", None)
     layer, x = layer_and_input((300, 64), 64)
     assert torch.equal(layer(x), F.linear(x, layer.weight))
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this PyTorch was built without oneDNN")
+@pytest.mark.parametrize("name", linear.ONEDNN)
+def test_pytorch_still_has_the_operations_of_onednn(name: str) -> None:
+    assert hasattr(torch.ops.mkldnn, name), (
+        f"torch {torch.__version__} has no torch.ops.mkldnn.{name} any more: PyTorch multiplies by itself, more slowly"
+    )
+
+
+def test_pytorch_still_says_whether_bfloat16_is_quick() -> None:
+    assert hasattr(torch.cpu, "_is_avx512_bf16_supported"), (
+        f"torch {torch.__version__} has no torch.cpu._is_avx512_bf16_supported any more: the CPU computes in float32"
+    )
+
+
+def test_without_an_answer_bfloat16_is_not_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for answer in (True, False):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda answer=answer: answer)
+        assert has_fast_bfloat16() is answer
+    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")
+    assert has_fast_bfloat16() is False
+
+
+def test_without_the_operations_of_onednn_it_is_pytorchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plain path in value and gradient."""
+    monkeypatch.setattr(torch.ops, "mkldnn", types.SimpleNamespace())
+    assert linear.has_onednn.__wrapped__() is False  # what a new process would remember
+    monkeypatch.setattr(linear, "has_onednn", lambda: False)
+    layer, x = layer_and_input((300, 64), 64)
+    y = layer(x)
+    y.sum().backward()
+    ours = y, x.grad, layer.weight.grad
+    x.grad = layer.weight.grad = None
+    expected = F.linear(x, layer.weight)
+    expected.sum().backward()
+    for computed, exact in zip(ours, (expected, x.grad, layer.weight.grad), strict=True):
+        assert computed is not None and exact is not None and torch.equal(computed, exact)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("n_vectors", [1, 8])
+def test_a_packed_weight_gives_the_same_product(dtype: torch.dtype, n_vectors: int) -> None:
+    torch.manual_seed(0)
+    weight, x = torch.randn(384, 256).to(dtype), torch.randn(n_vectors, 256).to(dtype)
+    with torch.inference_mode():
+        product = PackedLinear(weight, n_vectors)(x)
+    expected = F.linear(x.double(), weight.double())
+    tolerance = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float64: 1e-12}[dtype]
+    assert product.dtype == dtype
+    torch.testing.assert_close(product.double(), expected, rtol=0, atol=tolerance * expected.abs().max().item())
 
 
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")

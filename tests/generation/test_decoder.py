@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import shutil
+import types
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
 from minitx.config import GenerateConfig, ModelConfig
+from minitx.fast import linear
 from minitx.generation import compiled_decoder
-from minitx.generation import decoder as decoding
 from minitx.generation.compiled_decoder import CompiledDecoder
 from minitx.generation.decoder import Decoder
-from minitx.generation.generate import generate
+from minitx.generation.generate import choose_decoder, generate
 from minitx.model import Transformer
 
 SHAPES: list[dict[str, Any]] = [
@@ -63,7 +65,7 @@ def test_logits_are_those_of_the_whole_text(
     with torch.inference_mode():
         expected = model(tokens)
         decoder = kind(model, batch)
-        cache = decoder.cache if isinstance(decoder, CompiledDecoder) else model.new_cache(batch)
+        cache = decoder.new_cache(16)
         model(tokens[:, :5], cache=cache)
         for position in range(5, 16):
             logits = decoder(tokens[:, position], cache)
@@ -78,13 +80,13 @@ def test_a_compiled_decoder_takes_no_cache_but_its_own() -> None:
 
 
 def test_a_processor_without_bfloat16_decodes_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """oneDNN refuses matrices in it there."""
-    monkeypatch.setattr(decoding, "has_onednn_bfloat16", lambda: False)
+    """Where oneDNN refuses matrices in it."""
+    monkeypatch.setattr(linear, "has_onednn_bfloat16", lambda: False)
     model = model_of().bfloat16()
     with torch.inference_mode():
         decoder = Decoder(model)
         assert not decoder.unembed.packed
-        logits = decoder(torch.tensor([1]), model.new_cache(1))
+        logits = decoder(torch.tensor([1]), decoder.new_cache(1))
         torch.testing.assert_close(logits, model(torch.tensor([[1]]))[:, 0], rtol=0, atol=0.3)
 
 
@@ -100,11 +102,11 @@ def test_vectors_near_zero_are_not_blown_up() -> None:
         torch.testing.assert_close(logits, model(tokens)[:, 1], rtol=0, atol=1e-12)
 
 
-def test_what_it_cannot_decode_it_does_not_take() -> None:
-    assert Decoder.takes(model_of())
-    assert not Decoder.takes(model_of(attention="latent"))
-    assert not Decoder.takes(model_of(kept_heads=[[0, 1, 3], [0, 1, 2, 3]]))
-    assert not Decoder.takes(model_of().to("meta"))
+def test_what_it_cannot_decode_it_refuses() -> None:
+    assert Decoder.why_not(model_of(), 3) is None
+    assert Decoder.why_not(model_of(attention="latent"))
+    assert Decoder.why_not(model_of(kept_heads=[[0, 1, 3], [0, 1, 2, 3]]))
+    assert Decoder.why_not(model_of().to("meta")) == "not on meta"
 
 
 def test_the_model_stays_as_it_is() -> None:
@@ -125,9 +127,10 @@ def test_compiled_text_is_the_same_also_past_the_context_and_is_compiled_once() 
     for prompt in ([1, 2, 3], [4]):
         options = GenerateConfig(max_new_tokens=30)
         texts = [
-            list(generate(model, prompt, options, end_token=-1, decoder=each)) for each in (None, decoder, decoder)
+            list(generate(model, prompt, options, end_token=-1, decoder=kind)) for kind in (None, decoder, decoder)
         ]
-        assert texts[0] == texts[1] == texts[2]
+        texts.append(list(generate(model, prompt, replace(options, compile=True), end_token=-1)))
+        assert texts[0] == texts[1] == texts[2] == texts[3]
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
@@ -140,7 +143,7 @@ def test_compiled_decoders_of_several_models_take_turns() -> None:
     models = [model_of(i, n_layer=1, **settings) for i, settings in enumerate(kinds)]
     for batch, some in ((1, models), (2, models[:1])):
         decoders = [CompiledDecoder(model, batch) for model in some]
-        caches = [decoder.cache for decoder in decoders]
+        caches = [decoder.new_cache() for decoder in decoders]
         tokens = torch.randint(99, (batch, 4))
         with torch.inference_mode():
             for position in range(4):
@@ -150,9 +153,78 @@ def test_compiled_decoders_of_several_models_take_turns() -> None:
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 4
 
 
-def test_what_the_compiled_decoder_takes() -> None:
-    assert CompiledDecoder.takes(model_of())
-    assert not CompiledDecoder.takes(model_of(), 2)  # on the CPU
-    assert not CompiledDecoder.takes(model_of(attention="latent"))
-    assert not CompiledDecoder.takes(model_of(kept_heads=[[0, 1, 3], [0, 1, 2, 3]]))
-    assert not CompiledDecoder.takes(model_of().to("meta"))
+def test_what_cannot_be_compiled_is_refused_in_words() -> None:
+    assert CompiledDecoder.why_not(model_of()) is None
+    assert CompiledDecoder.why_not(model_of(), 2) == "for one sample only, on the CPU"
+    heads = "only multi-head attention with all its heads can be"
+    assert CompiledDecoder.why_not(model_of(attention="latent"), 2) == heads
+    assert CompiledDecoder.why_not(model_of(kept_heads=[[0, 1, 3], [0, 1, 2, 3]])) == heads
+    assert CompiledDecoder.why_not(model_of().to("meta")) == "not on meta"
+
+
+@pytest.mark.parametrize(
+    ("attention", "batch", "compile", "kind"),
+    [
+        ("multi_head", 1, True, CompiledDecoder),
+        ("multi_head", 1, False, Decoder),
+        ("multi_head", 2, True, Decoder),
+        ("latent", 1, True, None),
+    ],
+)
+def test_the_quickest_decoder_that_can_stand_in_is_chosen(
+    attention: str, batch: int, compile: bool, kind: type[Decoder] | None
+) -> None:
+    decoder = choose_decoder(model_of(attention=attention), batch, compile)
+    assert (None if decoder is None else type(decoder)) is kind
+    assert decoder is None or decoder.batch == batch
+
+
+@pytest.mark.usefixtures("uncompiled")
+@pytest.mark.parametrize("kind", [Decoder, CompiledDecoder])
+def test_a_new_cache_is_empty(kind: type[Decoder]) -> None:
+    decoder = kind(model_of())
+    with torch.inference_mode():
+        logits = [decoder(torch.tensor([token]), decoder.new_cache(16)) for token in (1, 2, 1)]
+    assert torch.equal(logits[0], logits[2]) and not torch.equal(logits[0], logits[1])
+
+
+@pytest.mark.usefixtures("uncompiled")
+@pytest.mark.parametrize("kind", [Decoder, CompiledDecoder])
+def test_a_decoder_writes_one_text_after_another(kind: type[Decoder]) -> None:
+    """Though the compiled one keeps them all in the same memory."""
+    model, options = model_of().double(), GenerateConfig(max_new_tokens=12)
+    decoder = kind(model)
+    for prompt in ([1, 2, 3, 4, 5, 6, 7], [8], [1, 2, 3, 4, 5, 6, 7]):
+        expected = list(generate(model, prompt, options, end_token=-1))
+        assert list(generate(model, prompt, options, end_token=-1, decoder=decoder)) == expected
+
+
+@pytest.mark.usefixtures("uncompiled")
+@pytest.mark.parametrize(("compile", "kind"), [(False, Decoder), (True, CompiledDecoder)])
+def test_generate_chooses_its_decoder(compile: bool, kind: type[Decoder], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One, and only once a second token is needed."""
+    kinds = []
+    make = Decoder.__init__
+
+    def spy(self: Decoder, *arguments: Any) -> None:
+        kinds.append(type(self))
+        make(self, *arguments)
+
+    monkeypatch.setattr(Decoder, "__init__", spy)
+    for length, expected in ((1, []), (5, [kind])):
+        list(generate(model_of(), [1], GenerateConfig(max_new_tokens=length, compile=compile), end_token=-1))
+        assert kinds == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_pytorch_without_onednns_operations_decodes_too(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of(d_model=256, d_ff=512).to(dtype)
+    tokens, logits = torch.tensor([1, 2, 3, 4]), []
+    for packed in (True, False):
+        with torch.inference_mode():
+            decoder = Decoder(model, 4)
+            assert decoder.blocks[0].gate_up.packed is packed
+            logits.append(decoder(tokens, decoder.new_cache(1)))
+        monkeypatch.setattr(linear, "has_onednn", lambda: False)
+        monkeypatch.setattr(torch.ops, "mkldnn", types.SimpleNamespace())
+    torch.testing.assert_close(*logits, rtol=0, atol=0.3 if dtype == torch.bfloat16 else 2e-5)

@@ -60,22 +60,22 @@ def uncached(model: Transformer, tokens: Sequence[int]) -> Tensor:
 
 
 @pytest.fixture
-def logits_seen(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
-    """The logits of every step, as `generate` gives them to `sample`."""
-    seen = []
+def step_logits(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """The logits of every step that `generate` hands to `sample`."""
+    steps = []
 
     def spy(logits: Tensor, *arguments: object) -> Tensor:
-        seen.append(logits.clone())
+        steps.append(logits.clone())
         return sample(logits, *arguments)  # type: ignore[arg-type]  # passed through
 
     monkeypatch.setattr(generation, "sample", spy)
-    return seen
+    return steps
 
 
 @pytest.mark.parametrize("context_length", [1, 2, 3, 7, 8])
 @pytest.mark.parametrize("prompt_length", [1, 2, 7, 8, 9, 12, 13, 30])
 def test_each_step_has_the_logits_of_the_uncached_model(
-    context_length: int, prompt_length: int, logits_seen: list[Tensor]
+    context_length: int, prompt_length: int, step_logits: list[Tensor]
 ) -> None:
     model = tiny_model(context_length, n_kv_head=1 if prompt_length % 2 else 2)
     prompt = [(7 * i) % 256 for i in range(prompt_length)]
@@ -84,7 +84,7 @@ def test_each_step_has_the_logits_of_the_uncached_model(
     assert len(steps) == 25
     rows = [[*prompt, *(step[index] or 0 for step in steps)] for index in range(3)]
     assert rows[0] != rows[1]
-    for position, logits in enumerate(logits_seen):
+    for position, logits in enumerate(step_logits):
         for index, row in enumerate(rows):
             expected = uncached(model, row[: prompt_length + position])
             torch.testing.assert_close(logits[index], expected, rtol=1e-9, atol=1e-11)
@@ -99,7 +99,7 @@ def test_the_window_holds_half_the_context_and_the_newest_token(length: int, con
 @pytest.mark.parametrize("kept_heads", [None, [[], [1]]])
 @pytest.mark.parametrize("attention", ["multi_head", "latent"])
 def test_every_kind_of_attention_generates_from_its_cache(
-    attention: str, kept_heads: list[list[int]] | None, logits_seen: list[Tensor]
+    attention: str, kept_heads: list[list[int]] | None, step_logits: list[Tensor]
 ) -> None:
     """Past the context too, where the cache is cleared, and with several samples, where it is repeated; also where
     the first layer has lost its heads."""
@@ -107,7 +107,7 @@ def test_every_kind_of_attention_generates_from_its_cache(
     config = ModelConfig(2, 2, None, attention, d_model=16, context_length=8, kept_heads=kept_heads)  # type: ignore[arg-type]  # a Literal by its value
     model, prompt = Transformer(config, vocab_size=257).double().eval(), [5, 6, 7]
     steps = list(generate(model, prompt, GenerateConfig(max_new_tokens=20, num_samples=2), end_token=-1))
-    for position, logits in enumerate(logits_seen):
+    for position, logits in enumerate(step_logits):
         for row in range(2):
             text = prompt + [int(step[row] or 0) for step in steps[:position]]
             torch.testing.assert_close(logits[row], uncached(model, text))
@@ -154,8 +154,8 @@ def test_nothing_to_start_from_is_an_error() -> None:
         complete(tiny_model(), ByteTokenizer(), "", GenerateConfig())
 
 
-def test_the_repetition_penalty_sees_prompt_and_new_tokens() -> None:
-    """So large a penalty takes every seen token to 0 or far below, and a likelier one is always left."""
+def test_the_repetition_penalty_counts_prompt_and_new_tokens() -> None:
+    """So large a penalty takes every used token to 0 or far below, and a likelier one is always left."""
     options = GenerateConfig(max_new_tokens=60, num_samples=2, temperature=0, repetition_penalty=1e6)
     steps = list(generate(tiny_model(), range(150), options, end_token=-1))
     for row in zip(*steps, strict=True):
@@ -213,10 +213,10 @@ def test_without_a_prompt_a_document_starts() -> None:
     assert completion.prompt is None
 
 
-def told(
+def completed(
     monkeypatch: pytest.MonkeyPatch, texts: Sequence[bytes | list[int]], **options: object
 ) -> tuple[list[generation.Completion], list[list[str]]]:
-    """What `complete` makes of samples whose tokens are these, and the pieces it streams for each."""
+    """The result of `complete` for samples with these tokens, and the pieces that it streams of every sample."""
     length = max(map(len, texts))
 
     def script(*_: object, **__: object) -> Iterator[list[int | None]]:
@@ -233,7 +233,7 @@ def told(
 
 def test_the_three_ways_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [[*b"one\n\ntwo"], [*b"one", END], [*b"one\ntwo"]]
-    completions, _ = told(monkeypatch, texts, stop=["\n\n"])
+    completions, _ = completed(monkeypatch, texts, stop=["\n\n"])
     assert [(c.completion, c.stop_reason, c.tokens) for c in completions] == [
         ("one", "stop", 5),
         ("one", "end", 4),
@@ -245,7 +245,7 @@ def test_the_three_ways_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_generation_ends_with_the_last_stop_text() -> None:
-    """Not at max_new_tokens: a stop text is what tells that the rest is not wanted."""
+    """Not at max_new_tokens: after its stop text no more of a text is wanted."""
     model = tiny_model()
     calls: list[None] = []
     model.embedding.register_forward_pre_hook(lambda *_: calls.append(None))
@@ -261,7 +261,7 @@ def test_generation_ends_with_the_last_stop_text() -> None:
 
 def test_streamed_text_has_whole_characters(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "naïve 日本 🙂!"
-    _, pieces = told(monkeypatch, [text.encode()])
+    _, pieces = completed(monkeypatch, [text.encode()])
     assert pieces[0] == list(text)
 
 
@@ -273,14 +273,14 @@ def test_a_character_is_shown_once_it_is_whole_and_a_part_of_one_at_the_end() ->
 
 def test_broken_bytes_read_as_decode_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
     broken = b"a\xff\xe6\x97b\xf0\x9f\x99"  # ends in the middle of a character
-    completions, _ = told(monkeypatch, [broken])
+    completions, _ = completed(monkeypatch, [broken])
     assert completions[0].completion == broken.decode("utf-8", "replace")
 
 
 def test_the_beginning_of_a_stop_text_is_held_back_until_it_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    _, pieces = told(monkeypatch, [b"a\nUseful\nUser: b"], stop=["\nUser:"])
+    _, pieces = completed(monkeypatch, [b"a\nUseful\nUser: b"], stop=["\nUser:"])
     assert pieces[0] == ["a", "\nUsef", "u", "l"]
-    _, pieces = told(monkeypatch, [b"a\nUse"], stop=["\nUser:"])
+    _, pieces = completed(monkeypatch, [b"a\nUse"], stop=["\nUser:"])
     assert pieces[0] == ["a", "\nUse"]  # nothing more comes, so it was none
 
 

@@ -109,26 +109,26 @@ def test_the_whole_pipeline_is_that_of_transformers(seed: int) -> None:
     expected = logits.clone()
     for processor in processors:
         expected = processor(ids, expected)
-    seen = torch.zeros(4, 50, dtype=torch.bool).scatter_(1, ids, True)
-    computed = probabilities(penalise(logits, seen, options.repetition_penalty), options)
+    used = torch.zeros(4, 50, dtype=torch.bool).scatter_(1, ids, True)
+    computed = probabilities(penalise(logits, used, options.repetition_penalty), options)
     torch.testing.assert_close(computed, expected.softmax(dim=1), rtol=1e-9, atol=1e-12)
 
 
 @settings(max_examples=50, deadline=None)
 @given(rows, st.floats(1.01, 1e6))
-def test_a_penalty_makes_no_seen_token_likelier(row: list[float], penalty: float) -> None:
+def test_a_penalty_makes_no_used_token_likelier(row: list[float], penalty: float) -> None:
     """Dividing a negative logit, as the paper's formula does, would."""
     logits = torch.tensor([row], dtype=torch.float64)
-    seen = torch.ones_like(logits, dtype=torch.bool)
-    assert (penalise(logits, seen, penalty) <= logits).all()
-    assert torch.equal(penalise(logits, ~seen, penalty), logits)
+    used = torch.ones_like(logits, dtype=torch.bool)
+    assert (penalise(logits, used, penalty) <= logits).all()
+    assert torch.equal(penalise(logits, ~used, penalty), logits)
 
 
-def test_each_row_has_its_own_penalty() -> None:
+def test_every_row_is_penalised_for_its_tokens() -> None:
     logits = torch.tensor([[2.0, 1.5], [2.0, 1.5]])
-    seen = torch.tensor([[True, False], [False, False]])
+    used = torch.tensor([[True, False], [False, False]])
     options = GenerateConfig(temperature=0, repetition_penalty=2)
-    assert sample(logits, seen, options, torch.Generator()).tolist() == [1, 0]
+    assert sample(logits, used, options, torch.Generator()).tolist() == [1, 0]
 
 
 def test_of_equals_the_lowest_id_wins() -> None:
@@ -157,9 +157,9 @@ def test_a_vocabulary_of_one_token() -> None:
 def test_tokens_are_drawn_as_often_as_they_should() -> None:
     options = GenerateConfig(temperature=1.5, top_k=5, repetition_penalty=1.5)
     row = torch.tensor([[2.0, 1.0, 0.5, -1.0, 0.0, 1.8, -4.0]])
-    seen = torch.tensor([[True, False, False, True, False, False, False]])
+    used = torch.tensor([[True, False, False, True, False, False, False]])
     draws = 40_000
-    tokens = sample(row.expand(draws, -1), seen.expand(draws, -1), options, torch.Generator().manual_seed(0))
+    tokens = sample(row.expand(draws, -1), used.expand(draws, -1), options, torch.Generator().manual_seed(0))
     counts = tokens.bincount(minlength=7).double()
     expected = draws * torch.tensor(
         reference_probabilities([2 / 1.5, 1.0, 0.5, -1.5, 0.0, 1.8, -4.0], GenerateConfig(temperature=1.5, top_k=5))

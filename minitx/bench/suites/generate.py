@@ -142,7 +142,7 @@ def model_of(shape: Shape, seed: int) -> Transformer:
 
 def can_compile(model: Transformer, work: Work, runtime: Runtime) -> bool:
     """Whether compilation was asked for and changes this work."""
-    return runtime.compile and work.cached and work.n_new > 1 and CompiledDecoder.takes(model, work.batch)
+    return runtime.compile and work.cached and work.n_new > 1 and CompiledDecoder.why_not(model, work.batch) is None
 
 
 def ours_does(model: Transformer, work: Work, compile: bool = False) -> Writes:
