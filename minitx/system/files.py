@@ -123,9 +123,9 @@ class Watched(io.BufferedWriter):
 
 
 def without_nan(value: Any) -> Any:
-    """`value` with None in place of every NaN, which JSON does not know."""
+    """`value` with None in place of every NaN and infinity, which JSON does not know."""
     if isinstance(value, dict):
         return {key: without_nan(inside) for key, inside in value.items()}
     if isinstance(value, list | tuple):
         return [without_nan(inside) for inside in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

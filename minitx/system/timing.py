@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NoReturn
 
 import torch
 from tqdm import tqdm
@@ -64,8 +65,7 @@ def alternate(
     calls = {name: calibrate(candidate, device, shortest) for name, candidate in candidates.items()}
     found: dict[str, list[float]] = {name: [] for name in candidates}
     began = time.perf_counter()
-    hidden = not sys.stderr.isatty()
-    with tqdm(total=repeats, desc=label, unit="round", leave=False, disable=hidden, dynamic_ncols=True) as bar:
+    with progress_bar(label, repeats, "round") as bar:
         for done in range(repeats):
             if done >= MIN_ROUNDS and time.perf_counter() - began >= seconds:
                 break
@@ -73,6 +73,12 @@ def alternate(
                 found[name].append(repeat(candidate, calls[name], device))
             bar.update()
     return {name: Timed(found[name], calls[name]) for name in candidates}
+
+
+def progress_bar(label: str, total: int, unit: str) -> tqdm[NoReturn]:
+    """A bar on standard error that is gone at the end; hidden where nobody watches."""
+    hidden = not sys.stderr.isatty()
+    return tqdm(total=total, desc=label, unit=unit, leave=False, disable=hidden, dynamic_ncols=True)
 
 
 def calibrate(candidate: Candidate, device: torch.device | str, shortest: float) -> int:
