@@ -30,10 +30,10 @@ class Bench:
     shapes: list[Shape]
     runtime: Runtime
 
-    def time(self, candidates: Mapping[str, Candidate], label: str, shortest: float | None = None) -> dict[str, Timed]:
+    def time(self, candidates: Mapping[str, Candidate], label: str, **options: float) -> dict[str, Timed]:
         """`alternate` the candidates, for as many rounds and seconds as the settings allow."""
         repeats, seconds, device = self.settings.repeats, self.settings.seconds, self.runtime.device
-        return alternate(candidates, repeats=repeats, seconds=seconds, device=device, shortest=shortest, label=label)
+        return alternate(candidates, repeats=repeats, seconds=seconds, device=device, label=label, **options)
 
 
 @dataclass
@@ -50,13 +50,21 @@ class Table:
         self.raw[key] = {name: {"seconds": t.seconds, "calls_per_repeat": t.calls} for name, t in timed.items()}
 
     def add_rates(
-        self, key: str, timed: Mapping[str, Timed], base: str, amount: float, before: Row, after: Mapping[str, Row]
+        self, key: str, timed: Mapping[str, Timed], base: str, amount: float, before: Row, **after: Row
     ) -> None:
-        """Add a row for every candidate: `amount` per second by least and median time, also as multiples of `base`."""
+        """Add a row for every candidate: `amount` per second by least and median time, also as multiples of `base`.
+
+        after: name of a column → its cells by candidate.
+        """
         for name, (by_best, by_median) in speed_ups(timed, base).items():
-            rates: Row = {"best": amount / timed[name].minimum, "median": amount / timed[name].median}
-            rates |= {"× by best": by_best, "× by median": by_median}
-            self.rows.append({**before, "candidate": name, **rates, **after.get(name, {})})
+            row: Row = {
+                **before,
+                "candidate": name,
+                "best": amount / timed[name].minimum,
+                "median": amount / timed[name].median,
+            }
+            row |= {"× by best": by_best, "× by median": by_median}
+            self.rows.append(row | {column: cells[name] for column, cells in after.items()})
         self.add_seconds(key, timed)
 
     def as_text(self) -> str:
@@ -66,9 +74,9 @@ class Table:
         table = markdown_table(columns, [[shown(cell) for cell in row.values()] for row in self.rows], is_text)
         return "\n".join([f"### {self.title}\n", table, *(f"\n{note}" for note in self.notes)])
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> Any:
         """The same content as plain data, with null for an infinity or a NaN."""
-        return dict(without_nan(asdict(self)))
+        return without_nan(asdict(self))
 
 
 def shown(cell: Cell) -> str:

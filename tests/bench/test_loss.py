@@ -136,7 +136,7 @@ def test_a_configuration_that_is_not_by_characters(settings: BenchConfig, tmp_pa
 
 def test_a_text_that_is_not_utf8(settings: BenchConfig) -> None:
     Path(str(settings.text)).write_bytes(b"ab\xff")
-    with pytest.raises(UserError, match="not UTF-8"):
+    with pytest.raises(UserError, match="not valid UTF-8"):
         measure(settings)
 
 

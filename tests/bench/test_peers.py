@@ -126,7 +126,7 @@ def test_a_folder_that_is_no_checkout(tmp_path: Path) -> None:
 def test_the_stand_in_is_built_quietly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tokens = np.zeros(100, np.uint16)
     training = nanogpt.build_training(str(nano_gpt_checkout(tmp_path)), TINY, tokens, cpu())
-    assert training.optimizer.param_groups[0]["lr"] == TINY.train.learning_rate
+    assert training.optimizers[0].param_groups[0]["lr"] == TINY.train.learning_rate
     assert capsys.readouterr().out == ""
 
 
@@ -270,8 +270,7 @@ def program(folder: Path, body: str) -> Path:
 def test_what_run_prints_is_read_back(tmp_path: Path) -> None:
     file = program(tmp_path, 'print("7\\n3\\n"); print("achieved tok/s: 250.5", file=sys.stderr)')
     run = llama2c.Llama2c(llama2c.find_run(str(tmp_path)), random_model(llama_shape()), tmp_path, 1)
-    assert run.write(2) == llama2c.Ran([7, 3], 250.5)
-    assert run.seconds(2) == 2 / 250.5
+    assert run.write(2) == ([7, 3], 2 / 250.5)
     assert not llama2c.has_openmp(file)
 
 

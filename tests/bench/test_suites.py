@@ -61,32 +61,21 @@ def test_every_candidate_takes_a_step(kind: str, tmp_path: Path) -> None:
     assert isinstance(second, torch.Tensor) and not torch.equal(first, second)  # the next batch
 
 
-def test_a_timed_step_changes_no_weight_and_yet_has_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", [steps.OURS, steps.ENCODER, steps.NANO_GPT])
+def test_only_a_timed_step_changes_no_weight(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a long measurement would train, and may diverge on tokens without order."""
-    training = steps.OurTraining(TINY, steps.random_tokens(TINY, 0), cpu(), 0)
-    monkeypatch.setattr(steps, "OurTraining", lambda *arguments: training)
-    step = steps.build(bench(), steps.OURS, TINY)
-    before = [parameter.clone() for parameter in training.parameters]
-    step()
-    step()
-    assert all(torch.equal(a, b) for a, b in zip(before, training.parameters, strict=True))
-
-
-def test_a_peer_learns() -> None:
-    training = steps.peer_training(bench(), steps.ENCODER, TINY, steps.random_tokens(TINY, 0))
-    before = training.model.output.weight.clone()
-    training.step()
-    assert not torch.equal(before, training.model.output.weight)
-    assert all(parameter.grad is None for parameter in training.parameters)
-
-
-def test_a_timed_step_of_a_peer_changes_no_weight(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     settings = bench(nanogpt=str(nano_gpt_checkout(tmp_path)))
-    training = steps.peer_training(settings, steps.NANO_GPT, TINY, steps.random_tokens(TINY, 0))
-    monkeypatch.setattr(steps, "peer_training", lambda *arguments: training)
+    training = steps.build_training(settings, kind, TINY, steps.random_tokens(TINY, 0))
     before = [parameter.clone() for parameter in training.parameters]
-    steps.build(settings, steps.NANO_GPT, TINY)()
+    monkeypatch.setattr(steps, "build_training", lambda *arguments: training)
+    step = steps.build(settings, kind, TINY)
+    step()
+    step()
     assert all(torch.equal(a, b) for a, b in zip(before, training.parameters, strict=True))
+    training.set_learning_rate(0.01)
+    step()
+    assert not all(torch.equal(a, b) for a, b in zip(before, training.parameters, strict=True))
+    assert all(parameter.grad is None for parameter in training.parameters)
 
 
 def test_random_batches_are_windows_and_what_follows() -> None:

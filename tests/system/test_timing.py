@@ -53,7 +53,7 @@ def test_minimum_median_and_ratio() -> None:
     assert (timed["base"].minimum, timed["base"].median) == (2.0, 4.0)
     assert speed_ups(timed, "base") == {"base": (1.0, 1.0), "other": (2.0, 2.0)}
     table = Table("Speed")
-    table.add_rates("times", timed, "base", 12, {"work": "w"}, {"other": {"memory": 5}})
+    table.add_rates("times", timed, "base", 12, {"work": "w"}, memory={"base": 4, "other": 5})
     rates = {"best": 12.0, "median": 6.0, "× by best": 2.0, "× by median": 2.0}
     assert table.rows[1] == {"work": "w", "candidate": "other", **rates, "memory": 5}
     assert table.raw["times"]["base"] == {"seconds": [4.0, 2.0, 9.0], "calls_per_repeat": 1}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib.util
+import importlib.machinery
 import io
 import math
 import sys
+from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -16,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from minitx.bench.peers.training import PeerTraining
 from minitx.bench.shapes import Shape, shape_of
+from minitx.bench.training import Training
 from minitx.config import Config, ModelConfig, TrainConfig
 from minitx.data.token_files import Tokens
 from minitx.system.errors import UserError, require
@@ -30,20 +31,17 @@ def load_module(checkout: str) -> ModuleType:
     file = Path(checkout) / "model.py"
     require(file.is_file(), f"{checkout} is no checkout of nanoGPT: it has no model.py.")
     name = "minitx_benchmarks_nanogpt_model"
-    spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None or spec.loader is None:
-        raise UserError(f"{file} cannot be imported.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # its dataclass looks itself up there
+    loader = importlib.machinery.SourceFileLoader(name, str(file))
+    sys.modules[name] = module = ModuleType(name)  # its dataclass looks itself up there
     try:
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
     except Exception as error:
         raise UserError(f"{file} cannot be imported ({type(error).__name__}: {error}).") from error
     require(hasattr(module, "GPT"), f"{file} is not nanoGPT's model: it has no class GPT.")
     return module
 
 
-def build_training(checkout: str, shape: Shape, tokens: Tokens, runtime: Runtime) -> PeerTraining:
+def build_training(checkout: str, shape: Shape, tokens: Tokens, runtime: Runtime) -> Training:
     """nanoGPT's model of this shape without biases, with its own optimizer, on windows drawn at random."""
     module, model, train = load_module(checkout), shape.model, shape.train
     sizes = {"n_layer": model.n_layer, "n_head": model.n_head, "n_embd": model.d_model, "vocab_size": shape.vocab_size}
@@ -53,8 +51,8 @@ def build_training(checkout: str, shape: Shape, tokens: Tokens, runtime: Runtime
         gpt = module.GPT(module.GPTConfig(**sizes, **others)).to(runtime.device)
         optimizer = gpt.configure_optimizers(train.weight_decay, train.learning_rate, betas, kind)
     loss_of = runtime.compiled(lambda inputs, targets: gpt(inputs, targets)[1])
-    length, batch_size = model.context_length, train.batch_size
-    return PeerTraining(gpt, loss_of, optimizer, lambda: random_batch(tokens, length, batch_size), runtime, train)
+    batches = SimpleNamespace(next=partial(random_batch, tokens, model.context_length, train.batch_size))
+    return Training(shape, gpt, loss_of, [optimizer], batches, runtime)
 
 
 def random_batch(tokens: Tokens, length: int, batch_size: int) -> tuple[Tensor, Tensor]:
@@ -67,19 +65,17 @@ def random_batch(tokens: Tokens, length: int, batch_size: int) -> tuple[Tensor, 
     return inputs, targets
 
 
-ADAMW = TrainConfig(optimizer="adamw", learning_rate=1e-3, weight_decay=0.1, beta1=0.9, beta2=0.99, warmup_steps=100)
+def published(batch_size: int, steps: int, model: ModelConfig) -> Config:
+    """A command of nanoGPT's README with the optimizer of config/train_shakespeare_char.py."""
+    adamw = TrainConfig(steps, batch_size, optimizer="adamw", learning_rate=1e-3, weight_decay=0.1, beta2=0.99)
+    return Config(model=model, train=dataclasses.replace(adamw, warmup_steps=100))
+
+
 MIN_LEARNING_RATE = 1e-4
 COMMANDS = {
-    "cpu": Config(
-        model=ModelConfig(n_layer=4, n_head=4, d_model=128, context_length=64),
-        train=dataclasses.replace(ADAMW, batch_size=12, steps=2000),
-    ),
-    "gpu": Config(
-        model=ModelConfig(n_layer=6, n_head=6, d_model=384, context_length=256, dropout=0.2),
-        train=dataclasses.replace(ADAMW, batch_size=64, steps=5000),
-    ),
+    "cpu": published(12, 2000, ModelConfig(n_layer=4, n_head=4, d_model=128, context_length=64)),
+    "gpu": published(64, 5000, ModelConfig(n_layer=6, n_head=6, d_model=384, context_length=256, dropout=0.2)),
 }
-"""The published commands, from nanoGPT's README and config/train_shakespeare_char.py."""
 
 
 class NanoGPT:
@@ -100,7 +96,7 @@ class NanoGPT:
 
     def step(self, number: int) -> Tensor:
         """Make update `number`, counted from 0; return its loss."""
-        self.training.set_learning_rate(learning_rate(number, self.training.config))
+        self.training.set_learning_rate(learning_rate(number, self.training.shape.train))
         return self.training.step()
 
     def validate(self) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from unittest import mock
@@ -37,12 +37,10 @@ def run(bench: Bench) -> Iterator[Table]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "text.txt"
         file.write_bytes(data)
-        candidates = sentencepiece_candidates(tokenizer, text, bench.runtime.threads)
-        candidates |= our_candidates(tokenizer, file, bench.runtime.threads)
-        timed = bench.time(candidates, "data")
+        timed = bench.time(candidates_on(text, file, tokenizer, bench.runtime.threads), "data")
     title = f"data, MB per second · {megabytes:.1f} MB of {source}, {tokenizer.vocab_size} tokens"
     table = Table(title, raw={"bytes": len(data)})
-    table.add_rates("seconds", timed, BASE, megabytes, {}, {})
+    table.add_rates("seconds", timed, BASE, megabytes, {})
     table.notes.append(
         "SentencePiece: from text in memory to tokens in memory. minitx prepare: from a file to token files, with "
         f"reading, splitting, checksums and writing through to the disk. × is against {BASE}."
@@ -65,30 +63,21 @@ def trained(text: str) -> Tokenizer:
         return Tokenizer.train([text], TokenizerConfig(type="char"))
 
 
-def sentencepiece_candidates(tokenizer: Tokenizer, text: str, threads: int) -> dict[str, Candidate]:
-    """SentencePiece's own encoding: the fastest way, and the common way, from lines to lists."""
+def candidates_on(text: str, file: Path, tokenizer: Tokenizer, threads: int) -> dict[str, Candidate]:
+    """SentencePiece on `text`, also as most call it, from lines to lists; and minitx on the same text in `file`."""
     processor = SentencePieceProcessor(model_proto=tokenizer.proto)
     blocks = [text[start : start + BLOCK] for start in range(0, len(text), BLOCK)]
-    lines = text.splitlines(keepends=True)
-
-    def blocks_to_arrays(n: int) -> object:
-        return processor.encode(blocks, return_type="numpy", num_threads=n)
-
-    by_lines = {"SentencePiece, lines to lists, 1 thread": partial(processor.encode, lines, num_threads=1)}
-    return in_threads("SentencePiece, blocks to arrays", blocks_to_arrays, threads) | by_lines
-
-
-def our_candidates(tokenizer: Tokenizer, file: Path, threads: int) -> dict[str, Candidate]:
-    """minitx's preparing of a file with this tokenizer, each time into an empty cache."""
-    data = DataConfig(source=str(file), encoding_errors="replace")
+    lines, data = text.splitlines(keepends=True), DataConfig(source=str(file), encoding_errors="replace")
 
     def prepare_anew(n: int) -> None:
         with tempfile.TemporaryDirectory() as cache, mock.patch.dict(os.environ, XDG_CACHE_HOME=cache):
             prepare(data, TokenizerConfig(), 0, progress=False, tokenizer_model=tokenizer, workers=n)
 
-    return in_threads("minitx prepare", prepare_anew, threads)
-
-
-def in_threads(name: str, work: Callable[[int], object], threads: int) -> dict[str, Candidate]:
-    """`work` in one thread and, if there are more, in all of them."""
-    return {f"{name}, {n} thread{'s' if n > 1 else ''}": partial(work, n) for n in sorted({1, threads})}
+    by_blocks, ours = partial(processor.encode, blocks, return_type="numpy"), {}
+    theirs = {BASE: partial(by_blocks, num_threads=1)}
+    ours["minitx prepare, 1 thread"] = partial(prepare_anew, 1)
+    if threads > 1:
+        theirs[f"SentencePiece, blocks to arrays, {threads} threads"] = partial(by_blocks, num_threads=threads)
+        ours[f"minitx prepare, {threads} threads"] = partial(prepare_anew, threads)
+    theirs["SentencePiece, lines to lists, 1 thread"] = partial(processor.encode, lines, num_threads=1)
+    return {**theirs, **ours}

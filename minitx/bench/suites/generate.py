@@ -89,14 +89,13 @@ def compare(bench: Bench, shape: Shape, dtype: torch.dtype) -> Table:
     reason = transformers.why_not()
     llama, base = (None, OURS) if reason else (transformers.llama(model), LLAMA)
     table.notes += [reason] if reason else []
+    program = find_run(settings.llama2c) if settings.llama2c and runtime.device.type == "cpu" else None
     if settings.llama2c is None:
         table.notes.append("llama2.c is left out: give its compiled run with --llama2c PATH.")
-    elif not has_openmp(find_run(settings.llama2c)):
+    elif program and not has_openmp(program):
         table.notes.append(f"{LLAMA2C} was compiled without OpenMP, so it takes one thread.")
     with tempfile.TemporaryDirectory() as folder:
-        llama2c = None
-        if settings.llama2c is not None and runtime.device.type == "cpu":
-            llama2c = Llama2c(find_run(settings.llama2c), deepcopy(model).float(), Path(folder), runtime.threads)
+        llama2c = Llama2c(program, deepcopy(model).float(), Path(folder), runtime.threads) if program else None
         for work in works(shape):
             writers: dict[str, Callable[[], Written]] = {OURS: partial(write_tokens, model, work)}
             if runtime.compile and work.is_decoding and CompiledDecoder.why_not(model, work.batch) is None:
@@ -106,14 +105,11 @@ def compare(bench: Bench, shape: Shape, dtype: torch.dtype) -> Table:
             written = {name: write() for name, write in writers.items()}
             candidates: dict[str, Candidate] = {**writers}
             if llama2c is not None and work.is_decoding and work.batch == 1:
-                written[LLAMA2C] = [llama2c.write(work.n_new).tokens]
-                candidates[LLAMA2C] = partial(llama2c.seconds, work.n_new)
-            same: dict[str, Row] = {
-                name: {"same tokens": require_same(written[OURS], tokens, name, work, dtype)}
-                for name, tokens in written.items()
-            }
+                written[LLAMA2C] = [llama2c.write(work.n_new)[0]]
+                candidates[LLAMA2C] = lambda n=work.n_new: llama2c.write(n)[1]
+            same: Row = {n: require_same(written[OURS], tokens, n, work, dtype) for n, tokens in written.items()}
             timed = bench.time(candidates, f"{work.name}, {precision(dtype)}")
-            table.add_rates(work.name, timed, base, work.counted, {"work": work.name}, same)
+            table.add_rates(work.name, timed, base, work.counted, {"work": work.name}, **{"same tokens": same})
     table.notes.append(
         "decode N: all of a call that writes N tokens after a prompt of one. prefill N: all of a call that writes one "
         f"token after N. × is against {base}. minitx encodes the prompt of a batch once."
@@ -155,7 +151,10 @@ def write_with_llama(llama: Any, work: Work) -> Written:
 
 
 def require_same(ours: Written, theirs: Written, name: str, work: Work, dtype: torch.dtype) -> str:
-    """ "yes", or how many tokens agree before the first that differs; raises UserError for that in float32."""
+    """How many tokens are equal before the first difference: "yes" for all, or "first N".
+
+    Raises UserError for a difference in float32.
+    """
     if ours == theirs:
         return "yes"
     pairs = list(zip(ours[0], theirs[0], strict=False))

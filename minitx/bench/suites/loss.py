@@ -21,9 +21,9 @@ from minitx.bench.machine import precision
 from minitx.bench.peers.nanogpt import COMMANDS, NanoGPT
 from minitx.bench.settings import BenchConfig
 from minitx.bench.shapes import SHIPPED, config_file, shape_of
-from minitx.bench.steps import OurTraining
 from minitx.bench.suite import Bench, Row, Table
-from minitx.config import Config
+from minitx.bench.training import our_training
+from minitx.config import Config, DataConfig
 from minitx.config.parsing import load_config
 from minitx.data.prepare import Prepared, check_length, prepare
 from minitx.system.errors import require
@@ -118,7 +118,7 @@ def config_of(settings: BenchConfig) -> Config:
         f"{settings.loss_config} has a tokenizer of type {config.tokenizer.type}, but nanoGPT's command reads "
         "characters, and the loss of a character is what is compared: set tokenizer.type to char.",
     )
-    data = dataclasses.replace(config.data, source=str(settings.text), split_by="position", val_fraction=0.1)
+    data = DataConfig(source=str(settings.text), split_by="position", val_fraction=0.1)
     return dataclasses.replace(config, data=data, seed=settings.seed)
 
 
@@ -147,7 +147,7 @@ def nano_gpt_side(settings: BenchConfig, command: Config, runtime: Runtime) -> S
 def our_side(config: Config, prepared: Prepared, runtime: Runtime) -> Side:
     """minitx as `fit` trains it, from its configuration."""
     shape = shape_of("minitx", config, prepared.tokenizer.vocab_size)
-    training, val = OurTraining(shape, prepared.train, runtime, config.seed), np.asarray(prepared.val)
+    training, val = our_training(shape, prepared.train, runtime, config.seed), np.asarray(prepared.val)
     characters = val[val != prepared.tokenizer.end_of_document]  # nanoGPT has no such token
 
     def step(number: int) -> Tensor:

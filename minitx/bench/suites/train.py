@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,14 @@ from minitx.bench import steps
 from minitx.bench.peak import peak_memory
 from minitx.bench.shapes import Shape
 from minitx.bench.suite import Bench, Row, Table
+from minitx.bench.training import our_training
 from minitx.config import Config, DataConfig, TokenizerConfig
 from minitx.data.prepare import Prepared, prepare
 from minitx.model import Transformer
 from minitx.run.folder import Run
 from minitx.system.errors import UserError
 from minitx.system.runtime import Runtime
-from minitx.system.timing import Candidate, alternate, synchronise
-from minitx.training.optim import set_learning_rate
+from minitx.system.timing import alternate, synchronise
 from minitx.training.report import Report
 
 PARTS = ("data", "forward and loss", "backward and clipping", "optimizer")
@@ -50,11 +51,9 @@ def speed(bench: Bench, shape: Shape) -> Table:
     timed = bench.time({kind: steps.build(bench, kind, shape) for kind in kinds}, f"train {shape.name}")
     raw = {"memory": memory, "base": base, "shape": dataclasses.asdict(shape)}
     table = Table(f"train, tokens per second · {shape.describe()}", notes=notes, raw=raw)
-    columns = {"peak": "peak memory, MB", "before": "of it imports, MB"}
-    megabytes: dict[str, Row] = {
-        k: {columns[when]: n / 1e6 for when, n in bytes.items()} for k, bytes in memory.items()
-    }
-    table.add_rates("seconds", timed, base, shape.tokens_per_step, {}, megabytes)
+    megabytes = {when: {kind: memory[kind][when] / 1e6 for kind in kinds} for when in ("peak", "before")}
+    columns: dict[str, Row] = {"peak memory, MB": {**megabytes["peak"]}, "of it imports, MB": {**megabytes["before"]}}
+    table.add_rates("seconds", timed, base, shape.tokens_per_step, {}, **columns)
     notes.append(
         f"A step is batch, forward, backward, clipping and update. {steps.OURS}: as it trains, with "
         f"{'Muon and AdamW' if shape.train.optimizer == 'muon' else 'AdamW'}"
@@ -74,12 +73,11 @@ def time_by_part(bench: Bench, shape: Shape) -> Table:
     note = (
         f"The middle step of all, on {source}; logging: the least seconds of one, over the steps from one to the next."
     )
-    return Table(
-        f"train, time of a step by part · {shape.describe()}",
-        [{"part": name, "ms per step": 1e3 * s, "share, %": 100 * s / together} for name, s in seconds.items()],
-        [note],
-        {"step": step, "logging": logs},
-    )
+    rows: list[Row] = [
+        {"part": part, "ms per step": 1e3 * s, "share, %": 100 * s / together} for part, s in seconds.items()
+    ]
+    title, raw = f"train, time of a step by part · {shape.describe()}", {"step": step, "logging": logs}
+    return Table(title, rows, [note], raw)
 
 
 def prepared_text(source: str, shape: Shape, seed: int) -> Prepared:
@@ -107,8 +105,8 @@ def step_parts(bench: Bench, shape: Shape, prepared: Prepared) -> dict[str, Any]
 
         return timed
 
-    training = steps.OurTraining(shape, prepared.train, bench.runtime, seed=0)
-    set_learning_rate(training.optimizers, 0.0)
+    training = our_training(shape, prepared.train, bench.runtime, seed=0)
+    training.set_learning_rate(0.0)
     training.batches.next = clocked("data", training.batches.next)
     training.loss_of = clocked("forward and loss", training.loss_of)
     for optimizer in training.optimizers:
@@ -137,24 +135,25 @@ def logging_parts(shape: Shape, runtime: Runtime, prepared: Prepared) -> dict[st
         run.save_config(config)
         prepared.tokenizer.save(run.path / "tokenizer.model")
         model = Transformer(shape.model, max(shape.vocab_size, prepared.tokenizer.vocab_size)).to(runtime.device)
-        line = dict.fromkeys(("seconds", "train_loss", "learning_rate", "grad_norm", "tokens_per_second"), 1.0)
         with Report(config, run, prepared, runtime, model, 0) as report:
             report.bar.disable = True
+            line: dict[str, Any] = {"val_loss": None, "val_bits_per_byte": None, "learning_rate": 1.0, "grad_norm": 1.0}
+            line |= {"seconds": 1.0, "train_loss": 1.0, "tokens_per_second": 1.0}
 
-            def log_metrics() -> None:
-                step = next(metrics_steps)
-                report.metrics({"step": step, "tokens": step, "val_loss": None, "val_bits_per_byte": None, **line})
+            def log_metrics(step: int) -> None:
+                report.metrics({"step": step, "tokens": step, **line})
 
-            def log_heads(steps: Iterator[int]) -> Candidate:
-                return lambda: report.heads(next(steps), False)
+            def log_heads(step: int) -> None:
+                report.heads(step, False)
 
-            metrics_steps = count(1)
-            candidates: dict[str, Candidate] = {"metrics": log_metrics}
+            kinds = {"metrics": (log_metrics, log.every, 1)}
             if log.snapshots_every and (not log.heads_every or log.snapshots_every % log.heads_every):
-                steps_without_picture = count(log.snapshots_every, log.snapshots_every * max(1, log.heads_every))
-                candidates["snapshots of heads"] = log_heads(steps_without_picture)
-            if log.heads_every:  # such a step may write a snapshot too, and counts as a picture
-                candidates["pictures of heads"] = log_heads(count(log.heads_every, log.heads_every))
+                kinds["snapshots of heads"] = (log_heads, log.snapshots_every, max(1, log.heads_every))
+            if log.heads_every:  # a step with a picture may write a snapshot too, and counts once
+                kinds["pictures of heads"] = (log_heads, log.heads_every, 1)
+            candidates = {
+                name: partial(lambda write, steps: write(next(steps)), write, count(every, every * stride))
+                for name, (write, every, stride) in kinds.items()
+            }
             timed = alternate(candidates, repeats=REPORTS, seconds=math.inf, device=runtime.device, shortest=0.0)
-    every = {"metrics": log.every, "snapshots of heads": log.snapshots_every, "pictures of heads": log.heads_every}
-    return {name: {"seconds": time.minimum, "every": every[name]} for name, time in timed.items()}
+    return {name: {"seconds": time.minimum, "every": kinds[name][1]} for name, time in timed.items()}
