@@ -50,7 +50,7 @@ class Table:
         self.raw[key] = {name: {"seconds": t.seconds, "calls_per_repeat": t.calls} for name, t in timed.items()}
 
     def add_rates(
-        self, key: str, timed: Mapping[str, Timed], base: str, amount: float, before: Row, **after: Row
+        self, key: str, timed: Mapping[str, Timed], base: str, amount: float, before: Row, **after: Mapping[str, Cell]
     ) -> None:
         """Add a row for every candidate: `amount` per second by least and median time, also as multiples of `base`.
 

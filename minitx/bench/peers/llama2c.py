@@ -58,3 +58,7 @@ class Llama2c:
         quick = f"{self.program} wrote {n_tokens} tokens in less than the millisecond that its clock has"
         require(0 < float(rate[1]) < math.inf, f"{quick}: take a larger shape.")
         return [int(word) for word in done.stdout.split()], n_tokens / float(rate[1])
+
+    def seconds(self, n_tokens: int) -> float:
+        """The seconds of `write`."""
+        return self.write(n_tokens)[1]

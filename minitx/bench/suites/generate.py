@@ -55,11 +55,6 @@ class Work:
         """Tokens that the rate counts: the prompt's if only one is written, else the new ones."""
         return (len(self.prompt) if self.n_new == 1 else self.n_new) * self.batch
 
-    @property
-    def is_decoding(self) -> bool:
-        """Whether tokens are decoded one by one with the cache."""
-        return self.cached and self.n_new > 1
-
 
 def run(bench: Bench) -> Iterator[Table]:
     """A table for every shape and precision."""
@@ -97,16 +92,17 @@ def compare(bench: Bench, shape: Shape, dtype: torch.dtype) -> Table:
     with tempfile.TemporaryDirectory() as folder:
         llama2c = Llama2c(program, deepcopy(model).float(), Path(folder), runtime.threads) if program else None
         for work in works(shape):
+            decodes = work.cached and work.n_new > 1
             writers: dict[str, Callable[[], Written]] = {OURS: partial(write_tokens, model, work)}
-            if runtime.compile and work.is_decoding and CompiledDecoder.why_not(model, work.batch) is None:
+            if runtime.compile and decodes and CompiledDecoder.why_not(model, work.batch) is None:
                 writers[COMPILED] = partial(write_tokens, model, work, CompiledDecoder(model, work.batch))
             if llama is not None:
                 writers[LLAMA] = partial(write_with_llama, llama, work)
             written = {name: write() for name, write in writers.items()}
             candidates: dict[str, Candidate] = {**writers}
-            if llama2c is not None and work.is_decoding and work.batch == 1:
+            if llama2c is not None and decodes and work.batch == 1:
                 written[LLAMA2C] = [llama2c.write(work.n_new)[0]]
-                candidates[LLAMA2C] = lambda n=work.n_new: llama2c.write(n)[1]
+                candidates[LLAMA2C] = partial(llama2c.seconds, work.n_new)
             same: Row = {n: require_same(written[OURS], tokens, n, work, dtype) for n, tokens in written.items()}
             timed = bench.time(candidates, f"{work.name}, {precision(dtype)}")
             table.add_rates(work.name, timed, base, work.counted, {"work": work.name}, **{"same tokens": same})

@@ -61,6 +61,7 @@ def grow(bench: Bench, shape: Shape, axis: str) -> Table:
     """Time and memory at every size, all by turns."""
     sizes, own = variants(shape, axis)
     batch = {n: variant.train.batch_size if axis == "batch" else 1 for n, variant in sizes.items()}
+    cache = {n: cache_bytes_per_token(v.model) * v.model.context_length * batch[n] for n, v in sizes.items()}
     training = {n: steps.build(bench, steps.OURS, variant) for n, variant in sizes.items()}
     trained = bench.time(training, f"train, {axis}")
     decoding = {n: decode_context(variant, batch[n], bench.runtime) for n, variant in sizes.items()}
@@ -70,7 +71,7 @@ def grow(bench: Bench, shape: Shape, axis: str) -> Table:
     step = {n: time.minimum for n, time in trained.items()}
     token = {n: time.minimum / sizes[n].model.context_length for n, time in decoded.items()}
     flops = {n: flops_per_token(variant) * variant.tokens_per_step for n, variant in sizes.items()}
-    read = {n: bytes_per_token(variant, batch[n]) for n, variant in sizes.items()}
+    read = {n: weight_bytes(variant) + cache[n] / 2 for n, variant in sizes.items()}
     table = Table(f"scaling with {axis} · {shape.describe()}", raw={"memory": memory})
     for n, variant in sizes.items():
         table.rows.append(
@@ -84,7 +85,7 @@ def grow(bench: Bench, shape: Shape, axis: str) -> Table:
                 "× in bytes read": read[n] / read[own],
                 "training memory, MB": (memory[n]["peak"] - memory[n]["before"]) / 1e6,
                 "cache, KB": sum(layer.nbytes for layer in variant.meta_model().new_cache(batch[n])) / 1e3,
-                "by formula, KB": full_cache(variant, batch[n]) / 1e3,
+                "by formula, KB": cache[n] / 1e3,
             }
         )
     written = "a row for each of the batch" if axis == "batch" else "batch 1"
@@ -102,13 +103,7 @@ def decode_context(shape: Shape, batch: int, runtime: Runtime) -> Candidate:
     return partial(write_tokens, model, Work("", [1], shape.model.context_length, batch))
 
 
-def full_cache(shape: Shape, batch: int) -> int:
-    """Bytes of the cache of a full context, by its formula."""
-    return cache_bytes_per_token(shape.model) * shape.model.context_length * batch
-
-
-def bytes_per_token(shape: Shape, batch: int) -> float:
-    """Bytes that a decoding step reads: the matrices once, and half a full cache for every sample."""
+def weight_bytes(shape: Shape) -> int:
+    """Bytes of the matrices that a decoding step reads."""
     model = shape.meta_model()
-    weights = sum(p.numel() for p in model.blocks.parameters()) + model.output.weight.numel()
-    return 4 * weights + full_cache(shape, batch) / 2
+    return 4 * (sum(p.numel() for p in model.blocks.parameters()) + model.output.weight.numel())

@@ -51,9 +51,10 @@ def speed(bench: Bench, shape: Shape) -> Table:
     timed = bench.time({kind: steps.build(bench, kind, shape) for kind in kinds}, f"train {shape.name}")
     raw = {"memory": memory, "base": base, "shape": dataclasses.asdict(shape)}
     table = Table(f"train, tokens per second · {shape.describe()}", notes=notes, raw=raw)
-    megabytes = {when: {kind: memory[kind][when] / 1e6 for kind in kinds} for when in ("peak", "before")}
-    columns: dict[str, Row] = {"peak memory, MB": {**megabytes["peak"]}, "of it imports, MB": {**megabytes["before"]}}
-    table.add_rates("seconds", timed, base, shape.tokens_per_step, {}, **columns)
+    peak, before = ({kind: memory[kind][when] / 1e6 for kind in kinds} for when in ("peak", "before"))
+    table.add_rates(
+        "seconds", timed, base, shape.tokens_per_step, {}, **{"peak memory, MB": peak, "of it imports, MB": before}
+    )
     notes.append(
         f"A step is batch, forward, backward, clipping and update. {steps.OURS}: as it trains, with "
         f"{'Muon and AdamW' if shape.train.optimizer == 'muon' else 'AdamW'}"
