@@ -37,7 +37,7 @@ def device_name(device: torch.device) -> str:
 
 
 def precision(dtype: torch.dtype) -> str:
-    """The name of a dtype, such as float32."""
+    """The name of a dtype: float32, bfloat16."""
     return str(dtype).removeprefix("torch.")
 
 

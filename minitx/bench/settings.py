@@ -59,7 +59,7 @@ class BenchConfig:
     steps: int | None = None
     """Loss: steps of nanoGPT's command, if not the published ones; minitx then takes the same share of its steps."""
     turns: int = 40
-    """Loss: turns of each side; a turn takes an equal share of the side's steps."""
+    """Loss: turns of both sides; a turn takes an equal share of the side's steps."""
     plot: str | None = None
     """Loss: picture of the curves, a .png, .svg or .pdf file."""
     seed: int = 1337
@@ -108,5 +108,5 @@ class BenchConfig:
 
 
 def names_in(text: str) -> list[str]:
-    """The names in a text such as "a, b", without repetitions."""
+    """The names in a text like "a, b", without repetitions."""
     return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))

@@ -48,6 +48,15 @@ def column(table: Table, name: str) -> list[Any]:
     return [row[name] for row in table.rows]
 
 
+def test_candidates_are_timed_on_the_device_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a GPU would still be at work when the clock stops."""
+    waited: list[str] = []
+    monkeypatch.setattr(timing, "synchronise", lambda device: waited.append(str(device)))
+    on_gpu = dataclasses.replace(cpu(), device=torch.device("cuda"))
+    bench(TINY, on_gpu).time({"a": lambda: None}, "a")
+    assert len(waited) >= 4 and set(waited) == {"cuda"}
+
+
 # Steps
 
 

@@ -1,4 +1,4 @@
-"""PyTorch's own encoder as a decoder-only model."""
+"""PyTorch's encoder as a decoder-only model."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def load_module(checkout: str) -> ModuleType:
     require(file.is_file(), f"{checkout} is no checkout of nanoGPT: it has no model.py.")
     name = "minitx_benchmarks_nanogpt_model"
     loader = importlib.machinery.SourceFileLoader(name, str(file))
-    sys.modules[name] = module = ModuleType(name)  # its dataclass looks itself up there
+    sys.modules[name] = module = ModuleType(name)  # its dataclass looks itself up in sys.modules
     try:
         loader.exec_module(module)
     except Exception as error:
@@ -42,7 +42,7 @@ def load_module(checkout: str) -> ModuleType:
 
 
 def build_training(checkout: str, shape: Shape, tokens: Tokens, runtime: Runtime) -> Training:
-    """nanoGPT's model of this shape without biases, with its own optimizer, on windows drawn at random."""
+    """nanoGPT's model of this shape without biases and its optimizer, on windows drawn at random."""
     module, model, train = load_module(checkout), shape.model, shape.train
     sizes = {"n_layer": model.n_layer, "n_head": model.n_head, "n_embd": model.d_model, "vocab_size": shape.vocab_size}
     others = {"block_size": model.context_length, "dropout": model.dropout, "bias": False}
@@ -56,7 +56,7 @@ def build_training(checkout: str, shape: Shape, tokens: Tokens, runtime: Runtime
 
 
 def random_batch(tokens: Tokens, length: int, batch_size: int) -> tuple[Tensor, Tensor]:
-    """Inputs and targets, int64, each (batch, seq), at places drawn with replacement from torch's generator."""
+    """Inputs and targets, int64, both (batch, seq), at places drawn with replacement from torch's generator."""
     starts = torch.randint(len(tokens) - length, (batch_size,)).tolist()
     inputs, targets = (
         torch.stack([torch.from_numpy(tokens[start : start + length].astype(np.int64)) for start in places])

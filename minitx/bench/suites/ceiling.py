@@ -15,7 +15,7 @@ from minitx.model_size import matmul_flops_per_token
 from minitx.system.timing import Candidate
 
 SIZES = {"cpu": (512, 1024, 2048), "cuda": (2048, 4096, 8192), "mps": (1024, 2048, 4096)}
-"""Widths of square matrices on each kind of device; the fastest is the ceiling."""
+"""Widths of square matrices by kind of device; the fastest is the ceiling."""
 COPIED = {"cpu": 1 << 28, "cuda": 1 << 30, "mps": 1 << 28}
 """Bytes of a copy, more than a cache holds."""
 PLAIN, ONEDNN = "torch.mm", "oneDNN"
@@ -83,7 +83,7 @@ def products_of(shape: Shape) -> dict[str, Product]:
 
 
 def flops(product: Product) -> int:
-    """One multiplication and one addition for each of the rows × inner × columns."""
+    """One multiplication and one addition for every one of rows × inner × columns."""
     rows, inner, columns = product
     return 2 * rows * inner * columns
 

@@ -148,7 +148,7 @@ def our_side(config: Config, prepared: Prepared, runtime: Runtime) -> Side:
     """minitx as `fit` trains it, from its configuration."""
     shape = shape_of("minitx", config, prepared.tokenizer.vocab_size)
     training, val = our_training(shape, prepared.train, runtime, config.seed), np.asarray(prepared.val)
-    characters = val[val != prepared.tokenizer.end_of_document]  # nanoGPT has no such token
+    characters = val[val != prepared.tokenizer.end_of_document]  # nanoGPT has no end-of-document token
 
     def step(number: int) -> Tensor:
         set_learning_rate(training.optimizers, learning_rate_factor(number, config.train))

@@ -59,7 +59,7 @@ def variants(shape: Shape, axis: str) -> tuple[dict[str, Shape], str]:
 
 def grow(bench: Bench, shape: Shape, axis: str) -> Table:
     """Time and memory at every size, all by turns."""
-    sizes, own = variants(shape, axis)
+    sizes, base = variants(shape, axis)
     batch = {n: variant.train.batch_size if axis == "batch" else 1 for n, variant in sizes.items()}
     cache = {n: cache_bytes_per_token(v.model) * v.model.context_length * batch[n] for n, v in sizes.items()}
     training = {n: steps.build(bench, steps.OURS, variant) for n, variant in sizes.items()}
@@ -76,13 +76,13 @@ def grow(bench: Bench, shape: Shape, axis: str) -> Table:
     for n, variant in sizes.items():
         table.rows.append(
             {
-                axis: f"{n} (as it is)" if n == own else n,
+                axis: f"{n} (as it is)" if n == base else n,
                 "ms per step": 1e3 * step[n],
-                "× in time": step[n] / step[own],
-                "× in FLOPs": flops[n] / flops[own],
+                "× in time": step[n] / step[base],
+                "× in FLOPs": flops[n] / flops[base],
                 "ms per decoded token": 1e3 * token[n],
-                "× in its time": token[n] / token[own],
-                "× in bytes read": read[n] / read[own],
+                "× in its time": token[n] / token[base],
+                "× in bytes read": read[n] / read[base],
                 "training memory, MB": (memory[n]["peak"] - memory[n]["before"]) / 1e6,
                 "cache, KB": sum(layer.nbytes for layer in variant.meta_model().new_cache(batch[n])) / 1e3,
                 "by formula, KB": cache[n] / 1e3,
