@@ -14,7 +14,7 @@ from minitx.bench.peers import nanogpt, transformers
 from minitx.bench.peers.encoder import Encoder
 from minitx.bench.shapes import Shape
 from minitx.bench.suite import Bench
-from minitx.bench.training import Training, our_training
+from minitx.bench.training import TimedTraining, our_training
 from minitx.data.batches import Batches
 from minitx.data.token_files import Tokens
 from minitx.model import Transformer
@@ -50,7 +50,7 @@ def build(bench: Bench, kind: str, shape: Shape) -> Callable[[], Tensor]:
     return training.step
 
 
-def build_training(bench: Bench, kind: str, shape: Shape, tokens: Tokens) -> Training:
+def build_training(bench: Bench, kind: str, shape: Shape, tokens: Tokens) -> TimedTraining:
     """The training of a candidate in this shape."""
     runtime, seed, train = bench.runtime, bench.settings.seed, shape.train
     if kind == OURS_ADAMW:
@@ -69,7 +69,7 @@ def build_training(bench: Bench, kind: str, shape: Shape, tokens: Tokens) -> Tra
     betas, decay = (train.beta1, train.beta2), train.weight_decay
     optimizer = AdamW(model.parameters(), train.learning_rate, betas, weight_decay=decay, fused=True)
     batches = Batches(tokens, shape.model.context_length, train.batch_size, seed)
-    return Training(shape, model, runtime.compiled(loss_of), [optimizer], batches, runtime)
+    return TimedTraining(shape, model, runtime.compiled(loss_of), [optimizer], batches, runtime)
 
 
 def random_tokens(shape: Shape, seed: int) -> Tokens:

@@ -18,7 +18,7 @@ from minitx.training.optim import build_optimizers
 
 
 @dataclass
-class Training:
+class TimedTraining:
     """A model with everything that an update needs; `batches` has a method `next`."""
 
     shape: Shape
@@ -43,10 +43,10 @@ class Training:
         return train_step(self.loss_of, self.parameters, self.optimizers, self.batches, self.runtime, train)[0]
 
 
-def our_training(shape: Shape, tokens: Tokens, runtime: Runtime, seed: int) -> Training:
+def our_training(shape: Shape, tokens: Tokens, runtime: Runtime, seed: int) -> TimedTraining:
     """minitx's training as `fit` does it."""
     torch.manual_seed(seed)
     model = Transformer(shape.model, shape.vocab_size).to(runtime.device)
     batches = Batches(tokens, shape.model.context_length, shape.train.batch_size, seed, runtime.device)
     loss_of = runtime.compiled(training_loss(model))
-    return Training(shape, model, loss_of, [*build_optimizers(model, shape.train)], batches, runtime)
+    return TimedTraining(shape, model, loss_of, [*build_optimizers(model, shape.train)], batches, runtime)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from minitx.bench.shapes import Shape, shape_of
-from minitx.bench.training import Training
+from minitx.bench.training import TimedTraining
 from minitx.config import Config, ModelConfig, TrainConfig
 from minitx.data.token_files import Tokens
 from minitx.system.errors import UserError, require
@@ -41,7 +41,7 @@ def load_module(checkout: str) -> ModuleType:
     return module
 
 
-def build_training(checkout: str, shape: Shape, tokens: Tokens, runtime: Runtime) -> Training:
+def build_training(checkout: str, shape: Shape, tokens: Tokens, runtime: Runtime) -> TimedTraining:
     """nanoGPT's model of this shape without biases and its optimizer, on windows drawn at random."""
     module, model, train = load_module(checkout), shape.model, shape.train
     sizes = {"n_layer": model.n_layer, "n_head": model.n_head, "n_embd": model.d_model, "vocab_size": shape.vocab_size}
@@ -52,7 +52,7 @@ def build_training(checkout: str, shape: Shape, tokens: Tokens, runtime: Runtime
         optimizer = gpt.configure_optimizers(train.weight_decay, train.learning_rate, betas, kind)
     loss_of = runtime.compiled(lambda inputs, targets: gpt(inputs, targets)[1])
     batches = SimpleNamespace(next=partial(random_batch, tokens, model.context_length, train.batch_size))
-    return Training(shape, gpt, loss_of, [optimizer], batches, runtime)
+    return TimedTraining(shape, gpt, loss_of, [optimizer], batches, runtime)
 
 
 def random_batch(tokens: Tokens, length: int, batch_size: int) -> tuple[Tensor, Tensor]:
