@@ -1,1 +1,1 @@
-"""What `minitx bench` measures: minitx and its peers, timed in turn."""
+"""The suites of `minitx bench`: minitx and other programs, timed by turns."""

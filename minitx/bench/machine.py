@@ -1,4 +1,4 @@
-"""What a figure depends on besides the code: device, threads, precision, versions, date."""
+"""What a timing depends on besides the code: device, threads, precision, versions, date."""
 
 from __future__ import annotations
 
@@ -14,33 +14,35 @@ from minitx.system.runtime import Runtime
 
 
 def head(runtime: Runtime) -> dict[str, str]:
-    """What stands above all tables, each under its name."""
+    """The lines printed above all tables, by name."""
+    programs = f"minitx {__version__}, torch {torch.__version__}, transformers {version('transformers')}"
     return {
         "device": device_name(runtime.device),
         "threads": str(runtime.threads),
-        "precision": str(runtime.dtype).removeprefix("torch.") + ", where a table names no other",
+        "precision": f"{precision(runtime.dtype)}, where a table names no other",
         "compile": "on" if runtime.compile else "off",
-        "versions": f"minitx {__version__}, torch {torch.__version__}, transformers {version('transformers')}, "
-        f"python {platform.python_version()}",
+        "versions": f"{programs}, python {platform.python_version()}",
         "date": time.strftime("%Y-%m-%d %H:%M"),
     }
 
 
 def device_name(device: torch.device) -> str:
-    """The device as its maker calls it."""
+    """The maker's name of the device."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    kind = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-        kind = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):  # not Linux, or no x86
-        pass
-    return f"{kind} ({device.type})"
+    cpus = Path("/proc/cpuinfo")  # on Linux; it names the model on x86 alone
+    lines = cpus.read_text("utf-8").splitlines() if cpus.exists() else []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{[*models, platform.processor() or platform.machine()][0]} ({device.type})"
+
+
+def precision(dtype: torch.dtype) -> str:
+    """The name of a dtype: float32, bfloat16."""
+    return str(dtype).removeprefix("torch.")
 
 
 def version(package: str) -> str:
-    """The version of a package, or that it is missing."""
+    """The version of a package, or "not installed"."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

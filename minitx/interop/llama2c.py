@@ -1,4 +1,9 @@
-"""The file formats that llama2.c reads."""
+"""Export to llama2.c: a model and a vocabulary in the files that its run.c reads.
+
+The model's format is its legacy "version 0": seven int32, then float32 matrices, one kind after the other for all
+layers. run.c rotates neighbouring components of a head. minitx rotates component i of the first half with component i
+of the second, so rows of query and key matrices change places.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +18,7 @@ from minitx.model import Transformer
 from minitx.system.errors import require
 
 START = 1
-"""The token that run.c starts with; it also ends the text when it comes."""
+"""The token that run.c starts with; it also ends a text."""
 EPSILON, THETA = 1e-5, 10000.0
 """Built into run.c."""
 BLOCK_PARTS = (
@@ -31,8 +36,7 @@ BLOCK_PARTS = (
 
 
 def interleaved(weight: Tensor, n_head: int) -> Tensor:
-    """The rows of a query or key matrix, (head * d_head, d_model), such that the two components that turn together are
-    neighbours."""
+    """A query or key matrix, (head * d_head, d_model), with rows that rotate together side by side."""
     d_head = weight.size(0) // n_head
     halves = weight.view(n_head, 2, d_head // 2, weight.size(1))  # (head, half, component, d_model)
     return halves.transpose(1, 2).reshape(weight.shape)
@@ -40,7 +44,7 @@ def interleaved(weight: Tensor, n_head: int) -> Tensor:
 
 @torch.no_grad()
 def export_weights(model: Transformer, file: Path) -> None:
-    """Write the model for run.c; raises UserError where it is not of the architecture that run.c has built in."""
+    """Write the model for run.c; raises UserError for another architecture than run.c has built in."""
     config = model.config
     require(
         config.attention == "multi_head" and not config.qk_norm and config.kept_heads is None,
@@ -54,7 +58,7 @@ def export_weights(model: Transformer, file: Path) -> None:
     weights = dict(model.named_parameters())
     with file.open("wb") as out:
         sizes = (config.d_model, config.ff_width, config.n_layer, config.n_head, config.kv_heads)
-        vocab = model.vocab_size if config.tie_embeddings else -model.vocab_size  # the sign tells an output of its own
+        vocab = model.vocab_size if config.tie_embeddings else -model.vocab_size  # negative: with an output matrix
         out.write(struct.pack("<7i", *sizes, vocab, config.context_length))
         put(out, weights["embedding.weight"])
         for part in BLOCK_PARTS:
@@ -75,7 +79,7 @@ def put(out: BinaryIO, weight: Tensor) -> None:
 
 
 def export_vocabulary(vocab_size: int, file: Path) -> None:
-    """A tokenizer file for run.c in which each piece is the number of its token and a line break."""
+    """Write a tokenizer file for run.c; the piece of a token is its number and a line break."""
     with file.open("wb") as out:
         pieces = [f"{token}\n".encode() for token in range(vocab_size)]
         out.write(struct.pack("<i", max(map(len, pieces))))

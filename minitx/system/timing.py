@@ -1,8 +1,8 @@
 """Candidates by turns → seconds of each call, over many short repeats.
 
-On a machine that others use too, one long measurement tells more of them than of the code. So the candidates take turns
-within one run, A B A B …, and each turn is short: the minimum over the turns is the cost that the code itself has, the
-median what it had on this machine at this time, and what disturbs one candidate disturbs the others alike.
+On a shared machine, one long measurement says more about the other users than about the code. So the candidates take
+short turns within one run, A B A B …, and a disturbance hits all of them alike. The minimum over the turns is the cost
+of the code itself; the median is its cost on this machine at this time.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NoReturn
 
 import torch
 from tqdm import tqdm
@@ -25,12 +26,12 @@ SHORTEST = 0.05
 WARM_UP = 2
 """Calls before anything is measured: the first compiles and allocates, the second meets what the first left."""
 MIN_ROUNDS = 3
-"""Rounds that there always are, unless fewer are asked for."""
+"""Rounds at least, unless fewer are asked for."""
 
 
 @dataclass(frozen=True)
 class Timed:
-    """Seconds for one call, of each repeat."""
+    """Seconds of a call in every repeat."""
 
     seconds: list[float]
     calls: int
@@ -56,23 +57,28 @@ def alternate(
     shortest: float | None = None,
     label: str = "",
 ) -> dict[str, Timed]:
-    """Time the candidates by turns, `repeats` rounds or as many as `seconds` allow; `MIN_ROUNDS` there always are.
+    """Time the candidates by turns, for `repeats` rounds or as many as `seconds` allow, but at least `MIN_ROUNDS`.
 
     A repeat takes `shortest` seconds (`SHORTEST` of them by default) or longer. `label` stands before the progress bar.
     """
     shortest = SHORTEST if shortest is None else shortest
     calls = {name: calibrate(candidate, device, shortest) for name, candidate in candidates.items()}
-    found: dict[str, list[float]] = {name: [] for name in candidates}
+    taken: dict[str, list[float]] = {name: [] for name in candidates}
     began = time.perf_counter()
-    hidden = not sys.stderr.isatty()
-    with tqdm(total=repeats, desc=label, unit="round", leave=False, disable=hidden, dynamic_ncols=True) as bar:
+    with progress_bar(label, repeats, "round") as bar:
         for done in range(repeats):
             if done >= MIN_ROUNDS and time.perf_counter() - began >= seconds:
                 break
             for name, candidate in candidates.items():
-                found[name].append(repeat(candidate, calls[name], device))
+                taken[name].append(repeat(candidate, calls[name], device))
             bar.update()
-    return {name: Timed(found[name], calls[name]) for name in candidates}
+    return {name: Timed(taken[name], calls[name]) for name in candidates}
+
+
+def progress_bar(label: str, total: int, unit: str) -> tqdm[NoReturn]:
+    """A bar on standard error that is gone at the end; hidden where nobody watches."""
+    hidden = not sys.stderr.isatty()
+    return tqdm(total=total, desc=label, unit=unit, leave=False, disable=hidden, dynamic_ncols=True)
 
 
 def calibrate(candidate: Candidate, device: torch.device | str, shortest: float) -> int:
@@ -92,8 +98,8 @@ def repeat(candidate: Candidate, calls: int, device: torch.device | str) -> floa
     reported = [candidate() for _ in range(calls)]
     synchronise(device)
     took = (time.perf_counter() - began) / calls
-    own = [each for each in reported if isinstance(each, float)]
-    return sum(own) / calls if own else took
+    seconds = [value for value in reported if isinstance(value, float)]
+    return sum(seconds) / calls if seconds else took
 
 
 def synchronise(device: torch.device | str) -> None:
@@ -106,6 +112,6 @@ def synchronise(device: torch.device | str) -> None:
 
 
 def speed_ups(timed: Mapping[str, Timed], base: str) -> dict[str, tuple[float, float]]:
-    """How many times as fast as `base` each candidate is: by minimum, and by median."""
+    """How many times as fast as `base` a candidate is, for every candidate: by minimum, and by median."""
     of = timed[base]
-    return {name: (of.minimum / each.minimum, of.median / each.median) for name, each in timed.items()}
+    return {name: (of.minimum / time.minimum, of.median / time.median) for name, time in timed.items()}

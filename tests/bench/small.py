@@ -7,6 +7,7 @@ from typing import Any
 
 from minitx.bench.settings import BenchConfig
 from minitx.bench.shapes import Shape
+from minitx.bench.suite import Bench
 from minitx.config import LogConfig, ModelConfig, TokenizerConfig, TrainConfig
 from minitx.system.runtime import Runtime, choose_runtime
 
@@ -65,6 +66,11 @@ def cpu() -> Runtime:
 def quick(**settings: Any) -> BenchConfig:
     """A comparison of two rounds."""
     return BenchConfig(**{"repeats": 2, "seconds": 0.01, "threads": 1, "device": "cpu", **settings})
+
+
+def bench(shape: Shape = TINY, runtime: Runtime | None = None, **settings: Any) -> Bench:
+    """Such a comparison on one thread in float32, or in `runtime`."""
+    return Bench(quick(**settings), [shape], runtime or cpu())
 
 
 def nano_gpt_checkout(folder: Path) -> Path:

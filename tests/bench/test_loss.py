@@ -11,10 +11,11 @@ import pytest
 import torch
 import yaml
 
-from minitx.bench.peers.nanogpt import COMMANDS, NanoGPT, read_text
+from minitx.bench.peers.nanogpt import COMMANDS, NanoGPT
 from minitx.bench.settings import BenchConfig
+from minitx.bench.suite import Bench, Table
 from minitx.bench.suites import loss
-from minitx.bench.suites.loss_curves import Curve, Point, draw
+from minitx.bench.suites.loss import Point, Side
 from minitx.data.prepare import prepare
 from minitx.system.errors import UserError
 from tests.bench.small import cpu, nano_gpt_checkout
@@ -48,10 +49,19 @@ def settings(tmp_path: Path) -> BenchConfig:
     )
 
 
+def measure(settings: BenchConfig) -> Table:
+    (table,) = loss.run(Bench(settings, [], cpu()))
+    return table
+
+
+def side(curve: list[Point]) -> Side:
+    return Side("a", 1, 1, lambda number: None, lambda: 0.0, 1, curve)
+
+
 def test_both_sides_come_to_their_end(settings: BenchConfig) -> None:
-    (table,) = loss.run(settings, [], cpu())
-    assert [row[0] for row in table.rows] == ["nanoGPT's command", "minitx"]
-    assert [row[2] for row in table.rows] == [40, 4]  # minitx takes the same share of its 200 as 40 are of 2,000
+    table = measure(settings)
+    assert [row["candidate"] for row in table.rows] == ["nanoGPT's command", "minitx"]
+    assert [row["steps"] for row in table.rows] == [40, 4]  # minitx takes the same share of its 200 as 40 are of 2,000
     for side in ("nanoGPT's command", "minitx"):
         curve = table.raw["curves"][side]
         assert curve["seconds"] == sorted(curve["seconds"])
@@ -59,10 +69,10 @@ def test_both_sides_come_to_their_end(settings: BenchConfig) -> None:
     assert Path(str(settings.plot)).read_bytes()[:4] == b"\x89PNG"
 
 
-def test_both_validate_on_the_same_characters(settings: BenchConfig, tmp_path: Path) -> None:
-    command = dataclasses.replace(COMMANDS["cpu"], steps=2)
-    theirs = NanoGPT(command, str(settings.nanogpt), str(settings.text), tmp_path, cpu(), 1)
-    text = read_text(str(settings.text))
+def test_both_validate_on_the_same_characters(settings: BenchConfig) -> None:
+    command = loss.with_steps(COMMANDS["cpu"], 2)
+    theirs = NanoGPT(command, str(settings.nanogpt), str(settings.text), cpu(), 1)
+    text = small_text()
     characters = sorted(set(text))
     val = "".join(characters[number] for number in theirs.val)
     assert val == text[int(0.9 * len(text)) :]
@@ -74,15 +84,16 @@ def test_both_validate_on_the_same_characters(settings: BenchConfig, tmp_path: P
     assert len(val) == sum(int(token) != end for token in prepared.val)
 
 
-def test_validation_of_the_peer_is_the_mean_over_all_but_the_first(settings: BenchConfig, tmp_path: Path) -> None:
-    command = dataclasses.replace(COMMANDS["cpu"], steps=2)
-    theirs = NanoGPT(command, str(settings.nanogpt), str(settings.text), tmp_path, cpu(), 1)
+def test_validation_of_the_peer_is_the_mean_over_all_but_the_first(settings: BenchConfig) -> None:
+    command = loss.with_steps(COMMANDS["cpu"], 2)
+    theirs = NanoGPT(command, str(settings.nanogpt), str(settings.text), cpu(), 1)
+    model = theirs.training.model
     tokens = torch.from_numpy(theirs.val.astype(np.int64))
     with torch.no_grad():  # the stand-in sees one character at a time, so windows do not matter to it
-        logits = theirs.model.output(theirs.model.embedding(tokens[:-1])).double()
+        logits = model.output(model.embedding(tokens[:-1])).double()
     expected = -logits.log_softmax(-1)[torch.arange(len(tokens) - 1), tokens[1:]].mean()
     assert theirs.validate() == pytest.approx(float(expected), abs=1e-5)
-    assert theirs.model.training
+    assert model.training
 
 
 def test_the_clock_leaves_evaluation_out_and_both_end_together() -> None:
@@ -93,26 +104,26 @@ def test_the_clock_leaves_evaluation_out_and_both_end_together() -> None:
         sum(range(3_000_000))
         return 2.0
 
-    def side(name: str, steps: int) -> loss.Side:
-        return loss.Side(name, steps, 2, lambda number: order.append(name), validate, 1)
+    def ticking(name: str, steps: int) -> Side:
+        return Side(name, steps, 2, lambda number: order.append(name), validate, 1)
 
-    sides = [side("a", 8), side("b", 4)]
+    sides = [ticking("a", 8), ticking("b", 4)]
     loss.take_turns(sides, 4, torch.device("cpu"))
     assert "".join(order) == "aabaaVbVaabaaVbV"
-    assert sides[0].curve.steps == [4, 8] and sides[1].curve.steps == [2, 4]
+    assert [[point.steps for point in side.curve] for side in sides] == [[4, 8], [2, 4]]
     assert sides[0].seconds < 0.02
 
 
 def test_the_first_evaluation_at_or_below_counts() -> None:
-    curve = Curve([1, 2, 3, 4], [0.1, 0.2, 0.3, 0.4], [3.0, 1.9, 1.88, 1.7])
-    assert curve.reaches(1.88) == Point(3, 0.3, 1.88)
-    assert curve.reaches(1.6) is None
+    trained = side([Point(1, 0.1, 3.0), Point(2, 0.2, 1.9), Point(3, 0.3, 1.88), Point(4, 0.4, 1.7)])
+    assert trained.reaches(1.88) == Point(3, 0.3, 1.88)
+    assert trained.reaches(1.6) is None
 
 
 def test_a_target_that_is_not_reached_is_said(settings: BenchConfig) -> None:
-    (table,) = loss.run(dataclasses.replace(settings, loss_target=0.001, plot=None), [], cpu())
+    table = measure(dataclasses.replace(settings, loss_target=0.001, plot=None))
     assert table.raw["ratio"] is None
-    assert table.rows[1][-1] == "not reached"
+    assert table.rows[1]["seconds to 0.001"] == "not reached"
     assert any("does not reach" in note for note in table.notes)
 
 
@@ -123,20 +134,19 @@ def test_a_configuration_that_is_not_by_characters(settings: BenchConfig, tmp_pa
         loss.config_of(dataclasses.replace(settings, loss_config=str(config)))
 
 
-def test_a_text_that_is_not_utf8(tmp_path: Path) -> None:
-    file = tmp_path / "bad.txt"
-    file.write_bytes(b"ab\xff")
-    with pytest.raises(UserError, match="not UTF-8"):
-        read_text(str(file))
+def test_a_text_that_is_not_utf8(settings: BenchConfig) -> None:
+    Path(str(settings.text)).write_bytes(b"ab\xff")
+    with pytest.raises(UserError, match="not valid UTF-8"):
+        measure(settings)
 
 
 def test_a_picture_with_one_curve_far_from_the_target(tmp_path: Path) -> None:
-    draw({"a": Curve([1], [1.0], [4.0])}, tmp_path / "one.svg", 1.88)
+    loss.draw([side([Point(1, 1.0, 4.0)])], 1.88, str(tmp_path / "one.svg"))
     assert (tmp_path / "one.svg").read_text().startswith("<?xml")
 
 
 @pytest.mark.skipif("MINITX_NANOGPT" not in os.environ, reason="MINITX_NANOGPT names no checkout of nanoGPT")
 def test_against_the_real_nano_gpt(settings: BenchConfig) -> None:
     real = dataclasses.replace(settings, nanogpt=os.environ["MINITX_NANOGPT"], plot=None)
-    (table,) = loss.run(real, [], cpu())
-    assert table.rows[0][2] == 40
+    table = measure(real)
+    assert table.rows[0]["steps"] == 40

@@ -14,11 +14,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from minitx.bench.peers import llama2c
-from minitx.bench.peers import transformers as peers
+from minitx.bench.peers import llama2c, nanogpt, transformers
+from minitx.bench.peers.encoder import Encoder
 from minitx.bench.peers.nanogpt import COMMANDS, NanoGPT, learning_rate
-from minitx.bench.shapes import NAMES, Shape, named, shape_from_json
-from minitx.bench.suites.generate import Work, model_of, ours_writes
+from minitx.bench.shapes import NAMES, Shape, named
+from minitx.bench.suites.generate import Work, model_of, write_tokens
 from minitx.interop import llama2c as llama2c_format
 from minitx.model import Transformer
 from minitx.system.errors import UserError
@@ -59,10 +59,6 @@ def test_the_table_of_shapes() -> None:
     assert shapes["shakespeare_char"].vocab_size == 323
 
 
-def test_a_shape_goes_through_json() -> None:
-    assert shape_from_json(TINY.as_json()) == TINY
-
-
 @pytest.mark.parametrize("name", ["defualt", "nothing/there.yaml"])
 def test_a_shape_that_is_not_there(name: str) -> None:
     with pytest.raises(UserError, match="There is no"):
@@ -76,8 +72,8 @@ def test_a_shape_that_is_not_there(name: str) -> None:
 def test_llama_has_the_same_logits(tied: bool) -> None:
     pytest.importorskip("transformers", reason="transformers is a test extra")
     model = random_model(llama_shape(tie_embeddings=tied, n_kv_head=1))
-    theirs = peers.llama(model).eval()
-    assert peers.require_equal_logits(model, lambda tokens: theirs(tokens).logits, "Llama") < 1e-5
+    theirs = transformers.llama(model).eval()
+    assert transformers.require_equal_logits(model, lambda tokens: theirs(tokens).logits, "Llama") < 1e-5
 
 
 def test_another_model_is_refused() -> None:
@@ -86,12 +82,12 @@ def test_another_model_is_refused() -> None:
     with torch.no_grad():
         other.final_norm.weight.mul_(1.01)
     with pytest.raises(UserError, match="gives other logits"):
-        peers.require_equal_logits(model, other, "It")
+        transformers.require_equal_logits(model, other, "It")
 
 
 def test_without_transformers_a_sentence_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert "not installed" in str(peers.why_no_transformers())
+    assert "not installed" in str(transformers.why_not())
 
 
 # PyTorch's encoder
@@ -100,7 +96,7 @@ def test_without_transformers_a_sentence_says_so(monkeypatch: pytest.MonkeyPatch
 def test_the_encoder_looks_back_only_and_has_as_many_parameters() -> None:
     torch.manual_seed(0)
     shape = named("default")
-    encoder = peers.Encoder(shape).eval()
+    encoder = Encoder(shape).eval()
     tokens = torch.randint(0, shape.vocab_size, (1, 12))
     changed = tokens.clone()
     changed[0, 8:] += 1
@@ -118,40 +114,44 @@ def test_the_encoder_looks_back_only_and_has_as_many_parameters() -> None:
 
 def test_a_folder_that_is_no_checkout(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no checkout of nanoGPT"):
-        peers.nano_gpt_module(str(tmp_path))
+        nanogpt.load_module(str(tmp_path))
     (tmp_path / "model.py").write_text("import nothing_of_that_name\n")
     with pytest.raises(UserError, match="cannot be imported"):
-        peers.nano_gpt_module(str(tmp_path))
+        nanogpt.load_module(str(tmp_path))
     (tmp_path / "model.py").write_text("x = 1\n")
     with pytest.raises(UserError, match="no class GPT"):
-        peers.nano_gpt_module(str(tmp_path))
+        nanogpt.load_module(str(tmp_path))
 
 
 def test_the_stand_in_is_built_quietly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model = peers.nano_gpt_of(str(nano_gpt_checkout(tmp_path)), TINY)
-    settings = {"weight_decay": 0.1, "learning_rate": 1e-3, "betas": (0.9, 0.99)}
-    optimizer = peers.nano_gpt_optimizer(model, settings, torch.device("cpu"))
-    assert optimizer.param_groups[0]["lr"] == 1e-3
+    tokens = np.zeros(100, np.uint16)
+    training = nanogpt.build_training(str(nano_gpt_checkout(tmp_path)), TINY, tokens, cpu())
+    assert training.optimizers[0].param_groups[0]["lr"] == TINY.train.learning_rate
     assert capsys.readouterr().out == ""
 
 
 def test_the_schedule_of_nano_gpt() -> None:
-    command = COMMANDS["cpu"]
-    assert learning_rate(0, command) == pytest.approx(1e-3 / 101)
-    assert learning_rate(99, command) == pytest.approx(1e-3 * 100 / 101)
-    assert learning_rate(100, command) == pytest.approx(1e-3)
-    assert learning_rate(1050, command) == pytest.approx((1e-3 + 1e-4) / 2)
-    assert learning_rate(2000, command) == pytest.approx(1e-4)
+    train = COMMANDS["cpu"].train
+    assert learning_rate(0, train) == pytest.approx(1e-3 / 101)
+    assert learning_rate(99, train) == pytest.approx(1e-3 * 100 / 101)
+    assert learning_rate(100, train) == pytest.approx(1e-3)
+    assert learning_rate(1050, train) == pytest.approx((1e-3 + 1e-4) / 2)
+    assert learning_rate(2000, train) == pytest.approx(1e-4)
 
 
 @pytest.mark.skipif(NANO_GPT is None, reason="MINITX_NANOGPT names no checkout of nanoGPT")
 def test_the_real_nano_gpt_learns(tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text(small_text(), "utf-8")
-    command = dataclasses.replace(COMMANDS["cpu"], steps=30, warmup=2, n_layer=1)
-    training = NanoGPT(command, str(NANO_GPT), str(text), tmp_path, cpu(), seed=1)
+    published = COMMANDS["cpu"]
+    command = dataclasses.replace(
+        published,
+        model=dataclasses.replace(published.model, n_layer=1),
+        train=dataclasses.replace(published.train, steps=30, warmup_steps=2),
+    )
+    training = NanoGPT(command, str(NANO_GPT), str(text), cpu(), seed=1)
     before = training.validate()
-    for number in range(command.steps):
+    for number in range(30):
         training.step(number)
     assert training.validate() < before - 0.5
 
@@ -269,8 +269,8 @@ def program(folder: Path, body: str) -> Path:
 
 def test_what_run_prints_is_read_back(tmp_path: Path) -> None:
     file = program(tmp_path, 'print("7\\n3\\n"); print("achieved tok/s: 250.5", file=sys.stderr)')
-    ran = llama2c.run(llama2c.find_run(str(tmp_path)), file, file, 2, 1)
-    assert ran == llama2c.Ran([7, 3], 250.5)
+    run = llama2c.Llama2c(llama2c.find_run(str(tmp_path)), random_model(llama_shape()), tmp_path, 1)
+    assert run.write(2) == ([7, 3], 2 / 250.5)
     assert not llama2c.has_openmp(file)
 
 
@@ -285,7 +285,7 @@ def test_what_run_prints_is_read_back(tmp_path: Path) -> None:
 def test_a_run_that_fails(body: str, sentence: str, tmp_path: Path) -> None:
     file = program(tmp_path, body)
     with pytest.raises(UserError, match=sentence):
-        llama2c.run(file, file, file, 2, 1)
+        llama2c.Llama2c(file, random_model(llama_shape()), tmp_path, 1).write(2)
 
 
 def test_no_program_at_the_path(tmp_path: Path) -> None:
@@ -297,7 +297,7 @@ def test_a_model_that_does_not_write_the_start_token() -> None:
     """There llama2.c would stop, and the two would be timed on different work."""
     shape = llama_shape()
     model = model_of(shape, 0)
-    assert llama2c_format.START not in ours_writes(model, Work("", [1], 16))[0]
+    assert llama2c_format.START not in write_tokens(model, Work("", [1], 16))[0]
 
 
 @pytest.mark.skipif(LLAMA2C is None, reason="MINITX_LLAMA2C names no compiled run of llama2.c")
@@ -309,7 +309,7 @@ def test_the_real_llama2c_writes_the_same_text(tied: bool, tmp_path: Path) -> No
     model = model_of(shape, 0)
     llama2c_format.export_weights(model, tmp_path / "model.bin")
     llama2c_format.export_vocabulary(shape.vocab_size, tmp_path / "tokenizer.bin")
-    ours: list[int] = ours_writes(model, Work("", [1], 64))[0]
+    ours: list[int] = write_tokens(model, Work("", [1], 64))[0]
     done = _run_slowly(tmp_path)
     assert done == ours
 

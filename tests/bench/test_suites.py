@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import sys
 from pathlib import Path
@@ -12,17 +11,17 @@ from typing import Any
 import pytest
 import torch
 
-from minitx.bench import parts, peak, steps
-from minitx.bench.peers import transformers as peers
-from minitx.bench.suites import ceiling, data, generate, gpu, scaling, train
-from minitx.bench.tables import Table
+from minitx.bench import peak, steps
+from minitx.bench.peers import nanogpt, transformers
+from minitx.bench.suite import Table
+from minitx.bench.suites import ceiling, data, generate, scaling, train
 from minitx.system import timing
 from minitx.system.errors import UserError
 from minitx.system.memory import memory_bytes
-from tests.bench.small import TINY, cpu, nano_gpt_checkout, quick
+from tests.bench.small import TINY, bench, cpu, nano_gpt_checkout
 from tests.small import small_text
 
-LLAMA_THERE = peers.why_no_transformers() is None
+LLAMA_THERE = transformers.why_not() is None
 
 
 @pytest.fixture(autouse=True)
@@ -41,12 +40,21 @@ def text(tmp_path: Path) -> str:
 @pytest.fixture
 def no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory is measured in a process of its own, which takes seconds to import torch; one test does that."""
-    for module in (train, scaling, gpu):
+    for module in (train, scaling):
         monkeypatch.setattr(module, "peak_memory", lambda *arguments: {"peak": 3_000_000, "before": 1_000_000})
 
 
 def column(table: Table, name: str) -> list[Any]:
-    return [row[list(table.columns).index(name)] for row in table.rows]
+    return [row[name] for row in table.rows]
+
+
+def test_candidates_are_timed_on_the_device_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a GPU would still be at work when the clock stops."""
+    waited: list[str] = []
+    monkeypatch.setattr(timing, "synchronise", lambda device: waited.append(str(device)))
+    on_gpu = dataclasses.replace(cpu(), device=torch.device("cuda"))
+    bench(TINY, on_gpu).time({"a": lambda: None}, "a")
+    assert len(waited) >= 4 and set(waited) == {"cuda"}
 
 
 # Steps
@@ -56,41 +64,39 @@ def column(table: Table, name: str) -> list[Any]:
 def test_every_candidate_takes_a_step(kind: str, tmp_path: Path) -> None:
     if kind == steps.LLAMA:
         pytest.importorskip("transformers", reason="transformers is a test extra")
-    step = steps.build(kind, TINY, cpu(), str(nano_gpt_checkout(tmp_path)))
+    step = steps.build(bench(nanogpt=str(nano_gpt_checkout(tmp_path))), kind, TINY)
     first, second = step(), step()
     assert isinstance(first, torch.Tensor) and torch.isfinite(first)
     assert isinstance(second, torch.Tensor) and not torch.equal(first, second)  # the next batch
 
 
-def test_a_timed_step_changes_no_weight_and_yet_has_gradients() -> None:
+@pytest.mark.parametrize("kind", [steps.OURS, steps.ENCODER, steps.NANO_GPT])
+def test_only_a_timed_step_changes_no_weight(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a long measurement would train, and may diverge on tokens without order."""
-    step, model = steps.our_step(TINY, cpu(), steps.random_tokens(TINY, 0), 0)
-    before = [parameter.clone() for parameter in model.parameters()]
+    settings = bench(nanogpt=str(nano_gpt_checkout(tmp_path)))
+    training = steps.build_training(settings, kind, TINY, steps.random_tokens(TINY, 0))
+    before = [parameter.clone() for parameter in training.parameters]
+    monkeypatch.setattr(steps, "build_training", lambda *arguments: training)
+    step = steps.build(settings, kind, TINY)
     step()
     step()
-    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
-
-
-def test_the_plain_step_updates(tmp_path: Path) -> None:
-    loss_of, model, optimizer = steps.peer(steps.ENCODER, TINY, cpu(), None)
-    optimizer.param_groups[0]["lr"] = 0.01
-    before = model.output.weight.clone()
-    draw = steps.RandomBatches(steps.random_tokens(TINY, 0), TINY, torch.device("cpu")).next
-    steps.plain_step(loss_of, list(model.parameters()), optimizer, draw, cpu(), TINY.train)
-    assert not torch.equal(before, model.output.weight)
-    assert all(parameter.grad is None for parameter in model.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(before, training.parameters, strict=True))
+    training.set_learning_rate(0.01)
+    step()
+    assert not all(torch.equal(a, b) for a, b in zip(before, training.parameters, strict=True))
+    assert all(parameter.grad is None for parameter in training.parameters)
 
 
 def test_random_batches_are_windows_and_what_follows() -> None:
-    inputs, targets = steps.RandomBatches(steps.random_tokens(TINY, 0), TINY, torch.device("cpu")).next()
+    inputs, targets = nanogpt.random_batch(steps.random_tokens(TINY, 0), 16, 2)
     assert inputs.shape == targets.shape == (2, 16)
     assert inputs.dtype == torch.int64
     assert torch.equal(inputs[:, 1:], targets[:, :-1])
 
 
 def test_what_is_left_out_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers, "why_no_transformers", lambda: "transformers is not installed.")
-    kinds, notes = steps.kinds(None)
+    monkeypatch.setattr(transformers, "why_not", lambda: "transformers is not installed.")
+    kinds, notes = steps.kinds(bench())
     assert kinds == [steps.OURS, steps.OURS_ADAMW, steps.ENCODER]
     assert len(notes) == 2
 
@@ -100,7 +106,7 @@ def test_what_is_left_out_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_memory_is_measured_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)  # the process finds this very code from anywhere
-    found = peak.peak_memory(steps.OURS, TINY, cpu(), None)
+    found = peak.peak_memory(bench(), steps.OURS, TINY)
     assert 50e6 < found["before"] < found["peak"] < 2e9
 
 
@@ -115,12 +121,12 @@ def test_the_peak_is_not_handed_down_from_the_parent() -> None:
 
 def test_a_process_that_fails_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"memory of nanoGPT.*no model\.py"):
-        peak.peak_memory(steps.NANO_GPT, TINY, cpu(), str(tmp_path))
+        peak.peak_memory(bench(nanogpt=str(tmp_path)), steps.NANO_GPT, TINY)
 
 
 @pytest.mark.usefixtures("no_processes")
 def test_train_compares_all_there_are(tmp_path: Path) -> None:
-    table = train.speed(quick(nanogpt=str(nano_gpt_checkout(tmp_path))), TINY, cpu())
+    table = train.speed(bench(nanogpt=str(nano_gpt_checkout(tmp_path))), TINY)
     names = column(table, "candidate")
     assert names[:2] == [steps.OURS, steps.OURS_ADAMW]
     assert names[-2:] == [steps.ENCODER, steps.NANO_GPT]
@@ -131,19 +137,19 @@ def test_train_compares_all_there_are(tmp_path: Path) -> None:
 
 
 def test_the_parts_add_up_to_the_step(text: str) -> None:
-    settings = quick(text=text)
-    prepared = parts.text_for(settings, TINY)
+    prepared = train.prepared_text(text, TINY, 0)
     shape = dataclasses.replace(TINY, vocab_size=prepared.tokenizer.vocab_size)
-    found = parts.step_parts(shape, cpu(), prepared, repeats=5, seconds=1)
+    found = train.step_parts(bench(repeats=5, seconds=1), shape, prepared)
+    assert len(found["steps"]) == 5
     assert sum(found["parts"].values()) == pytest.approx(found["whole"])
     assert all(took > 0 for took in found["parts"].values())
-    assert tuple(found["parts"]) == parts.PARTS
+    assert tuple(found["parts"]) == train.PARTS
 
 
 def test_time_by_part_shares_out_everything(text: str) -> None:
-    table = train.time_by_part(quick(text=text), TINY, cpu())
+    table = train.time_by_part(bench(text=text), TINY)
     assert column(table, "part") == [
-        *parts.PARTS,
+        *train.PARTS,
         "logging: metrics",
         "logging: snapshots of heads",
         "logging: pictures of heads",
@@ -158,7 +164,13 @@ def test_time_by_part_shares_out_everything(text: str) -> None:
 
 def test_a_run_without_pictures_of_heads(text: str) -> None:
     shape = dataclasses.replace(TINY, log=dataclasses.replace(TINY.log, heads_every=0, snapshots_every=0))
-    assert list(parts.logging_parts(shape, cpu(), parts.text_for(quick(text=text), shape))) == ["metrics"]
+    assert list(train.logging_parts(shape, cpu(), train.prepared_text(text, shape, 0))) == ["metrics"]
+
+
+def test_snapshots_that_all_come_with_a_picture_are_part_of_it(text: str) -> None:
+    shape = dataclasses.replace(TINY, log=dataclasses.replace(TINY.log, heads_every=2, snapshots_every=4))
+    logs = train.logging_parts(shape, cpu(), train.prepared_text(text, shape, 0))
+    assert list(logs) == ["metrics", "pictures of heads"]
 
 
 # generate
@@ -166,7 +178,7 @@ def test_a_run_without_pictures_of_heads(text: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["auto", "bfloat16"])
 def test_generate_has_every_work(dtype: str) -> None:
-    tables = list(generate.run(quick(dtype=dtype), [TINY], cpu() if dtype == "auto" else bfloat16()))
+    tables = list(generate.run(bench(TINY, cpu() if dtype == "auto" else bfloat16(), dtype=dtype)))
     assert len(tables) == (2 if dtype == "auto" else 1)
     for table in tables:
         works = list(dict.fromkeys(column(table, "work")))
@@ -190,27 +202,27 @@ def test_with_and_without_cache_is_the_same_text() -> None:
     shape = TINY.as_llama()
     model = generate.model_of(shape, 0)
     work = generate.Work("", [1], 16, batch=2)
-    assert generate.ours_does(model, dataclasses.replace(work, cached=False))() == generate.ours_writes(model, work)
+    assert generate.write_tokens(model, dataclasses.replace(work, cached=False)) == generate.write_tokens(model, work)
 
 
 def test_llama2c_takes_part_by_its_own_clock(tmp_path: Path) -> None:
     """With a stand-in that writes what minitx writes and claims 1,000 tokens a second."""
     shape = TINY.as_llama()
-    tokens = generate.ours_writes(generate.model_of(shape, 1337), generate.Work("", [1], 16))[0]
+    tokens = generate.write_tokens(generate.model_of(shape, 1337), generate.Work("", [1], 16))[0]
     program = tmp_path / "run"
     said = "\\n".join(map(str, tokens))
     program.write_text(
         f"#!{sys.executable}\nimport sys\nprint('''{said}''')\nprint('achieved tok/s: 1000', file=sys.stderr)\n"
     )
     program.chmod(0o755)
-    table = generate.compare(quick(llama2c=str(program)), shape, cpu(), torch.float32)
-    row = next(row for row in table.rows if row[1] == generate.LLAMA2C)
-    assert row[0] == "decode 16, batch 1"
-    assert row[2:4] == [pytest.approx(1000), pytest.approx(1000)]
+    table = generate.compare(bench(llama2c=str(program)), shape, torch.float32)
+    row = next(row for row in table.rows if row["candidate"] == generate.LLAMA2C)
+    assert row["work"] == "decode 16, batch 1"
+    assert [row["best"], row["median"]] == [pytest.approx(1000), pytest.approx(1000)]
     assert any("without OpenMP" in note for note in table.notes)
     program.write_text(program.read_text().replace(f"'''{said}", "'''5\\n5"))
     with pytest.raises(UserError, match="writes another text"):
-        generate.compare(quick(llama2c=str(program)), shape, cpu(), torch.float32)
+        generate.compare(bench(llama2c=str(program)), shape, torch.float32)
 
 
 def test_texts_that_part_are_refused_in_float32_and_told_in_bfloat16() -> None:
@@ -221,13 +233,13 @@ def test_texts_that_part_are_refused_in_float32_and_told_in_bfloat16() -> None:
         generate.require_same([[4, 5, 6]], [[4, 9, 6]], "It", work, torch.float32)
 
 
-# data, ceiling, scaling, gpu
+# data, ceiling, scaling
 
 
 def test_data(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data, "SIZE", 1 << 16)
     before = os.environ["XDG_CACHE_HOME"]
-    (table,) = data.run(quick(text=text), [], dataclasses.replace(cpu(), threads=2))
+    (table,) = data.run(bench(TINY, dataclasses.replace(cpu(), threads=2), text=text))
     assert os.environ["XDG_CACHE_HOME"] == before
     assert column(table, "candidate") == [
         data.BASE,
@@ -242,15 +254,16 @@ def test_data(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_ceiling(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ceiling.SIZES, "cpu", (16, 32))
     monkeypatch.setitem(ceiling.COPIED, "cpu", 1 << 12)
-    machine, use = ceiling.run(quick(), [TINY], cpu())
+    machine, use = ceiling.run(bench())
     kinds = [(str(dtype).removeprefix("torch."), by) for dtype, by in ceiling.ways(torch.device("cpu"))]
     assert [kind for kind in kinds if kind[1] != "oneDNN"] == [("float32", "torch.mm"), ("bfloat16", "torch.mm")]
     found = list(zip(column(machine, "precision"), column(machine, "by"), strict=True))
     assert found == [kind for kind in kinds for _ in range(4)]
     assert "tiny, logits: 32 × 16 × 61" in column(machine, "what")
     (row,) = use.rows
-    assert row[1] == ceiling.flops_per_token(TINY) / 1e6
-    assert row[3] == pytest.approx(float(str(row[1])) * float(str(row[2])) / 1e3)  # MFLOP × tokens/s → GFLOP/s
+    work, rate = float(str(row["MFLOP per token"])), float(str(row["tokens/s, best"]))
+    assert work == ceiling.flops_per_token(TINY) / 1e6
+    assert row["GFLOP/s, best"] == pytest.approx(work * rate / 1e3)  # MFLOP × tokens/s → GFLOP/s
 
 
 def test_flops_of_a_product() -> None:
@@ -259,7 +272,7 @@ def test_flops_of_a_product() -> None:
 
 @pytest.mark.usefixtures("no_processes")
 def test_scaling_stands_beside_theory() -> None:
-    tables = dict(zip(scaling.AXES, scaling.run(quick(), [TINY], cpu()), strict=True))
+    tables = dict(zip(scaling.AXES, scaling.run(bench()), strict=True))
     assert column(tables["context"], "context") == ["4", "8", "16 (as it is)", "32", "64"]
     assert column(tables["heads"], "heads") == ["1", "2 (as it is)", "4", "8"]  # 16 heads would be 1 wide
     assert column(tables["batch"], "batch") == ["1", "2 (as it is)", "4", "8"]
@@ -268,25 +281,3 @@ def test_scaling_stands_beside_theory() -> None:
     for table in tables.values():
         assert column(table, "cache, KB") == column(table, "by formula, KB")
         assert set(column(table, "training memory, MB")) == {2.0}
-
-
-@pytest.mark.usefixtures("no_processes")
-def test_the_table_for_a_gpu_on_a_cpu(tmp_path: Path) -> None:
-    settings = quick(nanogpt=str(nano_gpt_checkout(tmp_path)))
-    table = gpu.measure(settings, [TINY], bfloat16(), sizes=[16, 32], copied=1 << 12)
-    assert [str(what).split(",")[0] for what in column(table, "what")] == [
-        "matrix product",
-        "copy",
-        "step",
-        "step",
-        "decode 16",
-    ]
-    assert column(table, "× nanoGPT")[3] == 1.0
-    assert column(table, "% of limit")[2] > 0
-    assert column(table, "peak memory, GB")[2] == 0.002
-    json.dumps(table.as_json(), allow_nan=False)
-
-
-def test_gpu_without_a_gpu_is_a_sentence() -> None:
-    with pytest.raises(UserError, match="needs a CUDA device, but this run is on cpu"):
-        list(gpu.run(quick(), [], cpu()))

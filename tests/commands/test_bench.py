@@ -70,7 +70,7 @@ def test_tables_in_the_terminal_and_in_json(
         (["--plot", "x.png"], "only the suite loss draws one"),
         (["--suite", "loss", "--plot", "x.txt"], "is no picture"),
         (["--suite", "loss"], "needs the text to learn from"),
-        (["--suite", "gpu", "--device", "cpu"], "needs a CUDA device"),
+        (["--suite", "gpu"], "There is no suite 'gpu'"),
         (["--nanogpt", "nowhere"], "nowhere is no checkout of nanoGPT"),
         (["--llama2c", "nowhere"], "nowhere is no program"),
         (["--dtype", "float16"], "float16"),
@@ -109,7 +109,7 @@ def test_help_names_every_suite(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_default_suites_need_nothing_else() -> None:
-    assert not {"loss", "gpu", "scaling"} & set(BenchConfig().suites)
+    assert not {"loss", "scaling"} & set(BenchConfig().suites)
 
 
 def test_the_head_names_the_machine() -> None:

@@ -10,7 +10,7 @@ from itertools import count
 
 import pytest
 
-from minitx.bench.tables import Table, plain, rates, raw_seconds, shown
+from minitx.bench.suite import Table, shown
 from minitx.system.timing import MIN_ROUNDS, WARM_UP, Timed, alternate, calibrate, repeat, speed_ups
 
 
@@ -52,8 +52,11 @@ def test_minimum_median_and_ratio() -> None:
     timed = {"base": Timed([4.0, 2.0, 9.0], 1), "other": Timed([1.0, 3.0, 2.0], 1)}
     assert (timed["base"].minimum, timed["base"].median) == (2.0, 4.0)
     assert speed_ups(timed, "base") == {"base": (1.0, 1.0), "other": (2.0, 2.0)}
-    assert rates(timed, "base", 12)["other"] == [12.0, 6.0, 2.0, 2.0]
-    assert raw_seconds(timed)["base"] == {"seconds": [4.0, 2.0, 9.0], "calls_per_repeat": 1}
+    table = Table("Speed")
+    table.add_rates("times", timed, "base", 12, {"work": "w"}, memory={"base": 4, "other": 5})
+    rates = {"best": 12.0, "median": 6.0, "× by best": 2.0, "× by median": 2.0}
+    assert table.rows[1] == {"work": "w", "candidate": "other", **rates, "memory": 5}
+    assert table.raw["times"]["base"] == {"seconds": [4.0, 2.0, 9.0], "calls_per_repeat": 1}
 
 
 @pytest.mark.parametrize(
@@ -76,7 +79,7 @@ def test_cells_have_three_digits(cell: str | int | float | None, text: str) -> N
 
 
 def test_a_table_is_markdown_of_fixed_width() -> None:
-    table = Table("Speed", ["who", "rate"], [["a", 1.0], ["longer", 12345.0]], ["A note."])
+    table = Table("Speed", [{"who": "a", "rate": 1.0}, {"who": "longer", "rate": 12345.0}], ["A note."])
     lines = table.as_text().splitlines()
     assert lines[0] == "### Speed"
     assert lines[2:6] == ["| who    |   rate |", "| ------ | -----: |", "| a      |   1.00 |", "| longer | 12,345 |"]
@@ -84,8 +87,7 @@ def test_a_table_is_markdown_of_fixed_width() -> None:
 
 
 def test_json_has_the_same_content_and_only_what_json_knows() -> None:
-    table = Table("Speed", ["who", "rate"], [["a", math.inf]], raw={"seconds": {1: [0.5, math.nan]}})
+    table = Table("Speed", [{"who": "a", "rate": math.inf}], raw={"seconds": {1: [0.5, math.nan]}})
     content = json.loads(json.dumps(table.as_json(), allow_nan=False))
     assert content["rows"] == [{"who": "a", "rate": None}]
     assert content["raw"] == {"seconds": {"1": [0.5, None]}}
-    assert plain((1, "x", 2.5)) == [1, "x", 2.5]

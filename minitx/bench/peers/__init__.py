@@ -1,1 +1,1 @@
-"""Other programs that minitx is measured beside."""
+"""Other programs that minitx is compared with."""

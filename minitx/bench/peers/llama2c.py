@@ -1,9 +1,6 @@
-"""llama2.c's compiled `run` on a model of ours: the weights in its format, a vocabulary whose pieces are the tokens'
-numbers, and what it prints read back.
+"""llama2.c's compiled `run` on a model of ours: call it, read its tokens and its rate.
 
-The format is the one that run.c reads (its legacy "version 0"): seven int32, then float32 matrices, each for all layers
-in a row. It turns neighbouring components of a head by an angle where minitx and transformers turn component i of the
-first half with component i of the second, so the rows of query and key matrices change places.
+The piece of every token is the token's number, so that the text gives the tokens back.
 """
 
 from __future__ import annotations
@@ -12,29 +9,18 @@ import math
 import os
 import re
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 
+from minitx.interop.llama2c import export_vocabulary, export_weights
+from minitx.model import Transformer
 from minitx.system.errors import UserError, require
 
 
-@dataclass(frozen=True)
-class Ran:
-    """What a call of `run` wrote, and its own figure."""
-
-    tokens: list[int]
-    tokens_per_second: float
-    """From the second token on, as run.c counts."""
-
-
 def find_run(path: str) -> Path:
-    """The compiled `run` that --llama2c names, or that lies in the checkout it names; raises UserError."""
-    named = Path(path)
-    file = named / "run" if named.is_dir() else named
-    require(
-        file.is_file() and os.access(file, os.X_OK),
-        f"{file} is no program: compile llama2.c's run.c ('make runfast' or 'make runomp' in its checkout).",
-    )
+    """The compiled `run` at `path`, or in the checkout at `path`; raises UserError if it is no program."""
+    file = Path(path) / "run" if Path(path).is_dir() else Path(path)
+    advice = "compile llama2.c's run.c ('make runfast' or 'make runomp' in its checkout)."
+    require(file.is_file() and os.access(file, os.X_OK), f"{file} is no program: {advice}")
     return file.resolve()
 
 
@@ -44,22 +30,35 @@ def has_openmp(file: Path) -> bool:
     return b"GOMP_parallel" in content or b"__kmpc_fork_call" in content
 
 
-def run(program: Path, weights: Path, vocabulary: Path, n_tokens: int, threads: int) -> Ran:
-    """Let it write `n_tokens`, always the likeliest, from the start token; raises UserError where it does not."""
-    command = [str(program), str(weights), "-t", "0", "-n", str(n_tokens), "-z", str(vocabulary)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    except OSError as error:
-        raise UserError(f"{program} cannot be run ({error.strerror}): compile it on this machine.") from error
-    rate = re.search(r"achieved tok/s: (\S+)", done.stderr)
-    require(
-        done.returncode == 0 and rate is not None,
-        f"{program} failed ({(done.stderr.strip().splitlines() or ['without a word'])[-1]}): is it llama2.c's run?",
-    )
-    tokens_per_second = float(rate[1]) if rate else math.nan
-    require(
-        math.isfinite(tokens_per_second) and tokens_per_second > 0,
-        f"{program} wrote {n_tokens} tokens in less than the millisecond that its clock has: take a larger shape.",
-    )
-    return Ran([int(word) for word in done.stdout.split()], tokens_per_second)
+class Llama2c:
+    """The program with a model, whose files it reads from `folder`."""
+
+    def __init__(self, program: Path, model: Transformer, folder: Path, threads: int) -> None:
+        self.program, self.threads = program, threads
+        self.weights, self.vocabulary = folder / "model.bin", folder / "tokenizer.bin"
+        export_weights(model, self.weights)
+        export_vocabulary(model.vocab_size, self.vocabulary)
+
+    def write(self, n_tokens: int) -> tuple[list[int], float]:
+        """Tokens written greedily from the start token, and seconds at the rate that the program prints.
+
+        That leaves out its start and the first token. Raises UserError if the program fails.
+        """
+        options = ["-t", "0", "-n", str(n_tokens), "-z", str(self.vocabulary)]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads)}
+        command = [str(self.program), str(self.weights), *options]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        except OSError as error:
+            raise UserError(f"{self.program} cannot be run ({error.strerror}): compile it on this machine.") from error
+        rate = re.search(r"achieved tok/s: (\S+)", done.stderr)
+        if done.returncode or rate is None:
+            last_line = (done.stderr.strip().splitlines() or ["without a word"])[-1]
+            raise UserError(f"{self.program} failed ({last_line}): is it llama2.c's run?")
+        quick = f"{self.program} wrote {n_tokens} tokens in less than the millisecond that its clock has"
+        require(0 < float(rate[1]) < math.inf, f"{quick}: take a larger shape.")
+        return [int(word) for word in done.stdout.split()], n_tokens / float(rate[1])
+
+    def seconds(self, n_tokens: int) -> float:
+        """The seconds of `write`."""
+        return self.write(n_tokens)[1]

@@ -1,150 +1,126 @@
-"""nanoGPT's published commands: its model and optimizer, put together as its train.py does, on a text by characters."""
+"""nanoGPT from its checkout: its model and optimizer, and its published commands put together as its train.py does."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import importlib.machinery
+import io
 import math
-from dataclasses import dataclass
+import sys
+from functools import partial
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from minitx.bench.peers import transformers as peers
-from minitx.data.batches import validation_windows
+from minitx.bench.shapes import Shape, shape_of
+from minitx.bench.training import TimedTraining
+from minitx.config import Config, ModelConfig, TrainConfig
+from minitx.data.token_files import Tokens
 from minitx.system.errors import UserError, require
 from minitx.system.runtime import Runtime
+from minitx.training.loop import evaluate
 
 
-@dataclass(frozen=True)
-class Command:
-    """What nanoGPT's README and config/train_shakespeare_char.py say of one of its commands."""
-
-    n_layer: int
-    n_head: int
-    n_embd: int
-    block_size: int
-    dropout: float
-    batch_size: int
-    steps: int
-    device_type: str
-    learning_rate: float = 1e-3
-    min_learning_rate: float = 1e-4
-    warmup: int = 100
-    weight_decay: float = 0.1
-    betas: tuple[float, float] = (0.9, 0.99)
-    grad_clip: float = 1.0
+def load_module(checkout: str) -> ModuleType:
+    """nanoGPT's model.py, imported from its checkout; raises UserError for another folder."""
+    file = Path(checkout) / "model.py"
+    require(file.is_file(), f"{checkout} is no checkout of nanoGPT: it has no model.py.")
+    name = "minitx_benchmarks_nanogpt_model"
+    loader = importlib.machinery.SourceFileLoader(name, str(file))
+    sys.modules[name] = module = ModuleType(name)  # its dataclass looks itself up in sys.modules
+    try:
+        loader.exec_module(module)
+    except Exception as error:
+        raise UserError(f"{file} cannot be imported ({type(error).__name__}: {error}).") from error
+    require(hasattr(module, "GPT"), f"{file} is not nanoGPT's model: it has no class GPT.")
+    return module
 
 
+def build_training(checkout: str, shape: Shape, tokens: Tokens, runtime: Runtime) -> TimedTraining:
+    """nanoGPT's model of this shape without biases and its optimizer, on windows drawn at random."""
+    module, model, train = load_module(checkout), shape.model, shape.train
+    sizes = {"n_layer": model.n_layer, "n_head": model.n_head, "n_embd": model.d_model, "vocab_size": shape.vocab_size}
+    others = {"block_size": model.context_length, "dropout": model.dropout, "bias": False}
+    betas, kind = (train.beta1, train.beta2), runtime.device.type
+    with contextlib.redirect_stdout(io.StringIO()):  # both print
+        gpt = module.GPT(module.GPTConfig(**sizes, **others)).to(runtime.device)
+        optimizer = gpt.configure_optimizers(train.weight_decay, train.learning_rate, betas, kind)
+    loss_of = runtime.compiled(lambda inputs, targets: gpt(inputs, targets)[1])
+    batches = SimpleNamespace(next=partial(random_batch, tokens, model.context_length, train.batch_size))
+    return TimedTraining(shape, gpt, loss_of, [optimizer], batches, runtime)
+
+
+def random_batch(tokens: Tokens, length: int, batch_size: int) -> tuple[Tensor, Tensor]:
+    """Inputs and targets, int64, both (batch, seq), at places drawn with replacement from torch's generator."""
+    starts = torch.randint(len(tokens) - length, (batch_size,)).tolist()
+    inputs, targets = (
+        torch.stack([torch.from_numpy(tokens[start : start + length].astype(np.int64)) for start in places])
+        for places in (starts, [start + 1 for start in starts])
+    )
+    return inputs, targets
+
+
+def published(batch_size: int, steps: int, model: ModelConfig) -> Config:
+    """A command of nanoGPT's README with the optimizer of config/train_shakespeare_char.py."""
+    adamw = TrainConfig(steps, batch_size, optimizer="adamw", learning_rate=1e-3, weight_decay=0.1, beta2=0.99)
+    return Config(model=model, train=dataclasses.replace(adamw, warmup_steps=100))
+
+
+MIN_LEARNING_RATE = 1e-4
 COMMANDS = {
-    "cpu": Command(4, 4, 128, 64, dropout=0.0, batch_size=12, steps=2000, device_type="cpu"),
-    "gpu": Command(6, 6, 384, 256, dropout=0.2, batch_size=64, steps=5000, device_type="cuda"),
+    "cpu": published(12, 2000, ModelConfig(n_layer=4, n_head=4, d_model=128, context_length=64)),
+    "gpu": published(64, 5000, ModelConfig(n_layer=6, n_head=6, d_model=384, context_length=256, dropout=0.2)),
 }
-EVALUATION_BATCH = 64
-"""Windows at once."""
 
 
 class NanoGPT:
-    """One training by a command: `step` after `step`, `validate` in between."""
+    """One training by a command, on a text by characters."""
 
-    def __init__(
-        self, command: Command, checkout: str, text_file: str, folder: Path, runtime: Runtime, seed: int
-    ) -> None:
-        """The training part of the text is put into `folder`, from where batches are mapped, as in its script."""
-        text = read_text(text_file)
-        characters = sorted(set(text))
-        number_of = {character: number for number, character in enumerate(characters)}
-        tokens = np.array([number_of[character] for character in text], np.uint16)
-        boundary = int(len(text) * 0.9)
-        require(
-            boundary > command.block_size,
-            f"{text_file} has {len(text)} characters, too few for nanoGPT's windows of {command.block_size}.",
-        )
-        self.command, self.device, self.file, self.val = (
-            command,
-            runtime.device,
-            folder / "train.bin",
-            tokens[boundary:],
-        )
-        tokens[:boundary].tofile(self.file)
-        self.on_cuda = runtime.device.type == "cuda"
-        # Its script takes no autocast on a CPU.
-        self.runtime = runtime if self.on_cuda else dataclasses.replace(runtime, dtype=torch.float32)
+    def __init__(self, command: Config, checkout: str, text_file: str, runtime: Runtime, seed: int) -> None:
+        text, length = Path(text_file).read_bytes().decode("utf-8"), command.model.context_length
+        characters = {character: number for number, character in enumerate(sorted(set(text)))}
+        tokens, boundary = np.array([characters[character] for character in text], np.uint16), int(len(text) * 0.9)
+        short = f"{text_file} has {len(text)} characters, too few for nanoGPT's windows of {length}."
+        require(boundary > length, short)
+        if runtime.device.type != "cuda":  # its script takes no autocast on a CPU
+            runtime = dataclasses.replace(runtime, dtype=torch.float32)
         torch.manual_seed(seed)
-        self.model = peers.nano_gpt(
-            checkout,
-            n_layer=command.n_layer,
-            n_head=command.n_head,
-            n_embd=command.n_embd,
-            block_size=command.block_size,
-            vocab_size=len(characters),
-            dropout=command.dropout,
-            bias=False,
-        ).to(runtime.device)
-        self.parameters = list(self.model.parameters())
-        settings = {
-            "weight_decay": command.weight_decay,
-            "learning_rate": command.learning_rate,
-            "betas": command.betas,
-        }
-        self.optimizer = peers.nano_gpt_optimizer(self.model, settings, runtime.device)
-        self.forward = torch.compile(self.model) if runtime.compile else self.model
-
-    def batch(self) -> tuple[Tensor, Tensor]:
-        """Inputs and targets, each (batch, seq), at places drawn with replacement."""
-        data, length = np.memmap(self.file, dtype=np.uint16, mode="r"), self.command.block_size
-        starts = torch.randint(len(data) - length, (self.command.batch_size,)).tolist()
-        both = [
-            torch.stack([torch.from_numpy(data[i + shift : i + shift + length].astype(np.int64)) for i in starts])
-            for shift in (0, 1)
-        ]
-        if self.on_cuda:
-            both = [part.pin_memory().to(self.device, non_blocking=True) for part in both]
-        return both[0], both[1]
+        self.runtime, self.length, self.val = runtime, length, tokens[boundary:]
+        shape = shape_of("nanoGPT", command, len(characters))
+        self.training = build_training(checkout, shape, tokens[:boundary], runtime)
 
     def step(self, number: int) -> Tensor:
-        """Update `number`, counted from 0; its loss."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(number, self.command)
-        inputs, targets = self.batch()
-        with self.runtime.autocast():
-            loss: Tensor = self.forward(inputs, targets)[1]
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.parameters, self.command.grad_clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return loss.detach()
+        """Make update `number`, counted from 0; return its loss."""
+        self.training.set_learning_rate(learning_rate(number, self.training.shape.train))
+        return self.training.step()
 
-    @torch.inference_mode()
     def validate(self) -> float:
-        """Mean loss in nats per character of the last tenth, by the windows of `evaluate`."""
-        self.model.eval()
-        total = torch.zeros((), dtype=torch.float64)
-        for inputs, targets in validation_windows(self.val, self.command.block_size, EVALUATION_BATCH):
-            inputs, targets = inputs.to(self.device), targets.to(self.device)
-            with self.runtime.autocast():
-                logits = self.model(inputs, targets)[0]  # (batch, seq, vocab); without targets it gives the last alone
-            total += F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="sum").cpu()
-        self.model.train()
-        return float(total) / (len(self.val) - 1)
+        """Mean loss in nats per character on the last tenth."""
+        model: Any = AllLogits(self.training.model, self.length)
+        return evaluate(model, self.val, 64, self.runtime)
 
 
-def learning_rate(step: int, command: Command) -> float:
-    """nanoGPT's schedule: linear warm-up, then half a cosine from the peak down to the minimum."""
-    if step < command.warmup:
-        return command.learning_rate * (step + 1) / (command.warmup + 1)
-    progress = min(1.0, (step - command.warmup) / max(1, command.steps - command.warmup))
-    height = 0.5 * (1 + math.cos(math.pi * progress))
-    return command.min_learning_rate + height * (command.learning_rate - command.min_learning_rate)
+class AllLogits(nn.Module):
+    """nanoGPT's model as `evaluate` calls it: without targets, it would give the logits of the last token alone."""
+
+    def __init__(self, gpt: nn.Module, context_length: int) -> None:
+        super().__init__()
+        self.gpt, self.config = gpt, SimpleNamespace(context_length=context_length)
+        self.train(gpt.training)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.gpt(tokens, tokens)[0]
 
 
-def read_text(file: str) -> str:
-    """The whole of a text file; raises UserError where it is not UTF-8."""
-    try:
-        return Path(file).read_bytes().decode("utf-8")
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file} is not UTF-8 (byte {error.start}): convert it to UTF-8.") from error
+def learning_rate(step: int, train: TrainConfig) -> float:
+    """nanoGPT's schedule: linear warm-up, then half a cosine from the peak to the minimum."""
+    peak, warmup = train.learning_rate, train.warmup_steps
+    if step < warmup:
+        return peak * (step + 1) / (warmup + 1)
+    progress = min(1.0, (step - warmup) / max(1, train.steps - warmup))
+    return MIN_LEARNING_RATE + 0.5 * (1 + math.cos(math.pi * progress)) * (peak - MIN_LEARNING_RATE)

@@ -1,1 +1,1 @@
-"""One module for each suite of `minitx bench`; its `run` yields tables."""
+"""One module per suite; its `run` yields tables."""

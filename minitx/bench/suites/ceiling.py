@@ -1,4 +1,4 @@
-"""The suite `ceiling`: how fast the machine multiplies matrices and copies memory, and what share training reaches."""
+"""The suite `ceiling`: how fast the machine multiplies matrices and copies memory, and training's share of that."""
 
 from __future__ import annotations
 
@@ -7,130 +7,99 @@ from collections.abc import Iterator
 import torch
 
 from minitx.bench import steps
-from minitx.bench.settings import BenchConfig
+from minitx.bench.machine import precision
 from minitx.bench.shapes import Shape
-from minitx.bench.tables import Table, by_turns, raw_seconds
+from minitx.bench.suite import Bench, Row, Table
 from minitx.fast.linear import onednn_product, takes_onednn
-from minitx.model import Transformer
 from minitx.model_size import matmul_flops_per_token
-from minitx.system.runtime import Runtime
-from minitx.system.timing import Candidate, Timed, alternate
+from minitx.system.timing import Candidate
 
 SIZES = {"cpu": (512, 1024, 2048), "cuda": (2048, 4096, 8192), "mps": (1024, 2048, 4096)}
-"""Widths of square matrices on each kind of device; the best of them is the ceiling."""
+"""Widths of square matrices by kind of device; the fastest is the ceiling."""
 COPIED = {"cpu": 1 << 28, "cuda": 1 << 30, "mps": 1 << 28}
-"""Bytes of a copy, beyond what a cache holds."""
-
+"""Bytes of a copy, more than a cache holds."""
 PLAIN, ONEDNN = "torch.mm", "oneDNN"
 
 Product = tuple[int, int, int]
 """(rows, inner, columns) of a product of two matrices."""
 
 
-def run(settings: BenchConfig, shapes: list[Shape], runtime: Runtime) -> Iterator[Table]:
-    """The machine's rates, then what share of them training reaches."""
-    squares: dict[str, Product] = {
-        f"{size} × {size} × {size}": (size, size, size) for size in SIZES[runtime.device.type]
-    }
-    found: dict[str, float] = {}
-    table = Table(
-        "ceiling, what the machine can do",
-        ["what", "precision", "by", "best, GFLOP/s", "median, GFLOP/s"],
-    )
-    for dtype, by in ways(runtime.device):
-        precision = str(dtype).removeprefix("torch.")
-        products = {**squares, **{name: product for shape in shapes for name, product in products_of(shape).items()}}
-        timed = multiply(settings, products, runtime.device, dtype, by)
-        for name, product in products.items():
-            table.rows.append(
-                [name, precision, by, *(flops(product) / s / 1e9 for s in (timed[name].minimum, timed[name].median))]
-            )
-        best = max(flops(products[name]) / timed[name].minimum for name in squares)
-        found[precision] = max(found.get(precision, 0), best)
-        table.raw[f"{precision}, {by}"] = raw_seconds(timed)
-    copied = copy_memory(settings, runtime.device, COPIED[runtime.device.type])
-    moved = 2 * COPIED[runtime.device.type]
-    table.raw["copy"] = raw_seconds({"copy": copied})
-    table.notes.append(
-        f"Copying memory: {moved / copied.minimum / 1e9:.1f} GB/s at best, {moved / copied.median / 1e9:.1f} in the "
-        "middle (bytes read and bytes written)."
-    )
+def run(bench: Bench) -> Iterator[Table]:
+    """The machine's rates, then training's share of them."""
+    device, table = bench.runtime.device, Table("ceiling, what the machine can do")
+    squares: dict[str, Product] = {f"{n} × {n} × {n}": (n, n, n) for n in SIZES[device.type]}
+    products = squares | {name: product for shape in bench.shapes for name, product in products_of(shape).items()}
+    ceilings: dict[torch.dtype, float] = {}
+    for dtype, by in ways(device):
+        candidates = {name: multiplication(product, device, dtype, by) for name, product in products.items()}
+        timed = bench.time(candidates, f"products, {dtype}")
+        for name, time in timed.items():
+            work = flops(products[name]) / 1e9
+            row: Row = {"what": name, "precision": precision(dtype), "by": by}
+            row |= {"best, GFLOP/s": work / time.minimum, "median, GFLOP/s": work / time.median}
+            table.rows.append(row)
+        best = max(flops(product) / timed[name].minimum for name, product in squares.items())
+        ceilings[dtype] = max(ceilings.get(dtype, 0), best)
+        table.add_seconds(f"{precision(dtype)}, {by}", timed)
+    source = torch.ones(COPIED[device.type] // 4, device=device)
+    target = torch.empty_like(source)
+    copied = bench.time({"copy": lambda: target.copy_(source)}, "copy")
+    best, median = (2 * source.nbytes / 1e9 / s for s in (copied["copy"].minimum, copied["copy"].median))
+    table.notes = [
+        f"Copying memory: {best:.1f} GB/s at best, {median:.1f} in the middle (bytes read and bytes written)."
+    ]
+    table.add_seconds("copy", copied)
     yield table
-    yield utilisation(settings, shapes, runtime, found[str(runtime.dtype).removeprefix("torch.")])
+    yield utilisation(bench, ceilings[bench.runtime.dtype])
 
 
-def utilisation(settings: BenchConfig, shapes: list[Shape], runtime: Runtime, ceiling: float) -> Table:
-    """minitx's training step at each shape in FLOP/s, beside the ceiling."""
-    precision = str(runtime.dtype).removeprefix("torch.")
-    table = Table(
-        f"ceiling, share of it that training reaches · {precision}, {ceiling / 1e9:,.0f} GFLOP/s",
-        ["shape", "MFLOP per token", "tokens/s, best", "GFLOP/s, best", "share of ceiling, %"],
-        notes=["FLOPs are those of matrix products, three times the forward pass; the ceiling is the best square one."],
+def utilisation(bench: Bench, ceiling: float) -> Table:
+    """minitx's training step at every shape in FLOP/s, beside the ceiling."""
+    title = (
+        f"ceiling, share of it that training reaches · {precision(bench.runtime.dtype)}, {ceiling / 1e9:,.0f} GFLOP/s"
     )
-    for shape in shapes:
-        step = steps.build(steps.OURS, shape, runtime, seed=settings.seed)
-        timed = by_turns(settings, {shape.name: step}, runtime.device, f"step {shape.name}")[shape.name]
-        rate = shape.tokens_per_step / timed.minimum
-        work = flops_per_token(shape)
-        table.rows.append([shape.name, work / 1e6, rate, rate * work / 1e9, 100 * rate * work / ceiling])
-        table.raw[shape.name] = raw_seconds({"step": timed})
+    note = "FLOPs are those of matrix products, three times the forward pass; the ceiling is the best square one."
+    table = Table(title, notes=[note])
+    for shape in bench.shapes:
+        timed = bench.time({"step": steps.build(bench, steps.OURS, shape)}, f"step {shape.name}")
+        rate, work = shape.tokens_per_step / timed["step"].minimum, flops_per_token(shape)
+        row: Row = {"shape": shape.name, "MFLOP per token": work / 1e6, "tokens/s, best": rate}
+        row |= {"GFLOP/s, best": rate * work / 1e9, "share of ceiling, %": 100 * rate * work / ceiling}
+        table.rows.append(row)
+        table.add_seconds(shape.name, timed)
     return table
 
 
 def flops_per_token(shape: Shape) -> int:
     """Floating-point operations of the matrix products in one token's share of a training step."""
-    with torch.device("meta"):
-        model = Transformer(shape.model, shape.vocab_size)
-    return 3 * matmul_flops_per_token(model, shape.model.context_length)
+    return 3 * matmul_flops_per_token(shape.meta_model(), shape.model.context_length)
 
 
 def products_of(shape: Shape) -> dict[str, Product]:
-    """The products of a forward pass that take the most: into the feed-forward layer, and to the logits."""
+    """The costliest products of a forward pass: into the feed-forward layer, and to the logits."""
     rows, width = shape.train.batch_size * shape.model.context_length, shape.model.d_model
-    return {
-        f"{shape.name}, feed-forward: {rows} × {width} × {shape.model.ff_width}": (rows, width, shape.model.ff_width),
-        f"{shape.name}, logits: {rows} × {width} × {shape.vocab_size}": (rows, width, shape.vocab_size),
-    }
+    products = {"feed-forward": (rows, width, shape.model.ff_width), "logits": (rows, width, shape.vocab_size)}
+    return {f"{shape.name}, {name}: {' × '.join(map(str, sizes))}": sizes for name, sizes in products.items()}
 
 
 def flops(product: Product) -> int:
-    """A multiplication and an addition for each of the rows × inner × columns."""
+    """One multiplication and one addition for every one of rows × inner × columns."""
     rows, inner, columns = product
     return 2 * rows * inner * columns
 
 
 def ways(device: torch.device) -> list[tuple[torch.dtype, str]]:
-    """Precisions, and what multiplies in them: in float32 also oneDNN, where minitx's linear layers take it."""
+    """Precisions, and what multiplies in them: for float32 also oneDNN, if minitx's linear layers use it here."""
     large = torch.empty(1024, 1024, device=device)
     onednn = [(torch.float32, ONEDNN)] if takes_onednn(large, large) else []
     return [(torch.float32, PLAIN), *onednn, (torch.bfloat16, PLAIN)]
 
 
-def multiply(
-    settings: BenchConfig, products: dict[str, Product], device: torch.device, dtype: torch.dtype, by: str = PLAIN
-) -> dict[str, Timed]:
-    """Each product by turns, x Wᵀ as a linear layer has it; `PLAIN` into a matrix that is there already."""
-
-    def candidate(product: Product) -> Candidate:
-        rows, inner, columns = product
-        x = torch.randn(rows, inner, device=device, dtype=dtype)
-        weight = torch.randn(columns, inner, device=device, dtype=dtype)
-        out = torch.empty(rows, columns, device=device, dtype=dtype)
-        return lambda: onednn_product(x, weight) if by == ONEDNN else torch.mm(x, weight.T, out=out)
-
-    return by_turns(
-        settings, {name: candidate(product) for name, product in products.items()}, device, f"products, {dtype}"
-    )
-
-
-def copy_memory(settings: BenchConfig, device: torch.device, size: int) -> Timed:
-    """A copy of `size` bytes from one place of the device's memory to another."""
-    source = torch.ones(size // 4, device=device)
-    target = torch.empty_like(source)
-    return alternate(
-        {"copy": lambda: target.copy_(source)},
-        repeats=settings.repeats,
-        seconds=settings.seconds / 4,
-        device=device,
-        label="copy",
-    )["copy"]
+def multiplication(product: Product, device: torch.device, dtype: torch.dtype, by: str) -> Candidate:
+    """x Wᵀ, as in a linear layer; `PLAIN` writes into an existing matrix."""
+    rows, inner, columns = product
+    x, weight = (torch.randn(size, inner, device=device, dtype=dtype) for size in (rows, columns))
+    if by == ONEDNN:
+        return lambda: onednn_product(x, weight)
+    out = torch.empty(rows, columns, device=device, dtype=dtype)
+    return lambda: torch.mm(x, weight.T, out=out)

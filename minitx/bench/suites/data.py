@@ -1,128 +1,83 @@
-"""The suite `data`: megabytes of text per second that become tokens, against SentencePiece's own encoding."""
+"""The suite `data`: megabytes of text per second that become tokens, against SentencePiece alone."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from unittest import mock
 
-from minitx.bench.settings import BenchConfig
-from minitx.bench.shapes import Shape
-from minitx.bench.tables import RATES, Table, rates, raw_seconds
+from sentencepiece import SentencePieceProcessor
+
+from minitx.bench.suite import Bench, Table
 from minitx.config import DataConfig, TokenizerConfig
 from minitx.data import sources
 from minitx.data.prepare import prepare
 from minitx.data.tokenizer import Tokenizer
 from minitx.system.errors import UserError
-from minitx.system.runtime import Runtime
-from minitx.system.timing import Candidate, alternate
+from minitx.system.timing import Candidate
 
 SIZE = 8 << 20
 """Bytes of text at least: a shorter text is repeated."""
 SAMPLE = 2 << 20
-"""Bytes that the tokenizer learns from."""
+"""Characters that the tokenizer learns from."""
 BLOCK = 1 << 16
-"""Characters of the blocks that SentencePiece is given where its speed is the point."""
+"""Characters of the blocks on which SentencePiece is fastest."""
 BASE = "SentencePiece, blocks to arrays, 1 thread"
 
 
-def run(settings: BenchConfig, shapes: list[Shape], runtime: Runtime) -> Iterator[Table]:
+def run(bench: Bench) -> Iterator[Table]:
     """One table; the shapes do not matter."""
-    text = text_of(settings)
+    source = bench.settings.text or "python-docs"
+    text = text_of(source)
     data = text.encode("utf-8", errors="replace")
-    tokenizer = trained(text[:SAMPLE])
+    tokenizer, megabytes = trained(text[:SAMPLE]), len(data) / 1e6
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "text.txt"
         file.write_bytes(data)
-        candidates = {
-            **alone(tokenizer, text, runtime.threads),
-            **whole(tokenizer, file, runtime.threads),
-        }
-        timed = alternate(candidates, repeats=settings.repeats, seconds=settings.seconds, label="data")
-    found = rates(timed, BASE, len(data) / 1e6)
-    yield Table(
-        f"data, MB per second · {len(data) / 1e6:.1f} MB of {settings.text or 'python-docs'}, "
-        f"{tokenizer.vocab_size} tokens",
-        ["candidate", *RATES],
-        [[name, *rate] for name, rate in found.items()],
-        [
-            "SentencePiece: from text in memory to tokens in memory. minitx prepare: from a file to token files, with "
-            f"reading, splitting, checksums and writing through to the disk. × is against {BASE}."
-        ],
-        {"seconds": raw_seconds(timed), "bytes": len(data)},
+        timed = bench.time(candidates_on(text, file, tokenizer, bench.runtime.threads), "data")
+    title = f"data, MB per second · {megabytes:.1f} MB of {source}, {tokenizer.vocab_size} tokens"
+    table = Table(title, raw={"bytes": len(data)})
+    table.add_rates("seconds", timed, BASE, megabytes, {})
+    table.notes.append(
+        "SentencePiece: from text in memory to tokens in memory. minitx prepare: from a file to token files, with "
+        f"reading, splitting, checksums and writing through to the disk. × is against {BASE}."
     )
+    yield table
 
 
-def text_of(settings: BenchConfig) -> str:
-    """The text of --text, or python-docs, repeated until it is long enough to time."""
-    config = DataConfig(source=settings.text or "python-docs", encoding_errors="replace")
-    text = "".join(piece.text + ("\n" if piece.last else "") for piece in sources.read(config, "train"))
+def text_of(source: str) -> str:
+    """A text repeated until it is long enough to time."""
+    pieces = sources.read(DataConfig(source=source, encoding_errors="replace"), "train")
+    text = "".join(piece.text + ("\n" if piece.last else "") for piece in pieces)
     return text * -(-SIZE // len(text.encode("utf-8", errors="replace")))
 
 
 def trained(text: str) -> Tokenizer:
-    """A tokenizer as minitx makes it by default, or by characters where the text is too poor for that."""
+    """minitx's default tokenizer, or one by characters for a text too poor for it."""
     try:
         return Tokenizer.train([text], TokenizerConfig())
     except UserError:
         return Tokenizer.train([text], TokenizerConfig(type="char"))
 
 
-def alone(tokenizer: Tokenizer, text: str, threads: int) -> dict[str, Candidate]:
-    """SentencePiece's own encoding: as it is fastest, and as most call it, from lines to lists."""
-    from sentencepiece import SentencePieceProcessor
-
+def candidates_on(text: str, file: Path, tokenizer: Tokenizer, threads: int) -> dict[str, Candidate]:
+    """SentencePiece on `text`, also as most call it, from lines to lists; and minitx on the same text in `file`."""
     processor = SentencePieceProcessor(model_proto=tokenizer.proto)
-    lines = text.splitlines(keepends=True)
-
     blocks = [text[start : start + BLOCK] for start in range(0, len(text), BLOCK)]
+    lines, data = text.splitlines(keepends=True), DataConfig(source=str(file), encoding_errors="replace")
 
-    def encode(count: int) -> Callable[[], object]:
-        return lambda: processor.encode(blocks, return_type="numpy", num_threads=count)
+    def prepare_anew(n: int) -> None:
+        with tempfile.TemporaryDirectory() as cache, mock.patch.dict(os.environ, XDG_CACHE_HOME=cache):
+            prepare(data, TokenizerConfig(), 0, progress=False, tokenizer_model=tokenizer, workers=n)
 
-    found: dict[str, Candidate] = {BASE: encode(1)}
+    by_blocks, ours = partial(processor.encode, blocks, return_type="numpy"), {}
+    theirs = {BASE: partial(by_blocks, num_threads=1)}
+    ours["minitx prepare, 1 thread"] = partial(prepare_anew, 1)
     if threads > 1:
-        found[f"SentencePiece, blocks to arrays, {threads} threads"] = encode(threads)
-    found["SentencePiece, lines to lists, 1 thread"] = lambda: processor.encode(lines, num_threads=1)
-    return found
-
-
-def whole(tokenizer: Tokenizer, file: Path, threads: int) -> dict[str, Candidate]:
-    """minitx's preparing of a file with a tokenizer that is there already, into an empty cache each time."""
-
-    def preparing(count: int) -> Callable[[], object]:
-        def prepare_anew() -> None:
-            with own_cache():
-                prepare(
-                    DataConfig(source=str(file), encoding_errors="replace"),
-                    TokenizerConfig(),
-                    0,
-                    progress=False,
-                    tokenizer_model=tokenizer,
-                    workers=count,
-                )
-
-        return prepare_anew
-
-    found: dict[str, Candidate] = {"minitx prepare, 1 thread": preparing(1)}
-    if threads > 1:
-        found[f"minitx prepare, {threads} threads"] = preparing(threads)
-    return found
-
-
-@contextmanager
-def own_cache() -> Iterator[None]:
-    """While entered, prepared text goes to a folder that is removed again."""
-    before, folder = os.environ.get("XDG_CACHE_HOME"), tempfile.mkdtemp()
-    os.environ["XDG_CACHE_HOME"] = folder
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["XDG_CACHE_HOME"]
-        else:
-            os.environ["XDG_CACHE_HOME"] = before
-        shutil.rmtree(folder, ignore_errors=True)
+        theirs[f"SentencePiece, blocks to arrays, {threads} threads"] = partial(by_blocks, num_threads=threads)
+        ours[f"minitx prepare, {threads} threads"] = partial(prepare_anew, threads)
+    theirs["SentencePiece, lines to lists, 1 thread"] = partial(processor.encode, lines, num_threads=1)
+    return {**theirs, **ours}
