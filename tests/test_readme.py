@@ -1,4 +1,4 @@
-"""The README stays true: its commands parse, its test command is CI's, its map has every module."""
+"""The README stays true: its commands parse, its test command is CI's, its map has every room."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from minitx.commands.train import parse_train
 from tests.test_layers import ORDER
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text("utf-8")
-COMMANDS = [
-    line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines() if line.strip()
-]
+README, GUIDE = ((ROOT / name).read_text("utf-8") for name in ("README.md", "docs/guide.md"))
+BLOCKS = re.findall(r"```sh\n(.*?)```", README + GUIDE, re.DOTALL)
+COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line.strip()]
 
 
 def arguments(command: str, script: str) -> list[str] | None:
@@ -47,13 +46,23 @@ def test_ci_runs_the_test_command_of_the_readme() -> None:
 
 
 def test_the_map_has_every_room() -> None:
-    table = README.split("## The map of the code")[1].split("\n## ")[0]
+    table = README.split("## The map of the house")[1].split("\n## ")[0]
     assert {name.strip("/").removesuffix(".py") for name in re.findall(r"`(\w+(?:/|\.py))`", table)} == set(ORDER)
 
 
-def test_pictures_are_there() -> None:
-    for picture in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README):
-        assert (ROOT / picture).is_file(), picture
+def test_links_and_pictures_lead_somewhere() -> None:
+    for folder, page in ((ROOT, README), (ROOT / "docs", GUIDE)):
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page):
+            assert (folder / target).is_file(), target
+
+
+def test_anchors_are_headings_of_the_guide() -> None:
+    headings = {re.sub(r"[^\w -]", "", line.strip("# ")).lower().replace(" ", "-") for line in GUIDE.splitlines()}
+    assert set(re.findall(r"docs/guide\.md#([\w-]+)", README)) <= headings
+
+
+def test_the_readme_is_for_a_first_visit() -> None:
+    assert len(README.splitlines()) <= 180
 
 
 def test_every_shipped_configuration_is_in_the_table() -> None:
