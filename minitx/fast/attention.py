@@ -3,8 +3,6 @@
 tests/fast/test_attention.py holds each equal to the textbook lines of `minitx.attention`.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

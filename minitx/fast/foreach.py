@@ -1,7 +1,5 @@
 """One call for many tensors: torch's private _foreach operations, or a loop where a version of torch lacks them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The decoding step as one compiled program."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import cast

@@ -5,8 +5,6 @@ operations. So weights are stored in the order they are read, matrices with the 
 and 1/√d_head are folded in. `Decoder` runs PyTorch's operations, `CompiledDecoder` one compiled program.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -7,8 +7,6 @@ A text that outgrows the context loses the oldest half of it. The rest is encode
 room for as many new tokens as were dropped. `window_start` cuts a prompt longer than the context by the same rule.
 """
 
-from __future__ import annotations
-
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence

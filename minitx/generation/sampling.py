@@ -5,8 +5,6 @@ logits of tokens that it removes to -inf, and always keeps the likeliest token. 
 keeps those with the lowest ids. The arithmetic is in float64, so that rounding decides as little as possible.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch
