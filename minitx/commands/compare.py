@@ -21,8 +21,8 @@ def main(arguments: Sequence[str], prog: str) -> int:
     """Compare as the command line says; the exit status."""
     parser = new_parser(prog, Config)
     parser.description, names = __doc__, ", ".join(KINDS)
-    parser.add_argument("--heads", metavar="LIST", help=f"Head counts to compare; without --kinds {DEFAULT_HEADS}.")
-    parser.add_argument("--kinds", metavar="LIST", help=f"Kinds of attention to compare: some of {names}, or all.")
+    parser.add_argument("--heads", metavar="LIST", help=f"Head counts, with commas; without --kinds {DEFAULT_HEADS}.")
+    parser.add_argument("--kinds", metavar="LIST", help=f"Kinds of attention, with commas: some of {names}, or all.")
     parser.add_argument("--seeds", type=int, default=3, help="Seeds to train every model with, from seed upwards.")
     options = parse(parser, Config, arguments)
     config = instantiate(parser, options, Config)
@@ -30,8 +30,8 @@ def main(arguments: Sequence[str], prog: str) -> int:
     require(options.seeds >= 1, f"--seeds is {options.seeds}, but at least 1 is needed.")
     counts = kinds = None
     if options.kinds is None:
-        heads, example = options.heads or DEFAULT_HEADS, f"such as {DEFAULT_HEADS}"
-        complaint = f"--heads is {heads!r}, but it takes head counts with commas, each once, {example}."
+        heads = options.heads or DEFAULT_HEADS
+        complaint = f"--heads is {heads!r}, but it takes head counts with commas, each once, such as {DEFAULT_HEADS}."
         counts = [int(count) for count in parse_list(heads, "[0-9]*[1-9][0-9]*", complaint)]
     else:
         complaint = f"--kinds is {options.kinds!r}, but it takes some of {names}, each once, or all."

@@ -81,8 +81,8 @@ def parse(arguments: Sequence[str], prog: str) -> Any:
     parser.add_argument("--picture", metavar="FILE", help="Also draw layers × heads, a panel per figure.")
     parser.add_argument("--probes", action="store_true", help="Show the run's labelled links instead of the table.")
     parser.add_argument("--history", metavar="FILE", help="Draw the scores over the run's steps instead.")
-    parser.add_argument("--html", metavar="FILE", help="Write TensorBoard's Attention tab of text or probes instead.")
-    parser.add_argument("--output_projection", action="store_true", help="Also ablate each layer's output projection.")
+    parser.add_argument("--html", metavar="FILE", help="Write the Attention tab of text or probes as a page instead.")
+    parser.add_argument("--output_projection", action="store_true", help="Also try the identity as output projection.")
     parser.add_argument("--no_ablation", action="store_true", help="Leave out ablation, which takes the longest.")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps.")
     parser.add_argument(

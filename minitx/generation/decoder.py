@@ -56,7 +56,6 @@ class Decoder:
         self.epsilon = {
             width: weight.new_tensor(math.sqrt(config.norm_eps * width)) for width in (config.d_model, config.d_head)
         }
-
         self.rotary = signed_tables((model.rotary_cos, model.rotary_sin), weight.dtype)  # (context_length, d_head)
 
     def new_cache(self, capacity: int) -> KeyValueCache:
