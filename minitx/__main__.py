@@ -1,7 +1,5 @@
 """`python -m minitx VERB …`, also installed as `minitx`."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 from collections.abc import Sequence

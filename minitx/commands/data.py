@@ -1,7 +1,5 @@
 """`minitx data`: prepare a text for training and print its size: documents, bytes, tokens."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from minitx.commands.train import parse_train

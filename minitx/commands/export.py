@@ -1,21 +1,16 @@
 """`minitx export RUN FOLDER`: write the run's model, and its tokenizer.model, for the `transformers` library."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-
+from minitx.commands.shared import run_parser
 from minitx.config.parsing import parse_plain
 
 
 def main(arguments: Sequence[str], prog: str) -> int:
     """Export as the command line says; the exit status."""
-    parser = ArgumentParser(prog=prog, description=__doc__, exit_on_error=False)
-    parser.add_argument("run", metavar="RUN", help="Run folder.")
+    parser = run_parser(prog, __doc__)
     parser.add_argument("folder", metavar="FOLDER", help="Folder to write config.json, model.safetensors into.")
-    parser.add_argument("--checkpoint", default="best", help="best, last, or a step of the run.")
     options = parse_plain(parser, arguments)
 
     import torch

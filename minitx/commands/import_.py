@@ -1,7 +1,5 @@
 """`minitx import FOLDER RUN`: make a run of a Llama or Qwen3 model with a SentencePiece tokenizer.model."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`train.py`: train a new run, or resume one."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,17 +25,12 @@ def parse_train(arguments: Sequence[str], prog: str) -> tuple[Config, str | None
     resume = option_value(arguments, "--resume")
     if resume is not None:
         file = Path(resume) / "config.yaml"
-        require(
-            file.is_file(),
-            f"There is no run in {resume} to resume ({file} is missing): name a folder such as runs/default.",
-        )
-        require(
-            option_value(arguments, "--config") is None,
-            "--resume takes the run's own configuration: leave --config out.",
-        )
+        missing = f"There is no run in {resume} to resume ({file} is missing): name a folder such as runs/default."
+        require(file.is_file(), missing)
+        alone = option_value(arguments, "--config") is None
+        require(alone, "--resume takes the run's own configuration: leave --config out.")
         from minitx.run.folder import Run
 
         Run(Path(resume)).check_config()
         arguments = ["--config", str(file), *arguments]
-    namespace = parse(parser, Config, arguments)
-    return instantiate(parser, namespace, Config), resume
+    return instantiate(parser, parse(parser, Config, arguments), Config), resume

@@ -1,9 +1,7 @@
 """Attention in fewer or faster operations: PyTorch's fused kernel, and rotary positions in the layout of the CPU.
 
-tests/fast/test_attention.py holds each equal to the textbook lines of `minitx.attention`.
+tests/fast/test_attention.py holds them equal to the textbook lines of `minitx.attention`.
 """
-
-from __future__ import annotations
 
 import math
 
@@ -21,15 +19,9 @@ def fused_attention(query: Tensor, key: Tensor, value: Tensor, causal: bool, dro
         return batched_attention(query, key, value, causal, dropout)
     n_query, n_key = query.size(2), key.size(2)
     mask = causal_mask(n_query, n_key, query.device) if causal and 1 < n_query < n_key else None
-    return F.scaled_dot_product_attention(
-        query,
-        key,
-        value,
-        attn_mask=mask,
-        dropout_p=dropout,
-        is_causal=causal and 1 < n_query == n_key,  # the newest token alone may look at everything
-        enable_gqa=query.size(1) != key.size(1),
-    )
+    is_causal = causal and 1 < n_query == n_key  # the newest token alone may look at everything
+    grouped = query.size(1) != key.size(1)
+    return F.scaled_dot_product_attention(query, key, value, mask, dropout, is_causal, enable_gqa=grouped)
 
 
 def batched_attention(query: Tensor, key: Tensor, value: Tensor, causal: bool, dropout: float) -> Tensor:
@@ -38,8 +30,7 @@ def batched_attention(query: Tensor, key: Tensor, value: Tensor, causal: bool, d
     if group > 1:
         key, value = key.repeat_interleave(group, dim=1), value.repeat_interleave(group, dim=1)
     n_query, n_key = query.size(2), key.size(2)
-    hidden = ~causal_mask(n_query, n_key, query.device) if causal else query.new_zeros(1, dtype=torch.bool)
-    mask = torch.zeros_like(hidden, dtype=query.dtype).masked_fill(hidden, float("-inf"))  # (query, key)
+    mask = query.new_full((n_query, n_key), -math.inf).triu(1 + n_key - n_query) if causal else query.new_zeros(1)
     scale = 1 / math.sqrt(query.size(3))
     scores = torch.baddbmm(mask, query.flatten(0, 1), key.flatten(0, 1).mT, alpha=scale)  # (batch * head, query, key)
     pattern = scores.unflatten(0, query.shape[:2]).softmax(dim=-1)  # (batch, head, query, key)

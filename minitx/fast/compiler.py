@@ -104,8 +104,7 @@ def spare_the_compiler() -> None:
     """Keep optimizers from importing torch's compiler, which takes as long as all of torch.
 
     On first use an optimizer imports the compiler only to exclude four of its methods. Mark them as excluded, and it
-    does not. Call this once, before the first optimizer is made; only the model is ever compiled. Methods that another
-    PyTorch excludes in another way stay as they are.
+    does not. Call this before the first optimizer is made.
     """
     from torch.optim import Optimizer
 

@@ -1,40 +1,23 @@
 """One call for many tensors: torch's private _foreach operations, or a loop where a version of torch lacks them."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from itertools import repeat
 from typing import Any
 
 import torch
-from torch import Tensor
-
-NAMES = ("_foreach_lerp", "_foreach_lerp_", "_foreach_mul_", "_foreach_add_")
-"""The private operations; the plain one of `Tensor` has the same name without the prefix."""
 
 
-def lerp(starts: Sequence[Tensor], ends: Sequence[Tensor], weight: float) -> list[Tensor]:
-    """start + weight · (end - start) for each pair."""
-    return call("lerp", starts, [(end, weight) for end in ends], ends, weight)
+def for_each(name: str) -> Callable[..., Any]:
+    """torch._foreach_NAME; where that is missing, a loop that calls Tensor.NAME with the same arguments."""
+
+    def loop(tensors: list[torch.Tensor], *arguments: Any, **named: Any) -> list[torch.Tensor]:
+        columns = [argument if isinstance(argument, list | tuple) else repeat(argument) for argument in arguments]
+        return [getattr(tensor, name)(*row, **named) for tensor, *row in zip(tensors, *columns, strict=False)]
+
+    return getattr(torch, f"_foreach_{name}", loop)
 
 
-def lerp_(starts: Sequence[Tensor], ends: Sequence[Tensor], weight: float) -> None:
-    """The same, written into the starts."""
-    call("lerp_", starts, [(end, weight) for end in ends], ends, weight)
-
-
-def scale_(tensors: Sequence[Tensor], factor: float) -> None:
-    """Multiply every tensor by `factor`."""
-    call("mul_", tensors, [(factor,)] * len(tensors), factor)
-
-
-def add_(tensors: Sequence[Tensor], others: Sequence[Tensor], alpha: float) -> None:
-    """Add alpha · other to each tensor."""
-    call("add_", tensors, [(other,) for other in others], others, alpha=alpha)
-
-
-def call(name: str, tensors: Sequence[Tensor], arguments: Sequence[tuple[Any, ...]], *joint: Any, **named: Any) -> Any:
-    """torch._foreach_NAME with the `joint` arguments; where that is missing, Tensor.NAME with `arguments` for each."""
-    together: Callable[..., Any] | None = getattr(torch, f"_foreach_{name}", None)
-    if together is not None:
-        return together(tensors, *joint, **named)
-    return [getattr(tensor, name)(*each, **named) for tensor, each in zip(tensors, arguments, strict=True)]
+lerp = for_each("lerp")  # (starts, ends, weight): start + weight · (end - start) for each pair
+lerp_ = for_each("lerp_")  # the same, written into the starts
+scale_ = for_each("mul_")  # (tensors, factor): multiplies every tensor by the factor
+add_ = for_each("add_")  # (tensors, others, alpha=…): adds alpha · other to each tensor

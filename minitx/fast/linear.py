@@ -5,8 +5,6 @@ oneDNN, which uses it everywhere and takes half the time on AMD at the same prec
 compared on Intel. oneDNN's operations are private in PyTorch: a PyTorch without them multiplies as it does by itself.
 """
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 

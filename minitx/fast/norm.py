@@ -4,8 +4,6 @@ The textbook line is `F.rms_norm`. It is one kernel on a GPU, but on the CPU a d
 in the backward pass. `CPUNorm` computes the same in half as many.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

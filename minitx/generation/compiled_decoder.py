@@ -1,7 +1,5 @@
 """The decoding step as one compiled program."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import cast
@@ -104,8 +102,6 @@ def compiled_step(device: str, threads: int) -> Callable[..., Tensor]:
 
 def weights_of(decoder: Decoder) -> list[Tensor]:
     """The decoder's matrices, norms and tables. The compiler knows that the model's own tensors stay in place."""
-    linears = [decoder.unembed]
-    for block in decoder.blocks:
-        linears += [block.query_key_value, block.output, block.gate_up, block.down]
-    norms = [block.head_norm for block in decoder.blocks if block.head_norm is not None]
-    return [linear.weight for linear in linears] + norms + [*decoder.epsilon.values(), *decoder.rotary]
+    parts = [decoder.unembed, *(part for block in decoder.blocks for part in vars(block).values())]
+    weights = [part.weight if isinstance(part, PackedLinear) else part for part in parts if part is not None]
+    return [*weights, *decoder.epsilon.values(), *decoder.rotary]

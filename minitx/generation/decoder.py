@@ -5,8 +5,6 @@ operations. So weights are stored in the order they are read, matrices with the 
 and 1/√d_head are folded in. `Decoder` runs PyTorch's operations, `CompiledDecoder` one compiled program.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,7 +56,6 @@ class Decoder:
         self.epsilon = {
             width: weight.new_tensor(math.sqrt(config.norm_eps * width)) for width in (config.d_model, config.d_head)
         }
-
         self.rotary = signed_tables((model.rotary_cos, model.rotary_sin), weight.dtype)  # (context_length, d_head)
 
     def new_cache(self, capacity: int) -> KeyValueCache:

@@ -7,40 +7,24 @@ A text that outgrows the context loses the oldest half of it. The rest is encode
 room for as many new tokens as were dropped. `window_start` cuts a prompt longer than the context by the same rule.
 """
 
-from __future__ import annotations
-
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from minitx.cache import KeyValueCache
 from minitx.config import GenerateConfig
+from minitx.data.tokenizer import Tokenizer
 from minitx.generation.compiled_decoder import CompiledDecoder
 from minitx.generation.decoder import Decoder
 from minitx.generation.sampling import sample
 from minitx.generation.stopping import StoppingText, StopReason
 from minitx.model import Transformer, evaluating
 from minitx.system.errors import UserError
-
-
-class Tokenizer(Protocol):
-    """The part of a tokenizer that generation uses: a text is the `token_bytes` of its tokens, read as UTF-8."""
-
-    @property
-    def end_of_document(self) -> int:
-        """The token that starts and ends a document, without bytes."""
-
-    def encode(self, text: str) -> list[int]:
-        """The tokens of a text."""
-
-    def token_bytes(self, token: int, /) -> bytes:
-        """The bytes of a token, which may end within a character."""
 
 
 @dataclass(frozen=True)
@@ -101,10 +85,9 @@ def complete(
             for index, token in enumerate(step):
                 if token is None or index in completions:
                     continue
-                if token == tokenizer.end_of_document:
-                    show(index, writers[index].end("end"))
-                else:
-                    show(index, writers[index].write(tokenizer.token_bytes(token)))
+                ends = token == tokenizer.end_of_document
+                writer = writers[index]
+                show(index, writer.end("end") if ends else writer.write(tokenizer.token_bytes(token)))
             if len(completions) == len(writers):
                 break
     for index, writer in enumerate(writers):
@@ -165,7 +148,7 @@ def generate(
             return
 
 
-@torch.inference_mode(False)  # in whose tensors the compiler would see another program
+@torch.inference_mode(False)  # the compiler would see another program in inference tensors
 def choose_decoder(model: Transformer, batch: int, compile: bool = False) -> Decoder | None:
     """The quickest decoder of `batch` sequences, compiled only if asked; None if the model itself has to decode."""
     kinds = (CompiledDecoder, Decoder) if compile else (Decoder,)
@@ -173,11 +156,11 @@ def choose_decoder(model: Transformer, batch: int, compile: bool = False) -> Dec
 
 
 def warm_decoder(model: Transformer, options: GenerateConfig) -> Decoder | None:
-    """The result of `choose_decoder`, which has compiled its program if it has one: no text waits for that."""
+    """The decoder of `choose_decoder`, with its program already compiled, so that no text waits for that."""
     decoder = choose_decoder(model, options.num_samples, options.compile)
     if isinstance(decoder, CompiledDecoder):
-        trial = replace(options, max_new_tokens=4)  # after the prompt's token a GPU compiles, records and replays
-        with evaluating(model), suppress(FloatingPointError):  # which generating the text will raise again
+        trial = replace(options, max_new_tokens=4)  # at the last three a GPU compiles, records and replays the program
+        with evaluating(model), suppress(FloatingPointError):  # generating the text raises it again
             list(generate(model, [0], trial, end_token=-1, decoder=decoder))
     return decoder
 
@@ -209,9 +192,9 @@ def next_step_logits(
 
     A full cache is emptied, and all recent tokens are encoded anew.
     """
-    if cache.length < model.config.context_length:
-        if decoder is not None:
-            return decoder(recent[-1].to(model.embedding.weight.device), cache).cpu()
+    if cache.length == model.config.context_length:
+        cache.clear()
+        return next_logits(model, torch.stack(tuple(recent), dim=1), cache)
+    if decoder is None:
         return next_logits(model, recent[-1][:, None], cache)
-    cache.clear()
-    return next_logits(model, torch.stack(tuple(recent), dim=1), cache)
+    return decoder(recent[-1].to(model.embedding.weight.device), cache).cpu()

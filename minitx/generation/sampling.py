@@ -5,8 +5,6 @@ logits of tokens that it removes to -inf, and always keeps the likeliest token. 
 keeps those with the lowest ids. The arithmetic is in float64, so that rounding decides as little as possible.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch
@@ -38,7 +36,8 @@ def probabilities(logits: Tensor, options: GenerateConfig) -> Tensor:
 
     At temperature 0 the likeliest token has probability 1. Raises FloatingPointError as `sample` does.
     """
-    logits = below_largest(logits.double())
+    logits = logits.double()
+    logits = logits - largest(logits).values
     vocab = logits.size(1)
     if options.temperature == 0:
         return torch.nn.functional.one_hot(logits.argmax(dim=1), vocab).to(logits.dtype)
@@ -60,9 +59,8 @@ def draw(chances: Tensor, generator: torch.Generator) -> Tensor:
     """
     sums = chances.cumsum(dim=1)  # (batch, vocab)
     level = torch.rand(len(sums), 1, generator=generator, dtype=sums.dtype, device=sums.device) * sums[:, -1:]
-    return torch.searchsorted(sums, level, right=True).squeeze(
-        1
-    )  # level < the last sum; a token of chance 0 is never first
+    # The level is below the last sum, and a token of chance 0 is never first.
+    return torch.searchsorted(sums, level, right=True).squeeze(1)
 
 
 def penalise(logits: Tensor, used: Tensor, penalty: float) -> Tensor:
@@ -71,11 +69,6 @@ def penalise(logits: Tensor, used: Tensor, penalty: float) -> Tensor:
     Keskar et al. 2019 (CTRL), section 4.1, divide every logit, which would make a negative one likelier.
     """
     return torch.where(used, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
-
-
-def below_largest(logits: Tensor) -> Tensor:
-    """The logits minus the largest of their row. Raises FloatingPointError when that is not finite."""
-    return logits - largest(logits).values
 
 
 def largest(logits: Tensor) -> torch.return_types.max:

@@ -1,7 +1,5 @@
 """Where a generated text stops."""
 
-from __future__ import annotations
-
 import codecs
 from collections.abc import Sequence
 from typing import Literal

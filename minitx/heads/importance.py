@@ -24,7 +24,7 @@ from minitx.model import Transformer, evaluating
 
 Tokens = NDArray[np.unsignedinteger[Any]]
 Floats = NDArray[np.float64]
-Advance = Callable[[int], None]
+Advance = Callable[[int], object]
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,7 @@ def measure_heads(
     *,
     ablation: bool = True,
     projection: bool = False,
-    advance: Callable[[int], None] | None = None,
+    advance: Callable[[int], object] | None = None,
     precision: Precision = nullcontext,
 ) -> HeadMeasurements:
     """Measure the heads of `model` on a text of at least 2 tokens.

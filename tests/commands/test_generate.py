@@ -239,7 +239,9 @@ def test_a_prompt_is_read_as_it_is(
     assert capsys.readouterr().out == "  zwölf\n!\n"
 
 
-@pytest.mark.parametrize("content,fault", [(b"", "empty"), (b"\xef\xbb\xbf", "empty"), (b"ab\xff", "byte 2 is 0xff")])
+@pytest.mark.parametrize(
+    "content,fault", [(b"", "empty"), (b"\xef\xbb\xbf", "empty"), (b"ab\xff", "byte 0xff in position 2")]
+)
 @pytest.mark.parametrize("source", ["-", "file"])
 def test_a_prompt_that_is_no_text_is_an_error(
     content: bytes,
@@ -264,8 +266,8 @@ def test_a_prompt_that_is_no_text_is_an_error(
         (["--prompt", "ab\udcff"], "not UTF-8"),
         (["--prompt_file", "no/such/file"], "no/such/file cannot be read (No such file or directory)"),
         (["--prompt_file", "."], "cannot be read"),
-        (["--interactive", "--json"], "leave one out"),
-        (["--interactive", "--prompt", "a"], "leave --prompt"),
+        (["--interactive", "--json"], "Both --interactive and --json are given: leave one out"),
+        (["--interactive", "--prompt", "a"], "--prompt are given: leave one out"),
         (["--interactive", "--attention", ""], "leave one out"),
         (["--attention", "README.md"], "README.md is no page: end its name with .html"),
         (["--attention", "folder.html"], "folder.html cannot be written: it is a folder"),

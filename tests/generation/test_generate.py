@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from minitx.config import GenerateConfig, ModelConfig
+from minitx.data.tokenizer import Tokenizer
 from minitx.generation import generate as generation
 from minitx.generation.generate import complete, generate, window_start
 from minitx.generation.sampling import sample
@@ -24,17 +25,20 @@ from tests.small import looking
 END = 256
 
 
-class ByteTokenizer:
+class ByteTokenizer(Tokenizer):
     """A token for each byte, and one that ends a document."""
 
     vocab_size = 257
     end_of_document = END
 
+    def __init__(self) -> None:
+        """It needs no SentencePiece model."""
+
     def encode(self, text: str) -> list[int]:
         return list(text.encode())
 
-    def token_bytes(self, token: int) -> bytes:
-        return b"" if token == END else bytes([token])
+    def token_bytes(self, id: int) -> bytes:
+        return b"" if id == END else bytes([id])
 
 
 def tiny_model(context_length: int = 8, n_kv_head: int | None = None, dropout: float = 0.0) -> Transformer:

@@ -1,0 +1,60 @@
+"""What several verbs share: their options, the texts that they read and the pages that they write."""
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser
+
+from minitx.system.errors import UserError, require
+from minitx.system.files import writing
+
+
+def run_parser(prog: str, description: str | None, newest: bool = False) -> ArgumentParser:
+    """A parser that takes RUN and --checkpoint; newest: RUN may be left out."""
+    parser = ArgumentParser(prog=prog, description=description, exit_on_error=False)
+    if newest:
+        parser.add_argument("run", metavar="RUN", nargs="?", help="Run folder; by default the newest one.")
+    else:
+        parser.add_argument("run", metavar="RUN", help="Run folder.")
+    parser.add_argument("--checkpoint", default="best", help="best, last, or a step of the run.")
+    return parser
+
+
+def exclude(options: Any, name: str, *others: str) -> None:
+    """Raise UserError if option `name` is given together with any of `others`."""
+    given = [f"--{option}" for option in others if options[option] not in (None, False)]
+    is_alone = options[name] in (None, False) or not given
+    require(is_alone, f"Both --{name} and {', '.join(given)} are given: leave one out.")
+
+
+def parse_list(text: str, pattern: str, complaint: str) -> list[str]:
+    """The parts of a list with commas; raises UserError(complaint) unless all match `pattern` and none repeats."""
+    parts = [part.strip() for part in text.split(",")]
+    require(all(re.fullmatch(pattern, part) for part in parts) and len({*parts}) == len(parts), complaint)
+    return parts
+
+
+def read_text(option: str, name: str) -> str:
+    """The content of the UTF-8 file `name` that `option` asks for; raises UserError."""
+    try:
+        content = Path(name).read_bytes()
+    except OSError as error:
+        raise UserError(f"{option} {name} cannot be read ({error.strerror}): name a text file in UTF-8.") from error
+    return as_text(content, f"{option} {name}")
+
+
+def as_text(content: bytes | str, origin: str) -> str:
+    """`content` as text; raises UserError, which begins with `origin`, for what UTF-8 cannot hold."""
+    try:
+        return (content.encode() if isinstance(content, str) else content).decode()
+    except UnicodeError as error:
+        raise UserError(f"{origin} is not UTF-8 ({error}): convert it to UTF-8.") from error
+
+
+def write_page(name: str, html: str) -> None:
+    """Write a page to the file `name` and say so; raises UserError where it cannot be written."""
+    with writing(name):
+        Path(name).write_text(html, "utf-8")
+    print(f"page in {name}", file=sys.stderr)
