@@ -44,9 +44,9 @@ def main(arguments: Sequence[str], prog: str) -> int:
     check(options)
     if options.heads is not None:
         options.heads = parse_heads(options.heads)
-    from minitx.studies.pruned_run import PruneOptions, prune_run
+    from minitx.studies.pruned_run import prune_run
 
-    return prune_run(PruneOptions(**vars(options)))
+    return prune_run(**vars(options))
 
 
 def check(options: Any) -> None:

@@ -64,7 +64,7 @@ def export_model(model: Transformer, folder: Path, end_of_document: int) -> None
 
 def renamed_parameters(model: Transformer) -> dict[str, Tensor]:
     """The parameters of a model, by their names in `transformers`."""
-    parameters = {}
+    parameters: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():  # such as blocks.3.attention.query.weight
         module = re.sub(r"[0-9]+", "{}", name.removesuffix(".weight"))
         parameters[NAMES[module].format(*re.findall("[0-9]+", name)) + ".weight"] = parameter
