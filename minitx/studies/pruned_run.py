@@ -12,16 +12,8 @@ from minitx.model_size import cache_bytes_per_token
 from minitx.run.checkpoints import Checkpoint
 from minitx.run.folder import Run
 from minitx.run.text import prepared_text
-from minitx.studies.pruning import (
-    Head,
-    access_without,
-    choose_heads,
-    head_names,
-    heads_of,
-    prune,
-    pruned_config,
-    removal_loss,
-)
+from minitx.studies import pruning
+from minitx.studies.pruning import Head
 from minitx.studies.pruning_curve import measure_curve, write_curve
 from minitx.system.errors import require
 from minitx.system.runtime import choose_runtime
@@ -51,25 +43,25 @@ def prune_run(
     original = Run.find(run)
     config = original.config()
     if heads is not None:
-        pruned_config(config.model, heads)  # refuse before anything takes time
+        pruning.pruned_config(config.model, heads)  # refuse before anything takes time
     runtime = choose_runtime(config.device, config.dtype, config.compile, config.threads)
     chosen = original.checkpoint(checkpoint)
     model, _ = original.load_model(checkpoint, runtime.device)
     prepared = prepared_text(config, original, "prune where it is unchanged")
-    all_heads, batch_size, half = heads_of(model.config), config.train.batch_size, len(prepared.val) // 2
+    all_heads, batch_size, half = pruning.heads_of(model.config), config.train.batch_size, len(prepared.val) // 2
     require(half >= 2, "The validation text is too short to choose heads on one half and measure on the other.")
     first_half, second_half = prepared.val[:half][:tokens], prepared.val[half:][:tokens]
     measured = made = None
     with (
-        removal_loss(model, first_half, batch_size, "choosing heads") as choosing_loss,
-        removal_loss(model, second_half, batch_size, "measuring the curve") as curve_loss,
+        pruning.removal_loss(model, first_half, batch_size, "choosing heads") as choosing_loss,
+        pruning.removal_loss(model, second_half, batch_size, "measuring the curve") as curve_loss,
     ):
         if keep_fraction is not None:
-            heads = choose_heads(all_heads, keep_fraction, by, seed, choosing_loss)
+            heads = pruning.choose_heads(all_heads, keep_fraction, by, seed, choosing_loss)
         if curve:
             measured = measure_curve(all_heads, choosing_loss, curve_loss, range(seed, seed + random_orders))
     if heads:
-        smaller = prune(model, heads)
+        smaller = pruning.prune(model, heads)
         config = dataclasses.replace(config, model=smaller.config)
         made = Run.create(out or f"{original.path}-pruned", config, prepared.tokenizer, prepared.describe())
         training = Training(made.config(), made, prepared, runtime, smaller)
@@ -124,7 +116,7 @@ def report_pruning(run: Run, checkpoint: Checkpoint, model: Transformer, made: T
         }
         for (name, either), loss in zip(models.items(), losses, strict=True)
     }
-    removed, difference = head_names(gone), masked_difference(model, made.model, gone, window)
+    removed, difference = pruning.head_names(gone), masked_difference(model, made.model, gone, window)
     about = {"from": str(run.path), "checkpoint": checkpoint.path.name, "removed": removed}
     made.run.write_json("pruning.json", {**about, "largest_logit_difference_to_masked": difference, **figures})
     rows = []
@@ -144,4 +136,4 @@ def report_pruning(run: Run, checkpoint: Checkpoint, model: Transformer, made: T
 @torch.inference_mode()
 def masked_difference(model: Transformer, smaller: Transformer, gone: list[Head], window: Tensor) -> float:
     """Largest difference in any logit between the pruned model and the whole one with its gates at 0."""
-    return float((model(window, heads=access_without(model, gone)) - smaller(window)).abs().max())
+    return float((model(window, heads=pruning.access_without(model, gone)) - smaller(window)).abs().max())
