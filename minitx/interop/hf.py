@@ -141,8 +141,7 @@ def imported_config(content: dict[str, Any]) -> tuple[ModelConfig, int]:
         rope.get("rope_type", "default") == "default",
         f"The model has rotary positions of type {rope.get('rope_type')}, which minitx lacks.",
     )
-    biases = any(content.get(key) for key in ("attention_bias", "mlp_bias"))
-    require(not biases, "The model has biases, which minitx lacks.")
+    require(not (content.get("attention_bias") or content.get("mlp_bias")), "The model has biases, which minitx lacks.")
     settings = {ours: content[theirs] for ours, theirs in SETTINGS.items() if theirs in content}
     theta = float(rope.get("rope_theta", content.get("rope_theta", 10000.0)))
     config = ModelConfig(**settings, qk_norm=kinds[kind], rope_theta=theta)

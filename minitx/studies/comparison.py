@@ -33,7 +33,6 @@ from minitx.training.loop import train_step, training_loss
 from minitx.training.optim import build_optimizers, set_learning_rate
 from minitx.training.session import train
 
-TIMING_ROUNDS = 5
 Variants = Mapping[str, ModelConfig]
 """The models that are compared, by name."""
 Trials = Mapping[tuple[str, int], Config]
@@ -126,7 +125,7 @@ def check_equal_size(variants: Variants, vocab_size: int) -> None:
 
 
 def comparison_plan(config: Config, variants: Variants, seeds: Sequence[int], fingerprint: str) -> dict[str, Any]:
-    """All that makes two comparisons the same, with the fingerprint of the text, as JSON stores it."""
+    """Settings, models, seeds and text as JSON stores them; two comparisons with equal plans are the same."""
     settings = {name: value for name, value in config.to_dict().items() if name not in ("out", "model", "seed")}
     models = {name: dataclasses.asdict(model) for name, model in variants.items()}
     plan = {"settings": settings, "models": models, "seeds": list(seeds), "text": fingerprint}
@@ -147,7 +146,7 @@ def comparison_folder(out: str, plan: dict[str, Any]) -> Path:
 
 
 def train_missing(folder: Path, trials: Trials) -> int:
-    """Train every run that is not finished, from its last checkpoint; 0, or the exit status of an interruption.
+    """Train every run that is not finished, from its last checkpoint; 0, or the exit status of a run that stopped.
 
     What training prints goes to training.log; standard output gets a line for each run.
     """
@@ -206,7 +205,7 @@ def time_variants(variants: Variants, config: Config, prepared: Prepared, runtim
     """
     length, batch_size = config.model.context_length, config.train.batch_size
     batches = Batches(prepared.train, length, batch_size, config.seed, runtime.device)
-    new_tokens = max(2, length - 1)  # the context beside the token that starts a document
+    new_tokens = max(2, length - 1)  # with the token that starts a document, a whole context
     calls: dict[str, dict[str, Candidate]] = {"training": {}, "decoding": {}}
     for name, settings in variants.items():
         model = Transformer(settings, prepared.tokenizer.vocab_size).to(runtime.device)
@@ -219,7 +218,7 @@ def time_variants(variants: Variants, config: Config, prepared: Prepared, runtim
     tokens = {"training": batch_size * config.train.grad_accum * length, "decoding": new_tokens - 1}
     speeds: dict[str, dict[str, list[float]]] = {name: {} for name in variants}
     for label, candidates in calls.items():
-        timed = alternate(candidates, repeats=TIMING_ROUNDS, seconds=math.inf, device=runtime.device, label=label)
+        timed = alternate(candidates, repeats=5, seconds=math.inf, device=runtime.device, label=label)
         for name, timing in timed.items():
             speeds[name][label] = [tokens[label] / seconds for seconds in timing.seconds]
     return speeds

@@ -51,7 +51,7 @@ def prune_run(
     all_heads, batch_size, half = pruning.heads_of(model.config), config.train.batch_size, len(prepared.val) // 2
     require(half >= 2, "The validation text is too short to choose heads on one half and measure on the other.")
     first_half, second_half = prepared.val[:half][:tokens], prepared.val[half:][:tokens]
-    measured = made = None
+    measured = path = None
     with (
         pruning.removal_loss(model, first_half, batch_size, "choosing heads") as choosing_loss,
         pruning.removal_loss(model, second_half, batch_size, "measuring the curve") as curve_loss,
@@ -63,67 +63,68 @@ def prune_run(
     if heads:
         smaller = pruning.prune(model, heads)
         config = dataclasses.replace(config, model=smaller.config)
-        made = Run.create(out or f"{original.path}-pruned", config, prepared.tokenizer, prepared.describe())
-        training = Training(made.config(), made, prepared, runtime, smaller)
-        save_pruned(training, chosen)
-        report_pruning(original, chosen, model, training, sorted(heads))
+        new_run = Run.create(out or f"{original.path}-pruned", config, prepared.tokenizer, prepared.describe())
+        config, path = new_run.config(), new_run.path
+        pruned = Training(config, new_run, prepared, runtime, smaller)
+        save_pruned(pruned, chosen)
+        report_pruning(original, chosen, model, pruned, sorted(heads))
     if measured:
-        write_curve(measured, (made or original).path, original.path.name)
-    if made and finetune_steps:
+        write_curve(measured, path or original.path, original.path.name)
+    if path and finetune_steps:
         longer = dataclasses.replace(config.train, steps=chosen.step + finetune_steps)
-        return train(dataclasses.replace(made.config(), train=longer), resume=str(made.path))
+        return train(dataclasses.replace(config, train=longer), resume=str(path))
     return 0
 
 
-def save_pruned(training: Training, checkpoint: Checkpoint) -> None:
-    """Furnish the run of a pruned model at the step of `checkpoint`, which was pruned, so that it can be resumed.
+def save_pruned(pruned: Training, checkpoint: Checkpoint) -> None:
+    """Write metrics, head scores and a first checkpoint of the pruned model, at the step of the pruned `checkpoint`.
 
-    Optimizers start afresh. The metrics begin with the loss after pruning.
+    Training can go on from there; optimizers start afresh.
     """
-    config, prepared, made = training.config, training.prepared, training.run
-    loss = evaluate(training.model, prepared.val, config.train.batch_size, training.runtime)
+    config, prepared = pruned.config, pruned.prepared
+    loss = evaluate(pruned.model, prepared.val, config.train.batch_size, pruned.runtime)
     state, step = {"tokens": 0, "seconds": 0.0, **checkpoint.state}, checkpoint.step
-    training.progress = Progress(step, state["tokens"], state["seconds"], loss, loss, step)
+    pruned.progress = Progress(step, state["tokens"], state["seconds"], loss, loss, step)
     if "batches" in state:  # an imported run has none
-        training.batches.restore(state["batches"])
+        pruned.batches.restore(state["batches"])
     torch.manual_seed(config.seed)
     line = {"step": step, "tokens": state["tokens"], "seconds": state["seconds"], "train_loss": None}
     measured = {"val_loss": loss, "val_bits_per_byte": bits_per_byte(loss, len(prepared.val), prepared.val_bytes)}
-    made.append_metrics({**line, **measured, "learning_rate": None, "grad_norm": None, "tokens_per_second": None})
-    with Report(training, start_step=0) as report:
+    rest = {"learning_rate": None, "grad_norm": None, "tokens_per_second": None}
+    pruned.run.append_metrics({**line, **measured, **rest})
+    with Report(pruned, start_step=0) as report:
         report.writer().scalars(step, measured)
         report.heads(due_after(config.train.steps, config))
         report.summarise()
-    check_weights(training)
-    training.save(best=True)
+    check_weights(pruned)
+    pruned.save(best=True)
 
 
-def report_pruning(run: Run, checkpoint: Checkpoint, model: Transformer, made: Training, gone: list[Head]) -> None:
-    """Measure `model` and the pruned one, print the figures and write them into pruning.json."""
-    val, device = made.prepared.val, made.runtime.device
-    window = torch.from_numpy(val[: model.config.context_length].astype("int64"))[None].to(device)  # (1, seq)
-    models = {"before": model, "after": made.model}
-    losses = [evaluate(model, val, made.config.train.batch_size, made.runtime), made.progress.best_val_loss]
+def report_pruning(run: Run, checkpoint: Checkpoint, whole: Transformer, pruned: Training, gone: list[Head]) -> None:
+    """Measure both models, print the figures and write them into pruning.json."""
+    val, device, path = pruned.prepared.val, pruned.runtime.device, pruned.run.path
+    window = torch.from_numpy(val[: whole.config.context_length].astype("int64"))[None].to(device)  # (1, seq)
+    models = {"before": whole, "after": pruned.model}
+    losses = [evaluate(whole, val, pruned.config.train.batch_size, pruned.runtime), pruned.progress.best_val_loss]
     with torch.inference_mode():
-        forward = {name: partial(either, window) for name, either in models.items()}
+        forward = {name: partial(model, window) for name, model in models.items()}
         timed = alternate(forward, repeats=15, seconds=math.inf, device=device, shortest=0.01)
     figures = {
         name: {
-            "parameters": sum(p.numel() for p in either.parameters()),
+            "parameters": sum(p.numel() for p in model.parameters()),
             "validation loss (nats per token)": loss,
             "forward tokens per second": window.numel() / timed[name].median,
-            "cache bytes per token": cache_bytes_per_token(either.config),
+            "cache bytes per token": cache_bytes_per_token(model.config),
         }
-        for (name, either), loss in zip(models.items(), losses, strict=True)
+        for (name, model), loss in zip(models.items(), losses, strict=True)
     }
-    removed, difference = pruning.head_names(gone), masked_difference(model, made.model, gone, window)
+    removed, difference = pruning.head_names(gone), masked_difference(whole, pruned.model, gone, window)
     about = {"from": str(run.path), "checkpoint": checkpoint.path.name, "removed": removed}
-    made.run.write_json("pruning.json", {**about, "largest_logit_difference_to_masked": difference, **figures})
+    pruned.run.write_json("pruning.json", {**about, "largest_logit_difference_to_masked": difference, **figures})
     rows = []
     for name, before in figures["before"].items():
         form = ",.3f" if "loss" in name else ",.0f"
         rows.append([name, f"{before:{form}}", f"{figures['after'][name]:{form}}"])
-    path = made.run.path
     print(
         f"\nremoved {', '.join(removed)} of {run.path} ({checkpoint.path.name})\n"
         f"\n{markdown_table(['', 'before', 'after'], rows)}\n"
@@ -134,6 +135,6 @@ def report_pruning(run: Run, checkpoint: Checkpoint, model: Transformer, made: T
 
 
 @torch.inference_mode()
-def masked_difference(model: Transformer, smaller: Transformer, gone: list[Head], window: Tensor) -> float:
-    """Largest difference in any logit between the pruned model and the whole one with its gates at 0."""
-    return float((model(window, heads=pruning.access_without(model, gone)) - smaller(window)).abs().max())
+def masked_difference(whole: Transformer, smaller: Transformer, gone: list[Head], window: Tensor) -> float:
+    """The largest difference in any logit between `smaller` and `whole` with the gates of the heads `gone` at 0."""
+    return float((whole(window, heads=pruning.access_without(whole, gone)) - smaller(window)).abs().max())

@@ -56,7 +56,7 @@ def pruned_config(config: ModelConfig, gone: Iterable[Head]) -> ModelConfig:
 
 @torch.no_grad()
 def prune(model: Transformer, gone: Iterable[Head]) -> Transformer:
-    """A smaller model that computes what `model` does with the gates of the heads `gone` at 0; in `model`'s mode.
+    """The model without the heads `gone`, in the mode of `model`: it computes what `model` does with their gates at 0.
 
     Raises UserError as `pruned_config` does.
     """
@@ -93,9 +93,9 @@ def choose_heads(
 
 
 def greedy_order(heads: Sequence[Head], loss_without: LossWithout, count: int) -> list[Head]:
-    """The first `count` heads to remove: always the one whose loss hurts least.
+    """The first `count` heads to remove: always the one without which the loss is lowest.
 
-    Measured anew after each removal, for heads stand in for each other: two may each be spared, but not both.
+    The losses are measured again after each removal, for two heads may do the same: either can go, but not both.
     """
     gone: list[Head] = []
     while len(gone) < count:
@@ -105,7 +105,7 @@ def greedy_order(heads: Sequence[Head], loss_without: LossWithout, count: int) -
 
 
 def importance_order(heads: Sequence[Head], loss_without: LossWithout) -> list[Head]:
-    """All heads, first the one without which alone the loss is lowest (Michel et al. 2019, section 3.2)."""
+    """All heads, by the loss without that head alone, the lowest first (Michel et al. 2019, section 3.2)."""
     return sorted(heads, key=lambda head: loss_without([head]))
 
 
@@ -118,9 +118,9 @@ def random_order(heads: Sequence[Head], seed: int) -> list[Head]:
 def removal_loss(
     model: Transformer, tokens: NDArray[np.unsignedinteger], batch_size: int, label: str
 ) -> Iterator[LossWithout]:
-    """The loss of `model` on `tokens` without some heads, measured once per set. A terminal shows `label` and a count.
+    """The loss of `model`, in eval mode, on `tokens` without some heads, measured once per set of heads.
 
-    The model must be in eval mode.
+    A terminal shows `label` and the number of losses measured.
     """
     form, hidden = "{desc}: {n} losses measured", not sys.stderr.isatty()
     with tqdm(desc=label, bar_format=form, leave=False, delay=0.5, disable=hidden) as bar:
@@ -137,7 +137,7 @@ def removal_loss(
 def gated_loss(
     model: Transformer, tokens: NDArray[np.unsignedinteger], batch_size: int, gone: Collection[Head]
 ) -> float:
-    """Mean loss in nats per token over `tokens` with the gates of the heads `gone` at 0. The model in eval mode."""
+    """Mean loss in nats per token over `tokens` with the gates of the heads `gone` at 0; the model is in eval mode."""
     total, access, device = 0.0, access_without(model, gone), model.embedding.weight.device
     for inputs, targets in validation_windows(tokens, model.config.context_length, batch_size):
         logits = model(inputs.to(device), heads=access)
@@ -146,7 +146,7 @@ def gated_loss(
 
 
 def access_without(model: Transformer, gone: Collection[Head]) -> HeadAccess:
-    """Access to the heads of `model` that sets the gates of the heads `gone` to 0."""
+    """Access to the heads of `model` with the gates of the heads `gone` at 0."""
     gates = torch.ones(model.config.n_layer, model.config.n_head, device=model.embedding.weight.device)
     for head in gone:
         gates[head] = 0

@@ -1,4 +1,4 @@
-"""What is compared and how it is summed up; the training itself is in test_command_compare."""
+"""What is compared and how it is summed up; the training itself is in tests/commands/test_compare.py."""
 
 from __future__ import annotations
 
