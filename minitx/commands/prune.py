@@ -44,6 +44,6 @@ def main(arguments: Sequence[str], prog: str) -> int:
         parts = parse_list(heads, r"[0-9]+\.[0-9]+", complaint)
         options.heads = [(int(layer), int(head)) for layer, head in (part.split(".") for part in parts)]
 
-    from minitx.studies.pruned_run import PruneOptions, prune_run
+    from minitx.studies.pruned_run import prune_run
 
-    return prune_run(PruneOptions(**vars(options)))
+    return prune_run(**vars(options))

@@ -1,10 +1,9 @@
-"""Export models to the `transformers` library and import from it: one table of names, read in both directions.
+"""Export models to the `transformers` library, and import its Llama and Qwen3, with the same logits.
 
-Without query-key norm the model has Llama's architecture, with it Qwen3's, so exported weights give the same logits.
+A model without query-key norm has Llama's architecture, one with it Qwen3's.
 """
 
-from __future__ import annotations
-
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -35,7 +34,7 @@ NAMES = {
     "final_norm": "model.norm",
     "output": "lm_head",
 }
-"""Our name of a module → theirs; {} stands for the layer number."""
+"""Our name of a module → its name in transformers; {} stands for the number of the layer."""
 
 SETTINGS = {
     "n_layer": "num_hidden_layers",
@@ -47,13 +46,11 @@ SETTINGS = {
     "norm_eps": "rms_norm_eps",
     "tie_embeddings": "tie_word_embeddings",
 }
-"""Our setting → its key in their config.json."""
+"""Our setting → its key in the config.json of transformers."""
 
 FILES = ("config.json", "model.safetensors")
-"""The files of a model of theirs."""
-
 ARCHITECTURES = {False: ("llama", "LlamaForCausalLM"), True: ("qwen3", "Qwen3ForCausalLM")}
-"""With query-key norm or without → their model_type and class."""
+"""Whether the model has query-key norm → model_type and class in transformers."""
 
 
 def export_model(model: Transformer, folder: Path, end_of_document: int) -> None:
@@ -61,8 +58,17 @@ def export_model(model: Transformer, folder: Path, end_of_document: int) -> None
     config = exported_config(model.config, model.vocab_size, end_of_document)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
-    weights = {str(translate(name, NAMES)): p.detach().cpu().contiguous() for name, p in model.named_parameters()}
+    weights = {name: parameter.detach().cpu().contiguous() for name, parameter in renamed_parameters(model).items()}
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+def renamed_parameters(model: Transformer) -> dict[str, Tensor]:
+    """The parameters of a model, by their names in `transformers`."""
+    parameters: dict[str, Tensor] = {}
+    for name, parameter in model.named_parameters():  # such as blocks.3.attention.query.weight
+        module = re.sub(r"[0-9]+", "{}", name.removesuffix(".weight"))
+        parameters[NAMES[module].format(*re.findall("[0-9]+", name)) + ".weight"] = parameter
+    return parameters
 
 
 def exported_config(config: ModelConfig, vocab_size: int, end_of_document: int) -> dict[str, Any]:
@@ -74,11 +80,11 @@ def exported_config(config: ModelConfig, vocab_size: int, end_of_document: int) 
     )
     require(
         config.kept_heads is None,
-        "The model has lost heads by pruning, and Llama and Qwen3 have the same number in each layer: export the run "
-        "it was pruned from.",
+        "The model has lost heads by pruning, but layers of Llama and Qwen3 have equally many: export the run it was "
+        "pruned from.",
     )
     model_type, architecture = ARCHITECTURES[config.qk_norm]
-    values = {"n_kv_head": config.kv_heads, "d_ff": config.ff_width}
+    config = dataclasses.replace(config, n_kv_head=config.kv_heads, d_ff=config.ff_width)
     return {
         "architectures": [architecture],
         "model_type": model_type,
@@ -91,7 +97,7 @@ def exported_config(config: ModelConfig, vocab_size: int, end_of_document: int) 
         "bos_token_id": end_of_document,
         "eos_token_id": end_of_document,
         "dtype": "float32",
-        **{theirs: values.get(ours, getattr(config, ours)) for ours, theirs in SETTINGS.items()},
+        **{theirs: getattr(config, ours) for ours, theirs in SETTINGS.items()},
     }
 
 
@@ -108,51 +114,37 @@ def import_model(folder: Path) -> Transformer:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{folder} holds no model of transformers that can be read ({reason}).") from error
     model = Transformer(*imported_config(content))
-    parameters = dict(model.named_parameters())
-    our_names = {theirs: ours for ours, theirs in NAMES.items()}
-    renamed = {translate(name, our_names) or name: weight for name, weight in weights.items()}
+    parameters = renamed_parameters(model)
     if model.config.tie_embeddings:
-        renamed.pop("output.weight", None)
-    odd = sorted(parameters.keys() ^ renamed.keys())
+        weights.pop("lm_head.weight", None)
+    odd = sorted(parameters.keys() ^ weights.keys())
     require(not odd, f"The weights in {folder} do not fit: {', '.join(odd[:3])} is missing or unknown.")
     for name, parameter in parameters.items():
         require(
-            parameter.shape == renamed[name].shape,
-            f"The weights in {folder} do not fit: {name} is {[*renamed[name].shape]}, not {[*parameter.shape]}.",
+            parameter.shape == weights[name].shape,
+            f"The weights in {folder} do not fit: {name} is {[*weights[name].shape]}, not {[*parameter.shape]}.",
         )
-        parameter.copy_(renamed[name])
+        parameter.copy_(weights[name])
     return model
 
 
 def imported_config(content: dict[str, Any]) -> tuple[ModelConfig, int]:
-    """Our model settings, and the vocabulary size, from the content of their config.json.
-
-    Raises UserError for a model that is neither Llama nor Qwen3, or uses a variant that minitx lacks.
-    """
+    """Our settings and the vocabulary size of a config.json of transformers; raises UserError where minitx lacks it."""
     kinds = {model_type: qk_norm for qk_norm, (model_type, _) in ARCHITECTURES.items()}
     kind = str(content.get("model_type"))
     require(kind in kinds, f"The model is of type {kind!r}, but only {' and '.join(kinds)} can be imported.")
-    missing = [key for key in (*SETTINGS.values(), "vocab_size") if key not in content and key != "num_key_value_heads"]
-    require(not missing or missing == ["tie_word_embeddings"], f"config.json lacks {', '.join(missing)}.")
+    optional = ("num_key_value_heads", "tie_word_embeddings")
+    missing = [key for key in (*SETTINGS.values(), "vocab_size") if key not in (*content, *optional)]
+    require(not missing, f"config.json lacks {', '.join(missing)}.")
     rope = content.get("rope_parameters") or content.get("rope_scaling") or {}
     require(
         rope.get("rope_type", "default") == "default",
         f"The model has rotary positions of type {rope.get('rope_type')}, which minitx lacks.",
     )
-    biases = any(content.get(key) for key in ("attention_bias", "mlp_bias"))
-    require(not biases, "The model has biases, which minitx lacks.")
+    require(not (content.get("attention_bias") or content.get("mlp_bias")), "The model has biases, which minitx lacks.")
     settings = {ours: content[theirs] for ours, theirs in SETTINGS.items() if theirs in content}
     theta = float(rope.get("rope_theta", content.get("rope_theta", 10000.0)))
     config = ModelConfig(**settings, qk_norm=kinds[kind], rope_theta=theta)
     head_dim = content.get("head_dim") or config.d_head
     require(head_dim == config.d_head, f"The heads are {head_dim} wide, but d_model / n_head is {config.d_head}.")
     return config, int(content["vocab_size"])
-
-
-def translate(name: str, table: dict[str, str]) -> str | None:
-    """The other name of a parameter such as blocks.3.attention.query.weight, or None when `table` lacks it."""
-    layer = re.search(r"\.(\d+)\.", name)
-    module = re.sub(r"\.\d+\.", ".{}.", name, count=1).removesuffix(".weight")
-    if not name.endswith(".weight") or module not in table:
-        return None
-    return table[module].format(layer.group(1) if layer else "") + ".weight"

@@ -4,8 +4,6 @@ All variants of a seed have the same data, order of batches and settings: differ
 have the same held-out documents.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import json
@@ -13,46 +11,32 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from minitx.config import Config, GenerateConfig, ModelConfig
 from minitx.data.batches import Batches
-from minitx.data.prepare import Prepared, check_length, prepare
+from minitx.data.prepare import Prepared
 from minitx.fast.compiler import forget_programs
 from minitx.generation.generate import generate
 from minitx.model import Transformer, evaluating
 from minitx.model_size import matrix_parameters
 from minitx.run.folder import Run, new_folder
+from minitx.run.text import prepared_text
 from minitx.studies.comparison_report import Speeds, TrialResult, log_speeds, write_comparison
 from minitx.system.errors import require
 from minitx.system.runtime import Runtime, choose_runtime
-from minitx.system.timing import alternate
+from minitx.system.timing import Candidate, alternate
 from minitx.training.loop import train_step, training_loss
 from minitx.training.optim import build_optimizers, set_learning_rate
 from minitx.training.session import train
 
-TIMING_ROUNDS = 5
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One of the models that are compared."""
-
-    name: str
-    model: ModelConfig
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One variant trained with one seed, and the folder of that run."""
-
-    variant: Variant
-    seed: int
-    run: Run
+Variants = Mapping[str, ModelConfig]
+"""The models that are compared, by name."""
+Trials = Mapping[tuple[str, int], Config]
+"""Variant and seed → the configuration of that run."""
 
 
 def compare(config: Config, counts: list[int] | None, kinds: list[str] | None, n_seeds: int) -> int:
@@ -66,8 +50,7 @@ def compare(config: Config, counts: list[int] | None, kinds: list[str] | None, n
     variants = kind_variants(config.model, kinds or []) if counts is None else head_variants(config.model, counts)
     runtime = choose_runtime(config.device, config.dtype, config.compile, config.threads)
     print(runtime.describe(), flush=True)
-    prepared = prepare(config.data, config.tokenizer, config.seed, progress=True)
-    check_length(prepared, config.model.context_length)
+    prepared = prepared_text(config)
     if counts is not None:
         check_equal_size(variants, prepared.tokenizer.vocab_size)
 
@@ -75,37 +58,37 @@ def compare(config: Config, counts: list[int] | None, kinds: list[str] | None, n
     plan = comparison_plan(config, variants, seeds, prepared.fingerprint)
     folder = comparison_folder(config.out, plan)
     print(f"comparison in {folder}", flush=True)
-    trials = [Trial(variant, seed, Run(folder / folder_name(variant, seed))) for seed in seeds for variant in variants]
-    status = train_missing(folder, config, trials)
+    trials = {}
+    for seed in seeds:
+        for name, model in variants.items():
+            out = folder / f"{name.replace(' ', '-').replace('_', '-')}-seed-{seed}"
+            trials[name, seed] = dataclasses.replace(config, out=str(out), seed=seed, model=model)
+    status = train_missing(folder, trials)
     if status:
         return status
     if "runs" not in Run(folder).read_json("comparison.json"):
         print("timing training steps and decoding", flush=True)
         speeds = time_variants(variants, config, prepared, runtime)
-        results = [trial_result(trial) for trial in sorted(trials, key=lambda trial: variants.index(trial.variant))]
+        results = [trial_result(name, trials[name, seed]) for name in variants for seed in seeds]
         log_speeds(folder, results, speeds, config.train.steps + 1)
+        tokens = config.train.batch_size * config.train.grad_accum * config.model.context_length
         title = (
             f"{len(variants)} models × {n_seeds} seed{'s' * (n_seeds > 1)}, {config.train.steps} steps of "
-            f"{config.train.batch_size * config.train.grad_accum * config.model.context_length:,} tokens, "
-            f"{runtime.device}"
+            f"{tokens:,} tokens, {runtime.device}"
         )
         write_comparison(folder, plan, results, speeds, title)
     print(f"\n{(folder / 'comparison.md').read_text('utf-8')}")
-    print(
-        f"Table, picture and figures are in {folder}/comparison.md, .png, .json. Next:\n  tensorboard --logdir {folder}"
-    )
+    print(f"Table, picture and figures are in {folder}/comparison.md, .png, .json. Next:")
+    print(f"  tensorboard --logdir {folder}")
     return 0
 
 
-# Which models
-
-
-def head_variants(model: ModelConfig, counts: Sequence[int]) -> list[Variant]:
+def head_variants(model: ModelConfig, counts: Sequence[int]) -> Variants:
     """`model` with each number of heads."""
-    return [Variant(f"{count} head{'s' * (count > 1)}", dataclasses.replace(model, n_head=count)) for count in counts]
+    return {f"{count} head{'s' * (count > 1)}": dataclasses.replace(model, n_head=count) for count in counts}
 
 
-def kind_variants(model: ModelConfig, kinds: Sequence[str]) -> list[Variant]:
+def kind_variants(model: ModelConfig, kinds: Sequence[str]) -> Variants:
     """`model` with each of the kinds multi_head, grouped_query, multi_query and latent.
 
     Grouped queries take the model's n_kv_head, or the largest number of groups below n_head. Raises UserError where no
@@ -118,22 +101,21 @@ def kind_variants(model: ModelConfig, kinds: Sequence[str]) -> list[Variant]:
         f"model.n_head is {model.n_head}, which nothing between it and 1 divides: leave grouped_query out, or take 4.",
     )
     plain = dataclasses.replace(model, attention="multi_head", n_kv_head=None, d_latent=None, d_rotary=None)
-    latent = {"attention": "latent", "d_latent": model.d_latent, "d_rotary": model.d_rotary}
-    changes: dict[str, dict[str, Any]] = {
-        "multi_head": {},
-        "grouped_query": {"n_kv_head": grouped},
-        "multi_query": {"n_kv_head": 1},
-        "latent": latent,
+    variants = {
+        "multi_head": plain,
+        "grouped_query": dataclasses.replace(plain, n_kv_head=grouped),
+        "multi_query": dataclasses.replace(plain, n_kv_head=1),
+        "latent": dataclasses.replace(model, attention="latent", n_kv_head=None),
     }
-    return [Variant(kind, dataclasses.replace(plain, **changes[kind])) for kind in kinds]
+    return {kind: variants[kind] for kind in kinds}
 
 
-def check_equal_size(variants: Sequence[Variant], vocab_size: int) -> None:
+def check_equal_size(variants: Variants, vocab_size: int) -> None:
     """Raise `UserError` unless the matrices of all variants have the same number of parameters.
 
     The vectors of query-key norm may differ: they are as wide as a head.
     """
-    sizes = {variant.name: matrix_parameters(variant.model, vocab_size) for variant in variants}
+    sizes = {name: matrix_parameters(model, vocab_size) for name, model in variants.items()}
     require(
         len(set(sizes.values())) == 1,
         "The models are not of equal size, so their losses could not be compared ("
@@ -142,59 +124,45 @@ def check_equal_size(variants: Sequence[Variant], vocab_size: int) -> None:
     )
 
 
-# The folder of a comparison
-
-
-def comparison_plan(
-    config: Config, variants: Sequence[Variant], seeds: Sequence[int], fingerprint: str
-) -> dict[str, Any]:
-    """All that makes two comparisons the same, with the fingerprint of the text, as JSON stores it."""
+def comparison_plan(config: Config, variants: Variants, seeds: Sequence[int], fingerprint: str) -> dict[str, Any]:
+    """Settings, models, seeds and text as JSON stores them; two comparisons with equal plans are the same."""
     settings = {name: value for name, value in config.to_dict().items() if name not in ("out", "model", "seed")}
-    models = {variant.name: dataclasses.asdict(variant.model) for variant in variants}
+    models = {name: dataclasses.asdict(model) for name, model in variants.items()}
     plan = {"settings": settings, "models": models, "seeds": list(seeds), "text": fingerprint}
     return dict(json.loads(json.dumps(plan)))
 
 
 def comparison_folder(out: str, plan: dict[str, Any]) -> Path:
     """The folder of this comparison: `out`, or `out`-2, `out`-3 … where that is taken by anything else."""
-    number = 1
-    while True:
-        folder = Path(out if number == 1 else f"{out}-{number}")
-        if not folder.exists():
-            made = new_folder(str(folder))
-            Run(made).write_json("comparison.json", {"plan": plan})
-            return made
+    folder, number = Path(out), 1
+    while folder.exists():
         if (folder / "comparison.json").is_file() and Run(folder).read_json("comparison.json").get("plan") == plan:
             return folder
         number += 1
+        folder = Path(f"{out}-{number}")
+    folder = new_folder(str(folder))
+    Run(folder).write_json("comparison.json", {"plan": plan})
+    return folder
 
 
-def folder_name(variant: Variant, seed: int) -> str:
-    """The run folder of a variant and a seed, in the folder of the comparison."""
-    return f"{variant.name.replace(' ', '-').replace('_', '-')}-seed-{seed}"
-
-
-# Training
-
-
-def train_missing(folder: Path, config: Config, trials: Sequence[Trial]) -> int:
-    """Train every run that is not finished, from its last checkpoint; 0, or the exit status of an interruption.
+def train_missing(folder: Path, trials: Trials) -> int:
+    """Train every run that is not finished, from its last checkpoint; 0, or the exit status of a run that stopped.
 
     What training prints goes to training.log; standard output gets a line for each run.
     """
     began, trained = time.monotonic(), 0
-    missing = [trial for trial in trials if not is_trained(trial.run, config.train.steps)]
-    for number, trial in enumerate(trials, 1):
-        label = f"{number}/{len(trials)} {trial.variant.name}, seed {trial.seed}"
-        if trial in missing:
+    missing = [trial for trial, config in trials.items() if not is_trained(config)]
+    for number, ((name, seed), config) in enumerate(trials.items(), 1):
+        label = f"{number}/{len(trials)} {name}, seed {seed}"
+        if (name, seed) in missing:
             print(f"{label}: training", flush=True)
             with (folder / "training.log").open("a", encoding="utf-8") as log, contextlib.redirect_stdout(log):
-                status = train_trial(config, trial)
+                status = train_trial(config)
             if status:
                 print(f"Stopped. The same command goes on with the comparison in {folder}.", file=sys.stderr)
                 return status
             trained += 1
-        summary = trial.run.read_json("summary.json")
+        summary = Run(Path(config.out)).read_json("summary.json")
         left = (time.monotonic() - began) / max(1, trained) * (len(missing) - trained)
         print(
             f"{label}: validation loss {summary['val_loss']:.3f}, "
@@ -205,67 +173,55 @@ def train_missing(folder: Path, config: Config, trials: Sequence[Trial]) -> int:
     return 0
 
 
-def train_trial(config: Config, trial: Trial) -> int:
+def is_trained(config: Config) -> bool:
+    """Whether a run is finished: its summary.json is written last; raises UserError where that file is damaged."""
+    run = Run(Path(config.out))
+    return (run.path / "summary.json").exists() and run.read_json("summary.json")["steps"] == config.train.steps
+
+
+def train_trial(config: Config) -> int:
     """Train a run to its end, from its last checkpoint if it has one; the exit status."""
-    path = trial.run.path
-    if path.exists() and trial.run.newest_whole_checkpoint()[0] is None:
+    path = Path(config.out)
+    if path.exists() and Run(path).newest_whole_checkpoint()[0] is None:
         shutil.rmtree(path)  # killed before its first checkpoint
-    config = dataclasses.replace(config, out=str(path), seed=trial.seed, model=trial.variant.model)
     try:
-        return train(config, resume=str(path) if path.exists() else None)
+        return train(config, resume=config.out if path.exists() else None)
     finally:
         forget_programs()
 
 
-def is_trained(run: Run, steps: int) -> bool:
-    """Whether a run is finished at step `steps`: its summary.json is written last.
-
-    Raises UserError where that file is damaged.
-    """
-    return (run.path / "summary.json").exists() and bool(run.read_json("summary.json")["steps"] == steps)
-
-
-# Measuring
-
-
-def trial_result(trial: Trial) -> TrialResult:
+def trial_result(variant: str, config: Config) -> TrialResult:
     """What a finished run reached, from its summary.json."""
-    summary = trial.run.read_json("summary.json")
+    run = Run(Path(config.out))
+    summary = run.read_json("summary.json")
     names = ("parameters", "val_loss", "val_bits_per_byte", "cache_bytes_per_token")
-    return TrialResult(trial.variant.name, trial.seed, trial.run.path.name, **{name: summary[name] for name in names})
+    return TrialResult(variant, config.seed, run.path.name, **{name: summary[name] for name in names})
 
 
-def time_variants(
-    variants: Sequence[Variant], config: Config, prepared: Prepared, runtime: Runtime
-) -> dict[str, Speeds]:
+def time_variants(variants: Variants, config: Config, prepared: Prepared, runtime: Runtime) -> Speeds:
     """The speeds of every variant, not compiled and with untrained weights, which speed does not depend on.
 
     Measured by turns, so that a busy minute of the machine slows all variants alike.
     """
     length, batch_size = config.model.context_length, config.train.batch_size
     batches = Batches(prepared.train, length, batch_size, config.seed, runtime.device)
-    new_tokens = max(2, length - 1)  # the context beside the token that starts a document
-    steps, decodings = {}, {}
-    for variant in variants:
-        model = Transformer(variant.model, prepared.tokenizer.vocab_size).to(runtime.device)
+    new_tokens = max(2, length - 1)  # with the token that starts a document, a whole context
+    calls: dict[str, dict[str, Candidate]] = {"training": {}, "decoding": {}}
+    for name, settings in variants.items():
+        model = Transformer(settings, prepared.tokenizer.vocab_size).to(runtime.device)
         optimizers = build_optimizers(model, config.train)
         set_learning_rate(optimizers, 0.0)
-        steps[variant.name] = partial(
+        calls["training"][name] = partial(
             train_step, training_loss(model), list(model.parameters()), optimizers, batches, runtime, config.train
         )
-        decodings[variant.name] = partial(decode_seconds, model, prepared.tokenizer.end_of_document, new_tokens)
-    training, decoding = (
-        alternate(calls, repeats=TIMING_ROUNDS, seconds=math.inf, device=runtime.device, label=label)
-        for label, calls in (("training", steps), ("decoding", decodings))
-    )
-    step_tokens = batch_size * config.train.grad_accum * length
-    return {
-        name: Speeds(
-            [step_tokens / seconds for seconds in training[name].seconds],
-            [(new_tokens - 1) / seconds for seconds in decoding[name].seconds],
-        )
-        for name in steps
-    }
+        calls["decoding"][name] = partial(decode_seconds, model, prepared.tokenizer.end_of_document, new_tokens)
+    tokens = {"training": batch_size * config.train.grad_accum * length, "decoding": new_tokens - 1}
+    speeds: dict[str, dict[str, list[float]]] = {name: {} for name in variants}
+    for label, candidates in calls.items():
+        timed = alternate(candidates, repeats=5, seconds=math.inf, device=runtime.device, label=label)
+        for name, timing in timed.items():
+            speeds[name][label] = [tokens[label] / seconds for seconds in timing.seconds]
+    return speeds
 
 
 def decode_seconds(model: Transformer, first_token: int, new_tokens: int) -> float:

@@ -1,19 +1,12 @@
 """`minitx prune`: choose heads, write the model without them as a run folder, measure what that costs and saves."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from minitx.attention import HeadAccess
-from minitx.config import Config
-from minitx.data.prepare import Prepared
 from minitx.model import Transformer
 from minitx.model_size import cache_bytes_per_token
 from minitx.run.checkpoints import Checkpoint
@@ -23,7 +16,7 @@ from minitx.studies import pruning
 from minitx.studies.pruning import Head
 from minitx.studies.pruning_curve import measure_curve, write_curve
 from minitx.system.errors import require
-from minitx.system.runtime import Runtime, choose_runtime
+from minitx.system.runtime import choose_runtime
 from minitx.system.text import markdown_table
 from minitx.system.timing import alternate
 from minitx.training.divergence import check_weights
@@ -33,165 +26,115 @@ from minitx.training.session import train
 from minitx.training.state import Progress, Training, bits_per_byte, due_after
 
 
-@dataclass(frozen=True)
-class PruneOptions:
-    """The command line of `minitx prune`; its --help explains every option."""
-
-    run: str
-    checkpoint: str
-    heads: list[Head] | None
-    keep_fraction: float | None
-    by: str
-    out: str | None
-    finetune_steps: int
-    curve: bool
-    random_orders: int
-    tokens: int
-    seed: int
-
-
-@dataclass(frozen=True)
-class Original:
-    """The run that is pruned, loaded."""
-
-    run: Run
-    config: Config
-    runtime: Runtime
-    checkpoint: Checkpoint
-    model: Transformer
-    prepared: Prepared
-
-
-def prune_run(options: PruneOptions) -> int:
-    """Do what `minitx prune` was asked to do; the exit status."""
-    run = Run.find(options.run)
-    if options.heads is not None:
-        pruning.pruned_config(run.config().model, options.heads)  # refuse before anything takes time
-    original = load_original(run, options.checkpoint)
-    model, val, batch_size = original.model, original.prepared.val, original.config.train.batch_size
-    heads, half = pruning.heads_of(model.config), len(val) // 2
+def prune_run(
+    run: str,
+    checkpoint: str,
+    heads: list[Head] | None,
+    keep_fraction: float | None,
+    by: str,
+    out: str | None,
+    finetune_steps: int,
+    curve: bool,
+    random_orders: int,
+    tokens: int,
+    seed: int,
+) -> int:
+    """Do what `minitx prune` was asked to do; its --help explains the options. Returns the exit status."""
+    original = Run.find(run)
+    config = original.config()
+    if heads is not None:
+        pruning.pruned_config(config.model, heads)  # refuse before anything takes time
+    runtime = choose_runtime(config.device, config.dtype, config.compile, config.threads)
+    chosen = original.checkpoint(checkpoint)
+    model, _ = original.load_model(checkpoint, runtime.device)
+    prepared = prepared_text(config, original, "prune where it is unchanged")
+    all_heads, batch_size, half = pruning.heads_of(model.config), config.train.batch_size, len(prepared.val) // 2
     require(half >= 2, "The validation text is too short to choose heads on one half and measure on the other.")
-    first_half, second_half = val[:half][: options.tokens], val[half:][: options.tokens]
+    first_half, second_half = prepared.val[:half][:tokens], prepared.val[half:][:tokens]
+    measured = path = None
     with (
         pruning.removal_loss(model, first_half, batch_size, "choosing heads") as choosing_loss,
         pruning.removal_loss(model, second_half, batch_size, "measuring the curve") as curve_loss,
     ):
-        gone = heads_to_remove(options, heads, choosing_loss)
-        seeds = range(options.seed, options.seed + options.random_orders)
-        curve = measure_curve(heads, choosing_loss, curve_loss, seeds) if options.curve else None
-    made = None
-    if gone:
-        smaller = pruning.prune(model, gone)
-        made = write_run(options.out or f"{run.path}-pruned", original, smaller)
-        report_pruning(original, made, smaller, gone)
-    if curve:
-        write_curve(curve, (made or run).path, run.path.name)
-    if made and options.finetune_steps:
-        longer = dataclasses.replace(original.config.train, steps=original.checkpoint.step + options.finetune_steps)
-        return train(dataclasses.replace(made.config(), train=longer), resume=str(made.path))
+        if keep_fraction is not None:
+            heads = pruning.choose_heads(all_heads, keep_fraction, by, seed, choosing_loss)
+        if curve:
+            measured = measure_curve(all_heads, choosing_loss, curve_loss, range(seed, seed + random_orders))
+    if heads:
+        smaller = pruning.prune(model, heads)
+        config = dataclasses.replace(config, model=smaller.config)
+        new_run = Run.create(out or f"{original.path}-pruned", config, prepared.tokenizer, prepared.describe())
+        config, path = new_run.config(), new_run.path
+        pruned = Training(config, new_run, prepared, runtime, smaller)
+        save_pruned(pruned, chosen)
+        report_pruning(original, chosen, model, pruned, sorted(heads))
+    if measured:
+        write_curve(measured, path or original.path, original.path.name)
+    if path and finetune_steps:
+        longer = dataclasses.replace(config.train, steps=chosen.step + finetune_steps)
+        return train(dataclasses.replace(config, train=longer), resume=str(path))
     return 0
 
 
-def load_original(run: Run, checkpoint_name: str) -> Original:
-    """Load a run, its model and its text; raises UserError where the text has changed."""
-    config = run.config()
-    runtime = choose_runtime(config.device, config.dtype, config.compile, config.threads)
-    checkpoint = run.checkpoint(checkpoint_name)
-    model, _ = run.load_model(checkpoint_name, runtime.device)
-    prepared = prepared_text(config, run, "prune where it is unchanged")
-    return Original(run, config, runtime, checkpoint, model, prepared)
+def save_pruned(pruned: Training, checkpoint: Checkpoint) -> None:
+    """Write metrics, head scores and a first checkpoint of the pruned model, at the step of the pruned `checkpoint`.
 
-
-def heads_to_remove(options: PruneOptions, heads: list[Head], choosing_loss: pruning.LossWithout) -> list[Head] | None:
-    """The heads that the options name, or all but a share of `heads`; None where only the curve is wanted."""
-    if options.keep_fraction is None:
-        return options.heads
-    count = len(heads) - max(1, round(options.keep_fraction * len(heads)))
-    require(count > 0, f"--keep_fraction {options.keep_fraction} of {len(heads)} heads is all of them: keep fewer.")
-    return pruning.choose_heads(heads, count, options.by, options.seed, choosing_loss)
-
-
-def write_run(out: str, original: Original, smaller: Transformer) -> Run:
-    """A whole run folder of the pruned model, at the step of the checkpoint that was pruned; it can be resumed.
-
-    Optimizers start afresh. The metrics begin with the loss after pruning.
+    Training can go on from there; optimizers start afresh.
     """
-    config, runtime = original.config, original.runtime
-    checkpoint, prepared = original.checkpoint, original.prepared
-    config = dataclasses.replace(config, model=smaller.config)
-    made = Run.create(out, config, prepared.tokenizer, prepared.describe())
-    config = dataclasses.replace(config, out=str(made.path))
-    loss = evaluate(smaller, prepared.val, config.train.batch_size, runtime)
-    known = {name: checkpoint.state[name] for name in ("tokens", "seconds") if name in checkpoint.state}
-    progress = Progress(checkpoint.step, **known, val_loss=loss, best_val_loss=loss, best_step=checkpoint.step)
-    training = Training(config, made, prepared, runtime, smaller)
-    training.progress = progress
-    if "batches" in checkpoint.state:  # an imported run has none
-        training.batches.restore(checkpoint.state["batches"])
+    config, prepared = pruned.config, pruned.prepared
+    loss = evaluate(pruned.model, prepared.val, config.train.batch_size, pruned.runtime)
+    state, step = {"tokens": 0, "seconds": 0.0, **checkpoint.state}, checkpoint.step
+    pruned.progress = Progress(step, state["tokens"], state["seconds"], loss, loss, step)
+    if "batches" in state:  # an imported run has none
+        pruned.batches.restore(state["batches"])
     torch.manual_seed(config.seed)
+    line = {"step": step, "tokens": state["tokens"], "seconds": state["seconds"], "train_loss": None}
     measured = {"val_loss": loss, "val_bits_per_byte": bits_per_byte(loss, len(prepared.val), prepared.val_bytes)}
-    line = {"step": progress.step, "tokens": progress.tokens, "seconds": progress.seconds, "train_loss": None}
-    made.append_metrics({**line, **measured, "learning_rate": None, "grad_norm": None, "tokens_per_second": None})
-    with Report(training, start_step=0) as report:
-        report.writer().scalars(progress.step, measured)
+    rest = {"learning_rate": None, "grad_norm": None, "tokens_per_second": None}
+    pruned.run.append_metrics({**line, **measured, **rest})
+    with Report(pruned, start_step=0) as report:
+        report.writer().scalars(step, measured)
         report.heads(due_after(config.train.steps, config))
         report.summarise()
-    check_weights(training)
-    training.save(best=True)
-    return made
+    check_weights(pruned)
+    pruned.save(best=True)
 
 
-def report_pruning(original: Original, made: Run, smaller: Transformer, gone: list[Head]) -> None:
-    """Measure the model before and after, print the figures and write them into pruning.json."""
-    run, checkpoint, val, runtime = original.run, original.checkpoint, original.prepared.val, original.runtime
-    models = (original.model, smaller)
-    window = torch.from_numpy(val[: smaller.config.context_length].astype("int64"))[None].to(runtime.device)
-    whole_loss = evaluate(original.model, val, original.config.train.batch_size, runtime)
-    losses = (whole_loss, made.read_json("summary.json")["val_loss"])
-    before, after = (
-        {
+def report_pruning(run: Run, checkpoint: Checkpoint, whole: Transformer, pruned: Training, gone: list[Head]) -> None:
+    """Measure both models, print the figures and write them into pruning.json."""
+    val, device, path = pruned.prepared.val, pruned.runtime.device, pruned.run.path
+    window = torch.from_numpy(val[: whole.config.context_length].astype("int64"))[None].to(device)  # (1, seq)
+    models = {"before": whole, "after": pruned.model}
+    losses = [evaluate(whole, val, pruned.config.train.batch_size, pruned.runtime), pruned.progress.best_val_loss]
+    with torch.inference_mode():
+        forward = {name: partial(model, window) for name, model in models.items()}
+        timed = alternate(forward, repeats=15, seconds=math.inf, device=device, shortest=0.01)
+    figures = {
+        name: {
             "parameters": sum(p.numel() for p in model.parameters()),
             "validation loss (nats per token)": loss,
-            "forward tokens per second": speed,
+            "forward tokens per second": window.numel() / timed[name].median,
             "cache bytes per token": cache_bytes_per_token(model.config),
         }
-        for model, loss, speed in zip(models, losses, forward_speeds(models, window), strict=True)
-    )
-    removed, difference = pruning.head_names(sorted(gone)), masked_difference(*models, gone, window)
-    content = {
-        "from": str(run.path),
-        "checkpoint": checkpoint.path.name,
-        "removed": removed,
-        "largest_logit_difference_to_masked": difference,
-        "before": before,
-        "after": after,
+        for (name, model), loss in zip(models.items(), losses, strict=True)
     }
-    made.write_json("pruning.json", content)
+    removed, difference = pruning.head_names(gone), masked_difference(whole, pruned.model, gone, window)
+    about = {"from": str(run.path), "checkpoint": checkpoint.path.name, "removed": removed}
+    pruned.run.write_json("pruning.json", {**about, "largest_logit_difference_to_masked": difference, **figures})
     rows = []
-    for name in before:
+    for name, before in figures["before"].items():
         form = ",.3f" if "loss" in name else ",.0f"
-        rows.append([name, f"{before[name]:{form}}", f"{after[name]:{form}}"])
+        rows.append([name, f"{before:{form}}", f"{figures['after'][name]:{form}}"])
     print(
         f"\nremoved {', '.join(removed)} of {run.path} ({checkpoint.path.name})\n"
         f"\n{markdown_table(['', 'before', 'after'], rows)}\n"
         f"\nLogits differ from those of the masked model by at most {difference:.1g}."
-        f'\nThe pruned run is in {made.path}. Next:\n  python generate.py {made.path} --prompt "The"\n'
-        f"  python train.py --resume {made.path} --train.steps {checkpoint.step + 100}"
+        f'\nThe pruned run is in {path}. Next:\n  python generate.py {path} --prompt "The"\n'
+        f"  python train.py --resume {path} --train.steps {checkpoint.step + 100}"
     )
 
 
-def masked_difference(model: Transformer, smaller: Transformer, gone: list[Head], window: Tensor) -> float:
-    """Largest difference in any logit between the pruned model and the whole one with its gates at 0."""
-    gates = torch.ones(model.config.n_layer, model.config.n_head, device=window.device)
-    for layer, head in gone:
-        gates[layer, head] = 0
-    with torch.inference_mode():
-        return float((model(window, heads=HeadAccess(gates)) - smaller(window)).abs().max())
-
-
 @torch.inference_mode()
-def forward_speeds(models: Sequence[Transformer], window: Tensor) -> list[float]:
-    """Tokens per second of every model's forward pass over `window` (1, seq): the median over turns."""
-    calls = {str(i): partial(model, window) for i, model in enumerate(models)}
-    timed = alternate(calls, repeats=15, seconds=math.inf, device=window.device, shortest=0.01)
-    return [window.numel() / timing.median for timing in timed.values()]
+def masked_difference(whole: Transformer, smaller: Transformer, gone: list[Head], window: Tensor) -> float:
+    """The largest difference in any logit between `smaller` and `whole` with the gates of the heads `gone` at 0."""
+    return float((whole(window, heads=pruning.access_without(whole, gone)) - smaller(window)).abs().max())

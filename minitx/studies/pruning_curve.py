@@ -1,12 +1,9 @@
 """The loss against the number of heads removed: measured in several orders, as table, picture and JSON."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,14 +15,15 @@ from minitx.system.text import markdown_table
 
 @dataclass(frozen=True)
 class Curve:
-    """Losses after 0, 1, 2 … heads are removed, in nats per token."""
+    """Orders to remove heads in, and the losses after 0, 1, 2 … removals, in nats per token.
 
-    orders: dict[str, list[Head]]
+    By name of the order, but for random orders, of which the curve shows mean and spread.
+    """
+
+    orders: dict[str, list[str]]
     losses: dict[str, list[float]]
-    """By the name of the order, as `orders`."""
-    random_orders: list[list[Head]]
+    random_orders: list[list[str]]
     random_losses: list[list[float]]
-    """Of each of the `random_orders`."""
 
     def table(self) -> str:
         """Heads removed against losses, as Markdown; of random orders the mean and sample standard deviation."""
@@ -36,14 +34,8 @@ class Curve:
                 f"{statistics.mean(losses):.3f}" + (f" ± {statistics.stdev(losses):.3f}" if several else "")
                 for losses in zip(*self.random_losses, strict=True)
             ]
-        columns = ["heads removed", *cells]
         rows = [[removed, *row] for removed, row in enumerate(zip(*cells.values(), strict=True))]
-        return markdown_table(columns, rows, left=[False] * len(columns))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON, with heads as in 0.3."""
-        orders = {name: head_names(order) for name, order in self.orders.items()}
-        return {**vars(self), "orders": orders, "random_orders": [head_names(order) for order in self.random_orders]}
+        return markdown_table(["heads removed", *cells], rows, left=[False] * (1 + len(cells)))
 
 
 def measure_curve(
@@ -54,7 +46,7 @@ def measure_curve(
     Orders come from `choosing_loss`, the losses of the curve from `loss_without`.
     """
     orders = {
-        "greedy": greedy_order(heads, choosing_loss),
+        "greedy": greedy_order(heads, choosing_loss, len(heads)),
         "by importance, measured once": importance_order(heads, choosing_loss),
     }
     random_orders = [random_order(heads, seed) for seed in seeds]
@@ -63,17 +55,19 @@ def measure_curve(
         return [loss_without(order[:removed]) for removed in range(len(order) + 1)]
 
     return Curve(
-        orders, {name: losses(order) for name, order in orders.items()}, random_orders, [*map(losses, random_orders)]
+        {name: head_names(order) for name, order in orders.items()},
+        {name: losses(order) for name, order in orders.items()},
+        [*map(head_names, random_orders)],
+        [*map(losses, random_orders)],
     )
 
 
 def write_curve(curve: Curve, folder: Path, run_name: str) -> None:
     """Write pruning_curve.md, .png and .json into `folder`, and print the table."""
-    title = f"{run_name}: loss against heads removed"
-    table = curve.table()
+    title, table = f"{run_name}: loss against heads removed", curve.table()
     (folder / "pruning_curve.md").write_text(f"{title}\n\n{table}\n", "utf-8")
     draw_curve(curve, folder / "pruning_curve.png", title)
-    Run(folder).write_json("pruning_curve.json", curve.to_dict())
+    Run(folder).write_json("pruning_curve.json", vars(curve))
     print(f"\n{title}\n\n{table}\n\nTable, picture and figures are in {folder}/pruning_curve.md, .png, .json.")
 
 

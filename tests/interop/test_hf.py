@@ -90,8 +90,8 @@ def test_there_and_back_is_the_same_model(tmp_path: Path) -> None:
         ({"attention_bias": True}, "biases"),
         ({"rope_parameters": {"rope_type": "yarn"}}, "type yarn"),
         ({"head_dim": 64}, "heads are 64 wide"),
-        ({"num_hidden_layers": 5}, "do not fit"),
-        ({"intermediate_size": 7}, "feed_forward"),
+        ({"num_hidden_layers": 5}, "do not fit: model.layers.2"),
+        ({"intermediate_size": 7}, r"model\.layers\.0\.mlp\.gate_proj\.weight is \[96, 32\], not \[7, 32\]"),
     ],
 )
 def test_what_cannot_be_imported_is_named(change: dict[str, object], sentence: str, tmp_path: Path) -> None:

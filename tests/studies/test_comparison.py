@@ -1,4 +1,4 @@
-"""What is compared and how it is summed up; the training itself is in test_command_compare."""
+"""What is compared and how it is summed up; the training itself is in tests/commands/test_compare.py."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from minitx.studies.comparison import (
     kind_variants,
     time_variants,
 )
-from minitx.studies.comparison_report import Speeds, TrialResult, comparison_table, draw_comparison, summarise
+from minitx.studies.comparison_report import TrialResult, comparison_table, draw_comparison, summarise
 from minitx.system.errors import UserError
 from minitx.system.figures import save_picture
 from minitx.system.runtime import choose_runtime
@@ -43,7 +43,10 @@ RUNS = [
     result("2 heads", 1, 3.9),
     result("2 heads", 2, 4.8),
 ]
-SPEEDS = {"1 head": Speeds([100.0, 300.0, 110.0], [10.0, 11.0, 12.0]), "2 heads": Speeds([90.0] * 3, [9.0] * 3)}
+SPEEDS = {
+    "1 head": {"training": [100.0, 300.0, 110.0], "decoding": [10.0, 11.0, 12.0]},
+    "2 heads": {"training": [90.0] * 3, "decoding": [9.0] * 3},
+}
 
 
 @pytest.mark.parametrize("tie_embeddings", [True, False])
@@ -51,9 +54,9 @@ def test_head_counts_are_of_equal_size(tie_embeddings: bool) -> None:
     """In all matrices; the vectors of query-key norm are as wide as a head, so the totals differ by those."""
     variants = head_variants(ModelConfig(tie_embeddings=tie_embeddings), [1, 2, 4, 8, 16])
     check_equal_size(variants, 300)
-    assert [variant.name for variant in variants] == ["1 head", "2 heads", "4 heads", "8 heads", "16 heads"]
-    one, sixteen = (Transformer(variants[i].model, 300) for i in (0, 4))
-    assert matrix_parameters(variants[0].model, 300) == sum(p.numel() for p in one.parameters() if p.dim() == 2)
+    assert list(variants) == ["1 head", "2 heads", "4 heads", "8 heads", "16 heads"]
+    one, sixteen = (Transformer(variants[name], 300) for name in ("1 head", "16 heads"))
+    assert matrix_parameters(variants["1 head"], 300) == sum(p.numel() for p in one.parameters() if p.dim() == 2)
     difference = sum(p.numel() for p in one.parameters()) - sum(p.numel() for p in sixteen.parameters())
     assert difference == 4 * 2 * (192 - 12)
 
@@ -67,7 +70,7 @@ def test_models_of_different_size_are_refused(settings: dict[str, object]) -> No
 
 
 def test_kinds_of_attention() -> None:
-    chosen = {variant.name: variant.model for variant in kind_variants(ModelConfig(n_head=8), KINDS)}
+    chosen = kind_variants(ModelConfig(n_head=8), KINDS)
     assert {name: (m.attention, m.kv_heads) for name, m in chosen.items()} == {
         "multi_head": ("multi_head", 8),
         "grouped_query": ("multi_head", 4),
@@ -75,9 +78,9 @@ def test_kinds_of_attention() -> None:
         "latent": ("latent", 8),
     }
     given = ModelConfig(n_head=8, n_kv_head=2)
-    assert [v.model.kv_heads for v in kind_variants(given, ["grouped_query", "multi_query"])] == [2, 1]
+    assert [m.kv_heads for m in kind_variants(given, ["grouped_query", "multi_query"]).values()] == [2, 1]
     latent = ModelConfig(attention="latent", d_latent=20, d_rotary=6)
-    sizes = [(v.model.d_latent, v.model.d_rotary) for v in kind_variants(latent, ["multi_head", "latent"])]
+    sizes = [(m.d_latent, m.d_rotary) for m in kind_variants(latent, ["multi_head", "latent"]).values()]
     assert sizes == [(None, None), (20, 6)]
     assert len(kind_variants(ModelConfig(n_head=2), ["multi_head", "multi_query"])) == 2
     with pytest.raises(UserError, match="model.n_head is 2, which nothing between it and 1 divides"):
@@ -86,13 +89,13 @@ def test_kinds_of_attention() -> None:
 
 def test_the_sum_of_several_seeds() -> None:
     """By hand: means, sample standard deviations, differences seed by seed, medians of speeds."""
-    first, second = summarise(RUNS, SPEEDS)
-    assert (first.val_loss, first.val_loss_spread) == pytest.approx((4.5, math.sqrt(0.5)))
-    assert (second.difference, second.difference_spread) == pytest.approx((-0.15, statistics.stdev([-0.1, -0.2])))
-    assert (first.difference, first.seeds, first.cache_bytes_per_token) == (0, 2, 64)
-    assert (first.tokens_per_second, first.decode_tokens_per_second) == (110, 11)
-    assert second.val_bits_per_byte == pytest.approx((3.9 + 4.8) / 4)
-    assert math.isnan(summarise(RUNS[::2], SPEEDS)[0].val_loss_spread)
+    first, second = summarise(RUNS, SPEEDS).values()
+    assert (first["val_loss"], first["val_loss_spread"]) == pytest.approx((4.5, math.sqrt(0.5)))
+    assert (second["difference"], second["difference_spread"]) == pytest.approx((-0.15, statistics.stdev([-0.1, -0.2])))
+    assert (first["difference"], first["seeds"], first["cache_bytes_per_token"]) == (0, 2, 64)
+    assert (first["tokens_per_second"], first["decode_tokens_per_second"]) == (110, 11)
+    assert second["val_bits_per_byte"] == pytest.approx((3.9 + 4.8) / 4)
+    assert math.isnan(summarise(RUNS[::2], SPEEDS)["1 head"]["val_loss_spread"])
 
 
 def test_the_table() -> None:
@@ -123,7 +126,7 @@ def test_the_picture(
         save_picture(figure, file)
 
     monkeypatch.setattr("minitx.studies.comparison_report.save_picture", keep_and_save)
-    draw_comparison(runs, speeds, summarise(runs, speeds), tmp_path / "a.png", "title")
+    draw_comparison(runs, speeds, tmp_path / "a.png", "title")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     for axes in figures[0].axes:
         assert [tick.get_text() for tick in axes.get_xticklabels()] == ticks and axes.get_xlabel() == label
@@ -157,7 +160,8 @@ def test_speeds_are_tokens_of_a_step_and_of_a_context_per_second(
     variants = head_variants(config.model, [1, 2])
     speeds = time_variants(variants, config, prepared, choose_runtime("cpu", "float32", False, 1))
     assert asked == [("training", 5), ("decoding", 5)]
-    assert speeds == dict.fromkeys(["1 head", "2 heads"], Speeds([4 * 32 / 2, 4 * 32 / 4], [30 / 2, 30 / 4]))
+    expected = {"training": [4 * 32 / 2, 4 * 32 / 4], "decoding": [30 / 2, 30 / 4]}
+    assert speeds == dict.fromkeys(["1 head", "2 heads"], expected)
 
 
 def test_a_plan_says_what_makes_a_comparison_the_same() -> None:
@@ -165,6 +169,6 @@ def test_a_plan_says_what_makes_a_comparison_the_same() -> None:
     longer = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=7))
     plan = comparison_plan(config, variants, [1, 2], "text")
     assert comparison_plan(dataclasses.replace(config, out="elsewhere"), variants, [1, 2], "text") == plan
-    others = [(config, variants, [1, 3], "text"), (config, variants[:1], [1, 2], "text")]
+    others = [(config, variants, [1, 3], "text"), (config, head_variants(ModelConfig(), [1]), [1, 2], "text")]
     others += [(longer, variants, [1, 2], "text"), (config, variants, [1, 2], "another")]
     assert all(comparison_plan(*other) != plan for other in others)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minitx.interop.hf import NAMES, exported_config, translate
+from minitx.interop.hf import exported_config, renamed_parameters
 from minitx.model import Transformer, evaluating
 from minitx.system.errors import require
 
@@ -36,8 +36,7 @@ def llama(model: Transformer) -> Any:
     content = exported_config(model.config, model.vocab_size, end_of_document=0)
     settings = {key: content[key] for key in content if key not in ("architectures", "dtype")}
     theirs = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(**settings))
-    weights = {str(translate(name, NAMES)): parameter for name, parameter in model.named_parameters()}
-    theirs.load_state_dict(weights, strict=False)  # a tied output layer comes with the embedding
+    theirs.load_state_dict(renamed_parameters(model), strict=False)  # a tied output layer comes with the embedding
     theirs = theirs.to(model.embedding.weight.device, model.embedding.weight.dtype).eval()
     require_equal_logits(model, lambda tokens: theirs(tokens).logits, "transformers' Llama")
     theirs.generation_config = transformers.GenerationConfig(do_sample=False, pad_token_id=0)
