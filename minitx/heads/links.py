@@ -4,8 +4,6 @@
 `measure_links` adds chance: what the same head does between the same two places of other texts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -15,31 +13,14 @@ from numpy.typing import NDArray
 
 from minitx.config.probes import Probe
 from minitx.heads.record import patterns
+from minitx.heads.scores import Floats
+from minitx.heads.snapshots import PlacedLink
 from minitx.model import Transformer
 
-Floats = NDArray[np.float64]
 REFERENCES = 32
 """Texts that chance is averaged over."""
 CLEAR = 2.0
 """A head prefers a candidate that leads the second by this many standard deviations."""
-
-
-class PlacedLink(NamedTuple):
-    """A link in tokens: from `queries` to `keys`, which are all earlier."""
-
-    name: str
-    queries: range
-    keys: range
-
-    @property
-    def spans(self) -> tuple[str, tuple[int, int], tuple[int, int]]:
-        """Name, queries and keys, the spans as [start, end)."""
-        return self.name, (self.queries.start, self.queries.stop), (self.keys.start, self.keys.stop)
-
-    @property
-    def distance(self) -> int:
-        """Tokens from the first query back to the last key."""
-        return self.queries.start - self.keys.stop + 1
 
 
 class LinkAttention(NamedTuple):
@@ -82,8 +63,7 @@ def token_span(text: str, pieces: Sequence[bytes], span: tuple[int, int]) -> ran
 def attention(pattern: NDArray[np.floating[Any]], link: PlacedLink) -> Floats:
     """The attention in patterns (…, query, key) from a query of the link to all its keys, averaged over its queries."""
     rows = pattern[..., link.queries.start : link.queries.stop, link.keys.start : link.keys.stop].astype(np.float64)
-    total: Floats = rows.sum(axis=-1).mean(axis=-1)
-    return total
+    return rows.sum(axis=-1).mean(axis=-1)
 
 
 def uniform(link: PlacedLink) -> float:

@@ -4,9 +4,7 @@
 and `figures` draws them.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -16,14 +14,14 @@ import torch
 from numpy.typing import NDArray
 
 from minitx.config.probes import Probe
+from minitx.data.token_files import Tokens
 from minitx.data.tokenizer import Tokenizer
-from minitx.heads.importance import Ablation, Survey, Tokens, ablate, survey, without_output_projection
+from minitx.heads.importance import Ablation, Advance, Survey, ablate, survey, without_output_projection
 from minitx.heads.likeness import rank_correlation, semantic_correlation, similarity
 from minitx.heads.links import LinkAttention, competing_links, measure_links, preferred, tokens_of_links
-from minitx.heads.record import patterns, scored_text
+from minitx.heads.record import Precision, patterns, score_text, scored_text
 from minitx.heads.repeats import Repeats, score_repetition
 from minitx.heads.roles import UNCLASSIFIED, Roles, roles
-from minitx.heads.scored import Precision, score_text
 from minitx.heads.scores import Floats, spread_over_texts
 from minitx.model import Transformer
 from minitx.system.files import without_nan
@@ -71,12 +69,10 @@ class HeadMeasurements:
         twin = int(others.argmax())
         return None if len(others) == 1 else (twin // n_head, twin % n_head, float(others[twin]))
 
-    def rank_correlations(self) -> tuple[float, float]:
-        """How the gradient ranks the heads like ablation to zero, and to the mean; NaN without ablation."""
-        if self.ablation is None:
-            return np.nan, np.nan
-        gradient = self.survey.gradient
-        return rank_correlation(gradient, self.ablation.zero), rank_correlation(gradient, self.ablation.mean)
+    def rank_correlations(self) -> list[float]:
+        """How the gradient ranks the heads like ablation to zero, and to the mean; empty without ablation."""
+        changes = (self.ablation.zero, self.ablation.mean) if self.ablation else ()
+        return [rank_correlation(self.survey.gradient, change) for change in changes]
 
     def to_json(self) -> dict[str, Any]:
         """Plain data with an entry per head, as `minitx heads --json` prints it; None in place of NaN."""
@@ -123,7 +119,7 @@ def measure_heads(
     *,
     ablation: bool = True,
     projection: bool = False,
-    advance: Callable[[int], None] | None = None,
+    advance: Advance | None = None,
     precision: Precision = nullcontext,
 ) -> HeadMeasurements:
     """Measure the heads of `model` on a text of at least 2 tokens.
@@ -138,8 +134,7 @@ def measure_heads(
     scored, (semantic, semantic_spread) = score_text(model, text, recorded), _semantic(model, recorded, text.numpy())
     scores = scored.scores | {"induction_on_repeats": repeats.induction, "semantic": semantic}
     chance = scored.chance | {"induction_on_repeats": repeats.chance, "semantic": 0.0}
-    spreads = spread_over_texts(recorded, text.numpy())
-    spreads |= {"induction_on_repeats": repeats.spread, "semantic": semantic_spread}
+    more_spreads = {"induction_on_repeats": repeats.spread, "semantic": semantic_spread}
     with precision():
         surveyed = survey(model, tokens, advance=advance)
         ablated = ablate(model, tokens, surveyed.mean_output, advance=advance) if ablation else None
@@ -148,7 +143,7 @@ def measure_heads(
         scored_tokens=text.numel(),
         tokens=len(tokens),
         scores=scores,
-        spreads=spreads,
+        spreads=spread_over_texts(recorded, text.numpy()) | more_spreads,
         chance=chance,
         roles=roles(scores, chance, induction="induction_on_repeats"),
         repeats=repeats,

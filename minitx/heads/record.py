@@ -1,6 +1,8 @@
 """Look into the heads of a model: run it on tokens with a recorder and score what it recorded."""
 
-from __future__ import annotations
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -9,10 +11,16 @@ from torch import Tensor
 
 from minitx.attention import HeadAccess, Recorder
 from minitx.config import ModelConfig
+from minitx.data.token_files import Tokens
+from minitx.heads.importance import gate_gradient
+from minitx.heads.roles import Roles, roles
+from minitx.heads.scores import SCORES, Floats, Patterns, chance, score_heads
 from minitx.model import Transformer, evaluating
 
 MAX_SCORED_TOKENS, MAX_PATTERN_VALUES = 256, 2**24
 """Bounds on the text that heads are scored on: tokens of a sequence, and values of all patterns together."""
+Precision = Callable[[], AbstractContextManager[object]]
+"""Makes the context that a model computes in, such as an autocast."""
 
 
 def record(model: Transformer, tokens: Tensor, *, want_shares: bool = False) -> Recorder:
@@ -36,11 +44,51 @@ def all_heads(recorder: Recorder, config: ModelConfig, batch: int, seq: int) -> 
     return array
 
 
-def scored_text(model: Transformer, tokens: NDArray[np.unsignedinteger], n_sequences: int = 8) -> Tensor:
-    """The sequences (batch, seq) at the start of `tokens` that the heads of `model` are scored on: as many as
-    `n_sequences`, fewer where the text is short or the patterns would take too much memory."""
+def scored_text(model: Transformer, tokens: Tokens, n_sequences: int = 8) -> Tensor:
+    """The first sequences (batch, seq) of `tokens`, on which heads are scored.
+
+    There are `n_sequences`, or fewer where the text is short or the patterns would take too much memory.
+    """
     config = model.config
     seq = min(config.context_length, MAX_SCORED_TOKENS, len(tokens))
-    batch = min(n_sequences, MAX_PATTERN_VALUES // (config.n_layer * config.n_head * seq * seq), len(tokens) // seq)
-    batch = max(1, batch)
+    most = MAX_PATTERN_VALUES // (config.n_layer * config.n_head * seq * seq)
+    batch = max(1, min(n_sequences, most, len(tokens) // seq))
     return torch.from_numpy(tokens[: batch * seq].astype(np.int64)).view(batch, seq)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The scores of every head on a text, beside those of chance."""
+
+    scores: dict[str, Floats]
+    """Name → (layer, head): those of `SCORES`, and importance where it was asked for."""
+    chance: dict[str, float]
+    """Name → the score of a head that spreads its attention evenly; NaN for importance, which has none."""
+
+    def roles(self) -> Roles:
+        """The role of every head in this text."""
+        return roles(self.scores, self.chance)
+
+
+def score_text(
+    model: Transformer,
+    text: Tensor,
+    pattern: Patterns | None = None,
+    *,
+    importance_tokens: int = 0,
+    precision: Precision = nullcontext,
+) -> Scored:
+    """Score every head on `text` (batch, seq).
+
+    pattern: (layer, batch, head, query, key) on this text, if the caller has it.
+    importance_tokens: also measure importance, on this many tokens of each sequence; 0 leaves it out.
+    """
+    tokens = text.numpy()
+    by_chance = {name: chance(tokens, name) for name in SCORES}
+    with precision():
+        scores = score_heads(patterns(model, text) if pattern is None else pattern, tokens)
+    if importance_tokens:
+        with precision():  # a new context: autocast caches weights of inference mode, which have no gradient
+            scores["importance"] = gate_gradient(model, text[:, :importance_tokens])
+        by_chance["importance"] = np.nan
+    return Scored(scores, by_chance)

@@ -1,7 +1,5 @@
 """The measurements of every head as tables for a terminal."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 
@@ -63,10 +61,10 @@ def _summary(measured: HeadMeasurements) -> Iterator[str]:
         zero, mean = map(number, measured.rank_correlations())
         yield f"Rank correlation of the gradient with ablation: {zero} (without it), {mean} (held at its mean)."
     if measured.unprojected is not None:
-        known = [(layer, change) for layer, change in enumerate(measured.unprojected) if not math.isnan(change)]
+        changes = enumerate(measured.unprojected)
+        known = ", ".join(f"{layer}: {change:+.3f}" for layer, change in changes if not math.isnan(change))
         if known:
-            changes = ", ".join(f"{layer}: {change:+.3f}" for layer, change in known)
-            yield f"With the identity for the output projection of one layer alone, the loss changes by {changes}."
+            yield f"With the identity for the output projection of one layer alone, the loss changes by {known}."
 
 
 def probes_as_text(probes: Sequence[ProbeMeasurements]) -> str:

@@ -16,7 +16,6 @@ from minitx.config.probes import read_probe
 from minitx.heads.links import (
     REFERENCES,
     LinkAttention,
-    PlacedLink,
     attention,
     competing_links,
     measure_links,
@@ -26,6 +25,7 @@ from minitx.heads.links import (
 )
 from minitx.heads.measure import measure_probes
 from minitx.heads.record import patterns
+from minitx.heads.snapshots import PlacedLink
 from minitx.heads.table import probes_as_text
 from tests.small import small_model
 
