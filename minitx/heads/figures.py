@@ -15,8 +15,6 @@ from minitx.heads.scores import Floats
 from minitx.heads.table import COLUMNS, number
 from minitx.system.figures import new_figure
 
-MAX_COLUMNS = 5
-
 
 def heads_figure(measured: HeadMeasurements, title: str) -> Figure:
     """Layers × heads, with a panel for each figure.
@@ -56,8 +54,7 @@ def _draw(axis: Axes, title: str, values: Floats, level: float, reach: float) ->
     norm = Normalize(level - reach, level + reach)
     axis.imshow(values, norm=norm, cmap="RdBu_r", aspect="auto")
     axis.set_title(title, fontsize=9)
-    axis.set_xticks(range(values.shape[1]))
-    axis.set_yticks(range(values.shape[0]))
+    axis.set(xticks=range(values.shape[1]), yticks=range(values.shape[0]))
     axis.tick_params(length=0)
     for (layer, head), value in np.ndenumerate(values):
         colour = "white" if abs(norm(value) - 0.5) > 0.35 else "black"
@@ -98,8 +95,8 @@ def history_figure(lines: Sequence[dict[str, Any]], title: str) -> Figure:
 
 
 def _grid(count: int, width: float, height: float, title: str) -> tuple[Figure, list[Axes]]:
-    """A figure with `count` panels of this size in inches, in even rows of at most `MAX_COLUMNS`."""
-    rows = math.ceil(count / MAX_COLUMNS)
+    """A figure with `count` panels of this size in inches, in even rows of at most 5."""
+    rows = math.ceil(count / 5)
     columns = math.ceil(count / rows)
     figure = new_figure(columns * width, rows * height + 0.5)
     figure.suptitle(title, fontsize=11)

@@ -100,15 +100,13 @@ def gate_gradient(model: Transformer, text: Tensor) -> Floats:
     if targets.numel() == 0:
         return gradient
     with evaluating(model):
-        _, slope = _slopes(model, inputs, targets)
+        _, slope = _slopes(model, inputs, targets, None)
     for layer, mean in enumerate(slope.abs().sum(dim=1).double().cpu().numpy() / targets.numel()):
         gradient[layer, config.heads_in(layer)] = mean[config.heads_in(layer)]
     return gradient
 
 
-def _slopes(
-    model: Transformer, inputs: Tensor, targets: Tensor, recorder: Recorder | None = None
-) -> tuple[Tensor, Tensor]:
+def _slopes(model: Transformer, inputs: Tensor, targets: Tensor, recorder: Recorder | None) -> tuple[Tensor, Tensor]:
     """The summed loss of all windows in nats, and (layer, batch, head): its slope along each window's gates."""
     config = model.config
     with torch.enable_grad():

@@ -48,10 +48,7 @@ def tokens_of_links(probe: Probe, pieces: Sequence[bytes]) -> list[PlacedLink]:
 
 
 def token_span(text: str, pieces: Sequence[bytes], span: tuple[int, int]) -> range:
-    """The tokens of `text` that share a byte with the characters of `span`; empty where the tokens end before it.
-
-    `pieces` are the bytes of each token.
-    """
+    """The tokens of `text` that share a byte with the characters of `span`; empty where the tokens end before it."""
     ends = np.cumsum([len(piece) for piece in pieces])
     starts = ends - [len(piece) for piece in pieces]
     first, last = (len(text[:at].encode()) for at in span)
@@ -101,8 +98,7 @@ def competing_links(links: Sequence[LinkAttention]) -> list[list[LinkAttention]]
 def preferred(group: Sequence[LinkAttention]) -> NDArray[np.int64]:
     """(layer, head): the index in `group` of the candidate that each head prefers, -1 for none.
 
-    It is the one whose attention is furthest above chance, if it leads the second by `CLEAR` standard deviations of the
-    two.
+    It is the one furthest above chance, if it leads the second by `CLEAR` standard deviations of the two.
     """
     excess = np.stack([link.attention - link.chance for link in group])  # (candidate, layer, head)
     order = np.argsort(-excess, axis=0)

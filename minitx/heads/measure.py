@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from minitx.config.probes import Probe
@@ -18,11 +17,12 @@ from minitx.data.token_files import Tokens
 from minitx.data.tokenizer import Tokenizer
 from minitx.heads.importance import Ablation, Advance, Survey, ablate, survey, without_output_projection
 from minitx.heads.likeness import rank_correlation, semantic_correlation, similarity
-from minitx.heads.links import LinkAttention, competing_links, measure_links, preferred, tokens_of_links
+from minitx.heads.links import LinkAttention, competing_links, measure_links, preferred
 from minitx.heads.record import Precision, patterns, score_text, scored_text
 from minitx.heads.repeats import Repeats, score_repetition
 from minitx.heads.roles import UNCLASSIFIED, Roles, roles
 from minitx.heads.scores import Floats, spread_over_texts
+from minitx.heads.view import show_probe
 from minitx.model import Transformer
 from minitx.system.files import without_nan
 
@@ -130,11 +130,15 @@ def measure_heads(
     more for `ablation` and for `projection`, the loss without the output projections.
     """
     text = scored_text(model, tokens)
-    recorded, repeats = patterns(model, text), score_repetition(model, tokens)
-    scored, (semantic, semantic_spread) = score_text(model, text, recorded), _semantic(model, recorded, text.numpy())
+    recorded, texts, repeats = patterns(model, text), text.numpy(), score_repetition(model, tokens)
+    embedding = model.embedding.weight.detach().float().cpu().numpy()
+    semantic = semantic_correlation(recorded, texts, embedding)
+    by_text = [semantic_correlation(recorded[:, [i]], texts[[i]], embedding) for i in range(len(texts))]
+    semantic_spread = np.std(by_text, axis=0, ddof=1) if len(texts) > 1 else np.full_like(semantic, np.nan)
+    scored = score_text(model, text, recorded)
     scores = scored.scores | {"induction_on_repeats": repeats.induction, "semantic": semantic}
     chance = scored.chance | {"induction_on_repeats": repeats.chance, "semantic": 0.0}
-    more_spreads = {"induction_on_repeats": repeats.spread, "semantic": semantic_spread}
+    spreads = spread_over_texts(recorded, texts) | {"induction_on_repeats": repeats.spread, "semantic": semantic_spread}
     with precision():
         surveyed = survey(model, tokens, advance=advance)
         ablated = ablate(model, tokens, surveyed.mean_output, advance=advance) if ablation else None
@@ -143,7 +147,7 @@ def measure_heads(
         scored_tokens=text.numel(),
         tokens=len(tokens),
         scores=scores,
-        spreads=spread_over_texts(recorded, text.numpy()) | more_spreads,
+        spreads=spreads,
         chance=chance,
         roles=roles(scores, chance, induction="induction_on_repeats"),
         repeats=repeats,
@@ -152,14 +156,6 @@ def measure_heads(
         ablation=ablated,
         unprojected=unprojected,
     )
-
-
-def _semantic(model: Transformer, recorded: NDArray[np.float32], texts: NDArray[np.int64]) -> tuple[Floats, Floats]:
-    """The semantic correlation of every head, and its standard deviation over the texts."""
-    embedding = model.embedding.weight.detach().float().cpu().numpy()
-    single = [semantic_correlation(recorded[:, [i]], texts[[i]], embedding) for i in range(len(texts))]
-    spread = np.std(single, axis=0, ddof=1) if len(single) > 1 else np.full_like(single[0], np.nan)
-    return semantic_correlation(recorded, texts, embedding), spread
 
 
 @dataclass(frozen=True)
@@ -189,12 +185,9 @@ def measure_probes(
     model: Transformer, tokenizer: Tokenizer, probes: Sequence[Probe], others: Tokens
 ) -> list[ProbeMeasurements]:
     """Measure the links of each probe that has any in its tokens; chance is taken from the text `others`."""
-    measured = []
-    for probe in probes:
-        tokens = tokenizer.encode(probe.text)[: model.config.context_length]
-        placed = tokens_of_links(probe, [tokenizer.token_bytes(token) for token in tokens])
-        if placed:
-            recorded = patterns(model, torch.tensor([tokens]))[:, 0]
-            links = measure_links(model, placed, recorded, others)
-            measured.append(ProbeMeasurements(probe.text, len(tokens), links))
-    return measured
+    shown = (show_probe(model, tokenizer, probe) for probe in probes)
+    return [
+        ProbeMeasurements(probe.text, len(probe.tokens), measure_links(model, probe.links, probe.patterns, others))
+        for probe in shown
+        if probe.links
+    ]

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from minitx.attention import HeadAccess, Recorder
-from minitx.config import ModelConfig
 from minitx.data.token_files import Tokens
 from minitx.heads.importance import gate_gradient
 from minitx.heads.roles import Roles, roles
@@ -23,25 +22,23 @@ Precision = Callable[[], AbstractContextManager[object]]
 """Makes the context that a model computes in, such as an autocast."""
 
 
-def record(model: Transformer, tokens: Tensor, *, want_shares: bool = False) -> Recorder:
-    """What every head does on tokens (batch, seq), with dropout off; the model is left as it was."""
-    recorder = Recorder(want_shares=want_shares)
-    with evaluating(model), torch.inference_mode():
-        model.residual(tokens.to(model.embedding.weight.device), heads=HeadAccess(recorder=recorder))
-    return recorder
-
-
 def patterns(model: Transformer, tokens: Tensor) -> NDArray[np.float32]:
     """The pattern of every head on tokens (batch, seq): (layer, batch, head, query, key); NaN for pruned heads."""
-    return all_heads(record(model, tokens), model.config, *tokens.shape)
+    return record(model, tokens)[0]
 
 
-def all_heads(recorder: Recorder, config: ModelConfig, batch: int, seq: int) -> NDArray[np.float32]:
-    """Recorded patterns as one array (layer, batch, head, query, key); NaN for pruned heads."""
+def record(model: Transformer, tokens: Tensor) -> tuple[NDArray[np.float32], Tensor]:
+    """The `patterns` on tokens (batch, seq), and the residual (batch, seq, d_model) after the last block.
+
+    Dropout is off; the model is left as it was.
+    """
+    recorder, config, (batch, seq) = Recorder(), model.config, tokens.shape
+    with evaluating(model), torch.inference_mode():
+        residual = model.residual(tokens.to(model.embedding.weight.device), heads=HeadAccess(recorder=recorder))
     array = np.full((config.n_layer, batch, config.n_head, seq, seq), np.nan, dtype=np.float32)
     for layer, pattern in recorder.patterns.items():
         array[layer, :, config.heads_in(layer)] = pattern.float().cpu().numpy().swapaxes(0, 1)
-    return array
+    return array, residual
 
 
 def scored_text(model: Transformer, tokens: Tokens, n_sequences: int = 8) -> Tensor:

@@ -6,12 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from minitx.attention import HeadAccess, Recorder
 from minitx.data.token_files import Tokens
 from minitx.heads.importance import token_losses
-from minitx.heads.record import all_heads
+from minitx.heads.record import record
 from minitx.heads.scores import Floats, chance, score_heads, spread_over_texts
-from minitx.model import Transformer, evaluating
+from minitx.model import Transformer
 
 
 def repeated_text(tokens: Tokens, most: int, n_sequences: int = 8) -> Tensor:
@@ -46,12 +45,10 @@ def score_repetition(model: Transformer, tokens: Tokens) -> Repeats:
     if half < 2:
         nothing = np.full((model.config.n_layer, model.config.n_head), np.nan)
         return Repeats(float("nan"), float("nan"), nothing, nothing, float("nan"))
-    recorder = Recorder()
-    with evaluating(model), torch.inference_mode():
-        on_device = text.to(model.embedding.weight.device)
-        residual = model.residual(on_device, heads=HeadAccess(recorder=recorder))  # (batch, seq, d_model)
-        losses = token_losses(model, residual[:, :-1], on_device[:, 1:])  # (batch, seq - 1)
-    recorded, tokens = all_heads(recorder, model.config, *text.shape), text.numpy()
+    recorded, residual = record(model, text)
+    with torch.inference_mode():
+        losses = token_losses(model, residual[:, :-1], text[:, 1:].to(residual.device))  # (batch, seq - 1)
+    tokens = text.numpy()
     scores, spreads = score_heads(recorded, tokens), spread_over_texts(recorded, tokens)
     first, second = float(losses[:, : half - 1].mean()), float(losses[:, half:].mean())
     return Repeats(first, second, scores["induction"], spreads["induction"], chance(tokens, "induction"))

@@ -145,11 +145,6 @@ def same_token(tokens: Tokens) -> Detected:
     return tokens[:, :, None] == tokens[:, None, :]
 
 
-def unchanged(pattern: Patterns) -> Patterns:
-    """p itself."""
-    return pattern
-
-
 def surprise(pattern: Patterns) -> Patterns:
     """-p ln p, 0 where p is 0: the part of each key in the entropy of its row."""
     return -pattern * np.log(np.maximum(pattern, np.finfo(pattern.dtype).tiny))
@@ -162,8 +157,8 @@ class Score(NamedTuple):
     column: str
     """Its title in a narrow table."""
     description: str
-    transform: Callable[[Patterns], Patterns] = unchanged
-    """Applied to each pattern entry before it is weighted."""
+    transform: Callable[[Patterns], Patterns] = np.asarray
+    """Applied to the pattern's entries before they are weighted; `asarray` leaves them as they are."""
     every_query: bool = False
     """Whether queries without a weight count, too."""
 

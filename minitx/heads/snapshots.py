@@ -104,8 +104,7 @@ def encode(
                 "text": _unicode(probe.text),
                 "tokens": [_unicode(token) for token in probe.tokens],
                 "links": [
-                    {"name": name, "query": [queries.start, queries.stop], "key": [keys.start, keys.stop]}
-                    for name, queries, keys in probe.links
+                    {"name": name, "query": [q.start, q.stop], "key": [k.start, k.stop]} for name, q, k in probe.links
                 ],
             }
             for probe in probes
@@ -114,9 +113,8 @@ def encode(
     pieces = []
     for probe in probes:
         levels = encode_weights(probe.patterns)  # (layer, head, query, key)
-        if len(probe.tokens) > SMALL:
-            pieces.append(pack(reduce(levels)).tobytes())
-        pieces.append(pack(levels).tobytes())
+        sizes = [reduce(levels), levels] if len(probe.tokens) > SMALL else [levels]
+        pieces += [pack(part).tobytes() for part in sizes]
     return _assemble(header, pieces)
 
 
@@ -214,10 +212,9 @@ def read_header(file: BinaryIO) -> dict[str, Any]:
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         reason = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
         raise SnapshotError(f"The header of this snapshot is damaged ({reason}).") from error
-    expected = sum(_size(probe, header) for probe in header["probes"])
-    if size - file.tell() != expected:
-        fault = "cut short" if size - file.tell() < expected else "longer than it declares"
-        raise SnapshotError(f"This snapshot is {fault}.")
+    missing = sum(_size(probe, header) for probe in header["probes"]) - (size - file.tell())
+    if missing:
+        raise SnapshotError(f"This snapshot is {'cut short' if missing > 0 else 'longer than it declares'}.")
     return header
 
 

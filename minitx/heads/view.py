@@ -45,12 +45,14 @@ def view_probes(
     `precision` makes the context that scores are computed in, such as that of training; patterns are in float32.
     """
     scored = score_text(model, scored_text(model, tokens), importance_tokens=IMPORTANCE_TOKENS, precision=precision)
-    shown = []
-    for probe in probes:
-        encoded = tokenizer.encode(probe.text)[: model.config.context_length]
-        links = tokens_of_links(probe, [tokenizer.token_bytes(token) for token in encoded])
-        shown.append(probe_of(model, tokenizer, probe.text, encoded, links))
-    return View(scored.scores, scored.chance, shown)
+    return View(scored.scores, scored.chance, [show_probe(model, tokenizer, probe) for probe in probes])
+
+
+def show_probe(model: Transformer, tokenizer: Tokenizer, probe: Probe) -> ShownProbe:
+    """The patterns on a probe, cut at the context length, with the links that its tokens hold."""
+    tokens = tokenizer.encode(probe.text)[: model.config.context_length]
+    links = tokens_of_links(probe, [tokenizer.token_bytes(token) for token in tokens])
+    return probe_of(model, tokenizer, probe.text, tokens, links)
 
 
 def probe_of(

@@ -27,10 +27,8 @@ def as_html(walked: Walk, title: str, more: Sequence[Step] = ()) -> str:
     """The steps of the layer and `more` as one page that needs nothing else."""
     steps = enumerate([*walked.steps, *more], 1)
     return Template(resources.files(__package__).joinpath("walkthrough.html").read_text("utf-8")).substitute(
+        vars(walked),
         title=html.escape(title),
-        layer=walked.layer,
-        head=walked.head,
-        query=walked.query,
         label=html.escape(walked.label),
         sections="\n".join(line for number, step in steps for line in _section(number, step)),
     )

@@ -129,6 +129,9 @@ class Letters:
     def token_bytes(self, token: int) -> bytes:
         return b"x"
 
+    def token_text(self, token: int) -> str:
+        return "x"
+
 
 def test_the_table_of_probes_has_a_line_for_each_head_and_candidates_side_by_side() -> None:
     texts = [

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from minitx.attention import HeadAccess, Recorder
 from minitx.config import ModelConfig
 from minitx.heads.importance import gate_gradient
 from minitx.heads.record import MAX_PATTERN_VALUES, patterns, record, score_text, scored_text
@@ -38,18 +39,22 @@ def test_a_pruned_head_has_no_pattern_and_no_score() -> None:
     tokens, there = some_tokens(), np.array([[0, 1, 0, 1], [0, 0, 0, 0], [1, 0, 0, 0]], dtype=bool)
     found = patterns(model, tokens)
     assert (~np.isnan(found)).all(axis=(1, 3, 4)).tolist() == there.tolist()
-    recorded = record(model, tokens).patterns
-    np.testing.assert_array_equal(found[0, :, [1, 3]], recorded[0].transpose(0, 1))
+    recorder = Recorder()
+    with torch.inference_mode():
+        model(tokens, heads=HeadAccess(recorder=recorder))
+    np.testing.assert_array_equal(found[0, :, [1, 3]], recorder.patterns[0].transpose(0, 1))
     for values in score_text(model, tokens).scores.values():
         assert (~np.isnan(values)).tolist() == there.tolist()
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_looking_leaves_the_model_as_it_was(training: bool) -> None:
-    model, tokens = small_model().train(training), some_tokens()
+    model, tokens = Transformer(ModelConfig(2, 2, d_model=16, context_length=32, dropout=0.5), 30), some_tokens()
+    model.train(training)
     state = torch.get_rng_state()
-    shares = record(model, tokens, want_shares=True).shares
-    assert len(shares) == 2 and shares[0].shape == (2, 2, 20, 16)
+    recorded, residual = record(model, tokens)
+    assert recorded.shape == (2, 2, 2, 20, 20)
+    assert torch.equal(residual, record(model, tokens)[1]), "dropout is off"
     assert all(module.training == training for module in model.modules())
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
     assert torch.equal(torch.get_rng_state(), state)

@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 import minitx.heads.one_layer
-from minitx.attention import Recorder
+from minitx.attention import HeadAccess, Recorder
 from minitx.config import ModelConfig
 from minitx.fast.attention import rotate
 from minitx.heads.contexts import compare_contexts, vectors_of
-from minitx.heads.record import record
 from minitx.heads.walkthrough import walk
 from minitx.heads.walkthrough_page import as_html, as_text
 from minitx.model import Transformer
@@ -38,7 +37,9 @@ def test_the_numbers_shown_are_those_of_the_whole_model(
 ) -> None:
     ours = model(**settings)
     walked = walk(ours, TOKENS, LABELS, layer, head, query)
-    recorded: Recorder = record(ours, torch.tensor([TOKENS]), want_shares=True)
+    recorded = Recorder(want_shares=True)
+    with torch.inference_mode():
+        ours(torch.tensor([TOKENS]), heads=HeadAccess(recorder=recorded))
     shown = {step.title.split(":")[0]: step for step in walked.steps}
     at = 7 if query is None else query
     row = torch.tensor(shown["Softmax"].tables[0].values)[:, 0]
