@@ -24,13 +24,13 @@ from minitx.model import Transformer, evaluating, next_token_loss
 Advance = Callable[[int], None]
 """Is called with the number of tokens that are done."""
 ROWS = 256
-"""Tokens whose logits are computed at a time, so that they are still in the cache when their loss is."""
+"""Tokens whose logits are computed at a time: few enough that they are still in the cache for the loss."""
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What one pass forward and back over a text tells about each head."""
+    """What a forward and backward pass over a text tells about each head."""
 
     loss: float
     """Nats per token."""
@@ -55,21 +55,21 @@ class Ablation:
     zero_error: Floats
     """Standard error of `zero` over the windows of the text."""
     mean: Floats
-    """With the head's output replaced by its mean over the text: what it does by reacting to its input."""
+    """With the head's output replaced by its mean over the text, which shows what it does by reacting to its input."""
     mean_error: Floats
 
 
 def token_losses(model: Transformer, residual: Tensor, targets: Tensor) -> Tensor:
-    """(batch, seq): the loss of each target in nats from the residual after the last block, never with all logits."""
+    """(batch, seq): the loss of each target in nats, from the residual (batch, seq, d_model) after the last block."""
     rows = zip(model.final_norm(residual).flatten(0, 1).split(ROWS), targets.flatten().split(ROWS), strict=True)
     losses = [cross_entropy(model.output(row).float(), target, reduction="none") for row, target in rows]
     return torch.cat(losses).view(targets.shape)
 
 
 def survey(model: Transformer, tokens: Tokens, batch_size: int = 8, advance: Advance | None = None) -> Survey:
-    """One pass forward and back over all of `tokens`, in windows of a context length; the model is left as it was."""
+    """Forward and backward pass over all of `tokens`, in windows of a context length; the model is left as it was."""
 
-    def look(inputs: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+    def compute(inputs: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
         recorder = Recorder(want_shares=True)
         nats, slope = _slopes(model, inputs, targets, recorder)
         shares = torch.stack(list(recorder.shares.values())).float()  # (layer, batch, head, seq, d_model)
@@ -83,7 +83,7 @@ def survey(model: Transformer, tokens: Tokens, batch_size: int = 8, advance: Adv
         sums = (nats, slope.abs().sum(dim=1), contribution, torch.stack(lengths), outputs.sum(dim=(1, 3)))
         return tuple(part.double().cpu() / (len(tokens) - 1) for part in sums)
 
-    parts = zip(*_each_batch(model, tokens, look, advance, batch_size), strict=True)
+    parts = zip(*_each_batch(model, tokens, compute, advance, batch_size), strict=True)
     loss, gradient, contribution, residual, mean_output = (torch.stack(part).sum(dim=0) for part in parts)
     return Survey(float(loss), gradient.numpy(), contribution.numpy(), residual.numpy(), mean_output.float())
 
@@ -91,7 +91,7 @@ def survey(model: Transformer, tokens: Tokens, batch_size: int = 8, advance: Adv
 def gate_gradient(model: Transformer, text: Tensor) -> Floats:
     """(layer, head): `Survey.gradient` on the texts (batch, seq); NaN for pruned heads, and for texts of one token.
 
-    Takes the fused route and gives weights no gradient. It draws no random number and leaves the model as it was, so
+    It takes the fused route, gives weights no gradient, draws no random number and leaves the model as it was. So
     training goes on as if this had not been computed.
     """
     config, device = model.config, model.embedding.weight.device
@@ -124,7 +124,7 @@ def ablate(
     config, means = model.config, mean_output.to(model.embedding.weight.device)
 
     @torch.inference_mode()
-    def look(inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def compute(inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         without = torch.zeros(config.n_layer, config.n_head, 2, len(inputs), device=inputs.device)
         residual = model.embedding(inputs)  # (batch, seq, d_model)
         for layer in range(config.n_layer):
@@ -138,7 +138,7 @@ def ablate(
         whole = token_losses(model, residual, targets).sum(dim=1)
         return whole.cpu().double(), without.cpu().double()
 
-    whole, without = zip(*_each_batch(model, tokens, look, advance, batch_size), strict=True)
+    whole, without = zip(*_each_batch(model, tokens, compute, advance, batch_size), strict=True)
     base, count = torch.cat(whole), len(tokens) - 1
     change = torch.cat(without, dim=-1) - base  # (layer, head, 2, window)
     total = (change.sum(dim=-1) / count).numpy()
@@ -160,7 +160,7 @@ def without_output_projection(model: Transformer, tokens: Tokens, advance: Advan
             unprojected[layer].set_submodule(f"blocks.{layer}.attention.output", nn.Identity())
 
     @torch.inference_mode()
-    def look(inputs: Tensor, targets: Tensor) -> Tensor:
+    def compute(inputs: Tensor, targets: Tensor) -> Tensor:
         residual = model.embedding(inputs)  # (batch, seq, d_model)
         changes = torch.full((config.n_layer,), float("nan"), dtype=torch.float64)
         for layer in range(config.n_layer):
@@ -170,36 +170,36 @@ def without_output_projection(model: Transformer, tokens: Tokens, advance: Advan
             residual = model.residual(residual, first_layer=layer, last_layer=layer)
         return changes - token_losses(model, residual, targets).sum().cpu()
 
-    changes = torch.stack(list(_each_batch(model, tokens, look, advance)))  # (batch, layer)
+    changes = torch.stack(list(_each_batch(model, tokens, compute, advance)))  # (batch, layer)
     return (changes.sum(dim=0) / (len(tokens) - 1)).numpy()
 
 
 def _each_batch(
-    model: Transformer, tokens: Tokens, look: Callable[[Tensor, Tensor], T], advance: Advance | None, size: int = 8
+    model: Transformer, tokens: Tokens, compute: Callable[[Tensor, Tensor], T], advance: Advance | None, size: int = 8
 ) -> Iterator[T]:
-    """Yield `look(inputs, targets)` for batches of `size` windows in order, in eval mode and on the model's device.
+    """Yield `compute(inputs, targets)` for batches of `size` windows in order, in eval mode and on the model's device.
 
-    Threads do not inherit the caller's autocast, so it is entered again. On a CPU every thread computes its own batch:
+    Threads do not inherit the caller's autocast, so it is entered again. On a CPU every thread computes another batch:
     matrices this small gain less from two threads.
     """
     device, threads = model.embedding.weight.device, torch.get_num_threads()
-    windows = validation_windows(tokens, model.config.context_length, size)
+    batches = validation_windows(tokens, model.config.context_length, size)
     dtype, enabled = torch.get_autocast_dtype(device.type), torch.is_autocast_enabled(device.type)
 
-    def one(window: tuple[Tensor, Tensor]) -> T:
-        # Without its cache, which would keep weights of inference mode for a pass that needs their gradient.
+    def compute_batch(batch: tuple[Tensor, Tensor]) -> T:
+        # A cache would keep weights of inference mode for a pass that needs their gradient.
         with torch.autocast(device.type, dtype, enabled, cache_enabled=False):
-            result = look(window[0].to(device), window[1].to(device))
+            result = compute(batch[0].to(device), batch[1].to(device))
         if advance is not None:
-            advance(window[1].numel())
+            advance(batch[1].numel())
         return result
 
     with evaluating(model):
         if device.type != "cpu" or threads == 1:
-            yield from map(one, windows)
+            yield from map(compute_batch, batches)
             return
         try:
             with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-                yield from pool.map(one, windows)
+                yield from pool.map(compute_batch, batches)
         finally:
             torch.set_num_threads(threads)

@@ -29,7 +29,7 @@ class LinkAttention(NamedTuple):
     link: PlacedLink
     attention: Floats
     chance: Floats
-    """Mean of the same head between the same two places of `REFERENCES` other texts."""
+    """Mean attention of the same head between the same two places of `REFERENCES` other texts."""
     spread: Floats
     """Standard deviation over those texts; NaN for fewer than two."""
 
@@ -37,8 +37,8 @@ class LinkAttention(NamedTuple):
 def tokens_of_links(probe: Probe, pieces: Sequence[bytes]) -> list[PlacedLink]:
     """The links of `probe` in tokens; `pieces` are the bytes of each of its tokens.
 
-    A token belongs to a span that it shares a byte with. Left out are links that reach past the last token, since a
-    text is cut at the context length, and links whose two spans share a token.
+    A token belongs to a span that it shares a byte with. A link is left out if it reaches past the last token, where
+    the text is cut, or if its two spans share a token.
     """
     placed = (
         PlacedLink(link.name, *(token_span(probe.text, pieces, span) for span in (link.source, link.target)))

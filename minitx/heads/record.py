@@ -16,8 +16,8 @@ from minitx.heads.roles import Roles, roles
 from minitx.heads.scores import SCORES, Floats, Patterns, chance, score_heads
 from minitx.model import Transformer, evaluating
 
-MAX_SCORED_TOKENS, MAX_PATTERN_VALUES = 256, 2**24
-"""Bounds on the text that heads are scored on: tokens of a sequence, and values of all patterns together."""
+MAX_SEQUENCES, MAX_SCORED_TOKENS, MAX_PATTERN_VALUES = 8, 256, 2**24
+"""Bounds on the text that heads are scored on: sequences, tokens of each, and values of all patterns together."""
 Precision = Callable[[], AbstractContextManager[object]]
 """Makes the context that a model computes in, such as an autocast."""
 
@@ -30,7 +30,7 @@ def patterns(model: Transformer, tokens: Tensor) -> NDArray[np.float32]:
 def record(model: Transformer, tokens: Tensor) -> tuple[NDArray[np.float32], Tensor]:
     """The `patterns` on tokens (batch, seq), and the residual (batch, seq, d_model) after the last block.
 
-    Dropout is off; the model is left as it was.
+    Dropout is off, and the model is left as it was.
     """
     recorder, config, (batch, seq) = Recorder(), model.config, tokens.shape
     with evaluating(model), torch.inference_mode():
@@ -41,15 +41,12 @@ def record(model: Transformer, tokens: Tensor) -> tuple[NDArray[np.float32], Ten
     return array, residual
 
 
-def scored_text(model: Transformer, tokens: Tokens, n_sequences: int = 8) -> Tensor:
-    """The first sequences (batch, seq) of `tokens`, on which heads are scored.
-
-    There are `n_sequences`, or fewer where the text is short or the patterns would take too much memory.
-    """
+def scored_text(model: Transformer, tokens: Tokens) -> Tensor:
+    """The first sequences (batch, seq) of `tokens`, on which heads are scored; at least one of them."""
     config = model.config
     seq = min(config.context_length, MAX_SCORED_TOKENS, len(tokens))
     most = MAX_PATTERN_VALUES // (config.n_layer * config.n_head * seq * seq)
-    batch = max(1, min(n_sequences, most, len(tokens) // seq))
+    batch = max(1, min(MAX_SEQUENCES, most, len(tokens) // seq))
     return torch.from_numpy(tokens[: batch * seq].astype(np.int64)).view(batch, seq)
 
 

@@ -16,23 +16,23 @@ from minitx.model import Transformer
 def repeated_text(tokens: Tokens, most: int, n_sequences: int = 8) -> Tensor:
     """(batch, seq): a random sequence of distinct tokens, twice: the only pattern to learn from is the repetition.
 
-    Of the tokens in `tokens`, the first one is left out, which ends documents in a split. seq is `most`, or less where
-    the distinct tokens are too few. Every call returns the same.
+    The first token of `tokens` is not used: in a split it ends documents. seq is `most`, or less where the distinct
+    tokens are too few. Every call returns the same.
     """
-    random, kinds = np.random.default_rng(0), np.unique(tokens[tokens != tokens[0]]).astype(np.int64)
-    half = np.stack([random.permutation(kinds)[: most // 2] for _ in range(n_sequences)])
+    random, distinct = np.random.default_rng(0), np.unique(tokens[tokens != tokens[0]]).astype(np.int64)
+    half = np.stack([random.permutation(distinct)[: most // 2] for _ in range(n_sequences)])
     return torch.from_numpy(np.concatenate([half, half], axis=1))
 
 
 class Repeats(NamedTuple):
-    """What a model does on `repeated_text`: the sign of induction heads (Olsson et al. 2022), in any text."""
+    """Losses and scores on `repeated_text`, which reveal induction heads (Olsson et al. 2022)."""
 
     first_loss: float
     """Nats per token on the first half; NaN where the context is too short."""
     second_loss: float
     """On the second half, which can be looked up in the first."""
     induction: Floats
-    """(layer, head): the score of that name; every token of the second half has one place to look at."""
+    """(layer, head): the induction score; every token of the second half has one place to look at."""
     spread: Floats
     """Its standard deviation over the texts."""
     chance: float

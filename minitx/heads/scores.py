@@ -70,7 +70,7 @@ def spread_over_texts(patterns: Patterns, tokens: Tokens) -> dict[str, Floats]:
     return spreads
 
 
-# The weights of the scores, (1 or batch, query, key). Entries above the diagonal are not used.
+# The weights of each score, (1 or batch, query, key); `Score.weigh` drops those above the diagonal.
 
 
 def all_keys(tokens: Tokens) -> Floats:
@@ -160,7 +160,7 @@ class Score(NamedTuple):
     transform: Callable[[Patterns], Patterns] = np.asarray
     """Applied to the pattern's entries before they are weighted; `asarray` leaves them as they are."""
     every_query: bool = False
-    """Whether queries without a weight count, too."""
+    """Average over all queries, not only over those with a weight."""
 
     def weigh(self, tokens: Tokens) -> tuple[Floats, Detected]:
         """The weights (batch, query, key), 0 where key > query, and the queries (batch, query) that count."""

@@ -1,4 +1,4 @@
-"""The heads of a model on texts, as a snapshot for the Attention tab: of a run's probes, or of a text that is given."""
+"""Snapshots for the Attention tab: what the heads of a model do on a run's probes, or on another text."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -17,8 +17,8 @@ from minitx.heads.snapshots import PlacedLink, ShownProbe
 from minitx.model import Transformer
 
 IMPORTANCE_TOKENS = 24
-"""Tokens of each text used to measure importance, which takes a pass back as well. Of equally many tokens, more but
-shorter texts rank the heads better (docs/notes.md)."""
+"""Tokens of each text used to measure importance. Of equally many tokens, more but shorter texts rank the heads better
+(docs/notes.md)."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class View(Scored):
     probes: list[ShownProbe]
 
     def snapshot(self, step: int) -> bytes:
-        """The view as the bytes of a snapshot; raises ValueError where it has no probe."""
+        """The view as the bytes of a snapshot."""
         names = np.char.replace(self.roles().names, "_", " ").tolist()
         return snapshots.encode(step, self.probes, self.scores, self.chance, names)
 
