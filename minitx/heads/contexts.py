@@ -1,35 +1,22 @@
 """One word in two texts: the same embedding, another vector after each layer."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from minitx.config.probes import find_words
 from minitx.data.tokenizer import Tokenizer
 from minitx.heads.links import token_span
+from minitx.heads.walkthrough import Step, Table
 from minitx.model import Transformer
 from minitx.system.errors import require
 
 
-@dataclass(frozen=True)
-class TwoContexts:
-    """One token in two texts."""
-
-    label: str
-    texts: tuple[str, str]
-    similarity: list[float]
-    """Cosine of the token's two vectors: the embeddings, then after each block."""
-
-
-def compare_contexts(model: Transformer, tokenizer: Tokenizer, word: str, texts: tuple[str, str]) -> TwoContexts | None:
-    """The last token of `word` in each of two texts; None where the tokenizer cuts the word differently in them.
+def compare_contexts(model: Transformer, tokenizer: Tokenizer, word: str, texts: tuple[str, str]) -> list[Step]:
+    """A step that compares the last token of `word` in two texts; none where the word ends in different tokens.
 
     Raises UserError for a text that lacks the word or is too long.
     """
-    encoded, positions = [], []
+    last_tokens, vectors = [], []
     for text in texts:
         tokens = tokenizer.encode(text)
         require(
@@ -38,13 +25,16 @@ def compare_contexts(model: Transformer, tokenizer: Tokenizer, word: str, texts:
             "give a shorter text.",
         )
         span = token_span(text, [tokenizer.token_bytes(token) for token in tokens], find_words(text, word))
-        encoded.append(tokens)
-        positions.append(span[-1])
-    first, second = (tokens[at] for tokens, at in zip(encoded, positions, strict=True))
-    if first != second:
-        return None
-    ours, theirs = (vectors_of(model, tokens, at) for tokens, at in zip(encoded, positions, strict=True))
-    return TwoContexts(tokenizer.token_text(first), texts, torch.cosine_similarity(ours, theirs, dim=-1).tolist())
+        last_tokens.append(tokens[span[-1]])
+        vectors.append(vectors_of(model, tokens, span[-1]))
+    if last_tokens[0] != last_tokens[1]:
+        return []
+    cosines = torch.cosine_similarity(vectors[0], vectors[1], dim=-1)  # (layer + 1)
+    places = ["embedding", *(f"after layer {layer}" for layer in range(model.config.n_layer))]
+    label = tokenizer.token_text(last_tokens[0])
+    words = f"{label!r} in {texts[0]!r} and in {texts[1]!r}: one embedding, two vectors in context."
+    table = Table("cosine of the two vectors (1: the same direction)", places, ["cosine"], cosines[:, None].tolist(), 1)
+    return [Step("One token in two contexts", words, f"each vector: ({model.config.d_model})", [table])]
 
 
 @torch.inference_mode()

@@ -1,10 +1,8 @@
 """The measurements of every head as pictures: all figures at one step, and the scores over a run."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -17,18 +15,6 @@ from minitx.heads.scores import Floats
 from minitx.heads.table import COLUMNS, number
 from minitx.system.figures import new_figure
 
-MAX_COLUMNS = 5
-
-
-class Panel(NamedTuple):
-    """One figure of every head; white is `level`, full red is `reach` above it."""
-
-    title: str
-    values: Floats
-    """(layer, head)"""
-    level: float
-    reach: float
-
 
 def heads_figure(measured: HeadMeasurements, title: str) -> Figure:
     """Layers × heads, with a panel for each figure.
@@ -36,49 +22,45 @@ def heads_figure(measured: HeadMeasurements, title: str) -> Figure:
     White is chance. Full red is all of the attention, so a panel stays faint where no head reaches its score. For
     entropy and distance it is twice chance, for the correlation 0.5, for losses the largest change.
     """
-    panels = _panels(measured)
+    panels = list(_panels(measured))
     layers, heads = measured.roles.names.shape
     figure, axes = _grid(len(panels), max(2.6, 0.55 * heads + 0.9), max(1.7, 0.38 * layers + 0.9), title)
     for axis, panel in zip(axes, panels, strict=True):
-        _draw(axis, panel)
+        _draw(axis, *panel)
     figure.supxlabel("head", fontsize=9)
     figure.supylabel("layer", fontsize=9)
     return figure
 
 
-def _panels(measured: HeadMeasurements) -> list[Panel]:
-    panels = []
+def _panels(measured: HeadMeasurements) -> Iterator[tuple[str, Floats, float, float]]:
+    """Title, values (layer, head), level of white and reach of every panel; see `_draw`."""
     for name in COLUMNS:
         chance = measured.chance[name]
         level = 0.0 if math.isnan(chance) else chance
         reach = {"entropy": level, "distance": level, "semantic": 0.5}.get(name, 1 - level)
-        panels.append(
-            Panel(f"{name.replace('_', ' ')}  (chance {number(chance)})", measured.scores[name], level, reach)
-        )
+        yield f"{name.replace('_', ' ')}  (chance {number(chance)})", measured.scores[name], level, reach
     survey, ablation = measured.survey, measured.ablation
-    relative = survey.contribution / np.maximum(survey.residual[:, None], 1e-9)
-    panels.append(Panel("length added / residual's", relative, 0.0, 1.0))
+    yield "length added / residual's", survey.contribution / np.maximum(survey.residual[:, None], 1e-9), 0.0, 1.0
     if ablation is not None:
         largest = float(np.abs(ablation.zero).max())
-        panels.append(Panel("loss without it, change", ablation.zero, 0.0, largest))
-        panels.append(Panel("loss with it at its mean, change", ablation.mean, 0.0, largest))
-    panels.append(Panel("gradient of its gate", survey.gradient, 0.0, float(survey.gradient.max())))
-    return panels
+        yield "loss without it, change", ablation.zero, 0.0, largest
+        yield "loss with it at its mean, change", ablation.mean, 0.0, largest
+    yield "gradient of its gate", survey.gradient, 0.0, float(survey.gradient.max())
 
 
-def _draw(axis: Axes, panel: Panel) -> None:
-    """The values as colours, with a number in each cell."""
-    reach = max(panel.reach, 1e-9)
-    norm = Normalize(panel.level - reach, panel.level + reach)
-    axis.imshow(panel.values, norm=norm, cmap="RdBu_r", aspect="auto")
-    axis.set_title(panel.title, fontsize=9)
-    layers, heads = panel.values.shape
-    axis.set_xticks(range(heads), [str(head) for head in range(heads)], fontsize=7)
-    axis.set_yticks(range(layers), [str(layer) for layer in range(layers)], fontsize=7)
+def _draw(axis: Axes, title: str, values: Floats, level: float, reach: float) -> None:
+    """Draw values (layer, head) as colours, from white at `level` to full red at `level + reach`, and as numbers."""
+    reach = max(reach, 1e-9)
+    norm = Normalize(level - reach, level + reach)
+    axis.imshow(values, norm=norm, cmap="RdBu_r", aspect="auto")
+    axis.set_title(title, fontsize=9)
+    axis.set(xticks=range(values.shape[1]), yticks=range(values.shape[0]))
     axis.tick_params(length=0)
-    for (layer, head), value in np.ndenumerate(panel.values):
+    for (layer, head), value in np.ndenumerate(values):
         colour = "white" if abs(norm(value) - 0.5) > 0.35 else "black"
-        axis.text(head, layer, _cell(value), ha="center", va="center", fontsize=7, color=colour)
+        small = 0 < abs(value) < 0.0095
+        cell = f"{value:.0e}".replace("e-0", "e-") if small else number(value)
+        axis.text(head, layer, cell, ha="center", va="center", fontsize=7, color=colour)
 
 
 def history_figure(lines: Sequence[dict[str, Any]], title: str) -> Figure:
@@ -113,8 +95,8 @@ def history_figure(lines: Sequence[dict[str, Any]], title: str) -> Figure:
 
 
 def _grid(count: int, width: float, height: float, title: str) -> tuple[Figure, list[Axes]]:
-    """A figure with `count` panels of this size in inches, in rows of at most `MAX_COLUMNS`, as even as can be."""
-    rows = math.ceil(count / MAX_COLUMNS)
+    """A figure with `count` panels of this size in inches, in even rows of at most 5."""
+    rows = math.ceil(count / 5)
     columns = math.ceil(count / rows)
     figure = new_figure(columns * width, rows * height + 0.5)
     figure.suptitle(title, fontsize=11)
@@ -124,8 +106,3 @@ def _grid(count: int, width: float, height: float, title: str) -> tuple[Figure, 
     for axis in axes[count:]:
         axis.axis("off")
     return figure, axes[:count]
-
-
-def _cell(value: float) -> str:
-    """A number in few characters that shows also the smallest."""
-    return f"{value:.0e}".replace("e-0", "e-") if 0 < abs(value) < 0.0095 else number(value)

@@ -4,32 +4,33 @@ A model and tokens go in, arrays (layer, head) come out. Ablation keeps the resi
 computes again only that layer and those after it: about half the work of a whole pass for every head.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from minitx.attention import HeadAccess, Recorder
 from minitx.data.batches import validation_windows
-from minitx.model import Transformer, evaluating
+from minitx.data.token_files import Tokens
+from minitx.heads.scores import Floats
+from minitx.model import Transformer, evaluating, next_token_loss
 
-Tokens = NDArray[np.unsignedinteger[Any]]
-Floats = NDArray[np.float64]
 Advance = Callable[[int], object]
+"""Is called with the number of tokens that are done."""
+ROWS = 256
+"""Tokens whose logits are computed at a time: few enough that they are still in the cache for the loss."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What one pass forward and back over a text tells about each head."""
+    """What a forward and backward pass over a text tells about each head."""
 
     loss: float
     """Nats per token."""
@@ -54,93 +55,64 @@ class Ablation:
     zero_error: Floats
     """Standard error of `zero` over the windows of the text."""
     mean: Floats
-    """With the head's output replaced by its mean over the text: what it does by reacting to its input."""
+    """With the head's output replaced by its mean over the text, which shows what it does by reacting to its input."""
     mean_error: Floats
 
 
-def window_losses(logits: Tensor, targets: Tensor) -> Tensor:
-    """(batch): the summed loss of each window in nats."""
-    losses = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none")
-    return losses.view(targets.shape).sum(dim=1)
-
-
-ROWS = 256
-"""Tokens whose logits are computed at a time, so that they are still in the cache when their loss is."""
-
-
 def token_losses(model: Transformer, residual: Tensor, targets: Tensor) -> Tensor:
-    """(batch, seq): the loss of each target in nats from the residual after the last block, never with all logits."""
-    rows = model.final_norm(residual).flatten(0, 1).split(ROWS)
-    parts = [
-        F.cross_entropy(model.output(row).float(), target, reduction="none")
-        for row, target in zip(rows, targets.flatten().split(ROWS), strict=True)
-    ]
-    return torch.cat(parts).view(targets.shape)
+    """(batch, seq): the loss of each target in nats, from the residual (batch, seq, d_model) after the last block."""
+    rows = zip(model.final_norm(residual).flatten(0, 1).split(ROWS), targets.flatten().split(ROWS), strict=True)
+    losses = [cross_entropy(model.output(row).float(), target, reduction="none") for row, target in rows]
+    return torch.cat(losses).view(targets.shape)
 
 
 def survey(model: Transformer, tokens: Tokens, batch_size: int = 8, advance: Advance | None = None) -> Survey:
-    """One pass forward and back over all of `tokens`, in windows of a context length; `advance` is told their number.
+    """Forward and backward pass over all of `tokens`, in windows of a context length; the model is left as it was."""
 
-    The model is left as it was.
-    """
-    count = len(tokens) - 1
-
-    def look(inputs: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+    def compute(inputs: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
         recorder = Recorder(want_shares=True)
         nats, slope = _slopes(model, inputs, targets, recorder)
         shares = torch.stack(list(recorder.shares.values())).float()  # (layer, batch, head, seq, d_model)
         outputs = torch.stack(list(recorder.head_outputs.values())).float()  # (layer, batch, head, seq, d_head)
-        lengths = []
+        contribution, lengths = shares.norm(dim=-1).sum(dim=(1, 3)), []
         with torch.no_grad():
             residual = model.embedding(inputs)  # (batch, seq, d_model)
             for layer, share in enumerate(shares):
                 lengths.append((residual + share.sum(dim=1)).norm(dim=-1).sum())
                 residual = model.residual(residual, first_layer=layer, last_layer=layer)
-        sums = (
-            nats,
-            slope.abs().sum(dim=1),
-            shares.norm(dim=-1).sum(dim=(1, 3)),
-            torch.stack(lengths),
-            outputs.sum(dim=(1, 3)),
-        )
-        return tuple(part.double().cpu() / count for part in sums)
+        sums = (nats, slope.abs().sum(dim=1), contribution, torch.stack(lengths), outputs.sum(dim=(1, 3)))
+        return tuple(part.double().cpu() / (len(tokens) - 1) for part in sums)
 
-    parts = zip(*_each_batch(model, tokens, batch_size, look, advance), strict=True)
+    parts = zip(*_each_batch(model, tokens, compute, advance, batch_size), strict=True)
     loss, gradient, contribution, residual, mean_output = (torch.stack(part).sum(dim=0) for part in parts)
     return Survey(float(loss), gradient.numpy(), contribution.numpy(), residual.numpy(), mean_output.float())
 
 
 def gate_gradient(model: Transformer, text: Tensor) -> Floats:
-    """(layer, head): `Survey.gradient` of a few texts (batch, seq) alone, each token but the first predicted from those
-    before it; NaN for pruned heads, and for all where there is nothing to predict.
+    """(layer, head): `Survey.gradient` on the texts (batch, seq); NaN for pruned heads, and for texts of one token.
 
-    A pass forward and back on the fused route, as in training, but for the weights, which get no gradient. Nothing is
-    drawn at random and the model is left as it was, so training may stop for this and go on as if it had not.
+    It takes the fused route, gives weights no gradient, draws no random number and leaves the model as it was. So
+    training goes on as if this had not been computed.
     """
-    config, found = model.config, np.full((model.config.n_layer, model.config.n_head), np.nan)
-    inputs, targets = text[:, :-1], text[:, 1:]
+    config, device = model.config, model.embedding.weight.device
+    gradient = np.full((config.n_layer, config.n_head), np.nan)
+    inputs, targets = text[:, :-1].to(device), text[:, 1:].to(device)
     if targets.numel() == 0:
-        return found
-    device = model.embedding.weight.device
+        return gradient
     with evaluating(model):
-        _, slope = _slopes(model, inputs.to(device), targets.to(device))
-    mean = (slope.abs().sum(dim=1).double().cpu() / targets.numel()).numpy()
-    for layer in range(config.n_layer):
-        found[layer, config.heads_in(layer)] = mean[layer, config.heads_in(layer)]
-    return found
+        _, slope = _slopes(model, inputs, targets, None)
+    for layer, mean in enumerate(slope.abs().sum(dim=1).double().cpu().numpy() / targets.numel()):
+        gradient[layer, config.heads_in(layer)] = mean[config.heads_in(layer)]
+    return gradient
 
 
-def _slopes(
-    model: Transformer, inputs: Tensor, targets: Tensor, recorder: Recorder | None = None
-) -> tuple[Tensor, Tensor]:
-    """The summed loss of all windows in nats, and (layer, batch, head): its slope along the gate of each head.
-
-    Every window has gates of its own, so that the absolute value of each slope can be taken before the mean.
-    """
+def _slopes(model: Transformer, inputs: Tensor, targets: Tensor, recorder: Recorder | None) -> tuple[Tensor, Tensor]:
+    """The summed loss of all windows in nats, and (layer, batch, head): its slope along each window's gates."""
     config = model.config
     with torch.enable_grad():
         gates = torch.ones(config.n_layer, len(inputs), config.n_head, device=inputs.device, requires_grad=True)
-        nats = window_losses(model(inputs, heads=HeadAccess(gates, recorder)), targets).sum()
+        losses = next_token_loss(model(inputs, heads=HeadAccess(gates, recorder)), targets, "none")  # (batch * seq)
+        nats = losses.view(targets.shape).sum(dim=1).sum()
         (slope,) = torch.autograd.grad(nats, gates)
     return nats.detach(), slope
 
@@ -152,7 +124,7 @@ def ablate(
     config, means = model.config, mean_output.to(model.embedding.weight.device)
 
     @torch.inference_mode()
-    def look(inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def compute(inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         without = torch.zeros(config.n_layer, config.n_head, 2, len(inputs), device=inputs.device)
         residual = model.embedding(inputs)  # (batch, seq, d_model)
         for layer in range(config.n_layer):
@@ -166,7 +138,7 @@ def ablate(
         whole = token_losses(model, residual, targets).sum(dim=1)
         return whole.cpu().double(), without.cpu().double()
 
-    whole, without = zip(*_each_batch(model, tokens, batch_size, look, advance), strict=True)
+    whole, without = zip(*_each_batch(model, tokens, compute, advance, batch_size), strict=True)
     base, count = torch.cat(whole), len(tokens) - 1
     change = torch.cat(without, dim=-1) - base  # (layer, head, 2, window)
     total = (change.sum(dim=-1) / count).numpy()
@@ -175,9 +147,7 @@ def ablate(
     return Ablation(float(base.sum()) / count, total[..., 0], error[..., 0], total[..., 1], error[..., 1])
 
 
-def without_output_projection(
-    model: Transformer, tokens: Tokens, batch_size: int = 8, advance: Advance | None = None
-) -> Floats:
+def without_output_projection(model: Transformer, tokens: Tokens, advance: Advance | None = None) -> Floats:
     """(layer): the change of the loss, nats per token, with the identity in place of a layer's output projection.
 
     The heads' outputs then go side by side into the residual, unmixed. NaN where they are not as wide as the residual.
@@ -190,7 +160,7 @@ def without_output_projection(
             unprojected[layer].set_submodule(f"blocks.{layer}.attention.output", nn.Identity())
 
     @torch.inference_mode()
-    def look(inputs: Tensor, targets: Tensor) -> Tensor:
+    def compute(inputs: Tensor, targets: Tensor) -> Tensor:
         residual = model.embedding(inputs)  # (batch, seq, d_model)
         changes = torch.full((config.n_layer,), float("nan"), dtype=torch.float64)
         for layer in range(config.n_layer):
@@ -200,44 +170,36 @@ def without_output_projection(
             residual = model.residual(residual, first_layer=layer, last_layer=layer)
         return changes - token_losses(model, residual, targets).sum().cpu()
 
-    changes = list(_each_batch(model, tokens, batch_size, look, advance))
-    total: Floats = (torch.stack(changes).sum(dim=0) / (len(tokens) - 1)).numpy()
-    return total
-
-
-T = TypeVar("T")
+    changes = torch.stack(list(_each_batch(model, tokens, compute, advance)))  # (batch, layer)
+    return (changes.sum(dim=0) / (len(tokens) - 1)).numpy()
 
 
 def _each_batch(
-    model: Transformer,
-    tokens: Tokens,
-    batch_size: int,
-    look: Callable[[Tensor, Tensor], T],
-    advance: Advance | None,
+    model: Transformer, tokens: Tokens, compute: Callable[[Tensor, Tensor], T], advance: Advance | None, size: int = 8
 ) -> Iterator[T]:
-    """`look(inputs, targets)` of all of `tokens`, in order, on the model's device, in evaluation mode and in the
-    precision of the caller's autocast, which other threads do not have by themselves.
+    """Yield `compute(inputs, targets)` for batches of `size` windows in order, in eval mode and on the model's device.
 
-    On a CPU as many batches at a time as there are threads, each in one: matrices this small gain less from two.
+    Threads do not inherit the caller's autocast, so it is entered again. On a CPU every thread computes another batch:
+    matrices this small gain less from two threads.
     """
     device, threads = model.embedding.weight.device, torch.get_num_threads()
-    windows = validation_windows(tokens, model.config.context_length, batch_size)
+    batches = validation_windows(tokens, model.config.context_length, size)
     dtype, enabled = torch.get_autocast_dtype(device.type), torch.is_autocast_enabled(device.type)
 
-    def one(window: tuple[Tensor, Tensor]) -> T:
-        # Without its cache, which would keep weights of inference mode for a pass that needs their gradient.
+    def compute_batch(batch: tuple[Tensor, Tensor]) -> T:
+        # A cache would keep weights of inference mode for a pass that needs their gradient.
         with torch.autocast(device.type, dtype, enabled, cache_enabled=False):
-            result = look(window[0].to(device), window[1].to(device))
+            result = compute(batch[0].to(device), batch[1].to(device))
         if advance is not None:
-            advance(window[1].numel())
+            advance(batch[1].numel())
         return result
 
     with evaluating(model):
         if device.type != "cpu" or threads == 1:
-            yield from map(one, windows)
+            yield from map(compute_batch, batches)
             return
         try:
             with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-                yield from pool.map(one, windows)
+                yield from pool.map(compute_batch, batches)
         finally:
             torch.set_num_threads(threads)

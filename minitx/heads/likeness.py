@@ -1,16 +1,14 @@
 """Likeness: of two heads' attention, of attention and meaning, of two rankings of the heads."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minitx.heads.scores import Floats, Tokens, same_token, surprise
+from minitx.heads.scores import Floats, Patterns, Tokens, same_token, surprise
 
 
-def similarity(patterns: NDArray[np.floating[Any]]) -> Floats:
+def similarity(patterns: Patterns) -> Floats:
     """How alike any two heads attend: (layer * head, layer * head), 1 for equal patterns, 0 for disjoint ones.
 
     It is 1 minus the Jensen-Shannon divergence of their rows in bits, averaged over all queries but the first, which
@@ -27,9 +25,7 @@ def similarity(patterns: NDArray[np.floating[Any]]) -> Floats:
     return alike
 
 
-def semantic_correlation(
-    patterns: NDArray[np.floating[Any]], tokens: Tokens, embedding: NDArray[np.floating[Any]]
-) -> Floats:
+def semantic_correlation(patterns: Patterns, tokens: Tokens, embedding: NDArray[np.floating[Any]]) -> Floats:
     """Whether a head attends to tokens whose embeddings are like the query's: (layer, head), 0 by chance.
 
     The correlation of attention with the cosine of the two tokens' rows of `embedding` (vocabulary, d_model). It is

@@ -4,8 +4,6 @@
 `measure_links` adds chance: what the same head does between the same two places of other texts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -15,31 +13,14 @@ from numpy.typing import NDArray
 
 from minitx.config.probes import Probe
 from minitx.heads.record import patterns
+from minitx.heads.scores import Floats
+from minitx.heads.snapshots import PlacedLink
 from minitx.model import Transformer
 
-Floats = NDArray[np.float64]
 REFERENCES = 32
 """Texts that chance is averaged over."""
 CLEAR = 2.0
 """A head prefers a candidate that leads the second by this many standard deviations."""
-
-
-class PlacedLink(NamedTuple):
-    """A link in tokens: from `queries` to `keys`, which are all earlier."""
-
-    name: str
-    queries: range
-    keys: range
-
-    @property
-    def spans(self) -> tuple[str, tuple[int, int], tuple[int, int]]:
-        """Name, queries and keys, the spans as [start, end)."""
-        return self.name, (self.queries.start, self.queries.stop), (self.keys.start, self.keys.stop)
-
-    @property
-    def distance(self) -> int:
-        """Tokens from the first query back to the last key."""
-        return self.queries.start - self.keys.stop + 1
 
 
 class LinkAttention(NamedTuple):
@@ -48,7 +29,7 @@ class LinkAttention(NamedTuple):
     link: PlacedLink
     attention: Floats
     chance: Floats
-    """Mean of the same head between the same two places of `REFERENCES` other texts."""
+    """Mean attention of the same head between the same two places of `REFERENCES` other texts."""
     spread: Floats
     """Standard deviation over those texts; NaN for fewer than two."""
 
@@ -56,8 +37,8 @@ class LinkAttention(NamedTuple):
 def tokens_of_links(probe: Probe, pieces: Sequence[bytes]) -> list[PlacedLink]:
     """The links of `probe` in tokens; `pieces` are the bytes of each of its tokens.
 
-    A token belongs to a span that it shares a byte with. Left out are links that reach past the last token, since a
-    text is cut at the context length, and links whose two spans share a token.
+    A token belongs to a span that it shares a byte with. A link is left out if it reaches past the last token, where
+    the text is cut, or if its two spans share a token.
     """
     placed = (
         PlacedLink(link.name, *(token_span(probe.text, pieces, span) for span in (link.source, link.target)))
@@ -67,10 +48,7 @@ def tokens_of_links(probe: Probe, pieces: Sequence[bytes]) -> list[PlacedLink]:
 
 
 def token_span(text: str, pieces: Sequence[bytes], span: tuple[int, int]) -> range:
-    """The tokens of `text` that share a byte with the characters of `span`; empty where the tokens end before it.
-
-    `pieces` are the bytes of each token.
-    """
+    """The tokens of `text` that share a byte with the characters of `span`; empty where the tokens end before it."""
     ends = np.cumsum([len(piece) for piece in pieces])
     starts = ends - [len(piece) for piece in pieces]
     first, last = (len(text[:at].encode()) for at in span)
@@ -82,8 +60,7 @@ def token_span(text: str, pieces: Sequence[bytes], span: tuple[int, int]) -> ran
 def attention(pattern: NDArray[np.floating[Any]], link: PlacedLink) -> Floats:
     """The attention in patterns (…, query, key) from a query of the link to all its keys, averaged over its queries."""
     rows = pattern[..., link.queries.start : link.queries.stop, link.keys.start : link.keys.stop].astype(np.float64)
-    total: Floats = rows.sum(axis=-1).mean(axis=-1)
-    return total
+    return rows.sum(axis=-1).mean(axis=-1)
 
 
 def uniform(link: PlacedLink) -> float:
@@ -121,8 +98,7 @@ def competing_links(links: Sequence[LinkAttention]) -> list[list[LinkAttention]]
 def preferred(group: Sequence[LinkAttention]) -> NDArray[np.int64]:
     """(layer, head): the index in `group` of the candidate that each head prefers, -1 for none.
 
-    It is the one whose attention is furthest above chance, if it leads the second by `CLEAR` standard deviations of the
-    two.
+    It is the one furthest above chance, if it leads the second by `CLEAR` standard deviations of the two.
     """
     excess = np.stack([link.attention - link.chance for link in group])  # (candidate, layer, head)
     order = np.argsort(-excess, axis=0)

@@ -4,27 +4,25 @@
 and `figures` draws them.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from minitx.config.probes import Probe
+from minitx.data.token_files import Tokens
 from minitx.data.tokenizer import Tokenizer
-from minitx.heads.importance import Ablation, Survey, Tokens, ablate, survey, without_output_projection
+from minitx.heads.importance import Ablation, Advance, Survey, ablate, survey, without_output_projection
 from minitx.heads.likeness import rank_correlation, semantic_correlation, similarity
-from minitx.heads.links import LinkAttention, competing_links, measure_links, preferred, tokens_of_links
-from minitx.heads.record import patterns, scored_text
+from minitx.heads.links import LinkAttention, competing_links, measure_links, preferred
+from minitx.heads.record import Precision, patterns, score_text, scored_text
 from minitx.heads.repeats import Repeats, score_repetition
 from minitx.heads.roles import UNCLASSIFIED, Roles, roles
-from minitx.heads.scored import Precision, score_text
 from minitx.heads.scores import Floats, spread_over_texts
+from minitx.heads.view import show_probe
 from minitx.model import Transformer
 from minitx.system.files import without_nan
 
@@ -71,12 +69,10 @@ class HeadMeasurements:
         twin = int(others.argmax())
         return None if len(others) == 1 else (twin // n_head, twin % n_head, float(others[twin]))
 
-    def rank_correlations(self) -> tuple[float, float]:
-        """How the gradient ranks the heads like ablation to zero, and to the mean; NaN without ablation."""
-        if self.ablation is None:
-            return np.nan, np.nan
-        gradient = self.survey.gradient
-        return rank_correlation(gradient, self.ablation.zero), rank_correlation(gradient, self.ablation.mean)
+    def rank_correlations(self) -> list[float]:
+        """How the gradient ranks the heads like ablation to zero, and to the mean; empty without ablation."""
+        changes = (self.ablation.zero, self.ablation.mean) if self.ablation else ()
+        return [rank_correlation(self.survey.gradient, change) for change in changes]
 
     def to_json(self) -> dict[str, Any]:
         """Plain data with an entry per head, as `minitx heads --json` prints it; None in place of NaN."""
@@ -123,7 +119,7 @@ def measure_heads(
     *,
     ablation: bool = True,
     projection: bool = False,
-    advance: Callable[[int], object] | None = None,
+    advance: Advance | None = None,
     precision: Precision = nullcontext,
 ) -> HeadMeasurements:
     """Measure the heads of `model` on a text of at least 2 tokens.
@@ -134,12 +130,15 @@ def measure_heads(
     more for `ablation` and for `projection`, the loss without the output projections.
     """
     text = scored_text(model, tokens)
-    recorded, repeats = patterns(model, text), score_repetition(model, tokens)
-    scored, (semantic, semantic_spread) = score_text(model, text, recorded), _semantic(model, recorded, text.numpy())
+    recorded, texts, repeats = patterns(model, text), text.numpy(), score_repetition(model, tokens)
+    embedding = model.embedding.weight.detach().float().cpu().numpy()
+    semantic = semantic_correlation(recorded, texts, embedding)
+    by_text = [semantic_correlation(recorded[:, [i]], texts[[i]], embedding) for i in range(len(texts))]
+    semantic_spread = np.std(by_text, axis=0, ddof=1) if len(texts) > 1 else np.full_like(semantic, np.nan)
+    scored = score_text(model, text, recorded)
     scores = scored.scores | {"induction_on_repeats": repeats.induction, "semantic": semantic}
     chance = scored.chance | {"induction_on_repeats": repeats.chance, "semantic": 0.0}
-    spreads = spread_over_texts(recorded, text.numpy())
-    spreads |= {"induction_on_repeats": repeats.spread, "semantic": semantic_spread}
+    spreads = spread_over_texts(recorded, texts) | {"induction_on_repeats": repeats.spread, "semantic": semantic_spread}
     with precision():
         surveyed = survey(model, tokens, advance=advance)
         ablated = ablate(model, tokens, surveyed.mean_output, advance=advance) if ablation else None
@@ -157,14 +156,6 @@ def measure_heads(
         ablation=ablated,
         unprojected=unprojected,
     )
-
-
-def _semantic(model: Transformer, recorded: NDArray[np.float32], texts: NDArray[np.int64]) -> tuple[Floats, Floats]:
-    """The semantic correlation of every head, and its standard deviation over the texts."""
-    embedding = model.embedding.weight.detach().float().cpu().numpy()
-    single = [semantic_correlation(recorded[:, [i]], texts[[i]], embedding) for i in range(len(texts))]
-    spread = np.std(single, axis=0, ddof=1) if len(single) > 1 else np.full_like(single[0], np.nan)
-    return semantic_correlation(recorded, texts, embedding), spread
 
 
 @dataclass(frozen=True)
@@ -194,12 +185,9 @@ def measure_probes(
     model: Transformer, tokenizer: Tokenizer, probes: Sequence[Probe], others: Tokens
 ) -> list[ProbeMeasurements]:
     """Measure the links of each probe that has any in its tokens; chance is taken from the text `others`."""
-    measured = []
-    for probe in probes:
-        tokens = tokenizer.encode(probe.text)[: model.config.context_length]
-        placed = tokens_of_links(probe, [tokenizer.token_bytes(token) for token in tokens])
-        if placed:
-            recorded = patterns(model, torch.tensor([tokens]))[:, 0]
-            links = measure_links(model, placed, recorded, others)
-            measured.append(ProbeMeasurements(probe.text, len(tokens), links))
-    return measured
+    shown = (show_probe(model, tokenizer, probe) for probe in probes)
+    return [
+        ProbeMeasurements(probe.text, len(probe.tokens), measure_links(model, probe.links, probe.patterns, others))
+        for probe in shown
+        if probe.links
+    ]

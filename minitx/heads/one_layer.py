@@ -3,8 +3,6 @@
 `LayerTensors` is the arithmetic, to be read from top to bottom.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch
@@ -22,9 +20,8 @@ class LayerTensors:
     def __init__(self, attention: MultiHeadAttention, x: Tensor, rotary: Rotary) -> None:
         """x: (seq, d_model), the normed residual that enters the layer."""
         seq, d_head, heads = len(x), attention.d_head, range(attention.n_head)
-        self.kv_head = kv = [
-            head // (attention.n_head // attention.n_kv_head) for head in heads
-        ]  # that each head reads
+        group = attention.n_head // attention.n_kv_head  # heads that read the same keys and values
+        self.kv_head = kv = [head // group for head in heads]
         self.x = x  # (seq, d_model)
 
         self.query = torch.stack([x @ weight.T for weight in attention.query.weight.split(d_head)])

@@ -1,7 +1,5 @@
 """The role that a head's scores fit, such as induction, or unclassified."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Checks the header of a snapshot, which a stranger may have made: the type and the size of every entry."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -10,24 +10,21 @@ differs from 0. Patterns are causal, so only key ≤ query is stored, row by row
 stored twice: first reduced to `SMALL` rows or fewer, so that a picture of all heads loads quickly, then whole.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import math
-import struct
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minitx.heads.snapshot_header import checked_header
-from minitx.system.files import step_name, write_atomically
+from minitx.system.files import remove_drafts, step_name, write_atomically
 from minitx.system.files import steps_in as steps_in  # for the tab, which imports no other module
 
 MAGIC = b"minitx attention 1\n"
@@ -46,14 +43,17 @@ class SnapshotError(Exception):
     """A snapshot that cannot be read. The message is one sentence."""
 
 
-@dataclass(frozen=True)
-class ShownLink:
-    """Two spans of tokens that belong together, such as a pronoun and its noun. A span is [start, end)."""
+class PlacedLink(NamedTuple):
+    """A link in tokens, such as from a pronoun to its noun: from `queries` to `keys`, which are all earlier."""
 
     name: str
-    query: tuple[int, int]
-    """The later span, which may look back."""
-    key: tuple[int, int]
+    queries: range
+    keys: range
+
+    @property
+    def distance(self) -> int:
+        """Tokens from the first query back to the last key."""
+        return self.queries.start - self.keys.stop + 1
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class ShownProbe:
     """A label for every token."""
     patterns: Floats
     """(layer, head, query, key)"""
-    links: Sequence[ShownLink] = ()
+    links: Sequence[PlacedLink] = ()
 
 
 # Writing
@@ -74,9 +74,9 @@ class ShownProbe:
 def encode(
     step: int,
     probes: Sequence[ShownProbe],
-    scores: Mapping[str, Floats] | None = None,
-    chance: Mapping[str, float] | None = None,
-    roles: Sequence[Sequence[str]] | None = None,
+    scores: Mapping[str, Floats] = {},
+    chance: Mapping[str, float] = {},
+    roles: Sequence[Sequence[str]] = (),
 ) -> bytes:
     """The bytes of a snapshot.
 
@@ -88,7 +88,7 @@ def encode(
         seq = len(probe.tokens)
         if probe.patterns.shape != (layers, heads, seq, seq) or seq == 0:
             raise ValueError(f"patterns {probe.patterns.shape} are not ({layers}, {heads}, {seq}, {seq})")
-    for name, values in (scores or {}).items():
+    for name, values in scores.items():
         if values.shape != (layers, heads):
             raise ValueError(f"score {name} {values.shape} is not ({layers}, {heads})")
     header = {
@@ -96,14 +96,16 @@ def encode(
         "written": round(time.time(), 3),
         "layers": layers,
         "heads": heads,
-        "scores": {name: [_number(value) for value in values.ravel()] for name, values in (scores or {}).items()},
-        "chance": {name: _number(value) for name, value in (chance or {}).items()},
-        "roles": [role for layer in roles or [] for role in layer],
+        "scores": {name: [_number(value) for value in values.ravel()] for name, values in scores.items()},
+        "chance": {name: _number(value) for name, value in chance.items()},
+        "roles": [role for layer in roles for role in layer],
         "probes": [
             {
                 "text": _unicode(probe.text),
                 "tokens": [_unicode(token) for token in probe.tokens],
-                "links": [{"name": link.name, "query": link.query, "key": link.key} for link in probe.links],
+                "links": [
+                    {"name": name, "query": [q.start, q.stop], "key": [k.start, k.stop]} for name, q, k in probe.links
+                ],
             }
             for probe in probes
         ],
@@ -111,9 +113,8 @@ def encode(
     pieces = []
     for probe in probes:
         levels = encode_weights(probe.patterns)  # (layer, head, query, key)
-        if len(probe.tokens) > SMALL:
-            pieces.append(pack(reduce(levels)).tobytes())
-        pieces.append(pack(levels).tobytes())
+        sizes = [reduce(levels), levels] if len(probe.tokens) > SMALL else [levels]
+        pieces += [pack(part).tobytes() for part in sizes]
     return _assemble(header, pieces)
 
 
@@ -126,8 +127,7 @@ def write(run: Path, step: int, content: bytes) -> None:
 
 def forget_after(run: Path, step: int) -> None:
     """Remove the snapshots after `step`, which a resumed run writes again, and drafts of killed processes."""
-    for draft in (run / FOLDER).glob(".step-*"):
-        draft.unlink(missing_ok=True)
+    remove_drafts(run / FOLDER)
     for later in steps(run):
         if later > step:
             path(run, later).unlink(missing_ok=True)
@@ -138,8 +138,7 @@ def encode_weights(weights: Floats) -> Levels:
     levels = np.sqrt(weights, dtype=np.float32)
     levels *= 255
     levels += 0.5
-    clean: Levels = np.clip(np.nan_to_num(levels), 0, 255).astype(np.uint8)
-    return clean
+    return np.clip(np.nan_to_num(levels), 0, 255).astype(np.uint8)
 
 
 def pack(levels: Levels) -> Levels:
@@ -151,8 +150,7 @@ def pack(levels: Levels) -> Levels:
 def reduce(levels: Levels) -> Levels:
     """(…, seq, seq) → (…, side, side): the largest entry of every square block."""
     starts = block_starts(levels.shape[-1])
-    reduced: Levels = np.maximum.reduceat(np.maximum.reduceat(levels, starts, axis=-1), starts, axis=-2)
-    return reduced
+    return np.maximum.reduceat(np.maximum.reduceat(levels, starts, axis=-1), starts, axis=-2)
 
 
 def block_starts(seq: int) -> range:
@@ -167,8 +165,7 @@ def pairs(seq: int) -> int:
 
 @lru_cache(maxsize=16)
 def _triangle(seq: int) -> NDArray[np.intp]:
-    queries, keys = np.tril_indices(seq)
-    return np.asarray(queries * seq + keys, np.intp)
+    return np.flatnonzero(np.tri(seq, dtype=bool))
 
 
 def _number(value: Any) -> float | None:
@@ -182,7 +179,7 @@ def _unicode(text: str) -> str:
 
 def _assemble(header: Mapping[str, Any], pieces: Iterable[bytes]) -> bytes:
     text = json.dumps(header, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8")
-    return b"".join([MAGIC, struct.pack("<I", len(text)), text, *pieces])
+    return b"".join([MAGIC, len(text).to_bytes(4, "little"), text, *pieces])
 
 
 # Reading
@@ -190,10 +187,7 @@ def _assemble(header: Mapping[str, Any], pieces: Iterable[bytes]) -> bytes:
 
 def steps(run: Path) -> list[int]:
     """The steps that a run folder has snapshots of, in order."""
-    try:
-        return steps_in((file.name for file in (run / FOLDER).iterdir()), SUFFIX)
-    except OSError:
-        return []
+    return steps_in((file.name for file in (run / FOLDER).glob(f"*{SUFFIX}")), SUFFIX)
 
 
 def path(run: Path, step: int) -> Path:
@@ -202,10 +196,7 @@ def path(run: Path, step: int) -> Path:
 
 
 def read_header(file: BinaryIO) -> dict[str, Any]:
-    """The header of a snapshot, all values and the size of the file checked. Leaves `file` at the patterns.
-
-    Raises SnapshotError.
-    """
+    """The checked header of a snapshot; leaves `file` at the patterns. Raises SnapshotError."""
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
     start = file.read(len(MAGIC) + 4)
@@ -221,10 +212,9 @@ def read_header(file: BinaryIO) -> dict[str, Any]:
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         reason = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
         raise SnapshotError(f"The header of this snapshot is damaged ({reason}).") from error
-    expected = sum(_size(probe, header) for probe in header["probes"])
-    if size - file.tell() != expected:
-        fault = "cut short" if size - file.tell() < expected else "longer than it declares"
-        raise SnapshotError(f"This snapshot is {fault}.")
+    missing = sum(_size(probe, header) for probe in header["probes"]) - (size - file.tell())
+    if missing:
+        raise SnapshotError(f"This snapshot is {'cut short' if missing > 0 else 'longer than it declares'}.")
     return header
 
 

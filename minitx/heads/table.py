@@ -1,7 +1,5 @@
 """The measurements of every head as tables for a terminal."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 
@@ -24,8 +22,7 @@ def as_text(measured: HeadMeasurements) -> str:
 def _attention(measured: HeadMeasurements) -> Iterator[str]:
     """The lines of the table of scores."""
     yield f"What each head attends to, on {measured.scored_tokens:,} tokens: score ± its standard deviation over texts."
-    yield ""
-    yield "head    " + "".join(f"{title:>11}" for title in COLUMNS.values()) + "  role"
+    yield "\nhead    " + "".join(f"{title:>11}" for title in COLUMNS.values()) + "  role"
     yield "chance  " + "".join(f"{number(measured.chance[name]):>6}     " for name in COLUMNS)
     for at, role in np.ndenumerate(measured.roles.names):
         cells = (_with_spread(measured.scores[name].item(at), measured.spreads[name].item(at)) for name in COLUMNS)
@@ -37,8 +34,7 @@ def _importance(measured: HeadMeasurements) -> Iterator[str]:
     """The lines of the table of importance."""
     survey, ablation = measured.survey, measured.ablation
     yield f"How much each head matters, on {measured.tokens:,} tokens of loss {survey.loss:.4f} nats per token."
-    yield ""
-    yield "head    length  of residual       without it     held at its mean   gradient    most like"
+    yield "\nhead    length  of residual       without it     held at its mean   gradient    most like"
     for (layer, head), length in np.ndenumerate(survey.contribution):
         at = layer, head
         share = length / max(survey.residual.item(layer), 1e-9)
@@ -63,10 +59,10 @@ def _summary(measured: HeadMeasurements) -> Iterator[str]:
         zero, mean = map(number, measured.rank_correlations())
         yield f"Rank correlation of the gradient with ablation: {zero} (without it), {mean} (held at its mean)."
     if measured.unprojected is not None:
-        known = [(layer, change) for layer, change in enumerate(measured.unprojected) if not math.isnan(change)]
+        changes = enumerate(measured.unprojected)
+        known = ", ".join(f"{layer}: {change:+.3f}" for layer, change in changes if not math.isnan(change))
         if known:
-            changes = ", ".join(f"{layer}: {change:+.3f}" for layer, change in known)
-            yield f"With the identity for the output projection of one layer alone, the loss changes by {changes}."
+            yield f"With the identity for the output projection of one layer alone, the loss changes by {known}."
 
 
 def probes_as_text(probes: Sequence[ProbeMeasurements]) -> str:

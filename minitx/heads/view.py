@@ -1,28 +1,24 @@
-"""The heads of a model on texts, as a snapshot for the Attention tab: of a run's probes, or of a text that is given."""
-
-from __future__ import annotations
+"""Snapshots for the Attention tab: what the heads of a model do on a run's probes, or on another text."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from minitx.config import Probe
+from minitx.data.token_files import Tokens
 from minitx.data.tokenizer import Tokenizer
 from minitx.heads import snapshots
-from minitx.heads.links import PlacedLink, tokens_of_links
-from minitx.heads.record import patterns, scored_text
-from minitx.heads.scored import Precision, Scored, score_text
-from minitx.heads.snapshots import ShownLink, ShownProbe
+from minitx.heads.links import tokens_of_links
+from minitx.heads.record import Precision, Scored, patterns, score_text, scored_text
+from minitx.heads.snapshots import PlacedLink, ShownProbe
 from minitx.model import Transformer
 
 IMPORTANCE_TOKENS = 24
-"""Tokens of each text used to measure importance, which takes a pass back as well. Of equally many tokens, more but
-shorter texts rank the heads better (docs/notes.md)."""
+"""Tokens of each text used to measure importance. Of equally many tokens, more but shorter texts rank the heads better
+(docs/notes.md)."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +26,9 @@ class View(Scored):
     """The scores of the heads on a text, and their patterns on probes."""
 
     probes: list[ShownProbe]
-    links: list[list[PlacedLink]]
-    """The links of each probe."""
 
     def snapshot(self, step: int) -> bytes:
-        """The view as the bytes of a snapshot; raises ValueError where it has no probe."""
+        """The view as the bytes of a snapshot."""
         names = np.char.replace(self.roles().names, "_", " ").tolist()
         return snapshots.encode(step, self.probes, self.scores, self.chance, names)
 
@@ -43,7 +37,7 @@ def view_probes(
     model: Transformer,
     tokenizer: Tokenizer,
     probes: Sequence[Probe],
-    tokens: NDArray[np.unsignedinteger[Any]],
+    tokens: Tokens,
     precision: Precision = nullcontext,
 ) -> View:
     """The patterns on `probes`, each cut at the context length, and the scores on the start of `tokens`.
@@ -51,17 +45,18 @@ def view_probes(
     `precision` makes the context that scores are computed in, such as that of training; patterns are in float32.
     """
     scored = score_text(model, scored_text(model, tokens), importance_tokens=IMPORTANCE_TOKENS, precision=precision)
-    shown, placed = [], []
-    for probe in probes:
-        encoded = tokenizer.encode(probe.text)[: model.config.context_length]
-        links = tokens_of_links(probe, [tokenizer.token_bytes(token) for token in encoded])
-        shown.append(probe_of(model, tokenizer, probe.text, encoded, [ShownLink(*link.spans) for link in links]))
-        placed.append(links)
-    return View(scored.scores, scored.chance, shown, placed)
+    return View(scored.scores, scored.chance, [show_probe(model, tokenizer, probe) for probe in probes])
+
+
+def show_probe(model: Transformer, tokenizer: Tokenizer, probe: Probe) -> ShownProbe:
+    """The patterns on a probe, cut at the context length, with the links that its tokens hold."""
+    tokens = tokenizer.encode(probe.text)[: model.config.context_length]
+    links = tokens_of_links(probe, [tokenizer.token_bytes(token) for token in tokens])
+    return probe_of(model, tokenizer, probe.text, tokens, links)
 
 
 def probe_of(
-    model: Transformer, tokenizer: Tokenizer, text: str, tokens: Sequence[int], links: Sequence[ShownLink] = ()
+    model: Transformer, tokenizer: Tokenizer, text: str, tokens: Sequence[int], links: Sequence[PlacedLink] = ()
 ) -> ShownProbe:
     """The pattern of every head on the first `context_length` of `tokens`, which are those of `text`."""
     tokens = list(tokens)[: model.config.context_length]
@@ -78,4 +73,4 @@ def text_snapshot(
         return snapshots.encode(step, probes)
     tokens = torch.tensor([list(texts[0][1])[: model.config.context_length]])  # (1, seq)
     scored = score_text(model, tokens, probes[0].patterns[:, None], importance_tokens=tokens.size(1))
-    return View(scored.scores, scored.chance, probes, [[]]).snapshot(step)
+    return View(scored.scores, scored.chance, probes).snapshot(step)

@@ -4,10 +4,8 @@
 `walkthrough_page` prints the steps for a terminal or as one page.
 """
 
-from __future__ import annotations
-
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
@@ -23,10 +21,11 @@ TOLERANCE = 1e-4
 """Largest difference, relative to the largest number, that rounding to float32 explains."""
 MAX_SHOWN = 8
 """Columns of a wide matrix that are shown."""
+Check = tuple[str, float]
+"""What is compared, and the largest difference, relative to the largest number."""
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """Numbers of one step: a row for each label."""
 
     caption: str
@@ -37,14 +36,6 @@ class Table:
     """Columns of the whole matrix, of which the first are shown."""
     marked: int | None = None
     """The row that the text speaks of."""
-
-
-class Check(NamedTuple):
-    """One comparison."""
-
-    what: str
-    difference: float
-    """The largest one, relative to the largest number."""
 
 
 class Step(NamedTuple):
@@ -81,139 +72,122 @@ class Walk:
         """The layer in words and tables, step by step."""
         return [*self._inputs(), *self._attention(), *self._outputs()]
 
-    def _inputs(self) -> list[Step]:
+    def _inputs(self) -> Iterator[Step]:
         """From the residual to queries, keys and values with positions."""
         tensors, head, kv_head = self.tensors, self.head, self.tensors.kv_head[self.head]
         q_shape, k_shape, sharing = tuple(tensors.query.shape), tuple(tensors.key.shape), tensors.kv_head.count(kv_head)
         shared = f" Head {head} shares key and value {kv_head} with {sharing - 1} more (grouped queries)."
         normed = "scaled to a root mean square near 1 (query-key norm), then "
-        return [
-            Step(
-                "X: one vector per token",
-                "The residual that enters the layer, each token's vector scaled to a root mean square of 1 (RMSNorm).",
-                f"X: {tuple(tensors.x.shape)}  (seq, d_model)",
-                [self._matrix("X", tensors.x, "x", self.query)],
-            ),
-            Step(
-                "Each head's query, key and value",
-                "Each head multiplies X by its slice of three matrices: what the token asks for, what it offers to "
-                f"queries, what it passes on. Shown is head {head}.{shared if sharing > 1 else ''}",
-                f"Q = X W_Q: {q_shape}   K = X W_K, V = X W_V: {k_shape}  (head, seq, d_head)",
-                [
-                    self._matrix("Q", tensors.query[head], "q", self.query),
-                    self._matrix("K", tensors.key[kv_head], "k"),
-                    self._matrix("V", tensors.value[kv_head], "v"),
-                ],
-                [self._as_in_model(name) for name in ("query", "key", "value")],
-            ),
-            Step(
-                "Positions",
-                f"Queries and keys are {normed if tensors.normed_query is not tensors.query else ''}turned by an angle "
-                "that grows with the token's position (rotary positions), so that their products depend on the "
-                "distance between two tokens.",
-                f"Q: {q_shape}   K: {k_shape}",
-                [
-                    self._matrix("Q", tensors.turned_query[head], "q", self.query),
-                    self._matrix("K", tensors.turned_key[kv_head], "k"),
-                ],
-                [
-                    check("query lengths stay", tensors.turned_query.norm(dim=-1), tensors.normed_query.norm(dim=-1)),
-                    check("key lengths stay", tensors.turned_key.norm(dim=-1), tensors.normed_key.norm(dim=-1)),
-                ],
-            ),
-        ]
+        yield Step(
+            "X: one vector per token",
+            "The residual that enters the layer, each token's vector scaled to a root mean square of 1 (RMSNorm).",
+            f"X: {tuple(tensors.x.shape)}  (seq, d_model)",
+            [self._matrix("X", tensors.x, "x", self.query)],
+        )
+        yield Step(
+            "Each head's query, key and value",
+            "Each head multiplies X by its slice of three matrices: what the token asks for, what it offers to "
+            f"queries, what it passes on. Shown is head {head}.{shared if sharing > 1 else ''}",
+            f"Q = X W_Q: {q_shape}   K = X W_K, V = X W_V: {k_shape}  (head, seq, d_head)",
+            [
+                self._matrix("Q", tensors.query[head], "q", self.query),
+                self._matrix("K", tensors.key[kv_head], "k"),
+                self._matrix("V", tensors.value[kv_head], "v"),
+            ],
+            self._as_in_model("query", "key", "value"),
+        )
+        q, k = tensors.turned_query, tensors.turned_key
+        yield Step(
+            "Positions",
+            f"Queries and keys are {normed if tensors.normed_query is not tensors.query else ''}turned by an angle "
+            "that grows with the token's position (rotary positions), so that their products depend on the distance "
+            "between two tokens.",
+            f"Q: {q_shape}   K: {k_shape}",
+            [self._matrix("Q", q[head], "q", self.query), self._matrix("K", k[kv_head], "k")],
+            [
+                check("query lengths stay", q.norm(dim=-1), tensors.normed_query.norm(dim=-1)),
+                check("key lengths stay", k.norm(dim=-1), tensors.normed_key.norm(dim=-1)),
+            ],
+        )
 
-    def _attention(self) -> list[Step]:
+    def _attention(self) -> Iterator[Step]:
         """From scores to the pattern."""
         tensors, seq, d_head, label = self.tensors, len(self.labels), self.tensors.query.size(2), self.label
         keys = tensors.turned_key[tensors.kv_head[self.head]]
         by_hand = (tensors.turned_query[self.head, self.query] * keys).sum(dim=-1)  # (key)
-        visible = f"{label!r} sees {self.query + 1} of {seq}."
-        return [
-            Step(
-                "Scores: every query times every key",
-                f"How well the query of {label!r} fits each key, as a sum of {d_head} products.",
-                f"Q Kᵀ: ({seq}, {seq})  (query, key)",
-                [self._row(tensors.scores)],
-                [check("one row by hand", by_hand, tensors.scores[self.head, self.query])],
-            ),
-            Step(
-                "Scale",
-                f"Divided by √d_head = √{d_head} = {math.sqrt(d_head):.3f}, so that their size does not grow with "
-                "d_head.",
-                f"Q Kᵀ / √d_head: ({seq}, {seq})",
-                [self._row(tensors.scaled)],
-            ),
-            Step(
-                "Mask",
-                "A token must not see what comes after it: those scores become -∞. "
-                + ("The last token sees them all." if self.query == seq - 1 else visible),
-                f"({seq}, {seq}), {seq * (seq - 1) // 2} of {seq * seq} masked",
-                [self._row(tensors.masked)],
-            ),
-            Step(
-                "Softmax: scores become shares",
-                f"e to the power of each score, divided by their sum: {label!r} divides its attention, 1 in all.",
-                f"pattern: ({seq}, {seq}), each row sums to 1",
-                [self._row(tensors.pattern)],
-                [
-                    self._as_in_model("pattern"),
-                    check("rows sum to 1", tensors.pattern.sum(dim=-1), torch.ones(tensors.pattern.shape[:2])),
-                ],
-            ),
-        ]
+        sees = f"{label!r} sees {self.query + 1} of {seq}." if self.query < seq - 1 else "The last token sees them all."
+        yield Step(
+            "Scores: every query times every key",
+            f"How well the query of {label!r} fits each key, as a sum of {d_head} products.",
+            f"Q Kᵀ: ({seq}, {seq})  (query, key)",
+            [self._row(tensors.scores)],
+            [check("one row by hand", by_hand, tensors.scores[self.head, self.query])],
+        )
+        yield Step(
+            "Scale",
+            f"Divided by √d_head = √{d_head} = {math.sqrt(d_head):.3f}, so that their size does not grow with d_head.",
+            f"Q Kᵀ / √d_head: ({seq}, {seq})",
+            [self._row(tensors.scaled)],
+        )
+        yield Step(
+            "Mask",
+            f"A token must not see what comes after it: those scores become -∞. {sees}",
+            f"({seq}, {seq}), {seq * (seq - 1) // 2} of {seq * seq} masked",
+            [self._row(tensors.masked)],
+        )
+        yield Step(
+            "Softmax: scores become shares",
+            f"e to the power of each score, divided by their sum: {label!r} divides its attention, 1 in all.",
+            f"pattern: ({seq}, {seq}), each row sums to 1",
+            [self._row(tensors.pattern)],
+            [*self._as_in_model("pattern"), check("rows sum to 1", tensors.pattern.sum(dim=-1), torch.ones(1))],
+        )
 
-    def _outputs(self) -> list[Step]:
+    def _outputs(self) -> Iterator[Step]:
         """From the pattern to what the layer adds to the residual."""
         tensors, label, (n_head, seq, d_head) = self.tensors, self.label, self.tensors.mixed.shape
-        mixed, output, shares = tensors.mixed[self.head], tensors.output, tensors.shares[:, self.query]
+        mixed, model_mixed = tensors.mixed[self.head], self.theirs["mixed"][self.head]  # (seq, d_head)
+        output, shares = tensors.output, tensors.shares[:, self.query]  # (seq, d_model), (head, d_model)
         pattern, values = tensors.pattern[self.head, self.query], tensors.value[tensors.kv_head[self.head]]
+        by_hand = (pattern[:, None] * values).sum(dim=0)  # (d_head)
         largest = pattern.argsort(descending=True)[:3].tolist()
         terms = " + ".join(f"{pattern[key]:.2f}·v({self.labels[key]})" for key in largest)
-        model_mixed = self.theirs["mixed"][self.head]  # (seq, d_head)
-        columns = slice(self.head * d_head, (self.head + 1) * d_head)
-        lengths = "; ".join(f"head {head}: {share.norm():.3g}" for head, share in enumerate(shares))
         heads = [f"head {head}" for head in range(n_head)]
-        return [
-            Step(
-                "Mix: each head's output",
-                f"The values, weighted by the pattern. For {label!r}: {terms}{' + …' if seq > 3 else ''}",
-                f"pattern V: ({seq}, {d_head})  (seq, d_head)",
-                [self._matrix(f"output of head {self.head}", mixed, "o", self.query)],
-                [
-                    check("weighted values by hand", (pattern[:, None] * values).sum(dim=0), mixed[self.query]),
-                    self._as_in_model("mixed"),
-                ],
-            ),
-            Step(
-                "Concatenation",
-                f"The outputs of all {n_head} heads side by side; head {self.head} has columns {columns.start} to "
-                f"{columns.stop - 1}.",
-                f"({seq}, {n_head} · {d_head} = {n_head * d_head})",
-                [self._matrix("side by side", tensors.concatenated, "c", self.query)],
-                [check(f"columns of head {self.head} = the model's", tensors.concatenated[:, columns], model_mixed)],
-            ),
-            Step(
-                "Output projection: one vector per token",
-                "A last matrix mixes the heads into one vector per token, which is added to the residual. Each head "
-                f"has its share of it. Lengths for {label!r}: {lengths}; of their sum: "
-                f"{output[self.query].norm():.3g}.",
-                f"Y = C W_O: {tuple(output.shape)}  (seq, d_model)",
-                [
-                    self._matrix("Y", output, "y", self.query),
-                    self._matrix(f"each head's share of {label}", shares, "y", self.head, heads),
-                ],
-                [
-                    check("sum of the heads' shares = Y", tensors.shares.sum(dim=0), output),
-                    *(self._as_in_model(name) for name in ("shares", "output")),
-                    check("Y = the model's on its fused route", output, self.theirs["fused"]),
-                ],
-            ),
-        ]
+        start, stop = self.head * d_head, (self.head + 1) * d_head
+        lengths = "; ".join(f"head {head}: {share.norm():.3g}" for head, share in enumerate(shares))
+        yield Step(
+            "Mix: each head's output",
+            f"The values, weighted by the pattern. For {label!r}: {terms}{' + …' if seq > 3 else ''}",
+            f"pattern V: ({seq}, {d_head})  (seq, d_head)",
+            [self._matrix(f"output of head {self.head}", mixed, "o", self.query)],
+            [check("weighted values by hand", by_hand, mixed[self.query]), *self._as_in_model("mixed")],
+        )
+        yield Step(
+            "Concatenation",
+            f"The outputs of all {n_head} heads side by side; head {self.head} has columns {start} to {stop - 1}.",
+            f"({seq}, {n_head} · {d_head} = {n_head * d_head})",
+            [self._matrix("side by side", tensors.concatenated, "c", self.query)],
+            [check(f"columns of head {self.head} = the model's", tensors.concatenated[:, start:stop], model_mixed)],
+        )
+        yield Step(
+            "Output projection: one vector per token",
+            "A last matrix mixes the heads into one vector per token, which is added to the residual. Each head has "
+            f"its share of it. Lengths for {label!r}: {lengths}; of their sum: {output[self.query].norm():.3g}.",
+            f"Y = C W_O: {tuple(output.shape)}  (seq, d_model)",
+            [
+                self._matrix("Y", output, "y", self.query),
+                self._matrix(f"each head's share of {label}", shares, "y", self.head, heads),
+            ],
+            [
+                check("sum of the heads' shares = Y", tensors.shares.sum(dim=0), output),
+                *self._as_in_model("shares", "output"),
+                check("Y = the model's on its fused route", output, self.theirs["fused"]),
+            ],
+        )
 
-    def _as_in_model(self, name: str) -> Check:
-        """The comparison of a tensor, of all heads, with the model's."""
-        return check(f"{name} = the model's", getattr(self.tensors, name), self.theirs[name])
+    def _as_in_model(self, *names: str) -> list[Check]:
+        """The comparison of each tensor, of all heads, with the model's."""
+        return [check(f"{name} = the model's", getattr(self.tensors, name), self.theirs[name]) for name in names]
 
     def _matrix(
         self, caption: str, matrix: Tensor, column: str, marked: int | None = None, rows: list[str] | None = None
@@ -229,8 +203,8 @@ class Walk:
 
 
 def check(what: str, ours: Tensor, theirs: Tensor) -> Check:
-    """Compare two tensors of one shape."""
-    return Check(what, float((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1e-9)))
+    """Compare two tensors."""
+    return what, float((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1e-9))
 
 
 def walk(
@@ -241,28 +215,27 @@ def walk(
     Raises UserError for a layer, a head or a kind of attention that cannot be shown. Raises AssertionError if a step
     differs from what the model computes.
     """
-    config = model.config
+    config, seq = model.config, len(tokens)
     require(0 <= layer < config.n_layer, f"There is no layer {layer}: this model has layers 0 to {config.n_layer - 1}.")
     require(0 <= head < config.n_head, f"There is no head {head}: this model has heads 0 to {config.n_head - 1}.")
     require(
-        2 <= len(tokens) <= config.context_length,
-        f"The text has {len(tokens)} tokens, but a walkthrough needs 2 to {config.context_length}.",
+        2 <= seq <= config.context_length,
+        f"The text has {seq} tokens, but a walkthrough needs 2 to {config.context_length}.",
     )
     require(
         len(config.heads_in(layer)) == config.n_head,
         f"Layer {layer} of this model is pruned: name the run that it was pruned from.",
     )
-    query = len(tokens) - 1 if query is None else query
     block = cast(Block, model.blocks[layer])
     attention = block.attention
     if type(attention) is not MultiHeadAttention:
         raise UserError(f"A walkthrough shows multi-head attention, but this model's is {type(attention).__name__}.")
     with torch.inference_mode():
-        rotary = (model.rotary_cos[: len(tokens)], model.rotary_sin[: len(tokens)])
+        rotary = (model.rotary_cos[:seq], model.rotary_sin[:seq])
         residual = model.residual(torch.tensor([tokens]), last_layer=layer - 1)  # (1, seq, d_model)
         x = block.attention_norm(residual)[0]  # (seq, d_model)
-        theirs = model_tensors(attention, x, rotary)
-        walked = Walk(layer, head, query, labels, LayerTensors(attention, x, rotary), theirs)
+        tensors, theirs = LayerTensors(attention, x, rotary), model_tensors(attention, x, rotary)
+    walked = Walk(layer, head, seq - 1 if query is None else query, labels, tensors, theirs)
     for step in walked.steps:
         for what, difference in step.checks:
             if not difference <= TOLERANCE:  # NaN fails, too

@@ -40,10 +40,10 @@ def log_scores(training: Training, view: View, writer: EventWriter) -> None:
         "repeated_loss": [repeated.first_loss, repeated.second_loss],
     }
     links, uniform_links = {}, {}
-    for i, (probe, its_links) in enumerate(zip(view.probes, view.links, strict=True)):
+    for i, probe in enumerate(view.probes):
         writer.patterns(step, i, list(probe.tokens), probe.patterns)
         with autocast():
-            measured = measure_links(training.model, its_links, probe.patterns, val)
+            measured = measure_links(training.model, probe.links, probe.patterns, val)
         for link in measured:
             name = f"probe {i} {link.link.name}"
             links[name], uniform_links[name] = link.attention, uniform(link.link)

@@ -8,7 +8,8 @@ import torch
 
 from minitx.attention import HeadAccess, Recorder
 from minitx.config import ModelConfig
-from minitx.heads.importance import Tokens, ablate, gate_gradient, survey, without_output_projection
+from minitx.data.token_files import Tokens
+from minitx.heads.importance import ablate, gate_gradient, survey, without_output_projection
 from minitx.model import Transformer
 from tests.small import small_model
 

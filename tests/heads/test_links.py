@@ -16,7 +16,6 @@ from minitx.config.probes import read_probe
 from minitx.heads.links import (
     REFERENCES,
     LinkAttention,
-    PlacedLink,
     attention,
     competing_links,
     measure_links,
@@ -26,6 +25,7 @@ from minitx.heads.links import (
 )
 from minitx.heads.measure import measure_probes
 from minitx.heads.record import patterns
+from minitx.heads.snapshots import PlacedLink
 from minitx.heads.table import probes_as_text
 from tests.small import small_model
 
@@ -128,6 +128,9 @@ class Letters:
 
     def token_bytes(self, token: int) -> bytes:
         return b"x"
+
+    def token_text(self, token: int) -> str:
+        return "x"
 
 
 def test_the_table_of_probes_has_a_line_for_each_head_and_candidates_side_by_side() -> None:

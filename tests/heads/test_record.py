@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
+from minitx.attention import HeadAccess, Recorder
 from minitx.config import ModelConfig
-from minitx.heads.record import MAX_PATTERN_VALUES, patterns, record, scored_text
+from minitx.heads.importance import gate_gradient
+from minitx.heads.record import MAX_PATTERN_VALUES, patterns, record, score_text, scored_text
 from minitx.heads.repeats import repeated_text, score_repetition
-from minitx.heads.scored import score_text
+from minitx.heads.roles import roles
+from minitx.heads.scores import SCORES, chance, score_heads
 from minitx.model import Transformer
 from tests.small import small_model
+
+TEXT = torch.randint(0, 9, (2, 20), generator=torch.Generator().manual_seed(0))
 
 
 def some_tokens(batch: int = 2, seq: int = 20) -> torch.Tensor:
@@ -32,18 +39,22 @@ def test_a_pruned_head_has_no_pattern_and_no_score() -> None:
     tokens, there = some_tokens(), np.array([[0, 1, 0, 1], [0, 0, 0, 0], [1, 0, 0, 0]], dtype=bool)
     found = patterns(model, tokens)
     assert (~np.isnan(found)).all(axis=(1, 3, 4)).tolist() == there.tolist()
-    recorded = record(model, tokens).patterns
-    np.testing.assert_array_equal(found[0, :, [1, 3]], recorded[0].transpose(0, 1))
+    recorder = Recorder()
+    with torch.inference_mode():
+        model(tokens, heads=HeadAccess(recorder=recorder))
+    np.testing.assert_array_equal(found[0, :, [1, 3]], recorder.patterns[0].transpose(0, 1))
     for values in score_text(model, tokens).scores.values():
         assert (~np.isnan(values)).tolist() == there.tolist()
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_looking_leaves_the_model_as_it_was(training: bool) -> None:
-    model, tokens = small_model().train(training), some_tokens()
+    model, tokens = Transformer(ModelConfig(2, 2, d_model=16, context_length=32, dropout=0.5), 30), some_tokens()
+    model.train(training)
     state = torch.get_rng_state()
-    shares = record(model, tokens, want_shares=True).shares
-    assert len(shares) == 2 and shares[0].shape == (2, 2, 20, 16)
+    recorded, residual = record(model, tokens)
+    assert recorded.shape == (2, 2, 2, 20, 20)
+    assert torch.equal(residual, record(model, tokens)[1]), "dropout is off"
     assert all(module.training == training for module in model.modules())
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
     assert torch.equal(torch.get_rng_state(), state)
@@ -56,8 +67,6 @@ def test_scores_see_what_a_head_does() -> None:
     assert all(values.shape == (2, 2) for values in scores.values())
     with torch.no_grad():  # a head without queries looks evenly: exactly the score of chance
         model.get_parameter("blocks.0.attention.query.weight").zero_()
-    from minitx.heads.scores import chance
-
     for name, values in score_text(model, tokens).scores.items():
         np.testing.assert_allclose(values[0], chance(tokens.numpy(), name), atol=1e-5)
         assert np.abs(values[1] - chance(tokens.numpy(), name)).max() > 1e-4
@@ -99,3 +108,27 @@ def test_repeats_against_the_model_run_otherwise() -> None:
     assert found.chance == pytest.approx(np.mean([1 / (q + 1) for q in range(16, 32)]))
     short = score_repetition(model, tokens[:2])
     assert np.isnan(short.second_loss) and np.isnan(short.induction).all()
+
+
+def test_a_text_has_scores_chance_and_roles() -> None:
+    model = small_model()
+    scored = score_text(model, TEXT)
+    expected = score_heads(patterns(model, TEXT), TEXT.numpy())
+    assert list(scored.scores) == list(scored.chance) == list(SCORES)
+    for name, values in expected.items():
+        np.testing.assert_array_equal(scored.scores[name], values)
+        assert scored.chance[name] == chance(TEXT.numpy(), name)
+    np.testing.assert_array_equal(scored.roles().names, roles(scored.scores, scored.chance).names)
+
+
+def test_importance_is_measured_when_asked_for_and_has_no_chance() -> None:
+    scored = score_text(small_model(), TEXT, importance_tokens=5)
+    np.testing.assert_array_equal(scored.scores["importance"], gate_gradient(small_model(), TEXT[:, :5]))
+    assert math.isnan(scored.chance["importance"])
+
+
+def test_patterns_that_are_known_are_not_computed_again() -> None:
+    diagonal = np.broadcast_to(np.eye(20, dtype=np.float32), (2, 2, 2, 20, 20))
+    scored = score_text(small_model(), TEXT, diagonal)
+    assert (scored.scores["current_token"] == 1).all()
+    assert (scored.roles().names == "current_token").all()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from minitx.heads import snapshots
-from minitx.heads.snapshots import MAGIC, SMALL, ShownLink, ShownProbe, SnapshotError, encode, extract, read_header
+from minitx.heads.snapshots import MAGIC, SMALL, PlacedLink, ShownProbe, SnapshotError, encode, extract, read_header
 from tests.tensorboard.test_pictures import causal
 
 
@@ -75,7 +75,7 @@ def test_a_long_text_is_reduced_to_the_largest_weight_of_each_block() -> None:
 
 
 def test_one_probe_and_some_heads_can_be_taken_out() -> None:
-    first, second = probe(5), probe(100, links=[ShownLink("pronoun", (9, 10), (2, 4))])
+    first, second = probe(5), probe(100, links=[PlacedLink("pronoun", range(9, 10), range(2, 4))])
     content = encode(7, [first, second], {"entropy": np.arange(6.0).reshape(2, 3)})
     with io.BytesIO(content) as file:
         part = extract(file, 1, heads=[4, 1, 99])

@@ -12,8 +12,7 @@ from minitx import config
 from minitx.config import TokenizerConfig
 from minitx.data.tokenizer import Tokenizer
 from minitx.heads.importance import gate_gradient, survey
-from minitx.heads.record import patterns, scored_text
-from minitx.heads.scored import score_text
+from minitx.heads.record import patterns, score_text, scored_text
 from minitx.heads.snapshots import read_header
 from minitx.heads.view import IMPORTANCE_TOKENS, probe_of, text_snapshot, view_probes
 from tests.heads.test_snapshots import read_patterns

@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 import minitx.heads.one_layer
-from minitx.attention import Recorder
+from minitx.attention import HeadAccess, Recorder
 from minitx.config import ModelConfig
 from minitx.fast.attention import rotate
-from minitx.heads.contexts import TwoContexts, vectors_of
-from minitx.heads.record import record
+from minitx.heads.contexts import compare_contexts, vectors_of
 from minitx.heads.walkthrough import walk
 from minitx.heads.walkthrough_page import as_html, as_text
 from minitx.model import Transformer
@@ -38,7 +37,9 @@ def test_the_numbers_shown_are_those_of_the_whole_model(
 ) -> None:
     ours = model(**settings)
     walked = walk(ours, TOKENS, LABELS, layer, head, query)
-    recorded: Recorder = record(ours, torch.tensor([TOKENS]), want_shares=True)
+    recorded = Recorder(want_shares=True)
+    with torch.inference_mode():
+        ours(torch.tensor([TOKENS]), heads=HeadAccess(recorder=recorded))
     shown = {step.title.split(":")[0]: step for step in walked.steps}
     at = 7 if query is None else query
     row = torch.tensor(shown["Softmax"].tables[0].values)[:, 0]
@@ -92,13 +93,29 @@ def test_one_embedding_and_two_vectors_in_context() -> None:
     torch.testing.assert_close(vectors_of(ours, [3, 1, 4, 9], 2), vectors)
 
 
+class Letters:
+    """A token for each letter."""
+
+    def encode(self, text: str) -> list[int]:
+        return [ord(c) % 30 for c in text]
+
+    def token_bytes(self, token: int) -> bytes:
+        return b"x"
+
+    def token_text(self, token: int) -> str:
+        return f"<{token}>"
+
+
 def test_text_and_page_show_every_step_and_escape_what_tokens_hold() -> None:
-    walked = walk(model(), TOKENS, LABELS, 0, 1, 3)
-    contexts = TwoContexts("bank", ("a <bank>", "b bank"), [1.0, 0.5, 0.25])
+    ours = model()
+    walked = walk(ours, TOKENS, LABELS, 0, 1, 3)
+    contexts = compare_contexts(ours, Letters(), "bank", ("a <bank>", "b bank"))  # type: ignore[arg-type]  # enough here
     text = as_text(walked, contexts)
     assert text.count("✓") == sum(len(step.checks) for step in walked.steps)
     assert text.count("-∞") == 4 + 1  # the tokens after the fourth, and the words
     assert "after layer 1 " in text and max(map(len, text.split("\n"))) <= 120
+    [cosines] = contexts[0].tables
+    assert cosines.values[0] == pytest.approx([1]) and 0 < cosines.values[1][0] < 0.999
     page = as_html(walked, "T<i>tle", contexts)
     assert "<b>one</b>" in page and "<th><b></th>" not in page and "&lt;b&gt;" in page and "T&lt;i&gt;tle" in page
     assert not re.search(r"(src|href)=|https?://|<script", page)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from minitx.heads.scores import IMPORTANCE, SCORES
-from minitx.heads.snapshots import ShownLink, ShownProbe, encode
+from minitx.heads.snapshots import PlacedLink, ShownProbe, encode
 from minitx.tensorboard.plugin.page import MODULES, STATIC, page, script, write_html
 from tests.heads.test_snapshots import patterns
 from tests.tensorboard.browser import Page, chromium, needs_browser
@@ -117,7 +117,8 @@ def test_the_file_shows_itself_without_a_network(tmp_path: Path) -> None:
 @needs_browser
 def test_labelled_links_are_drawn_in_every_view_and_can_be_hidden(tmp_path: Path) -> None:
     file = tmp_path / "heads.html"
-    probe = ShownProbe("a", ["Ann", "said", "she", "slept"], patterns(1, 1, 4), [ShownLink("pronoun", (2, 3), (0, 1))])
+    link = PlacedLink("pronoun", range(2, 3), range(1))
+    probe = ShownProbe("a", ["Ann", "said", "she", "slept"], patterns(1, 1, 4), [link])
     write_html(file, [encode(1, [probe])], title="run")
     with chromium() as browser, Page(browser, file.as_uri()) as shown:
         for view in ("Map", "Columns", "Line"):
@@ -173,9 +174,9 @@ def test_names_of_links_never_lie_on_each_other(tmp_path: Path) -> None:
     """Links of one word, whose names have no room side by side."""
     file = tmp_path / "heads.html"
     names = ["telescope → man", "telescope → astronomer", "with → saw"]
-    spans = [((16, 22), (1, 3)), ((16, 22), (8, 13)), ((14, 15), (4, 7))]
+    spans = [(range(16, 22), range(1, 3)), (range(16, 22), range(8, 13)), (range(14, 15), range(4, 7))]
     tokens = list("abcdefghijklmnopqrstuvw")
-    links = [ShownLink(name, *span) for name, span in zip(names, spans, strict=True)]
+    links = [PlacedLink(name, *span) for name, span in zip(names, spans, strict=True)]
     write_html(file, [encode(1, [ShownProbe("a", tokens, patterns(1, 2, len(tokens)), links)])], title="run")
     with chromium() as browser:
         for width, link, most in ((1280, "compare=1&", 3), (400, "compare=1&", 3), (1280, "", 2)):
