@@ -5,8 +5,6 @@ layers. run.c rotates neighbouring components of a head. minitx rotates componen
 of the second, so rows of query and key matrices change places.
 """
 
-from __future__ import annotations
-
 import struct
 from pathlib import Path
 from typing import BinaryIO

@@ -1,7 +1,5 @@
 """The suite `data`: megabytes of text per second that become tokens, against SentencePiece alone."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from collections.abc import Iterator
@@ -73,11 +71,11 @@ def candidates_on(text: str, file: Path, tokenizer: Tokenizer, threads: int) -> 
         with tempfile.TemporaryDirectory() as cache, mock.patch.dict(os.environ, XDG_CACHE_HOME=cache):
             prepare(data, TokenizerConfig(), 0, progress=False, tokenizer_model=tokenizer, workers=n)
 
-    by_blocks, ours = partial(processor.encode, blocks, return_type="numpy"), {}
-    theirs = {BASE: partial(by_blocks, num_threads=1)}
-    ours["minitx prepare, 1 thread"] = partial(prepare_anew, 1)
-    if threads > 1:
-        theirs[f"SentencePiece, blocks to arrays, {threads} threads"] = partial(by_blocks, num_threads=threads)
-        ours[f"minitx prepare, {threads} threads"] = partial(prepare_anew, threads)
-    theirs["SentencePiece, lines to lists, 1 thread"] = partial(processor.encode, lines, num_threads=1)
-    return {**theirs, **ours}
+    by_blocks = partial(processor.encode, blocks, return_type="numpy")
+    candidates: dict[str, Candidate] = {}
+    candidates["SentencePiece, lines to lists, 1 thread"] = partial(processor.encode, lines, num_threads=1)
+    for n in sorted({1, threads}):
+        on = f"{n} thread{'s' if n > 1 else ''}"
+        candidates[f"SentencePiece, blocks to arrays, {on}"] = partial(by_blocks, num_threads=n)
+        candidates[f"minitx prepare, {on}"] = partial(prepare_anew, n)
+    return candidates
