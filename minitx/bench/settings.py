@@ -16,12 +16,12 @@ SUITES = {
     "scaling": "how time and memory grow with context, width, heads and batch",
     "loss": "seconds to a validation loss, against nanoGPT's published command",
 }
-"""Name → what it measures, in reading order."""
+"""Suite → what it measures."""
 
 
 @dataclass(frozen=True)
 class BenchConfig:
-    """Measure minitx and other programs on this machine: by turns, in one run, with minimum and median."""
+    """Time minitx and other programs on this machine, by turns in one run: minimum and median."""
 
     suite: str = "train,generate,data,ceiling"
     """Suites to run, with commas: train, generate, data, ceiling, scaling, loss."""
@@ -53,7 +53,7 @@ class BenchConfig:
     loss_command: Literal["cpu", "gpu"] = "cpu"
     """Loss: nanoGPT's published command for a CPU, or the one for a GPU."""
     loss_target: float = 1.88
-    """Loss: validation loss in nats per token to which the seconds are counted."""
+    """Loss: count the seconds to this validation loss, in nats per token."""
     steps: int | None = None
     """Loss: steps of nanoGPT's command, if not the published ones; minitx then takes the same share of its steps."""
     turns: int = 40

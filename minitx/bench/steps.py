@@ -23,7 +23,7 @@ NANO_GPT = "nanoGPT, its AdamW"
 
 
 def kinds(bench: Bench) -> tuple[list[str], list[str]]:
-    """The candidates that can be measured here, and a sentence for every other one."""
+    """The candidates that can be measured here, and why the others are left out."""
     names, notes = [OURS, OURS_ADAMW, LLAMA, NANO_GPT], []
     if reason := transformers.why_not():
         names.remove(LLAMA)

@@ -19,7 +19,7 @@ Row = dict[str, Cell]
 
 @dataclass(frozen=True)
 class Bench:
-    """What is asked for, and where it runs."""
+    """The settings, the shapes that they name, and how to compute."""
 
     settings: BenchConfig
     shapes: list[Shape]

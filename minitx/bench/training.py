@@ -30,7 +30,7 @@ class TimedTraining:
         self.parameters: list[Tensor] = list(self.model.parameters())
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group.setdefault("initial_lr", 1.0)  # a peer's, so that `set_learning_rate` sets the rate itself
+                group.setdefault("initial_lr", 1.0)  # of a peer: `set_learning_rate` sets the rate itself
 
     def step(self) -> Tensor:
         """Make one update on the next batches; return its loss."""

@@ -1,4 +1,4 @@
-"""Every suite on a model of a few thousand parameters: that it says what it should, never how fast anything is."""
+"""Every suite on a model of a few thousand parameters: its tables are right; no test asserts how fast anything is."""
 
 from __future__ import annotations
 
@@ -107,8 +107,8 @@ def test_what_is_left_out_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_memory_is_measured_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)  # the process finds this very code from anywhere
-    found = peak.peak_memory(bench(), steps.OURS, TINY)
-    assert 50e6 < found["before"] < found["peak"] < 2e9
+    memory = peak.peak_memory(bench(), steps.OURS, TINY)
+    assert 50e6 < memory["before"] < memory["peak"] < 2e9
 
 
 def test_the_peak_is_not_handed_down_from_the_parent() -> None:
@@ -126,7 +126,7 @@ def test_a_process_that_fails_is_a_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_processes")
-def test_train_compares_all_there_are(tmp_path: Path) -> None:
+def test_train_compares_all_candidates(tmp_path: Path) -> None:
     table = train.speed(bench(nanogpt=str(nano_gpt_checkout(tmp_path))), TINY)
     names = column(table, "candidate")
     assert names[:2] == [steps.OURS, steps.OURS_ADAMW]
@@ -134,7 +134,7 @@ def test_train_compares_all_there_are(tmp_path: Path) -> None:
     assert (steps.LLAMA in names) == LLAMA_THERE
     base = steps.LLAMA if LLAMA_THERE else steps.OURS
     assert column(table, "× by best")[names.index(base)] == 1.0
-    assert all(len(each["seconds"]) == 2 for each in table.raw["seconds"].values())
+    assert all(len(timed["seconds"]) == 2 for timed in table.raw["seconds"].values())
 
 
 def test_the_parts_add_up_to_the_step() -> None:
@@ -200,7 +200,7 @@ def test_llama2c_takes_part_by_its_own_clock(tmp_path: Path) -> None:
         generate.compare(bench(llama2c=str(program)), shape, "float32")
 
 
-def test_texts_that_part_are_refused_in_float32_and_told_in_bfloat16() -> None:
+def test_texts_that_differ_are_refused_in_float32_and_reported_in_bfloat16() -> None:
     work = generate.Work(3)
     assert generate.same_tokens([[4, 5, 6]], [[4, 5, 6]], "It", work, "float32") == "yes"
     assert generate.same_tokens([[4, 5, 6]], [[4, 9, 6]], "It", work, "bfloat16") == "first 1"
@@ -232,8 +232,8 @@ def test_ceiling(monkeypatch: pytest.MonkeyPatch) -> None:
     machine, use = ceiling.run(bench())
     kinds = ceiling.ways(torch.device("cpu"))
     assert [kind for kind in kinds if kind[1] != "oneDNN"] == [("float32", "torch.mm"), ("bfloat16", "torch.mm")]
-    found = list(zip(column(machine, "precision"), column(machine, "by"), strict=True))
-    assert found == [kind for kind in kinds for _ in range(4)]
+    measured = list(zip(column(machine, "precision"), column(machine, "by"), strict=True))
+    assert measured == [kind for kind in kinds for _ in range(4)]
     assert "tiny, logits: 32 × 16 × 61" in column(machine, "what")
     (row,) = use.rows
     work, rate = float(str(row["MFLOP per token"])), float(str(row["tokens/s, best"]))
@@ -259,5 +259,5 @@ def test_scaling_has_every_size() -> None:
     assert caches["batch"] == [cache * batch for batch in (1, 2, 4, 8)]
     for axis, table in tables.items():
         (base,) = [row for row in table.rows if str(row[axis]).endswith(" (as it is)")]
-        assert base["× in time"] == base["× in its time"] == 1
+        assert base["× per step"] == base["× per token"] == 1
         assert set(column(table, "training memory, MB")) == {2.0}

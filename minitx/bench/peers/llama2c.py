@@ -39,7 +39,7 @@ class Llama2c:
     def write(self, n_tokens: int) -> tuple[list[int], float]:
         """Tokens written greedily from the start token, and seconds at the rate that the program prints.
 
-        That leaves out its start and the first token. Raises UserError if the program fails.
+        The rate leaves out the program's start and its first token. Raises UserError if the program fails.
         """
         environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads)}
         command: list[str | Path] = [self.program, self.weights, "-t", "0", "-n", str(n_tokens), "-z", self.vocabulary]

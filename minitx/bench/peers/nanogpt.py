@@ -86,7 +86,7 @@ COMMANDS = {
 def command_training(
     command: Config, checkout: str, text_file: str, runtime: Runtime, seed: int
 ) -> tuple[TimedTraining, Tokens]:
-    """The training by a command on a text by characters, and the last tenth of the text to validate on."""
+    """nanoGPT's training by `command` on the characters of a text, and their last tenth for validation."""
     text, length = Path(text_file).read_bytes().decode("utf-8"), command.model.context_length
     characters = {character: number for number, character in enumerate(sorted(set(text)))}
     tokens, boundary = np.array([characters[character] for character in text], np.uint16), int(len(text) * 0.9)

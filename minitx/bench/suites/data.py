@@ -1,4 +1,4 @@
-"""The suite `data`: megabytes of text per second that become tokens, against SentencePiece alone."""
+"""The suite `data`: megabytes of text tokenized per second, against SentencePiece alone."""
 
 import os
 import tempfile
@@ -54,7 +54,7 @@ def text_of(source: str) -> str:
 
 
 def trained(text: str) -> Tokenizer:
-    """minitx's default tokenizer, or one by characters for a text too poor for it."""
+    """minitx's default tokenizer, or one by characters for a text too small for it."""
     try:
         return Tokenizer.train([text], TokenizerConfig())
     except UserError:
@@ -62,7 +62,7 @@ def trained(text: str) -> Tokenizer:
 
 
 def candidates_on(text: str, file: Path, tokenizer: Tokenizer, threads: int) -> dict[str, Candidate]:
-    """SentencePiece on `text`, also as most call it, from lines to lists; and minitx on the same text in `file`."""
+    """SentencePiece on `text`, in blocks and, as most call it, by lines; minitx on the same text in `file`."""
     processor = SentencePieceProcessor(model_proto=tokenizer.proto)
     blocks = [text[start : start + BLOCK] for start in range(0, len(text), BLOCK)]
     lines, data = text.splitlines(keepends=True), DataConfig(source=str(file), encoding_errors="replace")

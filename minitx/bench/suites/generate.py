@@ -57,7 +57,7 @@ def run(bench: Bench) -> Iterator[Table]:
 
 
 def works(shape: Shape) -> list[Work]:
-    """What is measured at a shape."""
+    """The works to time at a shape."""
     context = shape.model.context_length
     prompt = torch.randint(2, shape.vocab_size, (context - 1,), generator=torch.Generator().manual_seed(0)).tolist()
     return [

@@ -66,9 +66,9 @@ def grow(bench: Bench, shape: Shape, axis: str) -> Table:
             {
                 axis: f"{n} (as it is)" if n == base else n,
                 "ms per step": 1e3 * trained[n].minimum,
-                "× in time": trained[n].minimum / trained[base].minimum,
+                "× per step": trained[n].minimum / trained[base].minimum,
                 "ms per decoded token": 1e3 * token[n],
-                "× in its time": token[n] / token[base],
+                "× per token": token[n] / token[base],
                 "training memory, MB": (memory[n]["peak"] - memory[n]["before"]) / 1e6,
                 "cache, KB": cache_bytes_per_token(variant.model) * variant.model.context_length * batch[n] / 1e3,
             }
