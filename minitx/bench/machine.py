@@ -1,7 +1,5 @@
 """What a timing depends on besides the code: device, threads, precision, versions, date."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import platform
 import time
@@ -19,7 +17,7 @@ def head(runtime: Runtime) -> dict[str, str]:
     return {
         "device": device_name(runtime.device),
         "threads": str(runtime.threads),
-        "precision": f"{precision(runtime.dtype)}, where a table names no other",
+        "precision": f"{runtime.precision}, where a table names no other",
         "compile": "on" if runtime.compile else "off",
         "versions": f"{programs}, python {platform.python_version()}",
         "date": time.strftime("%Y-%m-%d %H:%M"),
@@ -34,11 +32,6 @@ def device_name(device: torch.device) -> str:
     lines = cpus.read_text("utf-8").splitlines() if cpus.exists() else []
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return f"{[*models, platform.processor() or platform.machine()][0]} ({device.type})"
-
-
-def precision(dtype: torch.dtype) -> str:
-    """The name of a dtype: float32, bfloat16."""
-    return str(dtype).removeprefix("torch.")
 
 
 def version(package: str) -> str:

@@ -1,21 +1,15 @@
 """Peak memory of training one candidate, alone in a new process."""
 
-from __future__ import annotations
-
-import concurrent.futures
 import importlib
 import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 
 from minitx.bench import steps
-from minitx.bench.machine import precision
 from minitx.bench.shapes import Shape
 from minitx.bench.suite import Bench
 from minitx.system.errors import UserError
 from minitx.system.memory import memory_bytes
 from minitx.system.runtime import choose_runtime
-
-STEPS = 3
-"""From the second step on, the optimizer's state and all buffers exist."""
 
 
 def peak_memory(bench: Bench, kind: str, shape: Shape) -> dict[str, int]:
@@ -23,7 +17,7 @@ def peak_memory(bench: Bench, kind: str, shape: Shape) -> dict[str, int]:
 
     On CUDA those are bytes of tensors. Raises UserError if training fails.
     """
-    with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         try:
             return pool.submit(train_alone, bench, kind, shape).result()
         except Exception as error:
@@ -32,14 +26,12 @@ def peak_memory(bench: Bench, kind: str, shape: Shape) -> dict[str, int]:
 
 def train_alone(bench: Bench, kind: str, shape: Shape) -> dict[str, int]:
     """Measure a few steps in this process."""
-    asked = bench.runtime
-    choose_runtime(
-        str(asked.device), precision(asked.dtype), asked.compile, asked.threads
-    )  # sets threads, keeps memory
+    runtime = bench.runtime
+    choose_runtime(str(runtime.device), runtime.precision, runtime.compile, runtime.threads)  # sets up this process
     if kind == steps.LLAMA:
         importlib.import_module("transformers.models.llama.modeling_llama")
-    before = memory_bytes(asked.device)
-    step = steps.build(bench, kind, shape)
-    for _ in range(STEPS):
-        step()
-    return {"peak": memory_bytes(asked.device), "before": before}
+    before = memory_bytes(runtime.device)
+    training = steps.build(bench, kind, shape)
+    for _ in range(3):  # from the second step on, the optimizer's state and all buffers exist
+        training.step()
+    return {"peak": memory_bytes(runtime.device), "before": before}

@@ -1,7 +1,5 @@
 """The settings of `minitx bench`, the only home of their defaults, and their checks."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,19 +9,19 @@ from minitx.system.errors import nearest, require
 from minitx.system.files import check_writable
 
 SUITES = {
-    "train": "training steps and memory against transformers, PyTorch's encoder and nanoGPT, and how the time divides",
+    "train": "training steps and memory against transformers and nanoGPT, and how the time divides",
     "generate": "prefill and decoding against transformers and llama2.c",
     "data": "tokenizing against SentencePiece",
     "ceiling": "what the machine can do, and how much of it training uses",
     "scaling": "how time and memory grow with context, width, heads and batch",
     "loss": "seconds to a validation loss, against nanoGPT's published command",
 }
-"""Name → what it measures, in reading order."""
+"""Suite → what it measures."""
 
 
 @dataclass(frozen=True)
 class BenchConfig:
-    """Measure minitx and other programs on this machine: by turns, in one run, with minimum and median."""
+    """Time minitx and other programs on this machine, by turns in one run: minimum and median."""
 
     suite: str = "train,generate,data,ceiling"
     """Suites to run, with commas: train, generate, data, ceiling, scaling, loss."""
@@ -47,7 +45,7 @@ class BenchConfig:
     llama2c: str | None = None
     """Compiled run of llama2.c, or the checkout it lies in, for generate."""
     text: str | None = None
-    """Text file (.txt): loss needs one; data and train take it instead of python-docs."""
+    """Text file (.txt): loss needs one; data takes it instead of python-docs."""
     json: str | None = None
     """File for all measurements, with every repeat."""
     loss_config: str = "shakespeare_char_cpu"
@@ -55,7 +53,7 @@ class BenchConfig:
     loss_command: Literal["cpu", "gpu"] = "cpu"
     """Loss: nanoGPT's published command for a CPU, or the one for a GPU."""
     loss_target: float = 1.88
-    """Loss: validation loss in nats per token to which the seconds are counted."""
+    """Loss: count the seconds to this validation loss, in nats per token."""
     steps: int | None = None
     """Loss: steps of nanoGPT's command, if not the published ones; minitx then takes the same share of its steps."""
     turns: int = 40
@@ -66,13 +64,12 @@ class BenchConfig:
     """Decides everything random."""
 
     def __post_init__(self) -> None:
-        for name in ("repeats", "steps", "turns"):
+        for name in ("repeats", "threads", "steps", "turns"):
             value = getattr(self, name)
-            require(value is None or value >= 1, f"{name} is {value}, but at least 1 is needed.")
-        require(0 < self.seconds < math.inf, f"seconds is {self.seconds}, but it must be positive and finite: try 10.")
-        threads = self.threads
-        require(threads == "auto" or threads >= 1, f"threads is {threads}, but it must be auto or at least 1.")
-        require(self.loss_target > 0, f"loss_target is {self.loss_target}, but it must be positive.")
+            require(value in ("auto", None) or value >= 1, f"{name} is {value}, but it must be at least 1.")
+        for name in ("seconds", "loss_target"):
+            value = getattr(self, name)
+            require(0 < value < math.inf, f"{name} is {value}, but it must be positive and finite.")
         require(0 <= self.seed < 2**63, f"seed is {self.seed}, but it must be at least 0 and less than 2 to the 63.")
         for name in self.suites:
             hint = nearest(name, list(SUITES))
@@ -91,10 +88,7 @@ class BenchConfig:
                 check_writable(file)
         if "loss" in self.suites:
             require(self.text is not None, "The suite loss needs the text to learn from: give it with --text FILE.")
-            require(
-                self.nanogpt is not None,
-                "The suite loss compares with nanoGPT: give a checkout of it with --nanogpt PATH.",
-            )
+            require(self.nanogpt is not None, "The suite loss needs nanoGPT: give its checkout with --nanogpt PATH.")
 
     @property
     def suites(self) -> list[str]:

@@ -1,16 +1,12 @@
 """The model shapes to measure: default, 15m, three shipped configurations, or any YAML file of settings."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
-import torch
-
-from minitx.config import Config, LogConfig, ModelConfig, TokenizerConfig, TrainConfig
+from minitx.config import Config, ModelConfig, TokenizerConfig, TrainConfig
 from minitx.config.parsing import load_config
-from minitx.model import Transformer
 from minitx.system.errors import nearest, require
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -33,36 +29,33 @@ class Shape:
     vocab_size: int
     model: ModelConfig
     train: TrainConfig
-    log: LogConfig
-    tokenizer: TokenizerConfig
 
     @property
     def tokens_per_step(self) -> int:
         """Training tokens of one update."""
         return self.train.batch_size * self.train.grad_accum * self.model.context_length
 
-    def as_llama(self) -> Shape:
+    def as_llama(self) -> Self:
         """The same in Llama's architecture: no query-key norm, no dropout, and llama2.c's epsilon."""
         model = dataclasses.replace(self.model, qk_norm=False, norm_eps=1e-5, dropout=0.0)
         return dataclasses.replace(self, model=model)
 
-    def meta_model(self) -> Transformer:
-        """The model without values, to count with."""
-        with torch.device("meta"):
-            return Transformer(self.model, self.vocab_size)
-
     def describe(self) -> str:
-        """One line for the titles of tables."""
-        model, train = self.model, self.train
-        layers = f"{model.n_layer} layers × {model.n_head} heads, {model.d_model} wide, vocabulary {self.vocab_size}"
-        accumulated = f" × {train.grad_accum}" if train.grad_accum > 1 else ""
-        return f"{self.name}: {layers}, batch {train.batch_size} × {model.context_length}{accumulated}"
+        """The model's sizes, for the titles of tables."""
+        model = self.model
+        sizes = f"{model.n_layer} layers × {model.n_head} heads, {model.d_model} wide, vocabulary {self.vocab_size}"
+        return f"{self.name}: {sizes}"
+
+    def describe_training(self) -> str:
+        """The sizes of model and batch."""
+        accumulated = f" × {self.train.grad_accum}" if self.train.grad_accum > 1 else ""
+        return f"{self.describe()}, batch {self.train.batch_size} × {self.model.context_length}{accumulated}"
 
 
 def shape_of(name: str, config: Config, vocab_size: int | None = None) -> Shape:
     """The shape of a configuration."""
     usual = CHARACTERS if config.tokenizer.type == "char" else config.tokenizer.vocab_size
-    return Shape(name, vocab_size or usual or 0, config.model, config.train, config.log, config.tokenizer)
+    return Shape(name, vocab_size or usual or 0, config.model, config.train)
 
 
 def named(name: str) -> Shape:
@@ -76,6 +69,4 @@ def config_file(name: str, known: tuple[str, ...]) -> Path:
         return Path(name)
     hint = f"{nearest(name, list(known))}: there are {', '.join(known)}, or give a YAML file."
     require(name in known, f"There is no shape {name!r}{hint}")
-    file = CONFIGS / f"{name}.yaml"
-    require(file.is_file(), f"{file} is missing, for minitx is not run from its repository: give the YAML file itself.")
-    return file
+    return CONFIGS / f"{name}.yaml"

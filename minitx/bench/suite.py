@@ -1,9 +1,4 @@
-"""What all suites share: settings, shapes and runtime, candidates timed by turns, and tables of the results.
-
-A table reads well in a terminal, is Markdown, and goes into the JSON with every repeat.
-"""
-
-from __future__ import annotations
+"""What all suites share: settings, shapes and runtime, candidates timed by turns, and tables of the results."""
 
 import math
 from collections.abc import Mapping
@@ -24,7 +19,7 @@ Row = dict[str, Cell]
 
 @dataclass(frozen=True)
 class Bench:
-    """What is asked for, and where it runs."""
+    """The settings, the shapes that they name, and how to compute."""
 
     settings: BenchConfig
     shapes: list[Shape]
@@ -38,7 +33,7 @@ class Bench:
 
 @dataclass
 class Table:
-    """One table of a suite, with notes below it and raw timings for the JSON."""
+    """One table of a suite, notes to print below it, and raw timings for the JSON."""
 
     title: str
     rows: list[Row] = field(default_factory=list)
@@ -57,18 +52,14 @@ class Table:
         after: name of a column → its cells by candidate.
         """
         for name, (by_best, by_median) in speed_ups(timed, base).items():
-            row: Row = {
-                **before,
-                "candidate": name,
-                "best": amount / timed[name].minimum,
-                "median": amount / timed[name].median,
-            }
+            row: Row = {**before, "candidate": name}
+            row |= {"best": amount / timed[name].minimum, "median": amount / timed[name].median}
             row |= {"× by best": by_best, "× by median": by_median}
             self.rows.append(row | {column: cells[name] for column, cells in after.items()})
         self.add_seconds(key, timed)
 
     def as_text(self) -> str:
-        """Title, Markdown table of fixed width, notes."""
+        """Title, table and notes in Markdown of fixed width, which reads well in a terminal."""
         columns = list(self.rows[0])
         is_text = [any(isinstance(row[column], str) for row in self.rows) for column in columns]
         table = markdown_table(columns, [[shown(cell) for cell in row.values()] for row in self.rows], is_text)
@@ -85,8 +76,4 @@ def shown(cell: Cell) -> str:
         return "" if cell is None else f"{cell:,}" if isinstance(cell, int) else cell
     if not math.isfinite(cell):
         return "–"
-    if abs(cell) >= 999.5:
-        return f"{cell:,.0f}"
-    rounded = float(f"{cell:.3g}")
-    digits = 2 - math.floor(math.log10(abs(rounded))) if rounded else 0
-    return f"{rounded:,.{min(6, max(0, digits))}f}"
+    return f"{cell:,.0f}" if cell == 0 or abs(cell) >= 999.5 else f"{cell:#.3g}".removesuffix(".")

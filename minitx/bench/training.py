@@ -1,7 +1,5 @@
 """A candidate's training, up to one update: the same loop for minitx and its peers."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,12 +28,9 @@ class TimedTraining:
 
     def __post_init__(self) -> None:
         self.parameters: list[Tensor] = list(self.model.parameters())
-
-    def set_learning_rate(self, rate: float) -> None:
-        """Give all parameters the same learning rate."""
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group.setdefault("initial_lr", 1.0)  # of a peer: `set_learning_rate` sets the rate itself
 
     def step(self) -> Tensor:
         """Make one update on the next batches; return its loss."""

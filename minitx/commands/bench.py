@@ -1,7 +1,5 @@
 """`minitx bench`: how fast minitx and other programs are on this machine."""
 
-from __future__ import annotations
-
 import gc
 import importlib
 import json

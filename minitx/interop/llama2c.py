@@ -5,8 +5,6 @@ layers. run.c rotates neighbouring components of a head. minitx rotates componen
 of the second, so rows of query and key matrices change places.
 """
 
-from __future__ import annotations
-
 import struct
 from pathlib import Path
 from typing import BinaryIO
@@ -35,10 +33,9 @@ BLOCK_PARTS = (
 """In the order of the file."""
 
 
-def interleaved(weight: Tensor, n_head: int) -> Tensor:
+def interleaved(weight: Tensor, d_head: int) -> Tensor:
     """A query or key matrix, (head * d_head, d_model), with rows that rotate together side by side."""
-    d_head = weight.size(0) // n_head
-    halves = weight.view(n_head, 2, d_head // 2, weight.size(1))  # (head, half, component, d_model)
+    halves = weight.view(-1, 2, d_head // 2, weight.size(1))  # (head, half, component, d_model)
     return halves.transpose(1, 2).reshape(weight.shape)
 
 
@@ -65,7 +62,7 @@ def export_weights(model: Transformer, file: Path) -> None:
             for layer in range(config.n_layer):
                 weight: Tensor = weights[f"blocks.{layer}.{part}.weight"]
                 if part in ("attention.query", "attention.key"):
-                    weight = interleaved(weight, weight.size(0) // config.d_head)
+                    weight = interleaved(weight, config.d_head)
                 put(out, weight)
         put(out, weights["final_norm.weight"])
         put(out, torch.zeros(config.context_length, config.d_head))  # two tables of angles that run.c no longer reads

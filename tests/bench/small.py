@@ -8,7 +8,7 @@ from typing import Any
 from minitx.bench.settings import BenchConfig
 from minitx.bench.shapes import Shape
 from minitx.bench.suite import Bench
-from minitx.config import LogConfig, ModelConfig, TokenizerConfig, TrainConfig
+from minitx.config import ModelConfig, TrainConfig
 from minitx.system.runtime import Runtime, choose_runtime
 
 TINY = Shape(
@@ -16,8 +16,6 @@ TINY = Shape(
     61,
     ModelConfig(n_layer=2, n_head=2, d_model=16, context_length=16),
     TrainConfig(batch_size=2, grad_accum=2),
-    LogConfig(every=1, heads_every=4, snapshots_every=2, probes=["the cat sat."]),
-    TokenizerConfig(type="char"),
 )
 
 STAND_IN = """

@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from minitx.bench.peers.nanogpt import COMMANDS, NanoGPT
+from minitx.bench.peers.nanogpt import COMMANDS, command_training
 from minitx.bench.settings import BenchConfig
 from minitx.bench.suite import Bench, Table
 from minitx.bench.suites import loss
@@ -71,10 +71,10 @@ def test_both_sides_come_to_their_end(settings: BenchConfig) -> None:
 
 def test_both_validate_on_the_same_characters(settings: BenchConfig) -> None:
     command = loss.with_steps(COMMANDS["cpu"], 2)
-    theirs = NanoGPT(command, str(settings.nanogpt), str(settings.text), cpu(), 1)
+    _, theirs = command_training(command, str(settings.nanogpt), str(settings.text), cpu(), 1)
     text = small_text()
     characters = sorted(set(text))
-    val = "".join(characters[number] for number in theirs.val)
+    val = "".join(characters[number] for number in theirs)
     assert val == text[int(0.9 * len(text)) :]
 
     config = loss.config_of(settings)
@@ -86,14 +86,14 @@ def test_both_validate_on_the_same_characters(settings: BenchConfig) -> None:
 
 def test_validation_of_the_peer_is_the_mean_over_all_but_the_first(settings: BenchConfig) -> None:
     command = loss.with_steps(COMMANDS["cpu"], 2)
-    theirs = NanoGPT(command, str(settings.nanogpt), str(settings.text), cpu(), 1)
-    model = theirs.training.model
-    tokens = torch.from_numpy(theirs.val.astype(np.int64))
+    side = loss.nano_gpt_side(settings, command, cpu())
+    training, val = command_training(command, str(settings.nanogpt), str(settings.text), cpu(), settings.seed)
+    model, tokens = training.model.gpt, torch.from_numpy(val.astype(np.int64))
     with torch.no_grad():  # the stand-in sees one character at a time, so windows do not matter to it
         logits = model.output(model.embedding(tokens[:-1])).double()
     expected = -logits.log_softmax(-1)[torch.arange(len(tokens) - 1), tokens[1:]].mean()
-    assert theirs.validate() == pytest.approx(float(expected), abs=1e-5)
-    assert model.training
+    assert side.validate() == pytest.approx(float(expected), abs=1e-5)
+    assert training.model.training
 
 
 def test_the_clock_leaves_evaluation_out_and_both_end_together() -> None:

@@ -15,13 +15,14 @@ import torch
 from numpy.typing import NDArray
 
 from minitx.bench.peers import llama2c, nanogpt, transformers
-from minitx.bench.peers.encoder import Encoder
-from minitx.bench.peers.nanogpt import COMMANDS, NanoGPT, learning_rate
+from minitx.bench.peers.nanogpt import COMMANDS, command_training, learning_rate
 from minitx.bench.shapes import NAMES, Shape, named
 from minitx.bench.suites.generate import Work, model_of, write_tokens
 from minitx.interop import llama2c as llama2c_format
 from minitx.model import Transformer
 from minitx.system.errors import UserError
+from minitx.training.loop import evaluate
+from minitx.training.optim import set_learning_rate
 from tests.bench.small import TINY, cpu, nano_gpt_checkout
 from tests.small import small_text
 
@@ -90,25 +91,6 @@ def test_without_transformers_a_sentence_says_so(monkeypatch: pytest.MonkeyPatch
     assert "not installed" in str(transformers.why_not())
 
 
-# PyTorch's encoder
-
-
-def test_the_encoder_looks_back_only_and_has_as_many_parameters() -> None:
-    torch.manual_seed(0)
-    shape = named("default")
-    encoder = Encoder(shape).eval()
-    tokens = torch.randint(0, shape.vocab_size, (1, 12))
-    changed = tokens.clone()
-    changed[0, 8:] += 1
-    with torch.no_grad():
-        before, after = encoder(tokens), encoder(changed % shape.vocab_size)
-    torch.testing.assert_close(before[:, :8], after[:, :8])
-    assert not torch.allclose(before[:, 8:], after[:, 8:])
-    ours = sum(p.numel() for p in Transformer(shape.model, shape.vocab_size).blocks.parameters())
-    theirs = sum(p.numel() for p in encoder.encoder.layers.parameters())
-    assert abs(theirs / ours - 1) < 0.01
-
-
 # nanoGPT
 
 
@@ -149,11 +131,12 @@ def test_the_real_nano_gpt_learns(tmp_path: Path) -> None:
         model=dataclasses.replace(published.model, n_layer=1),
         train=dataclasses.replace(published.train, steps=30, warmup_steps=2),
     )
-    training = NanoGPT(command, str(NANO_GPT), str(text), cpu(), seed=1)
-    before = training.validate()
+    training, val = command_training(command, str(NANO_GPT), str(text), cpu(), seed=1)
+    before = evaluate(training.model, val, 64, cpu())
     for number in range(30):
-        training.step(number)
-    assert training.validate() < before - 0.5
+        set_learning_rate(training.optimizers, learning_rate(number, command.train))
+        training.step()
+    assert evaluate(training.model, val, 64, cpu()) < before - 0.5
 
 
 # llama2.c
@@ -297,7 +280,7 @@ def test_a_model_that_does_not_write_the_start_token() -> None:
     """There llama2.c would stop, and the two would be timed on different work."""
     shape = llama_shape()
     model = model_of(shape, 0)
-    assert llama2c_format.START not in write_tokens(model, Work("", [1], 16))[0]
+    assert llama2c_format.START not in write_tokens(model, Work(16))[0]
 
 
 @pytest.mark.skipif(LLAMA2C is None, reason="MINITX_LLAMA2C names no compiled run of llama2.c")
@@ -309,7 +292,7 @@ def test_the_real_llama2c_writes_the_same_text(tied: bool, tmp_path: Path) -> No
     model = model_of(shape, 0)
     llama2c_format.export_weights(model, tmp_path / "model.bin")
     llama2c_format.export_vocabulary(shape.vocab_size, tmp_path / "tokenizer.bin")
-    ours: list[int] = write_tokens(model, Work("", [1], 64))[0]
+    ours: list[int] = write_tokens(model, Work(64))[0]
     done = _run_slowly(tmp_path)
     assert done == ours
 

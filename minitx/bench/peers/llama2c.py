@@ -3,8 +3,6 @@
 The piece of every token is the token's number, so that the text gives the tokens back.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import re
@@ -26,8 +24,7 @@ def find_run(path: str) -> Path:
 
 def has_openmp(file: Path) -> bool:
     """Whether the program was compiled to use several threads."""
-    content = file.read_bytes()
-    return b"GOMP_parallel" in content or b"__kmpc_fork_call" in content
+    return any(name in file.read_bytes() for name in (b"GOMP_parallel", b"__kmpc_fork_call"))
 
 
 class Llama2c:
@@ -42,11 +39,10 @@ class Llama2c:
     def write(self, n_tokens: int) -> tuple[list[int], float]:
         """Tokens written greedily from the start token, and seconds at the rate that the program prints.
 
-        That leaves out its start and the first token. Raises UserError if the program fails.
+        The rate leaves out the program's start and its first token. Raises UserError if the program fails.
         """
-        options = ["-t", "0", "-n", str(n_tokens), "-z", str(self.vocabulary)]
         environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads)}
-        command = [str(self.program), str(self.weights), *options]
+        command: list[str | Path] = [self.program, self.weights, "-t", "0", "-n", str(n_tokens), "-z", self.vocabulary]
         try:
             done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
         except OSError as error:
@@ -55,7 +51,7 @@ class Llama2c:
         if done.returncode or rate is None:
             last_line = (done.stderr.strip().splitlines() or ["without a word"])[-1]
             raise UserError(f"{self.program} failed ({last_line}): is it llama2.c's run?")
-        quick = f"{self.program} wrote {n_tokens} tokens in less than the millisecond that its clock has"
+        quick = f"{self.program} wrote {n_tokens} tokens in less than the millisecond that its clock counts in"
         require(0 < float(rate[1]) < math.inf, f"{quick}: take a larger shape.")
         return [int(word) for word in done.stdout.split()], n_tokens / float(rate[1])
 

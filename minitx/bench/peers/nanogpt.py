@@ -1,7 +1,5 @@
 """nanoGPT from its checkout: its model and optimizer, and its published commands put together as its train.py does."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import importlib.machinery
@@ -11,7 +9,6 @@ import sys
 from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +20,6 @@ from minitx.config import Config, ModelConfig, TrainConfig
 from minitx.data.token_files import Tokens
 from minitx.system.errors import UserError, require
 from minitx.system.runtime import Runtime
-from minitx.training.loop import evaluate
 
 
 def load_module(checkout: str) -> ModuleType:
@@ -52,16 +48,25 @@ def build_training(checkout: str, shape: Shape, tokens: Tokens, runtime: Runtime
         optimizer = gpt.configure_optimizers(train.weight_decay, train.learning_rate, betas, kind)
     loss_of = runtime.compiled(lambda inputs, targets: gpt(inputs, targets)[1])
     batches = SimpleNamespace(next=partial(random_batch, tokens, model.context_length, train.batch_size))
-    return TimedTraining(shape, gpt, loss_of, [optimizer], batches, runtime)
+    return TimedTraining(shape, AllLogits(gpt, model.context_length), loss_of, [optimizer], batches, runtime)
+
+
+class AllLogits(nn.Module):
+    """nanoGPT's model as `evaluate` calls it: without targets, it would give the logits of the last token alone."""
+
+    def __init__(self, gpt: nn.Module, context_length: int) -> None:
+        super().__init__()
+        self.gpt, self.config = gpt, SimpleNamespace(context_length=context_length)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.gpt(tokens, tokens)[0]
 
 
 def random_batch(tokens: Tokens, length: int, batch_size: int) -> tuple[Tensor, Tensor]:
     """Inputs and targets, int64, both (batch, seq), at places drawn with replacement from torch's generator."""
     starts = torch.randint(len(tokens) - length, (batch_size,)).tolist()
-    inputs, targets = (
-        torch.stack([torch.from_numpy(tokens[start : start + length].astype(np.int64)) for start in places])
-        for places in (starts, [start + 1 for start in starts])
-    )
+    windows = np.stack([tokens[start : start + length + 1] for start in starts])  # (batch, seq + 1)
+    inputs, targets = (torch.from_numpy(part.astype(np.int64)) for part in (windows[:, :-1], windows[:, 1:]))
     return inputs, targets
 
 
@@ -78,43 +83,19 @@ COMMANDS = {
 }
 
 
-class NanoGPT:
-    """One training by a command, on a text by characters."""
-
-    def __init__(self, command: Config, checkout: str, text_file: str, runtime: Runtime, seed: int) -> None:
-        text, length = Path(text_file).read_bytes().decode("utf-8"), command.model.context_length
-        characters = {character: number for number, character in enumerate(sorted(set(text)))}
-        tokens, boundary = np.array([characters[character] for character in text], np.uint16), int(len(text) * 0.9)
-        short = f"{text_file} has {len(text)} characters, too few for nanoGPT's windows of {length}."
-        require(boundary > length, short)
-        if runtime.device.type != "cuda":  # its script takes no autocast on a CPU
-            runtime = dataclasses.replace(runtime, dtype=torch.float32)
-        torch.manual_seed(seed)
-        self.runtime, self.length, self.val = runtime, length, tokens[boundary:]
-        shape = shape_of("nanoGPT", command, len(characters))
-        self.training = build_training(checkout, shape, tokens[:boundary], runtime)
-
-    def step(self, number: int) -> Tensor:
-        """Make update `number`, counted from 0; return its loss."""
-        self.training.set_learning_rate(learning_rate(number, self.training.shape.train))
-        return self.training.step()
-
-    def validate(self) -> float:
-        """Mean loss in nats per character on the last tenth."""
-        model: Any = AllLogits(self.training.model, self.length)
-        return evaluate(model, self.val, 64, self.runtime)
-
-
-class AllLogits(nn.Module):
-    """nanoGPT's model as `evaluate` calls it: without targets, it would give the logits of the last token alone."""
-
-    def __init__(self, gpt: nn.Module, context_length: int) -> None:
-        super().__init__()
-        self.gpt, self.config = gpt, SimpleNamespace(context_length=context_length)
-        self.train(gpt.training)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return self.gpt(tokens, tokens)[0]
+def command_training(
+    command: Config, checkout: str, text_file: str, runtime: Runtime, seed: int
+) -> tuple[TimedTraining, Tokens]:
+    """nanoGPT's training by `command` on the characters of a text, and their last tenth for validation."""
+    text, length = Path(text_file).read_bytes().decode("utf-8"), command.model.context_length
+    characters = {character: number for number, character in enumerate(sorted(set(text)))}
+    tokens, boundary = np.array([characters[character] for character in text], np.uint16), int(len(text) * 0.9)
+    require(boundary > length, f"{text_file} has {len(text)} characters, too few for nanoGPT's windows of {length}.")
+    if runtime.device.type != "cuda":  # its script takes no autocast on a CPU
+        runtime = dataclasses.replace(runtime, dtype=torch.float32)
+    torch.manual_seed(seed)
+    shape = shape_of("nanoGPT", command, len(characters))
+    return build_training(checkout, shape, tokens[:boundary], runtime), tokens[boundary:]
 
 
 def learning_rate(step: int, train: TrainConfig) -> float:

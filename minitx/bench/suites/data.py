@@ -1,6 +1,4 @@
-"""The suite `data`: megabytes of text per second that become tokens, against SentencePiece alone."""
-
-from __future__ import annotations
+"""The suite `data`: megabytes of text tokenized per second, against SentencePiece alone."""
 
 import os
 import tempfile
@@ -56,7 +54,7 @@ def text_of(source: str) -> str:
 
 
 def trained(text: str) -> Tokenizer:
-    """minitx's default tokenizer, or one by characters for a text too poor for it."""
+    """minitx's default tokenizer, or one by characters for a text too small for it."""
     try:
         return Tokenizer.train([text], TokenizerConfig())
     except UserError:
@@ -64,7 +62,7 @@ def trained(text: str) -> Tokenizer:
 
 
 def candidates_on(text: str, file: Path, tokenizer: Tokenizer, threads: int) -> dict[str, Candidate]:
-    """SentencePiece on `text`, also as most call it, from lines to lists; and minitx on the same text in `file`."""
+    """SentencePiece on `text`, in blocks and, as most call it, by lines; minitx on the same text in `file`."""
     processor = SentencePieceProcessor(model_proto=tokenizer.proto)
     blocks = [text[start : start + BLOCK] for start in range(0, len(text), BLOCK)]
     lines, data = text.splitlines(keepends=True), DataConfig(source=str(file), encoding_errors="replace")
@@ -73,11 +71,11 @@ def candidates_on(text: str, file: Path, tokenizer: Tokenizer, threads: int) -> 
         with tempfile.TemporaryDirectory() as cache, mock.patch.dict(os.environ, XDG_CACHE_HOME=cache):
             prepare(data, TokenizerConfig(), 0, progress=False, tokenizer_model=tokenizer, workers=n)
 
-    by_blocks, ours = partial(processor.encode, blocks, return_type="numpy"), {}
-    theirs = {BASE: partial(by_blocks, num_threads=1)}
-    ours["minitx prepare, 1 thread"] = partial(prepare_anew, 1)
-    if threads > 1:
-        theirs[f"SentencePiece, blocks to arrays, {threads} threads"] = partial(by_blocks, num_threads=threads)
-        ours[f"minitx prepare, {threads} threads"] = partial(prepare_anew, threads)
-    theirs["SentencePiece, lines to lists, 1 thread"] = partial(processor.encode, lines, num_threads=1)
-    return {**theirs, **ours}
+    by_blocks = partial(processor.encode, blocks, return_type="numpy")
+    candidates: dict[str, Candidate] = {}
+    candidates["SentencePiece, lines to lists, 1 thread"] = partial(processor.encode, lines, num_threads=1)
+    for n in sorted({1, threads}):
+        on = f"{n} thread{'s' if n > 1 else ''}"
+        candidates[f"SentencePiece, blocks to arrays, {on}"] = partial(by_blocks, num_threads=n)
+        candidates[f"minitx prepare, {on}"] = partial(prepare_anew, n)
+    return candidates

@@ -4,20 +4,15 @@ All candidates write the same text: greedily, from the same weights, the same nu
 `minitx.generation.generate`, which is what users get.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import tempfile
 from collections.abc import Callable, Iterator
-from copy import deepcopy
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from minitx.bench.machine import precision
 from minitx.bench.peers import transformers
 from minitx.bench.peers.llama2c import Llama2c, find_run, has_openmp
 from minitx.bench.shapes import Shape
@@ -40,47 +35,44 @@ Written = list[list[int]]
 """The new tokens of every sample."""
 
 
-@dataclass(frozen=True)
-class Work:
+class Work(NamedTuple):
     """What all candidates do: write `n_new` tokens after a prompt, in a batch of equal samples."""
 
-    name: str
-    prompt: list[int]
     n_new: int
+    prompt: tuple[int, ...] = (START,)
     batch: int = 1
     cached: bool = True
 
     @property
-    def counted(self) -> int:
-        """Tokens that the rate counts: the prompt's if only one is written, else the new ones."""
-        return (len(self.prompt) if self.n_new == 1 else self.n_new) * self.batch
+    def name(self) -> str:
+        what = f"decode {self.n_new}" if self.n_new > 1 else f"prefill {len(self.prompt)}"
+        return f"{what}{'' if self.cached else ' without cache'}, batch {self.batch}"
 
 
 def run(bench: Bench) -> Iterator[Table]:
     """A table for every shape and precision."""
     for shape in bench.shapes:
-        for dtype in (torch.float32, torch.bfloat16) if bench.settings.dtype == "auto" else (bench.runtime.dtype,):
-            yield compare(bench, shape.as_llama(), dtype)
+        for precision in ("float32", "bfloat16") if bench.settings.dtype == "auto" else (bench.runtime.precision,):
+            yield compare(bench, shape.as_llama(), precision)
 
 
 def works(shape: Shape) -> list[Work]:
-    """What is measured at a shape."""
+    """The works to time at a shape."""
     context = shape.model.context_length
     prompt = torch.randint(2, shape.vocab_size, (context - 1,), generator=torch.Generator().manual_seed(0)).tolist()
-    new, uncached = min(context, MAX_NEW), min(context, MAX_UNCACHED)
     return [
-        *(Work(f"decode {new}, batch {batch}", [START], new, batch) for batch in BATCHES),
-        Work(f"decode {uncached} without cache, batch 1", [START], uncached, cached=False),
-        *(Work(f"prefill {len(prompt)}, batch {batch}", prompt, 1, batch) for batch in BATCHES),
+        *(Work(min(context, MAX_NEW), batch=batch) for batch in BATCHES),
+        Work(min(context, MAX_UNCACHED), cached=False),
+        *(Work(1, tuple(prompt), batch) for batch in BATCHES),
     ]
 
 
-def compare(bench: Bench, shape: Shape, dtype: torch.dtype) -> Table:
+def compare(bench: Bench, shape: Shape, precision: str) -> Table:
     """All works of a shape in one precision, by every candidate that can do them."""
     settings, runtime = bench.settings, bench.runtime
-    model = model_of(shape, settings.seed).to(runtime.device, dtype)
-    title = f"generate, tokens per second · {precision(dtype)} · {shape.describe().rsplit(', batch', 1)[0]}"
-    table = Table(title, raw={"shape": dataclasses.asdict(shape), "precision": precision(dtype)})
+    model = model_of(shape, settings.seed).to(runtime.device, getattr(torch, precision))
+    title = f"generate, tokens per second · {precision} · {shape.describe()}"
+    table = Table(title, raw={"shape": dataclasses.asdict(shape), "precision": precision})
     reason = transformers.why_not()
     llama, base = (None, OURS) if reason else (transformers.llama(model), LLAMA)
     table.notes += [reason] if reason else []
@@ -90,7 +82,7 @@ def compare(bench: Bench, shape: Shape, dtype: torch.dtype) -> Table:
     elif program and not has_openmp(program):
         table.notes.append(f"{LLAMA2C} was compiled without OpenMP, so it takes one thread.")
     with tempfile.TemporaryDirectory() as folder:
-        llama2c = Llama2c(program, deepcopy(model).float(), Path(folder), runtime.threads) if program else None
+        llama2c = Llama2c(program, model, Path(folder), runtime.threads) if program else None
         for work in works(shape):
             decodes = work.cached and work.n_new > 1
             writers: dict[str, Callable[[], Written]] = {OURS: partial(write_tokens, model, work)}
@@ -103,9 +95,10 @@ def compare(bench: Bench, shape: Shape, dtype: torch.dtype) -> Table:
             if llama2c is not None and decodes and work.batch == 1:
                 written[LLAMA2C] = [llama2c.write(work.n_new)[0]]
                 candidates[LLAMA2C] = partial(llama2c.seconds, work.n_new)
-            same: Row = {n: require_same(written[OURS], tokens, n, work, dtype) for n, tokens in written.items()}
-            timed = bench.time(candidates, f"{work.name}, {precision(dtype)}")
-            table.add_rates(work.name, timed, base, work.counted, {"work": work.name}, **{"same tokens": same})
+            same: Row = {n: same_tokens(written[OURS], tokens, n, work, precision) for n, tokens in written.items()}
+            timed = bench.time(candidates, f"{work.name}, {precision}")
+            counted = max(work.n_new, len(work.prompt)) * work.batch  # of prefill, the prompt's tokens
+            table.add_rates(work.name, timed, base, counted, {"work": work.name}, **{"same tokens": same})
     table.notes.append(
         "decode N: all of a call that writes N tokens after a prompt of one. prefill N: all of a call that writes one "
         f"token after N. × is against {base}. minitx encodes the prompt of a batch once."
@@ -115,7 +108,7 @@ def compare(bench: Bench, shape: Shape, dtype: torch.dtype) -> Table:
 
 def model_of(shape: Shape, seed: int) -> Transformer:
     """A model from the first seed whose greedy text has no start token, at which llama2.c would stop."""
-    longest = Work("", [START], min(shape.model.context_length, MAX_NEW))
+    longest = Work(min(shape.model.context_length, MAX_NEW))
     for attempt in range(seed, seed + MAX_SEEDS):
         torch.manual_seed(attempt)
         model = Transformer(shape.model, shape.vocab_size).eval()
@@ -129,7 +122,7 @@ def write_tokens(model: Transformer, work: Work, decoder: CompiledDecoder | None
     """minitx's text: from `generate`, or without a cache from the whole text for every token."""
     if work.cached:
         options = GenerateConfig(temperature=0, max_new_tokens=work.n_new, num_samples=work.batch)
-        steps = [list(step) for step in generate(model, work.prompt, options, end_token=-1, decoder=decoder)]
+        steps = list(generate(model, list(work.prompt), options, end_token=-1, decoder=decoder))
         return [[int(token) for token in sample if token is not None] for sample in zip(*steps, strict=True)]
     tokens = torch.tensor([work.prompt] * work.batch, device=model.embedding.weight.device)
     for _ in range(work.n_new):
@@ -146,18 +139,15 @@ def write_with_llama(llama: Any, work: Work) -> Written:
     return tokens[:, len(work.prompt) :].tolist()
 
 
-def require_same(ours: Written, theirs: Written, name: str, work: Work, dtype: torch.dtype) -> str:
+def same_tokens(ours: Written, theirs: Written, name: str, work: Work, precision: str) -> str:
     """How many tokens are equal before the first difference: "yes" for all, or "first N".
 
     Raises UserError for a difference in float32.
     """
-    if ours == theirs:
-        return "yes"
-    pairs = list(zip(ours[0], theirs[0], strict=False))
-    together = next((i for i, (a, b) in enumerate(pairs) if a != b), len(pairs))
+    equal = [*(a == b for a, b in zip(ours[0], theirs[0], strict=False)), False].index(False)
     require(
-        dtype != torch.float32,
-        f"{name} writes another text from the same weights at '{work.name}' (after {together} equal tokens), so "
-        "the two are not timed against each other: try another --seed.",
+        ours == theirs or precision != "float32",
+        f"{name} writes another text from the same weights at '{work.name}' (after {equal} equal tokens), so the two "
+        "are not timed against each other: try another --seed.",
     )
-    return f"first {together}"
+    return "yes" if ours == theirs else f"first {equal}"

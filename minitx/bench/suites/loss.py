@@ -1,31 +1,29 @@
 """The suite `loss`: seconds of training to a validation loss, minitx's configuration against nanoGPT's command.
 
-Both train in one process by turns, with an equal share of their steps in a turn. So both go through the same minutes of
-the machine from start to end. A side's clock runs only in its training steps. Validation is the same for both: every
-character of the last tenth of the text, in windows side by side, predicted once.
+Both train in one process by turns, each with an equal share of its steps in a turn, so that a busy minute hits both. A
+side's clock runs only in its training steps. Both validate on every character of the last tenth of the text, in windows
+side by side.
 """
-
-from __future__ import annotations
 
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from minitx.bench.machine import precision
-from minitx.bench.peers.nanogpt import COMMANDS, NanoGPT
+from minitx.bench.peers import nanogpt
 from minitx.bench.settings import BenchConfig
 from minitx.bench.shapes import SHIPPED, config_file, shape_of
 from minitx.bench.suite import Bench, Row, Table
-from minitx.bench.training import our_training
+from minitx.bench.training import TimedTraining, our_training
 from minitx.config import Config, DataConfig
 from minitx.config.parsing import load_config
 from minitx.data.prepare import Prepared, check_length, prepare
+from minitx.data.token_files import Tokens
 from minitx.system.errors import require
 from minitx.system.figures import new_figure, save_picture
 from minitx.system.runtime import Runtime, choose_runtime
@@ -35,8 +33,6 @@ from minitx.training.optim import learning_rate_factor, set_learning_rate
 
 EVALUATIONS, OUR_EVALUATIONS = 20, 50
 """Of nanoGPT, and of minitx, whose seconds to the target count; evenly over the steps."""
-WARM_UP = 3
-"""Steps of both sides on models that are thrown away, for all that the process does only once."""
 COLOURS, INK = ("#888888", "#e8710a"), "#808080"
 """Of the curves, and of text and lines; visible on white and on black."""
 
@@ -46,7 +42,7 @@ class Point(NamedTuple):
 
     steps: int
     seconds: float
-    losses: float
+    loss: float
 
 
 @dataclass
@@ -79,12 +75,12 @@ class Side:
 
     def reaches(self, target: float) -> Point | None:
         """The first evaluation at or below `target`; nothing is interpolated."""
-        return next((point for point in self.curve if point.losses <= target), None)
+        return next((point for point in self.curve if point.loss <= target), None)
 
 
 def run(bench: Bench) -> Iterator[Table]:
     """One table, and the picture of --plot."""
-    settings, command, config = bench.settings, COMMANDS[bench.settings.loss_command], config_of(bench.settings)
+    settings, command, config = bench.settings, nanogpt.COMMANDS[bench.settings.loss_command], config_of(bench.settings)
     if settings.steps is not None:
         our_steps = max(2, round(config.train.steps * settings.steps / command.train.steps))
         config, command = with_steps(config, our_steps), with_steps(command, settings.steps)
@@ -92,16 +88,14 @@ def run(bench: Bench) -> Iterator[Table]:
     runtime = choose_runtime(settings.device, dtype, bench.runtime.compile, bench.runtime.threads)
     prepared = prepare(config.data, config.tokenizer, config.seed, progress=True)
     check_length(prepared, config.model.context_length)
-    sides = [
-        warmed_up(lambda: nano_gpt_side(settings, command, runtime)),
-        warmed_up(lambda: our_side(config, prepared, runtime)),
-    ]
+    makers = (partial(nano_gpt_side, settings, command, runtime), partial(our_side, config, prepared, runtime))
+    sides = [warmed_up(make) for make in makers]
     take_turns(sides, settings.turns, runtime.device)
     table = compare(sides, settings.loss_target)
     table.notes.append(
-        "Validation: every character of the last tenth of the text, in windows of the context side by side; left out "
-        f"of both clocks. By turns, {settings.turns} each. minitx trained in {precision(runtime.dtype)}. The first "
-        "evaluation at or below the target counts."
+        "Validation: every character of the last tenth of the text, in windows of the context side by side; in neither "
+        f"clock. By turns, {settings.turns} each. minitx trained in {runtime.precision}. The first evaluation at or "
+        "below the target counts."
     )
     table.raw |= {"config": config.to_dict(), "command": {"name": settings.loss_command, "steps": command.train.steps}}
     if settings.plot is not None:
@@ -115,23 +109,23 @@ def config_of(settings: BenchConfig) -> Config:
     config = load_config(config_file(settings.loss_config, SHIPPED))
     require(
         config.tokenizer.type == "char",
-        f"{settings.loss_config} has a tokenizer of type {config.tokenizer.type}, but nanoGPT's command reads "
-        "characters, and the loss of a character is what is compared: set tokenizer.type to char.",
+        f"{settings.loss_config} has a tokenizer of type {config.tokenizer.type}, but the loss of a character is what "
+        "is compared: set tokenizer.type to char.",
     )
     data = DataConfig(source=str(settings.text), split_by="position", val_fraction=0.1)
     return dataclasses.replace(config, data=data, seed=settings.seed)
 
 
 def with_steps(config: Config, steps: int) -> Config:
-    """The same with another number of steps, of which at most half warm up."""
+    """`config` with another number of steps, of which at most half warm up."""
     warmup = min(config.train.warmup_steps, steps // 2)
     return dataclasses.replace(config, train=dataclasses.replace(config.train, steps=steps, warmup_steps=warmup))
 
 
 def warmed_up(make: Callable[[], Side]) -> Side:
-    """A new side, after a few steps and an evaluation of another one."""
+    """A new side, after another one has done what a process does only the first time."""
     throwaway = make()
-    for number in range(WARM_UP):
+    for number in range(3):
         throwaway.step(number)
     throwaway.validate()
     return make()
@@ -139,9 +133,9 @@ def warmed_up(make: Callable[[], Side]) -> Side:
 
 def nano_gpt_side(settings: BenchConfig, command: Config, runtime: Runtime) -> Side:
     """nanoGPT's command."""
-    nanogpt = NanoGPT(command, str(settings.nanogpt), str(settings.text), runtime, settings.seed)
-    parameters = sum(parameter.numel() for parameter in nanogpt.training.parameters)
-    return Side("nanoGPT's command", command.train.steps, EVALUATIONS, nanogpt.step, nanogpt.validate, parameters)
+    checkout, text = str(settings.nanogpt), str(settings.text)
+    training, val = nanogpt.command_training(command, checkout, text, runtime, settings.seed)
+    return side_of("nanoGPT's command", training, val, EVALUATIONS, partial(nanogpt.learning_rate, train=command.train))
 
 
 def our_side(config: Config, prepared: Prepared, runtime: Runtime) -> Side:
@@ -149,45 +143,49 @@ def our_side(config: Config, prepared: Prepared, runtime: Runtime) -> Side:
     shape = shape_of("minitx", config, prepared.tokenizer.vocab_size)
     training, val = our_training(shape, prepared.train, runtime, config.seed), np.asarray(prepared.val)
     characters = val[val != prepared.tokenizer.end_of_document]  # nanoGPT has no end-of-document token
+    return side_of("minitx", training, characters, OUR_EVALUATIONS, partial(learning_rate_factor, config=config.train))
 
-    def step(number: int) -> Tensor:
-        set_learning_rate(training.optimizers, learning_rate_factor(number, config.train))
-        return training.step()
 
-    def validate() -> float:
-        return evaluate(training.model, characters, 64, runtime)
+def side_of(name: str, training: TimedTraining, val: Tokens, evaluations: int, rate: Callable[[int], float]) -> Side:
+    """The side of a training whose learning rate before update n is `rate(n)`, counted from 0."""
 
+    def step(number: int) -> None:
+        set_learning_rate(training.optimizers, rate(number))
+        training.step()
+
+    validate = partial(evaluate, training.model, val, 64, training.runtime)
     parameters = sum(parameter.numel() for parameter in training.parameters)
-    return Side("minitx", config.train.steps, OUR_EVALUATIONS, step, validate, parameters)
+    return Side(name, training.shape.train.steps, evaluations, step, validate, parameters)
 
 
 def take_turns(sides: list[Side], turns: int, device: torch.device) -> None:
-    """Train all sides to their ends; every turn takes an equal share of a side's steps."""
+    """Train all sides to their last step; every turn takes an equal share of a side's steps."""
     with progress_bar("loss", turns, "turn") as bar:
         for turn in range(1, turns + 1):
             for side in sides:
                 side.train(round(side.steps * turn / turns), device)
             bar.update()
-            bar.set_postfix_str(", ".join(f"{s.name} {s.curve[-1].losses:.3f}" for s in sides if s.curve))
+            bar.set_postfix_str(", ".join(f"{s.name} {s.curve[-1].loss:.3f}" for s in sides if s.curve))
 
 
 def compare(sides: list[Side], target: float) -> Table:
-    """Both sides, and the ratio of nanoGPT's whole time to minitx's time to the target."""
+    """A row for each side, and the ratio of nanoGPT's whole time to minitx's time to the target."""
     table, (theirs, ours) = Table(f"loss, seconds of training to a validation loss of {target}"), sides
     for side in sides:
         row: Row = {"candidate": side.name, "parameters": side.parameters, "steps": side.steps}
         row |= {"ms per step": 1e3 * side.seconds / side.steps, "seconds to the end": side.seconds}
-        row["final val loss"] = f"{side.curve[-1].losses:.4f}"
-        row["best val loss"] = f"{min(point.losses for point in side.curve):.4f}"
+        row["final val loss"] = f"{side.curve[-1].loss:.4f}"
+        row["best val loss"] = f"{min(point.loss for point in side.curve):.4f}"
         point = side.reaches(target)
         table.rows.append({**row, f"seconds to {target}": point.seconds if point else "not reached"})
-    curves = {side.name: {name: [getattr(p, name) for p in side.curve] for name in Point._fields} for side in sides}
+    names = ("steps", "seconds", "losses")
+    curves = {side.name: dict(zip(names, map(list, zip(*side.curve, strict=True)), strict=True)) for side in sides}
     table.raw = {"target": target, "curves": curves, "ratio": None}
     if point := ours.reaches(target):
         table.raw["ratio"] = ratio = theirs.seconds / point.seconds
         table.notes.append(
-            f"minitx is at {point.losses:.4f} after {point.seconds:.2f} s (step {point.steps}); nanoGPT's command "
-            f"needs {theirs.seconds:.2f} s to its end ({theirs.curve[-1].losses:.4f}): {ratio:.2f} times as long."
+            f"minitx is at {point.loss:.4f} after {point.seconds:.2f} s (step {point.steps}); nanoGPT's command "
+            f"needs {theirs.seconds:.2f} s to its end ({theirs.curve[-1].loss:.4f}): {ratio:.2f} times as long."
         )
     else:
         table.notes.append(f"minitx does not reach {target}.")
@@ -195,25 +193,22 @@ def compare(sides: list[Side], target: float) -> Table:
 
 
 def draw(sides: list[Side], target: float, file: str) -> None:
-    """A picture of the curves for light and dark pages, with a logarithmic scale of time."""
+    """Save the curves over a logarithmic scale of time, in colours for light and dark pages."""
     import matplotlib
 
     inked = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
     style: Any = dict.fromkeys(inked, INK) | dict.fromkeys(("figure.facecolor", "axes.facecolor"), "none")
     with matplotlib.rc_context({**style, "legend.frameon": False}):
         figure = new_figure(8, 4.5)
-        axes = figure.add_subplot(
-            xscale="log", xlabel="seconds of training", ylabel="validation loss, nats per character"
-        )
+        axes = figure.add_subplot(xscale="log", xlabel="seconds of training", ylabel="validation loss, nats/character")
         for side, colour in zip(sides, COLOURS, strict=False):
             _, seconds, losses = zip(*side.curve, strict=True)
             axes.plot(seconds, losses, marker="o", markersize=3, color=colour, label=side.name)
             if point := side.reaches(target):
-                place, gap = (point.seconds, point.losses), (-6, -14)
-                label = f"{point.seconds:.1f} s"
-                axes.annotate(label, place, gap, textcoords="offset points", ha="right", color=colour)
+                label, place = f"{point.seconds:.1f} s", (point.seconds, point.loss)
+                axes.annotate(label, place, (-6, -14), textcoords="offset points", ha="right", color=colour)
         axes.axhline(target, color=INK, linewidth=0.8, linestyle="--")
-        lowest = min(point.losses for side in sides for point in side.curve)
+        lowest = min(point.loss for side in sides for point in side.curve)
         axes.set_ylim(min(lowest, target) - 0.1, max(target + 0.9, lowest + 0.2))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.legend()
