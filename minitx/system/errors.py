@@ -1,7 +1,5 @@
 """Errors that a person can put right, and hints for mistyped names."""
 
-from __future__ import annotations
-
 import difflib
 
 

@@ -3,22 +3,17 @@
 Chosen once from the configuration. The choices and their reasons are printed at the start of a run.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal, ParamSpec, TypeVar
+from typing import Literal
 
 import torch
 
 from minitx.fast.linear import has_fast_bfloat16
 from minitx.system.errors import UserError
 from minitx.system.memory import keep_freed_memory
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 MAX_AUTO_THREADS = 8
 """More threads do not speed up small matrices."""
@@ -45,7 +40,7 @@ class Runtime:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
 
-    def compiled(self, function: Callable[P, R]) -> Callable[P, R]:
+    def compiled(self, function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
         """`function`, compiled for the shape of its first batch if compilation was chosen."""
         return torch.compile(function, dynamic=False) if self.compile else function
 
@@ -57,13 +52,9 @@ class Runtime:
 
     def describe(self) -> str:
         """One line with every choice and its reason."""
-        choices = {
-            "device": str(self.device),
-            "precision": self.precision,
-            "compile": "on" if self.compile else "off",
-            "threads": str(self.threads),
-        }
-        return " · ".join(f"{name} {choice} ({self.reasons[name]})" for name, choice in choices.items())
+        choices = (self.device, self.precision, "on" if self.compile else "off", self.threads)
+        reasons = zip(choices, self.reasons.items(), strict=True)
+        return " · ".join(f"{name} {choice} ({reason})" for choice, (name, reason) in reasons)
 
 
 def choose_runtime(device: str, dtype: str, compile: str | bool, threads: str | int) -> Runtime:

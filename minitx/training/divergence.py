@@ -1,6 +1,4 @@
-"""When training diverges: what is recorded of it, and what a person reads."""
-
-from __future__ import annotations
+"""When training diverges: record the bad batch, and say the likely cause and the way back."""
 
 import math
 from pathlib import Path
@@ -14,7 +12,7 @@ from minitx.training.state import Training
 
 
 def is_finite(loss: Tensor, norm: Tensor) -> bool:
-    """Whether both are numbers; waits for a GPU."""
+    """Whether neither is NaN or infinite; waits for a GPU."""
     return math.isfinite(float(loss)) and math.isfinite(float(norm))
 
 
@@ -50,7 +48,7 @@ def check_weights(training: Training) -> None:
 
 
 def likely_cause(step: int, config: Config) -> str:
-    """Why training diverges at `step`, most likely, and what to try."""
+    """The most likely cause of divergence at `step`, and what to try."""
     train = config.train
     if step == 1 and config.dtype == "bfloat16":
         return "the first forward pass overflows, so the precision is probably too low; set dtype to float32"
@@ -67,7 +65,5 @@ def way_back(run: Run) -> str:
     names = run.checkpoint_names()
     if not names:
         return "There is no checkpoint yet: begin again."
-    return (
-        f"The checkpoint {names[-1]} is as it was: go on from it with python train.py --resume {run.path} and the "
-        "changed settings."
-    )
+    command = f"python train.py --resume {run.path}"
+    return f"The checkpoint {names[-1]} is as it was: go on from it with {command} and the changed settings."

@@ -4,8 +4,6 @@ What `torch.optim.Muon` computes with `adjust_lr_fn="match_rms_adamw"`, but for 
 small matrices cost more to start on than to multiply.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable
 from typing import Any

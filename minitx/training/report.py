@@ -1,13 +1,10 @@
-"""Everything a run tells while it trains: the progress bar, metrics.jsonl, TensorBoard, samples, pictures of heads."""
-
-from __future__ import annotations
+"""What a run reports while it trains: the progress bar, metrics.jsonl, TensorBoard, samples, pictures of heads."""
 
 import math
 import platform
-import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from tqdm import tqdm
@@ -25,7 +22,7 @@ from minitx.training.model_card import flatten, model_card
 from minitx.training.state import Due, Training, bits_per_byte
 
 RESULTS = ("val_loss", "best_val_loss", "val_bits_per_byte", "parameters", "seconds", "cache_bytes_per_token")
-"""What of summary.json stands in TensorBoard's table of hyperparameters."""
+"""Values of summary.json for TensorBoard's table of hyperparameters."""
 COMPARED = ("train_tokens_per_second", "decode_tokens_per_second")
 """Results that only `minitx compare` measures. Every run has columns for them, for TensorBoard takes the columns of the
 table from whichever run it reads first."""
@@ -41,17 +38,16 @@ class Report:
         self.training = training
         self.start_step = training.step if start_step is None else start_step
         self.events: EventWriter | None = None
-        self.val_loss: float | None = None
         self.bar = tqdm(
             total=training.config.train.steps,
             initial=training.step,
             unit="step",
             dynamic_ncols=True,
-            disable=not sys.stderr.isatty(),
+            disable=None,  # where standard error is no terminal
             bar_format="{percentage:3.0f}% {bar} {n}/{total} steps, {remaining} left{postfix}",
         )
 
-    def __enter__(self) -> Report:
+    def __enter__(self) -> Self:
         snapshots.forget_after(self.training.run.path, self.start_step)
         return self
 
@@ -59,10 +55,6 @@ class Report:
         self.bar.close()
         if self.events is not None:
             self.events.close()
-
-    def advance(self) -> None:
-        """Move the progress bar one step on."""
-        self.bar.update()
 
     def step(self, line: dict[str, Any], due: Due) -> None:
         """Report what is due of metrics, heads and a sample."""
@@ -80,15 +72,14 @@ class Report:
         values = {name: value for name, value in {**line, **memory}.items() if name in METRIC_TAGS}
         self.writer().scalars(line["step"], values)
         speed = f"{line['tokens_per_second']:,.0f} tokens/s"
-        if line["val_loss"] is not None:
-            self.val_loss = line["val_loss"]
-            if self.bar.disable:
-                print(
-                    f"step {line['step']}/{training.config.train.steps}: training loss {line['train_loss']:.3f}, "
-                    f"validation loss {line['val_loss']:.3f} ({line['val_bits_per_byte']:.3f} bits per byte), {speed}",
-                    flush=True,
-                )
-        validation = f", val {self.val_loss:.3f}" if self.val_loss is not None else ""
+        if line["val_loss"] is not None and self.bar.disable:
+            print(
+                f"step {line['step']}/{training.config.train.steps}: training loss {line['train_loss']:.3f}, "
+                f"validation loss {line['val_loss']:.3f} ({line['val_bits_per_byte']:.3f} bits per byte), {speed}",
+                flush=True,
+            )
+        val_loss = training.progress.val_loss
+        validation = "" if val_loss is None else f", val {val_loss:.3f}"
         self.bar.set_postfix_str(f"loss {line['train_loss']:.3f}{validation}, {speed}", refresh=False)
 
     def heads(self, due: Due) -> None:
@@ -98,8 +89,7 @@ class Report:
 
     def sample(self) -> None:
         """Print and log a text that the model writes."""
-        training = self.training
-        train, step = training.config.train, training.step
+        training, train, step = self.training, self.training.config.train, self.training.step
         options = GenerateConfig(max_new_tokens=train.sample_tokens, seed=training.config.seed)
         self.bar.clear()
         try:

@@ -1,30 +1,27 @@
 """A training run from configuration to finished run folder, new or resumed."""
 
-from __future__ import annotations
-
 import dataclasses
 import signal
 
 from minitx.config import Config
 from minitx.data.prepare import Prepared
+from minitx.fast.compiler import spare_the_compiler
 from minitx.model_size import require_memory
 from minitx.run.checkpoints import Checkpoint
 from minitx.run.folder import Run
 from minitx.run.logs import cut_logs
 from minitx.run.text import prepared_text
 from minitx.system.errors import UserError, require
-from minitx.system.faults import sentence
+from minitx.system.exits import sentence
 from minitx.system.files import remove
 from minitx.system.runtime import Runtime, choose_runtime
 from minitx.system.text import warn
 from minitx.training.loop import fit
 
-FIXED_ON_RESUME = ("seed", "data", "tokenizer", "model")
-"""Settings that a resumed run cannot change and still be the same run."""
-
 
 def train(config: Config, resume: str | None = None) -> int:
     """Train a new run, or resume the run folder `resume`; return 0, or 128 + the signal that stopped it."""
+    spare_the_compiler()
     runtime = choose_runtime(config.device, config.dtype, config.compile, config.threads)
     print(runtime.describe(), flush=True)
     require_memory(config.model, config.tokenizer.vocab_size or 1, runtime.device, training=True)
@@ -64,7 +61,7 @@ def fit_and_report(
 
 def check_unchanged(before: Config, now: Config) -> None:
     """Raise UserError where a resumed run would not be the same run."""
-    for name in FIXED_ON_RESUME:
+    for name in ("seed", "data", "tokenizer", "model"):
         require(
             getattr(before, name) == getattr(now, name),
             f"A resumed run keeps its {name} settings: leave --{name} out, or start a new run.",

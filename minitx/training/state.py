@@ -1,7 +1,5 @@
 """A training run under way: model, optimizers, data, and how far they are; all that a checkpoint saves and restores."""
 
-from __future__ import annotations
-
 import math
 import time
 from dataclasses import dataclass, replace
@@ -9,7 +7,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from minitx.config import Config
 from minitx.data.batches import Batches
@@ -82,7 +79,6 @@ class Training:
 
     @property
     def step(self) -> int:
-        """Steps done so far."""
         return self.progress.step
 
     def advance(self) -> None:
@@ -139,12 +135,11 @@ class Training:
         checkpoint.load_weights(self.model)
         saved = checkpoint.load_optimizer()
         try:
+            drop_lost_norms(saved["optimizers"][-1], self.model)
             for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
-                drop_lost_norms(state, optimizer, self.model)
-                settings = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
-                optimizer.load_state_dict(state)
-                for group, asked in zip(optimizer.param_groups, settings, strict=True):
-                    group.update(asked)  # a resumed run may be given another learning rate
+                groups = zip(optimizer.param_groups, state["param_groups"], strict=True)
+                asked = [{**now, "params": before["params"]} for now, before in groups]  # perhaps another learning rate
+                optimizer.load_state_dict({**state, "param_groups": asked})
             torch.set_rng_state(saved["random_cpu"])
             if self.runtime.device.type == "cuda" and "random_cuda" in saved:
                 torch.cuda.set_rng_state(saved["random_cuda"], self.runtime.device)
@@ -152,7 +147,7 @@ class Training:
             progress = Progress(**{name: checkpoint.state[name] for name in vars(Progress())})
             numbers = [progress.tokens, progress.seconds, progress.best_val_loss, *(progress.unevaluated or [])]
             require(all(isinstance(number, int | float) for number in numbers), f"{numbers} are not all numbers")
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
             raise UserError(
                 f"The checkpoint {checkpoint.path} does not fit this run ({type(error).__name__}: {error}): it was "
                 "written with other settings, or not by minitx."
@@ -160,23 +155,20 @@ class Training:
         self.progress, self.logged, self.saved_step = progress, replace(progress), progress.step
 
 
-def drop_lost_norms(state: dict[str, Any], optimizer: Optimizer, model: Transformer) -> None:
-    """Drop from a saved state the query-key norms of layers without heads, which minitx 0.1 still trained.
+def drop_lost_norms(adamw: dict[str, Any], model: Transformer) -> None:
+    """Drop the query-key norms of layers without heads, which minitx 0.1 trained, from the saved state of AdamW.
 
-    They were vectors of the last group, right after the layer's first norm.
+    They follow the layer's first norm in the last group.
     """
-    saved, asked = state["param_groups"][-1]["params"], optimizer.param_groups[-1]["params"]
+    saved = adamw["param_groups"][-1]["params"]
     norms = [name for name, parameter in model.named_parameters() if parameter.dim() < 2]
-    without = [i for i, block in enumerate(model.blocks) if block.attention is None]
-    if not without or len(saved) != len(asked) + 2 * len(without) or len(norms) != len(asked):
-        return
-    for layer in without:
-        first = norms.index(f"blocks.{layer}.attention_norm.weight") + 1
-        norms[first:first] = ["lost"] * 2
-    for number, name in zip(list(saved), norms, strict=True):
-        if name == "lost":
-            saved.remove(number)
-            state["state"].pop(number, None)
+    headless = [layer for layer, block in enumerate(model.blocks) if block.attention is None]
+    if len(saved) == len(norms) + 2 * len(headless):
+        for layer in headless:
+            first = norms.index(f"blocks.{layer}.attention_norm.weight") + 1
+            for number in saved[first : first + 2]:
+                adamw["state"].pop(number, None)
+            del saved[first : first + 2]
 
 
 def bits_per_byte(nats_per_token: float, n_tokens: int, n_bytes: int) -> float:

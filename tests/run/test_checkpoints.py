@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from minitx.run.checkpoints import load_weights, read_checkpoint, save_optimizer, save_weights, write_checkpoint
+from minitx.run.checkpoints import Checkpoint, read_checkpoint, save_optimizer, save_weights, write_checkpoint
 from minitx.run.folder import Run
 from minitx.system.errors import UserError
 from minitx.system.files import checksum, json_bytes, read_json
@@ -88,12 +88,13 @@ def test_a_pickle_in_place_of_the_optimizer_is_not_run(tmp_path: Path) -> None:
 
 
 def test_weights_of_another_shape_are_named(tmp_path: Path) -> None:
-    save_weights(small_model(vocab_size=30), tmp_path / "w")
+    file, checkpoint = tmp_path / "model.safetensors", Checkpoint(tmp_path, {})
+    save_weights(small_model(vocab_size=30), file)
     with pytest.raises(UserError, match=r"embedding.weight is \(30, 16\), not \(31, 16\)"):
-        load_weights(small_model(vocab_size=31), tmp_path / "w")
-    (tmp_path / "w").write_bytes(b"no weights")
+        checkpoint.load_weights(small_model(vocab_size=31))
+    file.write_bytes(b"no weights")
     with pytest.raises(UserError, match="cannot be read as weights"):
-        load_weights(small_model(), tmp_path / "w")
+        checkpoint.load_weights(small_model())
 
 
 def test_last_best_and_steps(tmp_path: Path) -> None:

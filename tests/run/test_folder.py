@@ -88,7 +88,7 @@ def fail_at(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
             raise OSError("full")
         write_atomically(file, content)
 
-    monkeypatch.setattr("minitx.run.folder.write_atomically", write)
+    monkeypatch.setattr("minitx.system.files.write_atomically", write)
 
 
 def test_pointers_and_links_lead_nowhere_else(tmp_path: Path) -> None:

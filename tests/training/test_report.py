@@ -69,7 +69,7 @@ def test_without_a_terminal_a_plain_line_for_each_evaluation(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with opened(tmp_path) as report:
-        report.advance()
+        report.bar.update()
         report.metrics(LINE)
         report.metrics({**LINE, "step": 7, "val_loss": None, "val_bits_per_byte": None})
     out, err = capsys.readouterr()
@@ -81,9 +81,10 @@ def test_a_terminal_sees_a_bar_with_time_left_loss_and_speed(tmp_path: Path, mon
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     with opened(tmp_path) as report:
+        report.training.progress.val_loss = LINE["val_loss"]
         report.metrics(LINE)
         for _ in range(12):
-            report.advance()
+            report.bar.update()
     last = terminal.getvalue().split("\r")[-1]
     assert "12/12 steps" in last and "left" in last
     assert "loss 2.500, val 2.750, 12,346 tokens/s" in last
