@@ -119,10 +119,8 @@ def find(run: Path, name: str) -> Checkpoint:
     require(bool(saved), f"The run {run} has no checkpoint yet: resume it with 'train.py --resume {run}'.")
     if name not in ("last", "best"):
         number = name.removeprefix("step-")
-        require(
-            number.isdecimal() and int(number) in saved,
-            f"The run {run} keeps no checkpoint {name}: it has {', '.join(map(str, saved))}, best, last.",
-        )
+        is_saved, choice = number.isdecimal() and int(number) in saved, ", ".join(map(str, saved))
+        require(is_saved, f"The run {run} keeps no checkpoint {name}: it has {choice}, best, last.")
         return read_checkpoint(run / FOLDER / files.step_name(int(number)))
     checkpoint, faults = newest_whole(run)
     if checkpoint is None:

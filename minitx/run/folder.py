@@ -24,7 +24,6 @@ from minitx.data.tokenizer import Tokenizer
 from minitx.model import Transformer
 from minitx.model_size import require_memory
 from minitx.run import checkpoints, logs
-from minitx.run.checkpoints import Checkpoint
 from minitx.system import files
 from minitx.system.errors import UserError, require
 
@@ -58,13 +57,12 @@ class Run:
     def find(path: str | None, root: str = "runs") -> "Run":
         """The run in the folder `path`; without a path, the run in `root` with the newest checkpoint."""
         if path is not None:
-            require(
-                Path(path).is_dir(), f"There is no run {path}: train one with 'python train.py', or look in {root}/."
-            )
-            require((Path(path) / "config.yaml").is_file(), f"{path} is not a run folder: it has no config.yaml.")
-            return Run(Path(path))
+            folder = Path(path)
+            require(folder.is_dir(), f"There is no run {path}: train one with 'python train.py', or look in {root}/.")
+            require((folder / "config.yaml").is_file(), f"{path} is not a run folder: it has no config.yaml.")
+            return Run(folder)
         runs = [Run(config.parent) for config in Path(root).glob("*/config.yaml")]
-        runs = [run for run in runs if run.checkpoint_names()]
+        runs = [run for run in runs if checkpoints.names(run.path)]
         require(bool(runs), f"There is no trained run in {root}/ yet: train one with 'python train.py'.")
         return max(runs, key=lambda run: (run.path / checkpoints.FOLDER).stat().st_mtime)
 
@@ -127,10 +125,7 @@ class Run:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Let no other process train in this folder, and remove half-written files of killed ones.
-
-        Raises UserError if another process holds the lock.
-        """
+        """Remove half-written files, and let no other process train here; raises UserError if one already does."""
         lock = FileLock(self.path / ".lock")
         try:
             lock.acquire(blocking=False)
@@ -155,23 +150,9 @@ class Run:
         """The readable lines of metrics.jsonl, or of the file `name`."""
         return logs.read_lines(self.path / name)
 
-    def checkpoint_names(self) -> list[str]:
-        """Names of the checkpoints, whole or not, oldest first."""
-        return checkpoints.names(self.path)
-
-    def save_checkpoint(
-        self, model: Transformer, optimizer_state: dict[str, Any], state: dict[str, Any], *, best: bool, keep: int
-    ) -> Path:
-        """Write a checkpoint for state["step"]; see `checkpoints.save`."""
-        return checkpoints.save(self.path, model, optimizer_state, state, best=best, keep=keep)
-
-    def checkpoint(self, name: str) -> Checkpoint:
+    def checkpoint(self, name: str) -> checkpoints.Checkpoint:
         """The checkpoint last, best, or of a step such as 500; see `checkpoints.find`."""
         return checkpoints.find(self.path, name)
-
-    def newest_whole_checkpoint(self) -> tuple[Checkpoint | None, list[str]]:
-        """The newest whole checkpoint, and a sentence for each newer, damaged one."""
-        return checkpoints.newest_whole(self.path)
 
     def load_model(self, checkpoint: str, device: torch.device) -> tuple[Transformer, str]:
         """The model in evaluation mode, and the name of its checkpoint."""

@@ -26,6 +26,7 @@ from minitx.fast.compiler import forget_programs
 from minitx.generation.generate import generate
 from minitx.model import Transformer, evaluating
 from minitx.model_size import matrix_parameters
+from minitx.run import checkpoints
 from minitx.run.folder import Run, new_folder
 from minitx.studies.comparison_report import Speeds, TrialResult, log_speeds, write_comparison
 from minitx.system.errors import require
@@ -208,7 +209,7 @@ def train_missing(folder: Path, config: Config, trials: Sequence[Trial]) -> int:
 def train_trial(config: Config, trial: Trial) -> int:
     """Train a run to its end, from its last checkpoint if it has one; the exit status."""
     path = trial.run.path
-    if path.exists() and trial.run.newest_whole_checkpoint()[0] is None:
+    if path.exists() and checkpoints.newest_whole(path)[0] is None:
         shutil.rmtree(path)  # killed before its first checkpoint
     config = dataclasses.replace(config, out=str(path), seed=trial.seed, model=trial.variant.model)
     try:

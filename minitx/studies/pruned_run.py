@@ -14,6 +14,7 @@ from torch import Tensor
 from minitx.attention import HeadAccess
 from minitx.config import Config
 from minitx.data.prepare import Prepared
+from minitx.fast.compiler import spare_the_compiler
 from minitx.model import Transformer
 from minitx.model_size import cache_bytes_per_token
 from minitx.run.checkpoints import Checkpoint
@@ -64,6 +65,7 @@ class Original:
 
 def prune_run(options: PruneOptions) -> int:
     """Do what `minitx prune` was asked to do; the exit status."""
+    spare_the_compiler()
     run = Run.find(options.run)
     if options.heads is not None:
         pruning.pruned_config(run.config().model, options.heads)  # refuse before anything takes time

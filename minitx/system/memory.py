@@ -16,9 +16,8 @@ def keep_freed_memory() -> None:
     """
     mmap_max, trim_threshold, top_pad = -4, -1, -2  # from GNU's malloc.h
     with suppress(OSError, AttributeError, TypeError):  # of systems without mallopt
-        set_option = ctypes.CDLL(None).mallopt
         for option, value in ((mmap_max, 0), (trim_threshold, -1), (top_pad, 64 << 20)):
-            set_option(option, value)
+            ctypes.CDLL(None).mallopt(option, value)
 
 
 def memory_bytes(device: torch.device) -> int:

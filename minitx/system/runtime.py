@@ -1,7 +1,4 @@
-"""How a run computes: device, precision, compilation, threads.
-
-Chosen once from the configuration. The choices and their reasons are printed at the start of a run.
-"""
+"""How a run computes: device, precision, compilation, threads, chosen once, each with its reason."""
 
 import os
 from collections.abc import Callable
@@ -21,7 +18,7 @@ MAX_AUTO_THREADS = 8
 
 @dataclass(frozen=True)
 class Runtime:
-    """The choices, and the reason for each, by name."""
+    """The choices, and their reasons by name, in the order of `describe`."""
 
     device: torch.device
     dtype: torch.dtype
@@ -58,17 +55,13 @@ class Runtime:
 
 
 def choose_runtime(device: str, dtype: str, compile: str | bool, threads: str | int) -> Runtime:
-    """Replace each `auto` of the configuration by a choice for this machine, and set the number of threads.
-
-    Raises UserError for a device that this machine does not have.
-    """
+    """Replace each `auto` by a choice for this machine, and set the number of threads; raises as `choose_device`."""
     chosen_device, why_device = choose_device(device)
     chosen_dtype, why_dtype = choose_dtype(dtype, chosen_device)
+    chosen_compile, why_compile = bool(compile), "as asked"
     if compile == "auto":
         chosen_compile = chosen_device.type == "cuda"
         why_compile = "pays on CUDA" if chosen_compile else f"takes longer than it saves on {chosen_device.type}"
-    else:
-        chosen_compile, why_compile = bool(compile), "as asked"
     chosen_threads, why_threads = choose_threads(threads)
     torch.set_num_threads(chosen_threads)
     keep_freed_memory()
@@ -77,10 +70,7 @@ def choose_runtime(device: str, dtype: str, compile: str | bool, threads: str | 
 
 
 def choose_device(name: str) -> tuple[torch.device, str]:
-    """The device that `name` (auto, cpu, cuda, cuda:N or mps) selects on this machine, and the reason.
-
-    Raises UserError for any other name, and for a device that this machine does not have.
-    """
+    """The device of a name (auto, cpu, cuda, cuda:N or mps), and the reason; raises UserError if it is not here."""
     devices = ["cpu"]
     if torch.cuda.is_available():
         devices += ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]

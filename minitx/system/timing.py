@@ -69,12 +69,12 @@ def alternate(
 
 
 def progress_bar(label: str, total: int, unit: str) -> "tqdm[NoReturn]":
-    """A bar on standard error that is gone at the end; hidden where that is no terminal."""
+    """A progress bar on standard error, removed at the end; no bar where that is not a terminal."""
     return tqdm(total=total, desc=label, unit=unit, leave=False, disable=None, dynamic_ncols=True)
 
 
 def calibrate(candidate: Candidate, device: torch.device | str, shortest: float) -> int:
-    """Warm the candidate up; the number of calls that take `shortest` seconds."""
+    """Warm the candidate up, and return how many calls take `shortest` seconds."""
     for _ in range(WARM_UP):
         candidate()
     calls = 1
@@ -95,7 +95,7 @@ def repeat(candidate: Candidate, calls: int, device: torch.device | str) -> floa
 
 
 def synchronise(device: torch.device | str) -> None:
-    """Wait for what a GPU still has to do, for its work goes on after a call returns."""
+    """Wait until a GPU has finished, for a call returns before its work is done."""
     kind = torch.device(device).type
     if kind == "cuda":
         torch.cuda.synchronize(device)
@@ -104,6 +104,6 @@ def synchronise(device: torch.device | str) -> None:
 
 
 def speed_ups(timed: Mapping[str, Timed], base: str) -> dict[str, tuple[float, float]]:
-    """How many times as fast as `base` a candidate is, for every candidate: by minimum, and by median."""
+    """The speed of every candidate as a multiple of the speed of `base`: by minimum, and by median."""
     of = timed[base]
     return {name: (of.minimum / time.minimum, of.median / time.median) for name, time in timed.items()}

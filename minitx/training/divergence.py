@@ -6,6 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from minitx.config import Config
+from minitx.run import checkpoints
 from minitx.run.folder import Run
 from minitx.system.errors import UserError
 from minitx.training.state import Training
@@ -62,7 +63,7 @@ def likely_cause(step: int, config: Config) -> str:
 
 def way_back(run: Run) -> str:
     """The newest checkpoint, and the command that goes on from it."""
-    names = run.checkpoint_names()
+    names = checkpoints.names(run.path)
     if not names:
         return "There is no checkpoint yet: begin again."
     command = f"python train.py --resume {run.path}"

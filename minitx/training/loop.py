@@ -144,6 +144,6 @@ def after_step(training: Training, report: Report, stop: StopRequest, loss: Tens
 def save(training: Training, report: Report, *, best: bool) -> None:
     """Write a checkpoint; raises UserError rather than keep weights that are not finite."""
     training.stop_clock()
-    report.flush()  # no checkpoint is ahead of its curves
+    report.flush()
     check_weights(training)
     training.save(best=best)

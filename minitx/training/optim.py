@@ -24,7 +24,8 @@ def split_parameters(model: Transformer) -> tuple[list[nn.Parameter], list[nn.Pa
 def build_optimizers(model: Transformer, config: TrainConfig) -> list[Optimizer]:
     """The optimizers of a run. Only matrices decay; each group keeps its peak learning rate as `initial_lr`."""
     hidden, outer, vectors = split_parameters(model)
-    decay, decayed, optimizers = config.weight_decay, hidden + outer, list[Optimizer]()
+    decayed, decay = hidden + outer, config.weight_decay
+    optimizers: list[Optimizer] = []
     if config.optimizer == "muon":
         dtype = quickest_dtype(next(model.parameters()).device)
         optimizers.append(Muon(hidden, config.muon_learning_rate, decay, config.muon_momentum, dtype))
@@ -39,10 +40,7 @@ def build_optimizers(model: Transformer, config: TrainConfig) -> list[Optimizer]
 
 
 def learning_rate_factor(step: int, config: TrainConfig) -> float:
-    """Share of the peak learning rate at update `step`, counted from 0: linear warmup, plateau, linear decay to zero.
-
-    Hägele et al. 2024 ("warmup-stable-decay").
-    """
+    """Share of the peak rate at update `step`, from 0: linear warmup, plateau, linear decay (Hägele et al. 2024)."""
     warmup = min(1.0, (step + 1) / (config.warmup_steps + 1))
     decay_steps = config.decay_fraction * config.steps
     decay = min(1.0, (config.steps - step) / decay_steps) if decay_steps else 1.0

@@ -29,10 +29,7 @@ table from whichever run it reads first."""
 
 
 class Report:
-    """Reports on one run; a context manager that closes what it opened.
-
-    start_step: the step that the run goes on from; by default that of `training`.
-    """
+    """Reports on a run that goes on from `start_step` (by default the step of `training`); closes what it opened."""
 
     def __init__(self, training: Training, start_step: int | None = None) -> None:
         self.training = training
@@ -102,13 +99,13 @@ class Report:
         self.writer().text("Sample", text, step)
 
     def skipped(self, record: Path) -> None:
-        """Say that the last step changed nothing; its batch is in the file `record`."""
+        """Warn that the last step was left out; the file `record` has its batch."""
         self.bar.clear()
         step = self.training.step
         warn(f"The loss or its gradient at step {step} is not finite, so the step is left out: see {record}.")
 
     def flush(self) -> None:
-        """Bring to disk what was written, so that no checkpoint is ahead of its curves."""
+        """Write buffered events to disk, so that no checkpoint is ahead of its curves."""
         if self.events is not None:
             self.events.flush()
 

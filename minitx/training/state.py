@@ -1,4 +1,4 @@
-"""A training run under way: model, optimizers, data, and how far they are; all that a checkpoint saves and restores."""
+"""A training run under way: model, optimizers, data, progress; everything that a checkpoint saves and restores."""
 
 import math
 import time
@@ -12,7 +12,7 @@ from minitx.config import Config
 from minitx.data.batches import Batches
 from minitx.data.prepare import Prepared
 from minitx.model import Transformer
-from minitx.run.checkpoints import Checkpoint
+from minitx.run import checkpoints
 from minitx.run.folder import Run
 from minitx.system.errors import UserError, require
 from minitx.system.runtime import Runtime
@@ -20,7 +20,7 @@ from minitx.training.optim import build_optimizers, learning_rate_factor
 
 
 class Due(NamedTuple):
-    """What a step asks for once it is done."""
+    """What is due after a step."""
 
     metrics: bool
     evaluation: bool
@@ -31,7 +31,7 @@ class Due(NamedTuple):
 
 
 def due_after(step: int, config: Config) -> Due:
-    """What `step` asks for; the last step asks for everything that is on."""
+    """What is due after `step`; after the last step, everything that is on."""
     log, train = config.log, config.train
 
     def due(every: int) -> bool:
@@ -54,14 +54,14 @@ class Progress:
     step: int = 0
     tokens: int = 0
     seconds: float = 0.0
-    """Of training steps alone: the clock stops for everything else."""
+    """Seconds of training steps alone: the clock stops for everything else."""
     val_loss: float | None = None
     best_val_loss: float = math.inf
     best_step: int = 0
     skipped: int = 0
     """Bad steps that were left out."""
     unevaluated: list[float] | None = None
-    """Loss and gradient norm of the last step, where a signal cut its evaluation short: it is done on resume."""
+    """Loss and gradient norm of the last step if a signal ended its evaluation, which a resumed run then repeats."""
 
 
 class Training:
@@ -88,11 +88,11 @@ class Training:
         self.progress.tokens += train.batch_size * train.grad_accum * self.config.model.context_length
 
     def start_clock(self) -> None:
-        """Training begins, or goes on."""
+        """Start the clock: training begins, or goes on."""
         self.began = time.perf_counter()
 
     def stop_clock(self) -> None:
-        """Training pauses: add the seconds since `start_clock`, if the clock runs."""
+        """Stop the clock, if it runs, and count the seconds since `start_clock`."""
         if self.began is not None:
             self.progress.seconds += time.perf_counter() - self.began
         self.began = None
@@ -127,10 +127,11 @@ class Training:
             generators["random_cuda"] = torch.cuda.get_rng_state(self.runtime.device)
         optimizer_state = {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers], **generators}
         state = {**vars(self.progress), "batches": self.batches.state()}
-        self.run.save_checkpoint(self.model, optimizer_state, state, best=best, keep=self.config.train.keep_checkpoints)
+        keep = self.config.train.keep_checkpoints
+        checkpoints.save(self.run.path, self.model, optimizer_state, state, best=best, keep=keep)
         self.saved_step = self.step
 
-    def restore(self, checkpoint: Checkpoint) -> None:
+    def restore(self, checkpoint: checkpoints.Checkpoint) -> None:
         """Put everything back as `save` left it; raises UserError where the checkpoint holds something else."""
         checkpoint.load_weights(self.model)
         saved = checkpoint.load_optimizer()
@@ -140,6 +141,9 @@ class Training:
                 groups = zip(optimizer.param_groups, state["param_groups"], strict=True)
                 asked = [{**now, "params": before["params"]} for now, before in groups]  # perhaps another learning rate
                 optimizer.load_state_dict({**state, "param_groups": asked})
+                for parameter, kept in optimizer.state.items():  # fused AdamW writes past the end of a smaller one
+                    if any(value.shape not in ((), parameter.shape) for value in kept.values()):
+                        raise ValueError("its optimizer state has other shapes")
             torch.set_rng_state(saved["random_cpu"])
             if self.runtime.device.type == "cuda" and "random_cuda" in saved:
                 torch.cuda.set_rng_state(saved["random_cuda"], self.runtime.device)
@@ -156,10 +160,7 @@ class Training:
 
 
 def drop_lost_norms(adamw: dict[str, Any], model: Transformer) -> None:
-    """Drop the query-key norms of layers without heads, which minitx 0.1 trained, from the saved state of AdamW.
-
-    They follow the layer's first norm in the last group.
-    """
+    """Drop query-key norms of layers without heads, as minitx 0.1 saved them: after the layer's first norm."""
     saved = adamw["param_groups"][-1]["params"]
     norms = [name for name, parameter in model.named_parameters() if parameter.dim() < 2]
     headless = [layer for layer, block in enumerate(model.blocks) if block.attention is None]

@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from minitx.run.checkpoints import Checkpoint, read_checkpoint, save_optimizer, save_weights, write_checkpoint
+from minitx.run.checkpoints import (
+    Checkpoint,
+    names,
+    newest_whole,
+    read_checkpoint,
+    save_optimizer,
+    save_weights,
+    write_checkpoint,
+)
 from minitx.run.folder import Run
 from minitx.system.errors import UserError
 from minitx.system.files import checksum, json_bytes, read_json
@@ -59,7 +67,7 @@ def test_damage_is_named_and_stepped_over(
         file.unlink()
     with pytest.raises(UserError, match=f"step-000002 is damaged: .*{name}"):
         run.checkpoint("2")
-    checkpoint, faults = run.newest_whole_checkpoint()
+    checkpoint, faults = newest_whole(run.path)
     assert checkpoint is not None and checkpoint.step == 1 and len(faults) == 1
     assert run.checkpoint("last").step == 1
     warning = capsys.readouterr().err
@@ -110,7 +118,7 @@ def test_last_best_and_steps(tmp_path: Path) -> None:
 def test_old_checkpoints_go_but_never_the_best(tmp_path: Path) -> None:
     run = Run(tmp_path)
     saved(run, 1, 2, 3, 4, 5, best=2, keep=2)
-    assert run.checkpoint_names() == ["step-000002", "step-000004", "step-000005"]
+    assert names(run.path) == ["step-000002", "step-000004", "step-000005"]
     assert not list((tmp_path / "checkpoints").glob(".*")), "a draft was left"
 
 
@@ -118,7 +126,7 @@ def test_steps_beyond_six_digits_are_in_order(tmp_path: Path) -> None:
     """By name, step-1000000 would come before step-999999."""
     run = Run(tmp_path)
     saved(run, 999_998, 999_999, 1_000_000, keep=2)
-    assert run.checkpoint_names() == ["step-999999", "step-1000000"]
+    assert names(run.path) == ["step-999999", "step-1000000"]
     assert run.checkpoint("last").step == 1_000_000
 
 
@@ -128,7 +136,7 @@ def test_pruning_never_counts_damaged_checkpoints_of_later_steps(tmp_path: Path)
     for name in ("step-000008", "step-000009"):
         (tmp_path / "checkpoints" / name / "model.safetensors").unlink()
     saved(run, 3, keep=2)
-    assert run.checkpoint_names() == ["step-000002", "step-000003"]
+    assert names(run.path) == ["step-000002", "step-000003"]
 
 
 def test_a_full_disk_is_named_and_not_a_fault_of_torch(tmp_path: Path) -> None:

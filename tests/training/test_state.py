@@ -1,4 +1,4 @@
-"""The state of a training run: what older versions saved is taken up too."""
+"""The state of a training run: older versions' is restored too, and one that does not fit is refused."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from minitx.run.folder import Run
+from minitx.system.errors import UserError
 from minitx.system.files import checksum, json_bytes, read_json
 from minitx.training.session import train
 from tests.small import small_config
@@ -36,6 +37,11 @@ def as_older_versions_saved_it(checkpoint: Path, pruned: tuple[int, ...]) -> Non
     adamw["state"] = {number: state[number] for number in matrices}
     adamw["state"] |= {number: one for number, one in zip(numbers, states, strict=True) if one}
     torch.save(saved, checkpoint / "optimizer.pt")
+    seal(checkpoint)
+
+
+def seal(checkpoint: Path) -> None:
+    """Let the checksums fit the files."""
     content = read_json(checkpoint / "state.json")
     content["checksums"] = {name: checksum(checkpoint / name) for name in content["checksums"]}
     (checkpoint / "state.json").write_bytes(json_bytes(content))
@@ -55,3 +61,17 @@ def test_a_pruned_run_of_an_older_version_goes_on_exactly(optimizer: str, tmp_pa
     assert exact_metrics(older.path) == exact_metrics(run.path)
     weights = [one.checkpoint("last").path / "model.safetensors" for one in (run, older)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_an_optimizer_state_of_another_shape_is_refused(tmp_path: Path) -> None:
+    """The fused AdamW does not look: it wrote past the end of the smaller tensor, and the process crashed."""
+    config = small_config(tmp_path, steps=4, eval_every=4, sample_every=0)
+    assert train(config) == 0
+    checkpoint = Path(config.out) / "checkpoints" / "step-000004"
+    saved = torch.load(checkpoint / "optimizer.pt", weights_only=True)
+    saved["optimizers"][-1]["state"][0]["exp_avg"] = torch.ones(8)
+    torch.save(saved, checkpoint / "optimizer.pt")
+    seal(checkpoint)
+    longer = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=8))
+    with pytest.raises(UserError, match="does not fit this run .*other shapes"):
+        train(longer, resume=config.out)
