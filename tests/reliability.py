@@ -466,11 +466,10 @@ def disk(folder: Path, sizes: list[int], *, mounted: bool, cached: bool = False)
                 room()
             if (run / "config.yaml").exists():
                 arguments = ["train.py", "--resume", str(run)]
-                from minitx.run.folder import Run
+                from minitx.run import checkpoints
 
-                names = Run(run).checkpoint_names()
-                done["not whole"] += bool(Run(run).newest_whole_checkpoint()[1])
-                done["with a checkpoint"] += bool(names)
+                done["not whole"] += bool(checkpoints.newest_whole(run)[1])
+                done["with a checkpoint"] += bool(checkpoints.names(run))
             again = quickly(folder, *arguments, **cache)
             if again.returncode:
                 done["unresumable"] += 1

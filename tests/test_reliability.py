@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from minitx.run.checkpoints import names, newest_whole
 from minitx.run.folder import Run
 from minitx.system.files import checksum, json_bytes, read_json
 from tests import reliability
@@ -210,13 +211,13 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     written(tmp_path, config, "small")
     process = started(tmp_path, "--config", "small.yaml", until="run folder")
     run = Run(tmp_path / "runs" / "small")
-    while not run.checkpoint_names():
+    while not names(run.path):
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode in (130, 143)
-    checkpoint, faults = run.newest_whole_checkpoint()
+    checkpoint, faults = newest_whole(run.path)
     assert checkpoint is not None and faults == []
 
 

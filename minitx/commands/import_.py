@@ -19,6 +19,7 @@ def main(arguments: Sequence[str], prog: str) -> int:
 
     from minitx.data.tokenizer import Tokenizer
     from minitx.interop.hf import import_model
+    from minitx.run import checkpoints
     from minitx.run.folder import Run
 
     folder = Path(options.folder)
@@ -30,6 +31,6 @@ def main(arguments: Sequence[str], prog: str) -> int:
     )
     config = Config(model=model.config, tokenizer=TokenizerConfig(vocab_size=max(300, model.vocab_size)))
     run = Run.create(options.run, config, tokenizer, {"vocabulary": tokenizer.vocab_size})
-    run.save_checkpoint(model, {}, {"step": 0}, best=True, keep=1)
+    checkpoints.save(run.path, model, {}, {"step": 0}, best=True, keep=1)
     print(f'{folder} is in {run.path}. Next:\n  python generate.py {run.path} --prompt "The"')
     return 0

@@ -21,7 +21,6 @@ import numpy as np
 from minitx.config import TokenizerConfig
 from minitx.system.errors import UserError, require
 from minitx.system.files import write_atomically
-from minitx.system.text import escape
 
 if TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor
@@ -169,7 +168,7 @@ class Tokenizer:
         piece = str(self._model.id_to_piece(id))
         if self._model.is_byte(id) or self._model.is_control(id) or self._model.is_unknown(id):
             return piece
-        return "".join(c if c.isprintable() else escape(c) for c in piece.translate(LABELS))
+        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in piece.translate(LABELS))
 
     @cached_property
     def _bytes(self) -> list[bytes]:

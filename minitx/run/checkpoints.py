@@ -6,8 +6,6 @@ A checkpoint is written under a temporary name, flushed to disk and renamed. Its
 file and of itself. Nothing is ever unpickled.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os
@@ -23,20 +21,8 @@ from safetensors.torch import load_file, save_file
 
 from minitx.model import Transformer
 from minitx.run.logs import log_state
+from minitx.system import files
 from minitx.system.errors import UserError, require
-from minitx.system.faults import with_filename
-from minitx.system.files import (
-    checksum,
-    draft_of,
-    flush_to_disk,
-    json_bytes,
-    read_json,
-    remove,
-    step_name,
-    step_of,
-    steps_in,
-    write_atomically,
-)
 from minitx.system.text import warn
 
 FOLDER = "checkpoints"
@@ -54,9 +40,22 @@ class Checkpoint:
     def step(self) -> int:
         return int(self.state["step"])
 
+    @torch.no_grad()
     def load_weights(self, model: Transformer) -> None:
-        """Copy the saved weights into `model`; raises UserError where they do not fit."""
-        load_weights(model, self.path / MODEL_FILE)
+        """Copy the saved weights into `model`; raises UserError where names or shapes differ."""
+        file, parameters = self.path / MODEL_FILE, dict(model.named_parameters())
+        try:
+            weights = load_file(file)
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{file} cannot be read as weights: {error}.") from error
+        # minitx 0.1 saved norms of layers that pruning left without heads.
+        lost = tuple(f"blocks.{i}.attention." for i, block in enumerate(model.blocks) if block.attention is None)
+        odd = sorted(parameters.keys() ^ {name for name in weights if not name.startswith(lost)})
+        require(not odd, f"{file} does not fit the model: {', '.join(odd[:3])} is in one and not in the other.")
+        for name, parameter in parameters.items():
+            saved, expected = tuple(weights[name].shape), tuple(parameter.shape)
+            require(saved == expected, f"{file} does not fit the model: {name} is {saved}, not {expected}.")
+            parameter.copy_(weights[name])
 
     def load_optimizer(self) -> dict[str, Any]:
         """The state of optimizers and random generators, on the CPU; raises UserError where it cannot be read."""
@@ -68,17 +67,14 @@ class Checkpoint:
             raise UserError(f"{file} cannot be read as the state of an optimizer.") from error
 
 
-# The checkpoints of a run folder
-
-
 def steps(run: Path) -> list[int]:
     """The steps that have a checkpoint, whole or not, in order."""
-    return steps_in(path.name for path in (run / FOLDER).glob("step-*") if path.is_dir())
+    return files.steps_in(path.name for path in (run / FOLDER).glob("step-*") if path.is_dir())
 
 
 def names(run: Path) -> list[str]:
     """Names of the checkpoints, whole or not, oldest first."""
-    return [step_name(step) for step in steps(run)]
+    return [files.step_name(step) for step in steps(run)]
 
 
 def save(
@@ -89,18 +85,18 @@ def save(
     Raises OSError where it cannot be written; earlier checkpoints stay as they were.
     """
     folder, step = run / FOLDER, state["step"]
-    name = step_name(step)
+    name = files.step_name(step)
     best_now = name if best else best_before(run, step)
     write_checkpoint(folder / name, model, optimizer_state, {**state, "best": best_now, "logs": log_state(run)})
     # For people to read: minitx looks for the newest checkpoint, whose state names the best.
-    write_atomically(folder / "last", name.encode())
+    files.write_atomically(folder / "last", name.encode())
     if best:
-        write_atomically(folder / "best", name.encode())
+        files.write_atomically(folder / "best", name.encode())
     saved = steps(run)
     newest = [other for other in saved if other <= step][-keep:]  # a resumed run stepped over later, damaged ones
     for other in saved:
-        if other not in newest and step_name(other) != best_now:
-            remove(folder / step_name(other))
+        if other not in newest and files.step_name(other) != best_now:
+            files.remove(folder / files.step_name(other))
     return folder / name
 
 
@@ -109,7 +105,7 @@ def best_before(run: Path, step: int) -> str | None:
     for other in reversed(steps(run)):
         if other <= step:
             with contextlib.suppress(UserError):
-                best = read_json(run / FOLDER / step_name(other) / STATE_FILE).get("best")
+                best = files.read_json(run / FOLDER / files.step_name(other) / STATE_FILE).get("best")
                 return best if best in names(run) else None
     return None
 
@@ -123,11 +119,9 @@ def find(run: Path, name: str) -> Checkpoint:
     require(bool(saved), f"The run {run} has no checkpoint yet: resume it with 'train.py --resume {run}'.")
     if name not in ("last", "best"):
         number = name.removeprefix("step-")
-        require(
-            number.isdecimal() and int(number) in saved,
-            f"The run {run} keeps no checkpoint {name}: it has {', '.join(map(str, saved))}, best, last.",
-        )
-        return read_checkpoint(run / FOLDER / step_name(int(number)))
+        is_saved, choice = number.isdecimal() and int(number) in saved, ", ".join(map(str, saved))
+        require(is_saved, f"The run {run} keeps no checkpoint {name}: it has {choice}, best, last.")
+        return read_checkpoint(run / FOLDER / files.step_name(int(number)))
     checkpoint, faults = newest_whole(run)
     if checkpoint is None:
         raise UserError(f"The run {run} has no whole checkpoint: {faults[0]}")
@@ -148,13 +142,10 @@ def newest_whole(run: Path) -> tuple[Checkpoint | None, list[str]]:
     faults: list[str] = []
     for step in reversed(steps(run)):
         try:
-            return read_checkpoint(run / FOLDER / step_name(step)), faults
+            return read_checkpoint(run / FOLDER / files.step_name(step)), faults
         except UserError as error:
             faults.append(str(error))
     return None, faults
-
-
-# One checkpoint
 
 
 def write_checkpoint(place: Path, model: Transformer, optimizer_state: dict[str, Any], state: dict[str, Any]) -> None:
@@ -162,42 +153,41 @@ def write_checkpoint(place: Path, model: Transformer, optimizer_state: dict[str,
 
     Raises OSError where it cannot be written; a checkpoint that was in `place` then stays as it was.
     """
-    draft, old = draft_of(place), draft_of(place.with_name("old"))
+    draft, old = files.draft_of(place), files.draft_of(place.with_name("old"))
     try:
-        remove(draft)
-        remove(old)
+        files.remove(draft)
+        files.remove(old)
         draft.mkdir(parents=True)
         save_weights(model, draft / MODEL_FILE)
         save_optimizer(optimizer_state, draft / OPTIMIZER_FILE)
-        checksums = {name: checksum(draft / name) for name in (MODEL_FILE, OPTIMIZER_FILE)}
-        with with_filename(draft / STATE_FILE):
-            (draft / STATE_FILE).write_bytes(json_bytes({**state, "checksums": checksums}))
+        checksums = {name: files.checksum(draft / name) for name in (MODEL_FILE, OPTIMIZER_FILE)}
+        files.write_atomically(draft / STATE_FILE, files.json_bytes({**state, "checksums": checksums}))
         for file in draft.iterdir():
-            flush_to_disk(file)
-        flush_to_disk(draft)
+            files.flush_to_disk(file)
+        files.flush_to_disk(draft)
     except BaseException:
-        remove(draft)
+        files.remove(draft)
         raise
     if place.exists():  # a damaged one that a resumed run stepped over
         place.rename(old)
     draft.rename(place)
-    flush_to_disk(place.parent)
-    remove(old)
+    files.flush_to_disk(place.parent)
+    files.remove(old)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """The checkpoint in `path`, after checking every file; raises UserError that names the damaged one."""
     damaged = f"The checkpoint {path} is damaged"
     try:
-        state = read_json(path / STATE_FILE)
+        state = files.read_json(path / STATE_FILE)
         step, checksums = state["step"], {name: str(state["checksums"][name]) for name in (MODEL_FILE, OPTIMIZER_FILE)}
     except (UserError, KeyError, TypeError) as error:
         raise UserError(f"{damaged}: {STATE_FILE} is missing or unreadable.") from error
-    require(step == step_of(path.name), f"{damaged}: {STATE_FILE} is of step {step}.")
+    require(step == files.step_of(path.name), f"{damaged}: {STATE_FILE} is of step {step}.")
     for name, expected in checksums.items():
         require((path / name).is_file(), f"{damaged}: {name} is missing.")
         try:
-            actual = checksum(path / name)
+            actual = files.checksum(path / name)
         except OSError as error:
             raise UserError(f"{damaged}: {name} cannot be read ({error.strerror}).") from error
         require(actual == expected, f"{damaged}: {name} has changed since it was saved.")
@@ -216,35 +206,8 @@ def save_weights(model: Transformer, file: Path) -> None:
 
 def save_optimizer(state: dict[str, Any], file: Path) -> None:
     """Save the state of optimizers and generators. Raises OSError where the disk is full."""
-    with with_filename(file), file.open("wb") as opened:
+    with files.with_filename(file), file.open("wb") as opened:
         try:
             torch.save(state, opened)
         except RuntimeError as error:  # torch does not say why writing failed
-            if isinstance(error.__context__, OSError):
-                raise error.__context__ from None
-            raise
-
-
-@torch.no_grad()
-def load_weights(model: Transformer, file: Path) -> None:
-    """Copy the weights of a safetensors file into `model`; raises UserError where names or shapes differ."""
-    try:
-        weights = load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{file} cannot be read as weights: {error}.") from error
-    parameters = dict(model.named_parameters())
-    weights = {name: weight for name, weight in weights.items() if name in parameters or not lost(name, model)}
-    odd = sorted(parameters.keys() ^ weights.keys())
-    require(not odd, f"{file} does not fit the model: {', '.join(odd[:3])} is in one and not in the other.")
-    for name, parameter in parameters.items():
-        require(
-            parameter.shape == weights[name].shape,
-            f"{file} does not fit the model: {name} is {tuple(weights[name].shape)}, not {tuple(parameter.shape)}.",
-        )
-        parameter.copy_(weights[name])
-
-
-def lost(name: str, model: Transformer) -> bool:
-    """Whether a weight belongs to a layer that pruning left without heads; minitx 0.1 saved some of those."""
-    prefix, _, rest = name.partition(".attention.")
-    return bool(rest) and model.get_submodule(prefix).attention is None
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None

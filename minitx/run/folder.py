@@ -7,8 +7,6 @@ data.json describes the text, and keeps checksums of the tokenizer and of config
 of itself and of the logs up to its step.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import re
@@ -26,21 +24,9 @@ from minitx.data.tokenizer import Tokenizer
 from minitx.model import Transformer
 from minitx.model_size import require_memory
 from minitx.run import checkpoints, logs
-from minitx.run.checkpoints import Checkpoint
+from minitx.system import files
 from minitx.system.errors import UserError, require
-from minitx.system.files import (
-    checksum,
-    json_bytes,
-    read_json,
-    remove,
-    remove_drafts,
-    sha256,
-    without_nan,
-    write_atomically,
-)
 
-EDITED = b"# edited"
-"""First line of a config.yaml whose checksum is not checked, because a person edited it."""
 SEAL = re.compile(rb"# sha256 of the lines below \(take this line out if you edit them\): ([0-9a-f]{64})\n")
 """First line of config.yaml in runs of older versions, which have no checksum of it in data.json."""
 
@@ -52,7 +38,7 @@ class Run:
         self.path = path
 
     @staticmethod
-    def create(out: str, config: Config, tokenizer: Tokenizer, about_text: dict[str, Any]) -> Run:
+    def create(out: str, config: Config, tokenizer: Tokenizer, about_text: dict[str, Any]) -> "Run":
         """A new run in the folder `out`, or `out`-2, `out`-3 … if that exists; about_text: `Prepared.describe`.
 
         config.yaml is written last: a folder with that file has all that resuming needs.
@@ -63,25 +49,22 @@ class Run:
             run.write_json("data.json", {**about_text, "tokenizer": tokenizer.digest})
             run.save_config(dataclasses.replace(config, out=str(run.path)))
         except BaseException:
-            remove(run.path)
+            files.remove(run.path)
             raise
         return run
 
     @staticmethod
-    def find(path: str | None, root: str = "runs") -> Run:
+    def find(path: str | None, root: str = "runs") -> "Run":
         """The run in the folder `path`; without a path, the run in `root` with the newest checkpoint."""
         if path is not None:
-            require(
-                Path(path).is_dir(), f"There is no run {path}: train one with 'python train.py', or look in {root}/."
-            )
-            require((Path(path) / "config.yaml").is_file(), f"{path} is not a run folder: it has no config.yaml.")
-            return Run(Path(path))
+            folder = Path(path)
+            require(folder.is_dir(), f"There is no run {path}: train one with 'python train.py', or look in {root}/.")
+            require((folder / "config.yaml").is_file(), f"{path} is not a run folder: it has no config.yaml.")
+            return Run(folder)
         runs = [Run(config.parent) for config in Path(root).glob("*/config.yaml")]
-        runs = [run for run in runs if run.checkpoint_names()]
+        runs = [run for run in runs if checkpoints.names(run.path)]
         require(bool(runs), f"There is no trained run in {root}/ yet: train one with 'python train.py'.")
         return max(runs, key=lambda run: (run.path / checkpoints.FOLDER).stat().st_mtime)
-
-    # Configuration, tokenizer, JSON
 
     def config(self) -> Config:
         """The configuration of the run; raises UserError where config.yaml is damaged."""
@@ -98,10 +81,10 @@ class Run:
         text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=120)
         if yaml.safe_load(text) != settings:  # PyYAML turns U+0085 and the like into spaces
             text = yaml.safe_dump(settings, sort_keys=False, width=120)
-        previous = checksum(file) if file.is_file() else None
-        about = {**self.read_json("data.json"), "config": sha256(text.encode()), "previous_config": previous}
+        previous = files.checksum(file) if file.is_file() else None
+        about = {**self.read_json("data.json"), "config": files.sha256(text.encode()), "previous_config": previous}
         self.write_json("data.json", about)
-        write_atomically(file, text.encode())
+        files.write_atomically(file, text.encode())
 
     def check_config(self) -> None:
         """Raise UserError unless config.yaml is as minitx wrote it, or begins with the line "# edited"."""
@@ -112,13 +95,13 @@ class Run:
             raise UserError(f"{file} cannot be read: {error.strerror}.") from error
         about = self.read_json("data.json") if (self.path / "data.json").exists() else {}
         if "config" in about:
-            is_whole = sha256(content) in (about["config"], about.get("previous_config"))
+            is_whole = files.sha256(content) in (about["config"], about.get("previous_config"))
         elif seal := SEAL.match(content):
-            is_whole = sha256(content[seal.end() :]).encode() == seal[1]
+            is_whole = files.sha256(content[seal.end() :]).encode() == seal[1]
         else:
             is_whole = not content.startswith(b"# sha256") and content.strip(b"# \n") != b""
         require(
-            is_whole or content.splitlines()[:1] == [EDITED],
+            is_whole or content.splitlines()[:1] == [b"# edited"],
             f"{file} is damaged, or was edited: restore it; if you edited it yourself, make '# edited' its first line.",
         )
 
@@ -127,27 +110,22 @@ class Run:
         file = self.path / "tokenizer.model"
         if file.is_file() and (self.path / "data.json").exists():
             require(
-                checksum(file) == self.read_json("data.json").get("tokenizer"),
+                files.checksum(file) == self.read_json("data.json").get("tokenizer"),
                 f"{file} has changed since the run began: restore it from a copy.",
             )
         return Tokenizer.load(file)
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write a JSON file of the run, with a checksum of its content; NaN and infinity become null."""
-        write_atomically(self.path / name, json_bytes(without_nan(content)))
+        files.write_atomically(self.path / name, files.json_bytes(files.without_nan(content)))
 
     def read_json(self, name: str) -> dict[str, Any]:
         """The content of a JSON file of the run; raises UserError where it is missing or damaged."""
-        return read_json(self.path / name)
-
-    # One process at a time
+        return files.read_json(self.path / name)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Let no other process train in this folder, and remove half-written files of killed ones.
-
-        Raises UserError if another process holds the lock.
-        """
+        """Remove half-written files, and let no other process train here; raises UserError if one already does."""
         lock = FileLock(self.path / ".lock")
         try:
             lock.acquire(blocking=False)
@@ -157,14 +135,12 @@ class Run:
             pass
         try:
             for folder in (self.path, self.path / checkpoints.FOLDER, self.path / "attention"):
-                remove_drafts(folder)
+                files.remove_drafts(folder)
             yield
         finally:
             if lock.is_locked:
-                remove(Path(lock.lock_file))  # while it is still locked, so that no other process has just locked it
+                files.remove(Path(lock.lock_file))  # before it is released, so that no other process has just locked it
                 lock.release()
-
-    # Metrics and checkpoints
 
     def append_metrics(self, line: dict[str, Any], name: str = logs.METRICS_FILE) -> None:
         """Append a line to metrics.jsonl, or to the file `name`; NaN and infinity become null."""
@@ -174,23 +150,9 @@ class Run:
         """The readable lines of metrics.jsonl, or of the file `name`."""
         return logs.read_lines(self.path / name)
 
-    def checkpoint_names(self) -> list[str]:
-        """Names of the checkpoints, whole or not, oldest first."""
-        return checkpoints.names(self.path)
-
-    def save_checkpoint(
-        self, model: Transformer, optimizer_state: dict[str, Any], state: dict[str, Any], *, best: bool, keep: int
-    ) -> Path:
-        """Write a checkpoint for state["step"]; see `checkpoints.save`."""
-        return checkpoints.save(self.path, model, optimizer_state, state, best=best, keep=keep)
-
-    def checkpoint(self, name: str) -> Checkpoint:
+    def checkpoint(self, name: str) -> checkpoints.Checkpoint:
         """The checkpoint last, best, or of a step such as 500; see `checkpoints.find`."""
         return checkpoints.find(self.path, name)
-
-    def newest_whole_checkpoint(self) -> tuple[Checkpoint | None, list[str]]:
-        """The newest whole checkpoint, and a sentence for each newer, damaged one."""
-        return checkpoints.newest_whole(self.path)
 
     def load_model(self, checkpoint: str, device: torch.device) -> tuple[Transformer, str]:
         """The model in evaluation mode, and the name of its checkpoint."""

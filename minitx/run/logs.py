@@ -1,14 +1,11 @@
 """Files that grow while a run trains: metrics, head scores, TensorBoard's events."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
-from minitx.system.faults import with_filename
-from minitx.system.files import checksum, flush_to_disk, remove, sha256, without_nan, write_atomically
+from minitx.system.files import checksum, flush_to_disk, remove, sha256, with_filename, without_nan, write_atomically
 from minitx.system.text import warn
 
 METRICS_FILE, HEADS_FILE = "metrics.jsonl", "heads.jsonl"

@@ -1,7 +1,5 @@
 """The text of a run as tokens: prepared for training, or a text that a person gives."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from minitx.config import Config
@@ -19,13 +17,9 @@ def prepared_text(config: Config, run: Run | None = None, remedy: str = "") -> P
     its text, so any text will do.
     """
     about = run.read_json("data.json") if run else {}
+    tokenizer, cached = run.tokenizer() if run else None, about.get("prepared")
     prepared = prepare(
-        config.data,
-        config.tokenizer,
-        config.seed,
-        progress=True,
-        tokenizer_model=run.tokenizer() if run else None,
-        cached_folder=about.get("prepared"),
+        config.data, config.tokenizer, config.seed, progress=True, tokenizer_model=tokenizer, cached_folder=cached
     )
     if run and about.get("fingerprint") not in (None, prepared.fingerprint):
         raise UserError(f"The text that {run.path} learned from has changed since: {remedy}.")

@@ -23,6 +23,7 @@ from minitx.fast.compiler import forget_programs
 from minitx.generation.generate import generate
 from minitx.model import Transformer, evaluating
 from minitx.model_size import matrix_parameters
+from minitx.run import checkpoints
 from minitx.run.folder import Run, new_folder
 from minitx.run.text import prepared_text
 from minitx.studies.comparison_report import Speeds, TrialResult, log_speeds, write_comparison
@@ -182,7 +183,7 @@ def is_trained(config: Config) -> bool:
 def train_trial(config: Config) -> int:
     """Train a run to its end, from its last checkpoint if it has one; the exit status."""
     path = Path(config.out)
-    if path.exists() and Run(path).newest_whole_checkpoint()[0] is None:
+    if path.exists() and checkpoints.newest_whole(path)[0] is None:
         shutil.rmtree(path)  # killed before its first checkpoint
     try:
         return train(config, resume=config.out if path.exists() else None)

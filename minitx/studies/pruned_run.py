@@ -7,6 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from minitx.fast.compiler import spare_the_compiler
 from minitx.model import Transformer
 from minitx.model_size import cache_bytes_per_token
 from minitx.run.checkpoints import Checkpoint
@@ -40,6 +41,7 @@ def prune_run(
     seed: int,
 ) -> int:
     """Do what `minitx prune` was asked to do; its --help explains the options. Returns the exit status."""
+    spare_the_compiler()
     original = Run.find(run)
     config = original.config()
     if heads is not None:

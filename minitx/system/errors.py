@@ -1,7 +1,5 @@
 """Errors that a person can put right, and hints for mistyped names."""
 
-from __future__ import annotations
-
 import difflib
 
 
@@ -16,10 +14,7 @@ def require(condition: bool, message: str) -> None:
 
 
 def nearest(name: str, names: list[str]) -> str:
-    """The entry of `names` most like `name`, as a hint " (did you mean …?)"; empty if none is close.
-
-    The same name in another section comes first, then a longer name with this beginning. Dashes in front do not count.
-    """
+    """The entry of `names` most like `name`, as a hint " (did you mean …?)"; empty if none is close."""
     by_word, word = {option.lstrip("-"): option for option in names}, name.lstrip("-")
     elsewhere = [other for other in by_word if other.rpartition(".")[2] == word.rpartition(".")[2]]
     longer = [other for other in by_word if other.startswith(word) and len(word) > 2]

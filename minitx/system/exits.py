@@ -3,18 +3,27 @@
 Imports nothing heavy, so that `--help` answers at once.
 """
 
-from __future__ import annotations
-
+import errno
 import os
 import signal
 import sys
-import threading
 import types
 from collections.abc import Callable
 
+from minitx.fast.compiler import COMPILER_CACHE, in_compiler_cache, is_compiler_fault
 from minitx.system.errors import UserError
-from minitx.system.faults import is_out_of_memory, sentence
 from minitx.system.text import one_line
+
+REMEDIES = {
+    errno.ENOSPC: "make room there",
+    errno.EDQUOT: "make room there, for your quota is used up",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
+    errno.EROFS: "use a folder on a disk that can be written",
+    errno.EACCES: "get permission for it, or use another folder",
+    errno.EPERM: "get permission for it, or use another folder",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+    errno.EIO: "check the disk",
+}
 
 
 class Terminated(BaseException):
@@ -28,9 +37,7 @@ def run_command(command: Callable[[], int]) -> int:
     cheaper on a busy one.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    before = None
-    if threading.current_thread() is threading.main_thread():
-        before = signal.signal(signal.SIGTERM, terminate)
+    before = signal.signal(signal.SIGTERM, terminate)
     try:
         status = command()
         sys.stdout.flush()
@@ -51,24 +58,27 @@ def run_command(command: Callable[[], int]) -> int:
         print(f"error: {one_line(message)}", file=sys.stderr)
         return 2
     finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, before)
 
 
 def explain(error: Exception) -> str | None:
     """The sentence for an error that a person can put right; None for a fault of the program."""
     if isinstance(error, UserError):
         return str(error)
-    if is_out_of_memory(error):
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error) or "out of memory" in str(error):
         return "Memory ran out: take a smaller model, batch_size or context_length, or a larger machine."
-    if "torch" in sys.modules:  # importing it here would take a second
-        from minitx.fast.compiler import COMPILER_CACHE, in_compiler_cache, is_compiler_fault
-
-        if is_compiler_fault(error):
-            reason = str(error).strip().split("\n")[0]
-            other = f"set {COMPILER_CACHE} to another folder, or " if in_compiler_cache(error) else ""
-            return f"torch.compile failed ({reason}): {other}go on without it, --compile false."
+    if is_compiler_fault(error):
+        reason = str(error).strip().split("\n")[0]
+        other = f"set {COMPILER_CACHE} to another folder, or " if in_compiler_cache(error) else ""
+        return f"torch.compile failed ({reason}): {other}go on without it, --compile false."
     return sentence(error) if isinstance(error, OSError) else None
+
+
+def sentence(error: OSError) -> str:
+    """An error of the system as a sentence: the file, the reason, what to do."""
+    reason = error.strerror or str(error) or type(error).__name__
+    remedy = REMEDIES.get(error.errno or 0, "see to it")
+    return f"{error.filename or 'A file'} cannot be read or written ({reason}): {remedy}, then try again."
 
 
 def terminate(number: int, frame: types.FrameType | None) -> None:

@@ -1,7 +1,5 @@
 """Files that are whole, or known to be damaged: atomic writes, checksums, JSON that holds its own checksum."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json
@@ -14,13 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from minitx.system.errors import UserError, require
-from minitx.system.faults import with_filename
-
-DRAFT = re.compile(r"\..+-\d+")
-STEP = re.compile(r"step-([0-9]{6,12})")
-
-
-# Writing
 
 
 def write_atomically(file: Path, content: bytes) -> None:
@@ -45,7 +36,7 @@ def draft_of(path: Path) -> Path:
 def remove_drafts(folder: Path) -> None:
     """Remove the files and folders that killed processes left half-written in `folder`."""
     for path in folder.glob(".*"):
-        if DRAFT.fullmatch(path.name):
+        if re.fullmatch(r"\..+-\d+", path.name):
             remove(path)
 
 
@@ -69,7 +60,15 @@ def flush_to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
-# Files that a person names
+@contextlib.contextmanager
+def with_filename(file: Path) -> Iterator[None]:
+    """Add the name of the file to an `OSError` raised inside; that of a failed write has none."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(file)
+        raise
 
 
 @contextlib.contextmanager
@@ -102,9 +101,6 @@ def check_page_name(name: str) -> None:
     check_writable(name)
 
 
-# Names with a step
-
-
 def step_name(step: int) -> str:
     """Name of the checkpoint or snapshot of a step: step-000500."""
     return f"step-{step:06d}"
@@ -117,11 +113,8 @@ def step_of(name: str) -> int:
 
 def steps_in(names: Iterable[str], suffix: str = "") -> list[int]:
     """The steps of all names such as step-000500`suffix`, in order; other names are left out."""
-    matches = (STEP.fullmatch(name.removesuffix(suffix)) for name in names if name.endswith(suffix))
+    matches = (re.fullmatch(f"step-([0-9]{{6,12}}){re.escape(suffix)}", name) for name in names)
     return sorted(int(match[1]) for match in matches if match)
-
-
-# Checksums and JSON
 
 
 def sha256(content: bytes) -> str:

@@ -1,7 +1,6 @@
 """Memory: how much the machine has, how much a run takes, and reuse of freed memory."""
 
-from __future__ import annotations
-
+import ctypes
 import os
 import sys
 from contextlib import suppress
@@ -9,48 +8,36 @@ from pathlib import Path
 
 import torch
 
-MALLOC_TRIM_THRESHOLD, MALLOC_TOP_PAD, MALLOC_MMAP_MAX = -1, -2, -4
-"""Options of `mallopt`, from GNU's malloc.h."""
-
 
 def keep_freed_memory() -> None:
     """Keep the memory of freed tensors in this process, for the next step to use again.
 
     Otherwise GNU's C library returns large blocks to the system, which maps and clears them again page by page.
     """
-    if sys.platform != "linux":
-        return
-    import ctypes
-
-    with suppress(OSError, AttributeError):
-        set_option = ctypes.CDLL(None).mallopt
-        for option, value in ((MALLOC_MMAP_MAX, 0), (MALLOC_TRIM_THRESHOLD, -1), (MALLOC_TOP_PAD, 64 << 20)):
-            set_option(option, value)
+    mmap_max, trim_threshold, top_pad = -4, -1, -2  # from GNU's malloc.h
+    with suppress(OSError, AttributeError, TypeError):  # of systems without mallopt
+        for option, value in ((mmap_max, 0), (trim_threshold, -1), (top_pad, 64 << 20)):
+            ctypes.CDLL(None).mallopt(option, value)
 
 
 def memory_bytes(device: torch.device) -> int:
     """Peak memory in bytes: of tensors on a CUDA device, else of this process; 0 if the system does not report it."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    try:
-        # On Linux, a process inherits the peak of getrusage from its parent.
-        status = Path("/proc/self/status").read_text("utf-8")
-        return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
-    except (OSError, StopIteration):  # not Linux
-        pass
-    try:
+    with suppress(OSError, StopIteration):  # only on Linux, where getrusage includes the peak of the parent
+        lines = Path("/proc/self/status").read_text("utf-8").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    with suppress(ImportError):  # of Windows
         import resource
-    except ImportError:  # Windows
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return 0
 
 
 def total_memory(device: torch.device) -> int | None:
     """Memory of `device` in bytes; None if the system does not report it."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
-    try:
+    with suppress(AttributeError, ValueError, OSError):  # of Windows
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # Windows
-        return None
+    return None

@@ -1,15 +1,10 @@
-"""How a run computes: device, precision, compilation, threads.
-
-Chosen once from the configuration. The choices and their reasons are printed at the start of a run.
-"""
-
-from __future__ import annotations
+"""How a run computes: device, precision, compilation, threads, chosen once, each with its reason."""
 
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal, ParamSpec, TypeVar
+from typing import Literal
 
 import torch
 
@@ -17,16 +12,13 @@ from minitx.fast.linear import has_fast_bfloat16
 from minitx.system.errors import UserError
 from minitx.system.memory import keep_freed_memory
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
 MAX_AUTO_THREADS = 8
 """More threads do not speed up small matrices."""
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """The choices, and the reason for each, by name."""
+    """The choices, and their reasons by name, in the order of `describe`."""
 
     device: torch.device
     dtype: torch.dtype
@@ -45,7 +37,7 @@ class Runtime:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
 
-    def compiled(self, function: Callable[P, R]) -> Callable[P, R]:
+    def compiled(self, function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
         """`function`, compiled for the shape of its first batch if compilation was chosen."""
         return torch.compile(function, dynamic=False) if self.compile else function
 
@@ -57,27 +49,19 @@ class Runtime:
 
     def describe(self) -> str:
         """One line with every choice and its reason."""
-        choices = {
-            "device": str(self.device),
-            "precision": self.precision,
-            "compile": "on" if self.compile else "off",
-            "threads": str(self.threads),
-        }
-        return " · ".join(f"{name} {choice} ({self.reasons[name]})" for name, choice in choices.items())
+        choices = (self.device, self.precision, "on" if self.compile else "off", self.threads)
+        reasons = zip(choices, self.reasons.items(), strict=True)
+        return " · ".join(f"{name} {choice} ({reason})" for choice, (name, reason) in reasons)
 
 
 def choose_runtime(device: str, dtype: str, compile: str | bool, threads: str | int) -> Runtime:
-    """Replace each `auto` of the configuration by a choice for this machine, and set the number of threads.
-
-    Raises UserError for a device that this machine does not have.
-    """
+    """Replace each `auto` by a choice for this machine, and set the number of threads; raises as `choose_device`."""
     chosen_device, why_device = choose_device(device)
     chosen_dtype, why_dtype = choose_dtype(dtype, chosen_device)
+    chosen_compile, why_compile = bool(compile), "as asked"
     if compile == "auto":
         chosen_compile = chosen_device.type == "cuda"
         why_compile = "pays on CUDA" if chosen_compile else f"takes longer than it saves on {chosen_device.type}"
-    else:
-        chosen_compile, why_compile = bool(compile), "as asked"
     chosen_threads, why_threads = choose_threads(threads)
     torch.set_num_threads(chosen_threads)
     keep_freed_memory()
@@ -86,10 +70,7 @@ def choose_runtime(device: str, dtype: str, compile: str | bool, threads: str | 
 
 
 def choose_device(name: str) -> tuple[torch.device, str]:
-    """The device that `name` (auto, cpu, cuda, cuda:N or mps) selects on this machine, and the reason.
-
-    Raises UserError for any other name, and for a device that this machine does not have.
-    """
+    """The device of a name (auto, cpu, cuda, cuda:N or mps), and the reason; raises UserError if it is not here."""
     devices = ["cpu"]
     if torch.cuda.is_available():
         devices += ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]

@@ -1,11 +1,9 @@
 """Ctrl-C and SIGTERM during training: kept until the loop can stop."""
 
-from __future__ import annotations
-
 import os
 import signal
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 
 class Stopped(Exception):  # noqa: N818  not an error
@@ -17,11 +15,9 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal: int | None = None
-        self.previous: dict[int, Any] = {}
 
-    def __enter__(self) -> StopRequest:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self.previous[number] = signal.signal(number, self.note)
+    def __enter__(self) -> Self:
+        self.previous: dict[int, Any] = {n: signal.signal(n, self.note) for n in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(self, *exception: object) -> None:

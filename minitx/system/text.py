@@ -1,10 +1,8 @@
 """Text for a terminal: control characters made visible, warnings, tables."""
 
-from __future__ import annotations
-
 import sys
-import unicodedata
 from collections.abc import Sequence
+from unicodedata import category
 
 
 def visible(text: str, keep: str = "\n\t") -> str:
@@ -13,12 +11,7 @@ def visible(text: str, keep: str = "\n\t") -> str:
     Spaces of every kind stay, and so do the joiners that scripts and emoji need, and the characters in `keep`.
     """
     kept = keep + "\u200c\u200d"
-    return "".join(c if c in kept or c.isprintable() or unicodedata.category(c) == "Zs" else escape(c) for c in text)
-
-
-def escape(text: str) -> str:
-    """`text` as Python's escapes; this works for lone surrogates too, which cannot be encoded."""
-    return text.encode("unicode_escape").decode("ascii")
+    return "".join(c if c in kept or c.isprintable() or category(c) == "Zs" else ascii(c)[1:-1] for c in text)
 
 
 def one_line(text: object) -> str:

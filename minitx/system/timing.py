@@ -1,15 +1,10 @@
-"""Candidates by turns → seconds of each call, over many short repeats.
+"""Time candidates by short turns, A B A B …, so that a disturbance of the machine hits all of them alike.
 
-On a shared machine, one long measurement says more about the other users than about the code. So the candidates take
-short turns within one run, A B A B …, and a disturbance hits all of them alike. The minimum over the turns is the cost
-of the code itself; the median is its cost on this machine at this time.
+The minimum over the turns is the cost of the code itself; the median is its cost on this machine at this time.
 """
-
-from __future__ import annotations
 
 import math
 import statistics
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,14 +14,14 @@ import torch
 from tqdm import tqdm
 
 Candidate = Callable[[], object]
-"""What is timed. A float that it returns is taken for the seconds, from a program that measures itself."""
+"""The call to time. If it returns a float, that is its time in seconds, from a program that measures itself."""
 
 SHORTEST = 0.05
-"""Seconds that a repeat takes at least, in as many calls as that needs; far above what a clock and a loop cost."""
+"""Least seconds of a repeat, in as many calls as that takes; far above the cost of a clock and a loop."""
 WARM_UP = 2
-"""Calls before anything is measured: the first compiles and allocates, the second meets what the first left."""
+"""Calls before the first measurement: the first compiles and allocates, the second runs as all later ones."""
 MIN_ROUNDS = 3
-"""Rounds at least, unless fewer are asked for."""
+"""Least number of rounds, unless `repeats` is less."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +34,10 @@ class Timed:
 
     @property
     def minimum(self) -> float:
-        """The least of the repeats."""
         return min(self.seconds)
 
     @property
     def median(self) -> float:
-        """The middle of the repeats."""
         return statistics.median(self.seconds)
 
 
@@ -75,14 +68,13 @@ def alternate(
     return {name: Timed(taken[name], calls[name]) for name in candidates}
 
 
-def progress_bar(label: str, total: int, unit: str) -> tqdm[NoReturn]:
-    """A bar on standard error that is gone at the end; hidden where nobody watches."""
-    hidden = not sys.stderr.isatty()
-    return tqdm(total=total, desc=label, unit=unit, leave=False, disable=hidden, dynamic_ncols=True)
+def progress_bar(label: str, total: int, unit: str) -> "tqdm[NoReturn]":
+    """A progress bar on standard error, removed at the end; no bar where that is not a terminal."""
+    return tqdm(total=total, desc=label, unit=unit, leave=False, disable=None, dynamic_ncols=True)
 
 
 def calibrate(candidate: Candidate, device: torch.device | str, shortest: float) -> int:
-    """Warm the candidate up; the number of calls that take `shortest` seconds."""
+    """Warm the candidate up, and return how many calls take `shortest` seconds."""
     for _ in range(WARM_UP):
         candidate()
     calls = 1
@@ -103,7 +95,7 @@ def repeat(candidate: Candidate, calls: int, device: torch.device | str) -> floa
 
 
 def synchronise(device: torch.device | str) -> None:
-    """Wait for what a GPU still has to do, for its work goes on after a call returns."""
+    """Wait until a GPU has finished, for a call returns before its work is done."""
     kind = torch.device(device).type
     if kind == "cuda":
         torch.cuda.synchronize(device)
@@ -112,6 +104,6 @@ def synchronise(device: torch.device | str) -> None:
 
 
 def speed_ups(timed: Mapping[str, Timed], base: str) -> dict[str, tuple[float, float]]:
-    """How many times as fast as `base` a candidate is, for every candidate: by minimum, and by median."""
+    """The speed of every candidate as a multiple of the speed of `base`: by minimum, and by median."""
     of = timed[base]
     return {name: (of.minimum / time.minimum, of.median / time.median) for name, time in timed.items()}

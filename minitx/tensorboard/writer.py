@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minitx.heads.scores import IMPORTANCE, SCORES
-from minitx.system.faults import with_filename
+from minitx.system.files import with_filename
 from minitx.system.text import visible
 
 if TYPE_CHECKING:

@@ -1,6 +1,4 @@
-"""When training diverges: what is recorded of it, and what a person reads."""
-
-from __future__ import annotations
+"""When training diverges: record the bad batch, and say the likely cause and the way back."""
 
 import math
 from pathlib import Path
@@ -8,13 +6,14 @@ from pathlib import Path
 from torch import Tensor
 
 from minitx.config import Config
+from minitx.run import checkpoints
 from minitx.run.folder import Run
 from minitx.system.errors import UserError
 from minitx.training.state import Training
 
 
 def is_finite(loss: Tensor, norm: Tensor) -> bool:
-    """Whether both are numbers; waits for a GPU."""
+    """Whether neither is NaN or infinite; waits for a GPU."""
     return math.isfinite(float(loss)) and math.isfinite(float(norm))
 
 
@@ -50,7 +49,7 @@ def check_weights(training: Training) -> None:
 
 
 def likely_cause(step: int, config: Config) -> str:
-    """Why training diverges at `step`, most likely, and what to try."""
+    """The most likely cause of divergence at `step`, and what to try."""
     train = config.train
     if step == 1 and config.dtype == "bfloat16":
         return "the first forward pass overflows, so the precision is probably too low; set dtype to float32"
@@ -64,10 +63,8 @@ def likely_cause(step: int, config: Config) -> str:
 
 def way_back(run: Run) -> str:
     """The newest checkpoint, and the command that goes on from it."""
-    names = run.checkpoint_names()
+    names = checkpoints.names(run.path)
     if not names:
         return "There is no checkpoint yet: begin again."
-    return (
-        f"The checkpoint {names[-1]} is as it was: go on from it with python train.py --resume {run.path} and the "
-        "changed settings."
-    )
+    command = f"python train.py --resume {run.path}"
+    return f"The checkpoint {names[-1]} is as it was: go on from it with {command} and the changed settings."

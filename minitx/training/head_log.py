@@ -1,7 +1,5 @@
 """Log the heads of a model while it trains: a snapshot for the Attention tab, curves and pictures, heads.jsonl."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +8,6 @@ from minitx.heads.links import measure_links, uniform
 from minitx.heads.repeats import score_repetition
 from minitx.heads.view import View, view_probes
 from minitx.run.logs import HEADS_FILE
-from minitx.system.files import without_nan
 from minitx.tensorboard.writer import EventWriter
 from minitx.training.state import Due, Training
 
@@ -50,5 +47,5 @@ def log_scores(training: Training, view: View, writer: EventWriter) -> None:
             figures = {key: getattr(link, key).tolist() for key in ("attention", "chance", "spread")}
             line["links"].append({"probe": i, "name": link.link.name, **figures})
     writer.head_scores(step, {**scores, **links}, {**chance, **uniform_links})
-    training.run.append_metrics(without_nan(line), HEADS_FILE)
+    training.run.append_metrics(line, HEADS_FILE)
     writer.flush()

@@ -3,8 +3,6 @@
 The clock stops for everything that is not a training step, so that `seconds` and `tokens_per_second` measure training.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 
@@ -109,7 +107,7 @@ def fit(config: Config, run: Run, prepared: Prepared, runtime: Runtime, checkpoi
             position = batches.state()
             loss, norm = train_step(loss_of, parameters, optimizers, batches, runtime, config.train)
             training.advance()
-            report.advance()
+            report.bar.update()
             due = any(due_after(training.step, config))
             if (due or always_check) and not is_finite(loss, norm):
                 report.skipped(record_bad_step(training, position, loss, norm))
@@ -146,6 +144,6 @@ def after_step(training: Training, report: Report, stop: StopRequest, loss: Tens
 def save(training: Training, report: Report, *, best: bool) -> None:
     """Write a checkpoint; raises UserError rather than keep weights that are not finite."""
     training.stop_clock()
-    report.flush()  # no checkpoint is ahead of its curves
+    report.flush()
     check_weights(training)
     training.save(best=best)

@@ -1,7 +1,5 @@
 """What a model is, as Markdown tables and as hyperparameters."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from minitx.config import ModelConfig
@@ -40,9 +38,8 @@ def attention_rows(config: ModelConfig) -> list[tuple[str, object]]:
     if config.attention == "latent":
         rows = [("latent attention", f"d_latent {config.latent_width}, d_rotary {config.rotary_width}")]
     if config.kept_heads is not None:
-        rows.append(
-            ("heads kept by pruning", "; ".join(" ".join(map(str, heads)) or "–" for heads in config.kept_heads))
-        )
+        kept = "; ".join(" ".join(map(str, heads)) or "–" for heads in config.kept_heads)
+        rows.append(("heads kept by pruning", kept))
     return rows
 
 

@@ -1,10 +1,8 @@
 """Muon (Jordan et al. 2024): momentum for matrices, each update made orthogonal before it is taken.
 
 What `torch.optim.Muon` computes with `adjust_lr_fn="match_rms_adamw"`, but for all matrices of one shape at a time:
-small matrices cost more to start on than to multiply.
+starting a product of small matrices costs more than computing it.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
@@ -17,14 +15,14 @@ from torch.optim import Optimizer
 from minitx.fast import foreach
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Of the quintic iteration, chosen by Jordan et al. for the fastest growth of small singular values."""
+"""Coefficients of the quintic iteration, chosen by Jordan et al. for the fastest growth of small singular values."""
 
 
 class Muon(Optimizer):
     """Nesterov momentum, then orthogonal updates; the weights decay apart from them.
 
     Liu et al. 2025, equation 4: an update is scaled to the size that AdamW's would have, so that one learning rate
-    serves matrices of every shape. dtype: in which the iteration runs.
+    serves matrices of every shape. The iteration runs in `dtype`.
     """
 
     def __init__(

@@ -3,55 +3,34 @@
 Muon takes the matrices of the blocks, whose updates it makes orthogonal; AdamW, PyTorch's own, everything else.
 """
 
-from __future__ import annotations
-
 from torch import nn
 from torch.optim import Optimizer
 
 from minitx.config import TrainConfig
-from minitx.fast.compiler import plain_adamw, spare_the_compiler
+from minitx.fast.compiler import plain_adamw
+from minitx.model import Transformer
 from minitx.system.runtime import quickest_dtype
 from minitx.training.muon import Muon
 
 
-def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
-    """The blocks' matrices, the other matrices (embedding, output) and the vectors (norms) of `model`.
-
-    Every trainable parameter is in exactly one of the three.
-    """
-    hidden, outer, vectors = [], [], []
-    for name, parameter in model.named_parameters():
-        if parameter.dim() < 2:
-            vectors.append(parameter)
-        elif name.startswith("blocks."):
-            hidden.append(parameter)
-        else:
-            outer.append(parameter)
+def split_parameters(model: Transformer) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
+    """The blocks' matrices, the other matrices (embedding, output) and the vectors (norms): all parameters, once."""
+    hidden = [p for p in model.blocks.parameters() if p.dim() > 1]
+    outer = [p for name, p in model.named_parameters() if p.dim() > 1 and not name.startswith("blocks.")]
+    vectors = [p for p in model.parameters() if p.dim() < 2]
     return hidden, outer, vectors
 
 
-def build_optimizers(model: nn.Module, config: TrainConfig) -> list[Optimizer]:
+def build_optimizers(model: Transformer, config: TrainConfig) -> list[Optimizer]:
     """The optimizers of a run. Only matrices decay; each group keeps its peak learning rate as `initial_lr`."""
-    spare_the_compiler()
     hidden, outer, vectors = split_parameters(model)
+    decayed, decay = hidden + outer, config.weight_decay
     optimizers: list[Optimizer] = []
     if config.optimizer == "muon":
-        optimizers.append(
-            Muon(
-                hidden,
-                lr=config.muon_learning_rate,
-                weight_decay=config.weight_decay,
-                momentum=config.muon_momentum,
-                dtype=quickest_dtype(next(model.parameters()).device),
-            )
-        )
+        dtype = quickest_dtype(next(model.parameters()).device)
+        optimizers.append(Muon(hidden, config.muon_learning_rate, decay, config.muon_momentum, dtype))
         decayed = outer
-    else:
-        decayed = hidden + outer
-    groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
+    groups = [{"params": decayed, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
     betas = (config.beta1, config.beta2)
     optimizers.append(plain_adamw(groups, lr=config.learning_rate, betas=betas, fused=True))
     for optimizer in optimizers:
@@ -61,10 +40,7 @@ def build_optimizers(model: nn.Module, config: TrainConfig) -> list[Optimizer]:
 
 
 def learning_rate_factor(step: int, config: TrainConfig) -> float:
-    """Share of the peak learning rate at update `step`, counted from 0: linear warmup, plateau, linear decay to zero.
-
-    Hägele et al. 2024 ("warmup-stable-decay").
-    """
+    """Share of the peak rate at update `step`, from 0: linear warmup, plateau, linear decay (Hägele et al. 2024)."""
     warmup = min(1.0, (step + 1) / (config.warmup_steps + 1))
     decay_steps = config.decay_fraction * config.steps
     decay = min(1.0, (config.steps - step) / decay_steps) if decay_steps else 1.0

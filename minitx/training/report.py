@@ -1,13 +1,11 @@
-"""Everything a run tells while it trains: the progress bar, metrics.jsonl, TensorBoard, samples, pictures of heads."""
-
-from __future__ import annotations
+"""What a run reports while it trains: the progress bar, metrics.jsonl, TensorBoard, samples, pictures of heads."""
 
 import math
 import platform
-import sys
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from tqdm import tqdm
@@ -25,33 +23,29 @@ from minitx.training.model_card import flatten, model_card
 from minitx.training.state import Due, Training, bits_per_byte
 
 RESULTS = ("val_loss", "best_val_loss", "val_bits_per_byte", "parameters", "seconds", "cache_bytes_per_token")
-"""What of summary.json stands in TensorBoard's table of hyperparameters."""
+"""Values of summary.json for TensorBoard's table of hyperparameters."""
 COMPARED = ("train_tokens_per_second", "decode_tokens_per_second")
 """Results that only `minitx compare` measures. Every run has columns for them, for TensorBoard takes the columns of the
 table from whichever run it reads first."""
 
 
 class Report:
-    """Reports on one run; a context manager that closes what it opened.
-
-    start_step: the step that the run goes on from; by default that of `training`.
-    """
+    """Reports on a run that goes on from `start_step` (by default the step of `training`); closes what it opened."""
 
     def __init__(self, training: Training, start_step: int | None = None) -> None:
         self.training = training
         self.start_step = training.step if start_step is None else start_step
         self.events: EventWriter | None = None
-        self.val_loss: float | None = None
         self.bar = tqdm(
             total=training.config.train.steps,
             initial=training.step,
             unit="step",
             dynamic_ncols=True,
-            disable=not sys.stderr.isatty(),
+            disable=None,  # where standard error is no terminal
             bar_format="{percentage:3.0f}% {bar} {n}/{total} steps, {remaining} left{postfix}",
         )
 
-    def __enter__(self) -> Report:
+    def __enter__(self) -> Self:
         snapshots.forget_after(self.training.run.path, self.start_step)
         return self
 
@@ -59,10 +53,6 @@ class Report:
         self.bar.close()
         if self.events is not None:
             self.events.close()
-
-    def advance(self) -> None:
-        """Move the progress bar one step on."""
-        self.bar.update()
 
     def step(self, line: dict[str, Any], due: Due) -> None:
         """Report what is due of metrics, heads and a sample."""
@@ -76,19 +66,19 @@ class Report:
         """Write one line of metrics to metrics.jsonl, TensorBoard, the progress bar or standard output."""
         training = self.training
         training.run.append_metrics(line)
+        training.logged = replace(training.progress)
         memory = {"memory_bytes": memory_bytes(training.runtime.device)}
         values = {name: value for name, value in {**line, **memory}.items() if name in METRIC_TAGS}
         self.writer().scalars(line["step"], values)
         speed = f"{line['tokens_per_second']:,.0f} tokens/s"
-        if line["val_loss"] is not None:
-            self.val_loss = line["val_loss"]
-            if self.bar.disable:
-                print(
-                    f"step {line['step']}/{training.config.train.steps}: training loss {line['train_loss']:.3f}, "
-                    f"validation loss {line['val_loss']:.3f} ({line['val_bits_per_byte']:.3f} bits per byte), {speed}",
-                    flush=True,
-                )
-        validation = f", val {self.val_loss:.3f}" if self.val_loss is not None else ""
+        if line["val_loss"] is not None and self.bar.disable:
+            print(
+                f"step {line['step']}/{training.config.train.steps}: training loss {line['train_loss']:.3f}, "
+                f"validation loss {line['val_loss']:.3f} ({line['val_bits_per_byte']:.3f} bits per byte), {speed}",
+                flush=True,
+            )
+        val_loss = training.progress.val_loss
+        validation = "" if val_loss is None else f", val {val_loss:.3f}"
         self.bar.set_postfix_str(f"loss {line['train_loss']:.3f}{validation}, {speed}", refresh=False)
 
     def heads(self, due: Due) -> None:
@@ -98,8 +88,7 @@ class Report:
 
     def sample(self) -> None:
         """Print and log a text that the model writes."""
-        training = self.training
-        train, step = training.config.train, training.step
+        training, train, step = self.training, self.training.config.train, self.training.step
         options = GenerateConfig(max_new_tokens=train.sample_tokens, seed=training.config.seed)
         self.bar.clear()
         try:
@@ -112,13 +101,13 @@ class Report:
         self.writer().text("Sample", text, step)
 
     def skipped(self, record: Path) -> None:
-        """Say that the last step changed nothing; its batch is in the file `record`."""
+        """Warn that the last step was left out; the file `record` has its batch."""
         self.bar.clear()
         step = self.training.step
         warn(f"The loss or its gradient at step {step} is not finite, so the step is left out: see {record}.")
 
     def flush(self) -> None:
-        """Bring to disk what was written, so that no checkpoint is ahead of its curves."""
+        """Write buffered events to disk, so that no checkpoint is ahead of its curves."""
         if self.events is not None:
             self.events.flush()
 

@@ -1,6 +1,4 @@
-"""A training run under way: model, optimizers, data, and how far they are; all that a checkpoint saves and restores."""
-
-from __future__ import annotations
+"""A training run under way: model, optimizers, data, progress; everything that a checkpoint saves and restores."""
 
 import math
 import time
@@ -9,13 +7,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from minitx.config import Config
 from minitx.data.batches import Batches
 from minitx.data.prepare import Prepared
 from minitx.model import Transformer
-from minitx.run.checkpoints import Checkpoint
+from minitx.run import checkpoints
 from minitx.run.folder import Run
 from minitx.system.errors import UserError, require
 from minitx.system.runtime import Runtime
@@ -23,7 +20,7 @@ from minitx.training.optim import build_optimizers, learning_rate_factor
 
 
 class Due(NamedTuple):
-    """What a step asks for once it is done."""
+    """What is due after a step."""
 
     metrics: bool
     evaluation: bool
@@ -34,7 +31,7 @@ class Due(NamedTuple):
 
 
 def due_after(step: int, config: Config) -> Due:
-    """What `step` asks for; the last step asks for everything that is on."""
+    """What is due after `step`; after the last step, everything that is on."""
     log, train = config.log, config.train
 
     def due(every: int) -> bool:
@@ -57,14 +54,14 @@ class Progress:
     step: int = 0
     tokens: int = 0
     seconds: float = 0.0
-    """Of training steps alone: the clock stops for everything else."""
+    """Seconds of training steps alone: the clock stops for everything else."""
     val_loss: float | None = None
     best_val_loss: float = math.inf
     best_step: int = 0
     skipped: int = 0
     """Bad steps that were left out."""
     unevaluated: list[float] | None = None
-    """Loss and gradient norm of the last step, where a signal cut its evaluation short: it is done on resume."""
+    """Loss and gradient norm of the last step if a signal ended its evaluation, which a resumed run then repeats."""
 
 
 class Training:
@@ -82,7 +79,6 @@ class Training:
 
     @property
     def step(self) -> int:
-        """Steps done so far."""
         return self.progress.step
 
     def advance(self) -> None:
@@ -92,11 +88,11 @@ class Training:
         self.progress.tokens += train.batch_size * train.grad_accum * self.config.model.context_length
 
     def start_clock(self) -> None:
-        """Training begins, or goes on."""
+        """Start the clock: training begins, or goes on."""
         self.began = time.perf_counter()
 
     def stop_clock(self) -> None:
-        """Training pauses: add the seconds since `start_clock`, if the clock runs."""
+        """Stop the clock, if it runs, and count the seconds since `start_clock`."""
         if self.began is not None:
             self.progress.seconds += time.perf_counter() - self.began
         self.began = None
@@ -131,20 +127,23 @@ class Training:
             generators["random_cuda"] = torch.cuda.get_rng_state(self.runtime.device)
         optimizer_state = {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers], **generators}
         state = {**vars(self.progress), "batches": self.batches.state()}
-        self.run.save_checkpoint(self.model, optimizer_state, state, best=best, keep=self.config.train.keep_checkpoints)
+        keep = self.config.train.keep_checkpoints
+        checkpoints.save(self.run.path, self.model, optimizer_state, state, best=best, keep=keep)
         self.saved_step = self.step
 
-    def restore(self, checkpoint: Checkpoint) -> None:
+    def restore(self, checkpoint: checkpoints.Checkpoint) -> None:
         """Put everything back as `save` left it; raises UserError where the checkpoint holds something else."""
         checkpoint.load_weights(self.model)
         saved = checkpoint.load_optimizer()
         try:
+            drop_lost_norms(saved["optimizers"][-1], self.model)
             for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
-                drop_lost_norms(state, optimizer, self.model)
-                settings = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
-                optimizer.load_state_dict(state)
-                for group, asked in zip(optimizer.param_groups, settings, strict=True):
-                    group.update(asked)  # a resumed run may be given another learning rate
+                groups = zip(optimizer.param_groups, state["param_groups"], strict=True)
+                asked = [{**now, "params": before["params"]} for now, before in groups]  # perhaps another learning rate
+                optimizer.load_state_dict({**state, "param_groups": asked})
+                for parameter, kept in optimizer.state.items():  # fused AdamW writes past the end of a smaller one
+                    if any(value.shape not in ((), parameter.shape) for value in kept.values()):
+                        raise ValueError("its optimizer state has other shapes")
             torch.set_rng_state(saved["random_cpu"])
             if self.runtime.device.type == "cuda" and "random_cuda" in saved:
                 torch.cuda.set_rng_state(saved["random_cuda"], self.runtime.device)
@@ -152,7 +151,7 @@ class Training:
             progress = Progress(**{name: checkpoint.state[name] for name in vars(Progress())})
             numbers = [progress.tokens, progress.seconds, progress.best_val_loss, *(progress.unevaluated or [])]
             require(all(isinstance(number, int | float) for number in numbers), f"{numbers} are not all numbers")
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
             raise UserError(
                 f"The checkpoint {checkpoint.path} does not fit this run ({type(error).__name__}: {error}): it was "
                 "written with other settings, or not by minitx."
@@ -160,23 +159,17 @@ class Training:
         self.progress, self.logged, self.saved_step = progress, replace(progress), progress.step
 
 
-def drop_lost_norms(state: dict[str, Any], optimizer: Optimizer, model: Transformer) -> None:
-    """Drop from a saved state the query-key norms of layers without heads, which minitx 0.1 still trained.
-
-    They were vectors of the last group, right after the layer's first norm.
-    """
-    saved, asked = state["param_groups"][-1]["params"], optimizer.param_groups[-1]["params"]
+def drop_lost_norms(adamw: dict[str, Any], model: Transformer) -> None:
+    """Drop query-key norms of layers without heads, as minitx 0.1 saved them: after the layer's first norm."""
+    saved = adamw["param_groups"][-1]["params"]
     norms = [name for name, parameter in model.named_parameters() if parameter.dim() < 2]
-    without = [i for i, block in enumerate(model.blocks) if block.attention is None]
-    if not without or len(saved) != len(asked) + 2 * len(without) or len(norms) != len(asked):
-        return
-    for layer in without:
-        first = norms.index(f"blocks.{layer}.attention_norm.weight") + 1
-        norms[first:first] = ["lost"] * 2
-    for number, name in zip(list(saved), norms, strict=True):
-        if name == "lost":
-            saved.remove(number)
-            state["state"].pop(number, None)
+    headless = [layer for layer, block in enumerate(model.blocks) if block.attention is None]
+    if len(saved) == len(norms) + 2 * len(headless):
+        for layer in headless:
+            first = norms.index(f"blocks.{layer}.attention_norm.weight") + 1
+            for number in saved[first : first + 2]:
+                adamw["state"].pop(number, None)
+            del saved[first : first + 2]
 
 
 def bits_per_byte(nats_per_token: float, n_tokens: int, n_bytes: int) -> float:

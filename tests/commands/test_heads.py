@@ -24,6 +24,7 @@ from minitx.data.prepare import prepare
 from minitx.heads.record import patterns
 from minitx.heads.scores import SCORES
 from minitx.heads.snapshots import read_header
+from minitx.run import checkpoints
 from minitx.run.folder import Run
 from tests.heads.test_snapshots import read_patterns
 from tests.small import small_config, small_model
@@ -36,7 +37,7 @@ def run(tmp_path: Path) -> Path:
     config = small_config(tmp_path)
     prepared = prepare(config.data, config.tokenizer, config.seed, progress=False)
     run = Run.create(config.out, config, prepared.tokenizer, prepared.describe())
-    run.save_checkpoint(small_model(prepared.tokenizer.vocab_size), {}, {"step": 3}, best=True, keep=1)
+    checkpoints.save(run.path, small_model(prepared.tokenizer.vocab_size), {}, {"step": 3}, best=True, keep=1)
     return run.path
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from minitx.__main__ import main
 from minitx.data.tokenizer import Tokenizer
+from minitx.run import checkpoints
 from minitx.run.folder import Run
 from tests.small import small_config, small_model, small_text
 
@@ -19,7 +20,7 @@ def run(tmp_path: Path) -> Path:
     config = small_config(tmp_path)
     tokenizer = Tokenizer.train([small_text(20)], config.tokenizer)
     run = Run.create(config.out, config, tokenizer, {})
-    run.save_checkpoint(small_model(tokenizer.vocab_size), {}, {"step": 3}, best=True, keep=1)
+    checkpoints.save(run.path, small_model(tokenizer.vocab_size), {}, {"step": 3}, best=True, keep=1)
     return run.path
 
 

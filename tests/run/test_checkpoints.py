@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from minitx.run.checkpoints import load_weights, read_checkpoint, save_optimizer, save_weights, write_checkpoint
+from minitx.run.checkpoints import (
+    Checkpoint,
+    names,
+    newest_whole,
+    read_checkpoint,
+    save_optimizer,
+    save_weights,
+    write_checkpoint,
+)
 from minitx.run.folder import Run
 from minitx.system.errors import UserError
 from minitx.system.files import checksum, json_bytes, read_json
@@ -59,7 +67,7 @@ def test_damage_is_named_and_stepped_over(
         file.unlink()
     with pytest.raises(UserError, match=f"step-000002 is damaged: .*{name}"):
         run.checkpoint("2")
-    checkpoint, faults = run.newest_whole_checkpoint()
+    checkpoint, faults = newest_whole(run.path)
     assert checkpoint is not None and checkpoint.step == 1 and len(faults) == 1
     assert run.checkpoint("last").step == 1
     warning = capsys.readouterr().err
@@ -88,12 +96,13 @@ def test_a_pickle_in_place_of_the_optimizer_is_not_run(tmp_path: Path) -> None:
 
 
 def test_weights_of_another_shape_are_named(tmp_path: Path) -> None:
-    save_weights(small_model(vocab_size=30), tmp_path / "w")
+    file, checkpoint = tmp_path / "model.safetensors", Checkpoint(tmp_path, {})
+    save_weights(small_model(vocab_size=30), file)
     with pytest.raises(UserError, match=r"embedding.weight is \(30, 16\), not \(31, 16\)"):
-        load_weights(small_model(vocab_size=31), tmp_path / "w")
-    (tmp_path / "w").write_bytes(b"no weights")
+        checkpoint.load_weights(small_model(vocab_size=31))
+    file.write_bytes(b"no weights")
     with pytest.raises(UserError, match="cannot be read as weights"):
-        load_weights(small_model(), tmp_path / "w")
+        checkpoint.load_weights(small_model())
 
 
 def test_last_best_and_steps(tmp_path: Path) -> None:
@@ -109,7 +118,7 @@ def test_last_best_and_steps(tmp_path: Path) -> None:
 def test_old_checkpoints_go_but_never_the_best(tmp_path: Path) -> None:
     run = Run(tmp_path)
     saved(run, 1, 2, 3, 4, 5, best=2, keep=2)
-    assert run.checkpoint_names() == ["step-000002", "step-000004", "step-000005"]
+    assert names(run.path) == ["step-000002", "step-000004", "step-000005"]
     assert not list((tmp_path / "checkpoints").glob(".*")), "a draft was left"
 
 
@@ -117,7 +126,7 @@ def test_steps_beyond_six_digits_are_in_order(tmp_path: Path) -> None:
     """By name, step-1000000 would come before step-999999."""
     run = Run(tmp_path)
     saved(run, 999_998, 999_999, 1_000_000, keep=2)
-    assert run.checkpoint_names() == ["step-999999", "step-1000000"]
+    assert names(run.path) == ["step-999999", "step-1000000"]
     assert run.checkpoint("last").step == 1_000_000
 
 
@@ -127,7 +136,7 @@ def test_pruning_never_counts_damaged_checkpoints_of_later_steps(tmp_path: Path)
     for name in ("step-000008", "step-000009"):
         (tmp_path / "checkpoints" / name / "model.safetensors").unlink()
     saved(run, 3, keep=2)
-    assert run.checkpoint_names() == ["step-000002", "step-000003"]
+    assert names(run.path) == ["step-000002", "step-000003"]
 
 
 def test_a_full_disk_is_named_and_not_a_fault_of_torch(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import yaml
 
 from minitx.config import Config, TokenizerConfig
 from minitx.data.tokenizer import Tokenizer
+from minitx.run import checkpoints
 from minitx.run.folder import Run, new_folder
 from minitx.run.logs import cut_logs
 from minitx.system.errors import UserError
@@ -22,8 +23,9 @@ from tests.small import small_config, small_model, small_text
 
 def saved(run: Run, *steps: int, best: int | None = None, keep: int = 9) -> None:
     for step in steps:
-        run.save_checkpoint(
-            small_model(seed=step), {"x": torch.tensor([step])}, {"step": step}, best=step == best, keep=keep
+        optimizer_state = {"x": torch.tensor([step])}
+        checkpoints.save(
+            run.path, small_model(seed=step), optimizer_state, {"step": step}, best=step == best, keep=keep
         )
 
 
@@ -88,7 +90,7 @@ def fail_at(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
             raise OSError("full")
         write_atomically(file, content)
 
-    monkeypatch.setattr("minitx.run.folder.write_atomically", write)
+    monkeypatch.setattr("minitx.system.files.write_atomically", write)
 
 
 def test_pointers_and_links_lead_nowhere_else(tmp_path: Path) -> None:
@@ -106,7 +108,7 @@ def test_pointers_and_links_lead_nowhere_else(tmp_path: Path) -> None:
         run.checkpoint("0")
     cut_logs(run.path, {}, 0)
     saved(run, 3, keep=1)
-    assert run.checkpoint_names() == ["step-000001", "step-000003"]
+    assert checkpoints.names(run.path) == ["step-000001", "step-000003"]
     assert outside.checkpoint("last").step == 5
     assert (outside.path / "checkpoints" / "last").read_text() == "step-000005"
 
@@ -222,7 +224,7 @@ def test_finding_runs(tmp_path: Path) -> None:
 def test_a_run_loads_its_model_and_configuration(tmp_path: Path) -> None:
     config, tokenizer = small_config(tmp_path), small_tokenizer()
     run = Run.create(config.out, config, tokenizer, {})
-    run.save_checkpoint(small_model(tokenizer.vocab_size), {}, {"step": 3}, best=True, keep=1)
+    checkpoints.save(run.path, small_model(tokenizer.vocab_size), {}, {"step": 3}, best=True, keep=1)
     again = Run.find(str(run.path))
     assert again.config() == config
     model, name = again.load_model("best", torch.device("cpu"))

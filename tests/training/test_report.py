@@ -69,7 +69,7 @@ def test_without_a_terminal_a_plain_line_for_each_evaluation(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with opened(tmp_path) as report:
-        report.advance()
+        report.bar.update()
         report.metrics(LINE)
         report.metrics({**LINE, "step": 7, "val_loss": None, "val_bits_per_byte": None})
     out, err = capsys.readouterr()
@@ -81,9 +81,10 @@ def test_a_terminal_sees_a_bar_with_time_left_loss_and_speed(tmp_path: Path, mon
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     with opened(tmp_path) as report:
+        report.training.progress.val_loss = LINE["val_loss"]
         report.metrics(LINE)
         for _ in range(12):
-            report.advance()
+            report.bar.update()
     last = terminal.getvalue().split("\r")[-1]
     assert "12/12 steps" in last and "left" in last
     assert "loss 2.500, val 2.750, 12,346 tokens/s" in last
@@ -104,6 +105,17 @@ def test_the_last_step_asks_for_everything_that_is_on(tmp_path: Path) -> None:
     config = small_config(tmp_path, steps=11, sample_every=0)
     assert due_after(11, config) == Due(True, True, True, True, bool(config.log.snapshots_every), sample=False)
     assert due_after(1, config).metrics and not due_after(1, config).evaluation
+
+
+def test_speed_is_since_the_line_before(tmp_path: Path) -> None:
+    with opened(tmp_path) as report:
+        training, speeds = report.training, []
+        for tokens, seconds in ((100, 1.0), (400, 2.0)):
+            training.progress.tokens, training.progress.seconds = tokens, seconds
+            line = training.metrics(torch.tensor(1.0), torch.tensor(1.0))
+            speeds.append(line["tokens_per_second"])
+            report.metrics(line)
+    assert speeds == [100, 300]
 
 
 def test_a_model_that_is_ruined_writes_no_sample(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from minitx.system.exits import run_command
-from minitx.system.faults import sentence, with_filename
+from minitx.system.exits import run_command, sentence
+from minitx.system.files import with_filename
 from minitx.system.text import one_line
 
 
