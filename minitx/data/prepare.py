@@ -4,13 +4,9 @@
 another name and renamed, so that an interrupted run, or a second one at the same time, spoils nothing.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
-import hashlib
 import importlib.metadata
-import json
 import os
 import re
 import shutil
@@ -20,22 +16,21 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 from tqdm import tqdm
 
 from minitx.config import DataConfig, TokenizerConfig
 from minitx.data import sources
-from minitx.data.batches import require_window
 from minitx.data.encode import sample, write_token_files
 from minitx.data.sources import Piece
 from minitx.data.split import divide
 from minitx.data.spool import Spool
-from minitx.data.token_files import Tokens
+from minitx.data.token_files import Tokens, require_window
 from minitx.data.tokenizer import Tokenizer
 from minitx.system.errors import UserError, require
-from minitx.system.files import checksum, json_bytes, read_json, write_atomically
+from minitx.system.files import checksum, digest, json_bytes, read_json, sha256, write_atomically
 
 FORMAT = 4  # of the prepared folder; folders of another format are never looked at
 FILES = ("tokenizer.model", "train.npy", "val.npy")
@@ -93,17 +88,15 @@ def prepare(
 
     Raises `UserError` for everything that is wrong with the source.
     """
+    is_on_hub = sources.is_on_hub(data.source)
     require(
-        data.val_split is None or sources.is_on_hub(data.source),
+        is_on_hub or data.val_split is None,
         f"data.val_split is {data.val_split}, but only a Hub data set has splits: leave it out.",
     )
     seed = seed if data.seed is None else data.seed
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minitx"
-    if (
-        sources.is_on_hub(data.source)
-        and re.fullmatch("[0-9a-f]{32}", cached_folder or "")  # a name from a file, which must not leave the cache
-        and (cached := _load(root / str(cached_folder), tokenizer_model))
-    ):
+    name = re.fullmatch("[0-9a-f]{32}", cached_folder or "")  # no path that leaves the cache
+    if is_on_hub and name and (cached := _load(root / name[0], tokenizer_model)):
         return cached
     inputs = {
         "format": FORMAT,
@@ -113,11 +106,11 @@ def prepare(
         "seed": seed,
     }
     size = None if tokenizer.type == "char" else tokenizer.vocab_size
-    folder = root / _key({**inputs, "tokenizer": [tokenizer.type, size]})
+    folder = root / digest({**inputs, "tokenizer": [tokenizer.type, size]})[:32]
     if cached := _load(folder, tokenizer_model):
         return cached
     if tokenizer_model is not None:
-        folder = root / _key({**inputs, "tokenizer": tokenizer_model.digest})
+        folder = root / digest({**inputs, "tokenizer": tokenizer_model.digest})[:32]
         if cached := _load(folder):
             return cached
     try:
@@ -174,15 +167,11 @@ def _build(
         counts = write_token_files(folder, pieces(), tokenizer, workers, bar.update)
     fingerprint = "".join(spool.fingerprint for spool in spools.values())
     if len(spools) > 1:
-        fingerprint = hashlib.sha256(fingerprint.encode()).hexdigest()
+        fingerprint = sha256(fingerprint.encode())
     for spool in spools.values():
         spool.path.unlink()
     checksums = {name: checksum(folder / name) for name in FILES}
     write_atomically(folder / "meta.json", json_bytes({**counts, "fingerprint": fingerprint, "checksums": checksums}))
-
-
-def _key(inputs: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _load(folder: Path, tokenizer_model: Tokenizer | None = None) -> Prepared | None:
@@ -223,7 +212,7 @@ def _cores() -> range | set[int]:
     return os.sched_getaffinity(0) if sys.platform == "linux" else range(os.cpu_count() or 1)
 
 
-def _bar(label: str, total: int | None, progress: bool) -> tqdm[NoReturn]:
+def _bar(label: str, total: int | None, progress: bool) -> "tqdm[NoReturn]":
     """A progress bar over bytes, shown only on a terminal."""
-    shown = progress and sys.stderr.isatty()
-    return tqdm(total=total, desc=label, unit="B", unit_scale=True, leave=False, disable=not shown)
+    disable = None if progress else True  # None shows it only on a terminal
+    return tqdm(total=total, desc=label, unit="B", unit_scale=True, leave=False, disable=disable)
