@@ -1,7 +1,5 @@
 """Texts that need no download: the documentation that comes with Python, and random letters that come twice."""
 
-from __future__ import annotations
-
 import ast
 import contextlib
 import importlib
@@ -66,8 +64,7 @@ def _docstrings(node: ast.Module | ast.ClassDef, name: str, prefix: str = "") ->
             bases = f"({', '.join(map(ast.unparse, child.bases))})" if child.bases else ""
             yield from _docstrings(child, f"class {prefix}{child.name}{bases}", f"{prefix}{child.name}.")
         elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
-            docstring = ast.get_docstring(child, clean=False)
-            if docstring:
+            if docstring := ast.get_docstring(child, clean=False):
                 yield f"{prefix}{child.name}({ast.unparse(child.args)})", docstring
 
 

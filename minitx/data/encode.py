@@ -1,7 +1,5 @@
 """Pieces of text → token files, on several threads."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """A source's text on its way to the tokenizer: cut into pieces and kept in one file, to be read several times."""
 
-from __future__ import annotations
-
 import hashlib
 import struct
 from collections.abc import Callable, Iterator
