@@ -64,7 +64,8 @@ def _docstrings(node: ast.Module | ast.ClassDef, name: str, prefix: str = "") ->
             bases = f"({', '.join(map(ast.unparse, child.bases))})" if child.bases else ""
             yield from _docstrings(child, f"class {prefix}{child.name}{bases}", f"{prefix}{child.name}.")
         elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
-            if docstring := ast.get_docstring(child, clean=False):
+            docstring = ast.get_docstring(child, clean=False)
+            if docstring:
                 yield f"{prefix}{child.name}({ast.unparse(child.args)})", docstring
 
 
