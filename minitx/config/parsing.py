@@ -4,11 +4,9 @@ Imports nothing heavy, so that `--help` answers at once. jsonargparse parses; th
 puts its complaints into words.
 """
 
-from __future__ import annotations
-
 import dataclasses
+import itertools
 import re
-import types
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,20 +67,19 @@ def instantiate(parser: ArgumentParser, namespace: Any, settings: type[T]) -> T:
 
 def option_value(arguments: Sequence[str], option: str) -> str | None:
     """The value of a command-line option, written as `--option value` or `--option=value`."""
-    for i, argument in enumerate(arguments):
-        if argument == option and i + 1 < len(arguments):
-            return arguments[i + 1]
-        if argument.startswith(option + "="):
-            return argument.split("=", 1)[1]
+    for argument, following in itertools.pairwise([*arguments, None]):
+        if argument == option:
+            return following
+        if argument and argument.startswith(option + "="):
+            return argument.removeprefix(option + "=")
     return None
 
 
-def setting_names(settings: type[Any], prefix: str = "") -> list[str]:
+def setting_names(settings: Any, prefix: str = "") -> list[str]:
     """The dotted names of all settings; those of a section follow one another."""
     names: list[str] = []
     for name, hint in typing.get_type_hints(settings).items():
-        is_section = dataclasses.is_dataclass(hint)
-        names += setting_names(typing.cast(type, hint), f"{prefix}{name}.") if is_section else [prefix + name]
+        names += setting_names(hint, f"{prefix}{name}.") if dataclasses.is_dataclass(hint) else [prefix + name]
     return names
 
 
@@ -165,11 +162,9 @@ def explain(message: str, types_by_option: dict[str, Any]) -> str:
 
 def in_words(hint: Any) -> str:
     """A type as a person would say it."""
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return " or ".join(in_words(part) for part in typing.get_args(hint))
-    if typing.get_origin(hint) is typing.Literal:
-        return " or ".join(str(value) for value in typing.get_args(hint))
     if typing.get_origin(hint) is list:
         return "a list such as '[a, b]'"
+    if parts := typing.get_args(hint):  # of a union or a Literal
+        return " or ".join(map(in_words, parts))
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
-    return words[hint]
+    return words.get(hint, str(hint))
