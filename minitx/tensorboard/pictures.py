@@ -4,8 +4,6 @@ Matplotlib draws the labels and titles of a probe once, as a `Frame`. A picture 
 head, pixel by pixel. Pixels are indices of `palette`. This module imports matplotlib, so import it only to draw.
 """
 
-from __future__ import annotations
-
 import functools
 import io
 import math
@@ -30,16 +28,8 @@ DPI = 128
 """A power of two, so that whole pixels stay whole when matplotlib counts in inches."""
 LABEL_SIZE, TITLE_SIZE, MAX_LABEL = 11, 14, 90
 """Pixels: height of letters, and width of a token's label."""
-FONTS = (
-    "DejaVu Sans",
-    "Noto Sans CJK JP",
-    "Arial Unicode MS",
-    "Microsoft YaHei",
-    "Malgun Gothic",
-    "Noto Emoji",
-    "Segoe UI Symbol",
-    "Unifont",
-)
+FONTS: tuple[str, ...] = ("DejaVu Sans", "Noto Sans CJK JP", "Arial Unicode MS", "Microsoft YaHei", "Malgun Gothic")
+FONTS += ("Noto Emoji", "Segoe UI Symbol", "Unifont")
 """In order of preference. The first comes with matplotlib; the others are used where they are installed."""
 MARGIN, GAP, BAR = 12, 18, 60
 """Pixels around the picture, between heads, and for the colour bar with its numbers."""
@@ -47,6 +37,8 @@ MAX_WIDTH = 980
 """Pixels that TensorBoard shows of a picture on a small laptop; more heads go into further rows."""
 
 Pixels = NDArray[np.uint8]
+Texts = Sequence[tuple[float, float, str, dict[str, Any]]]
+"""Row and column in pixels, a line of text, and how matplotlib aligns it."""
 
 
 class Frame:
@@ -115,10 +107,8 @@ def palette() -> Pixels:
     return np.concatenate([colours, np.repeat(greys[:, None], 3, axis=1)])
 
 
-def draw_texts(
-    height: int, width: int, texts: Sequence[tuple[float, float, str, dict[str, Any]]], size: int = LABEL_SIZE
-) -> Pixels:
-    """`texts` on white: each a row and a column in pixels, a line of text, and how matplotlib aligns it."""
+def draw_texts(height: int, width: int, texts: Texts, size: int = LABEL_SIZE) -> Pixels:
+    """`texts` on white."""
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
     for y, x, text, alignment in texts:
         style = {"va": "center_baseline", "color": "#1e1e1e", "fontproperties": font(size), **alignment}

@@ -4,8 +4,6 @@ The process is `python -m minitx.tensorboard.text_process`. It reads JSON from s
 Text and time are limited, and only one text is run at a time.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
@@ -16,17 +14,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from werkzeug import Request
+from werkzeug.exceptions import BadRequest, ServiceUnavailable
 
 MAX_CHARACTERS, MAX_SECONDS = 4000, 90
 LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
-
-
-class OwnTextError(Exception):
-    """The text could not be run. The message is one sentence."""
-
-
-class BusyError(Exception):
-    """Another text is being run, so the request may work a moment later. The message is one sentence."""
 
 
 class OwnText:
@@ -51,13 +42,13 @@ class OwnText:
         return ""
 
     def run(self, run: Path, step: int, text: str) -> bytes:
-        """A snapshot of `text` through the checkpoint of `step`; raises OwnTextError and BusyError."""
+        """A snapshot of `text` through the checkpoint of `step`; raises BadRequest and ServiceUnavailable."""
         if not text.strip():
-            raise OwnTextError("The text is empty: type a sentence.")
+            raise BadRequest("The text is empty: type a sentence.")
         if len(text) > MAX_CHARACTERS:
-            raise OwnTextError(f"The text has {len(text)} characters, but at most {MAX_CHARACTERS} are run.")
+            raise BadRequest(f"The text has {len(text)} characters, but at most {MAX_CHARACTERS} are run.")
         if not self._busy.acquire(blocking=False):
-            raise BusyError("Another text is being run: try again in a moment.")
+            raise ServiceUnavailable("Another text is being run: try again in a moment.")
         try:
             done = subprocess.run(
                 [sys.executable, "-m", "minitx.tensorboard.text_process"],
@@ -68,11 +59,11 @@ class OwnText:
                 env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
             )
         except subprocess.TimeoutExpired as error:
-            raise OwnTextError(f"The model took longer than {MAX_SECONDS} seconds: try a shorter text.") from error
+            raise BadRequest(f"The model took longer than {MAX_SECONDS} seconds: try a shorter text.") from error
         finally:
             self._busy.release()
         if done.returncode != 0:
             last = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
             reason = last.removeprefix("error: ") if last.startswith("error: ") else "The model could not be run."
-            raise OwnTextError(reason.replace(f"{run}{os.sep}", "").replace(str(run), "the run"))
+            raise BadRequest(reason.replace(f"{run}{os.sep}", "").replace(str(run), "the run"))
         return done.stdout
