@@ -5,8 +5,7 @@ from typing import Literal
 
 from minitx.system.errors import require, require_bounds
 
-MAX_WIDTH = 1 << 20
-"""Of heads, widths and context: far more than anyone trains, so that a wrong number is named at once."""
+MAX_WIDTH = 1 << 20  # and most heads and context: more than anyone trains, so that a wrong number is named at once
 
 
 @dataclass(frozen=True)

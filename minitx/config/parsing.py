@@ -21,10 +21,8 @@ from minitx.system.errors import UserError, nearest, require
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 T = TypeVar("T", bound=object)
-MAX_BYTES = 1 << 17
-"""Of a YAML file of settings; those that ship have less than a thousandth of it."""
-MAX_LEVELS = 10
-"""Of lists and sections inside one another in a YAML file of settings."""
+MAX_BYTES = 1 << 17  # of a YAML file of settings; those that ship have less than a thousandth of it
+MAX_LEVELS = 10  # of lists and sections inside one another in a YAML file of settings
 
 
 def load_config(file: Path) -> Config:

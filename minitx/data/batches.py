@@ -8,10 +8,8 @@ import torch
 from minitx.data.token_files import Tokens, require_window
 from minitx.system.errors import require
 
-RESIDENT_SHARE = 10
-"""Tokens stay on a GPU if they take at most one part in this many of its memory, and half of its free memory."""
-RESIDENT_PIECE = 1 << 24
-"""Tokens that are copied to the GPU at once."""
+RESIDENT_SHARE = 10  # tokens may take one part in this many of a GPU's memory
+RESIDENT_PIECE = 1 << 24  # tokens that are copied to the GPU at once
 
 
 class Batches:
@@ -93,7 +91,7 @@ def _windows(tokens: Tokens | torch.Tensor, starts: Sequence[int], length: int) 
 
 
 def resident(tokens: Tokens, device: torch.device | None) -> torch.Tensor | None:
-    """`tokens` as int32 on `device`; None if that is no CUDA device, or lacks the room (`RESIDENT_SHARE`)."""
+    """`tokens` as int32 on `device`; None if that is no CUDA device, or if they take over half of its free memory."""
     if device is None or device.type != "cuda":
         return None
     free, memory = torch.cuda.mem_get_info(device)

@@ -1,7 +1,7 @@
 """Pieces of text → token files, on several threads."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -9,15 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from minitx.data.sources import Piece
+from minitx.data.spool import Advance
 from minitx.data.token_files import Tokens, TokenWriter
 from minitx.data.tokenizer import Ids, Tokenizer
 
-BATCH_CHARACTERS = 1 << 20
-"""Characters that a thread encodes at once."""
-SAMPLE_BYTES = 4 << 20
-"""Training text that a tokenizer is trained on."""
-Batch = list[tuple[str, Piece]]
-"""Pieces, each with its split."""
+BATCH_CHARACTERS = 1 << 20  # encoded at once by a thread
+SAMPLE_BYTES = 4 << 20  # of training text, for training a tokenizer
+Batch = list[tuple[str, Piece]]  # a split and a piece of it
 
 
 def sample(pieces: Iterator[Piece], total: int) -> Iterator[Piece]:
@@ -32,16 +30,9 @@ def sample(pieces: Iterator[Piece], total: int) -> Iterator[Piece]:
 
 
 def write_token_files(
-    folder: Path,
-    pieces: Iterator[tuple[str, Piece]],
-    tokenizer: Tokenizer,
-    workers: int,
-    advance: Callable[[int], object],
+    folder: Path, pieces: Iterator[tuple[str, Piece]], tokenizer: Tokenizer, workers: int, advance: Advance
 ) -> dict[str, int]:
-    """Write train.npy and val.npy; returns bytes and documents of both splits.
-
-    `workers` threads encode; `advance` is called with the bytes that are done.
-    """
+    """Write train.npy and val.npy with `workers` threads; returns bytes and documents of both splits."""
     end = np.array([tokenizer.end_of_document], np.int32)
     with ExitStack() as stack:
         writers = {

@@ -19,13 +19,11 @@ from minitx.data.hub import quiet_datasets, read_split, revision, text_of
 from minitx.system.errors import UserError, require
 
 BUILT_IN = {"python-docs": python_docs, "repeats": repeated_letters}
-BUILDERS = {".txt": "text", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
-"""File extension → the builder of the datasets library that reads it."""
-EXTENSIONS = (*BUILDERS, ".txt.gz", ".jsonl.gz", ".csv.gz")
-BLOCK = 1 << 20
-"""Bytes of a .txt file read at once."""
-MAX_UNPACKED_RATIO, MIN_SUSPICIOUS = 200, 64 << 20
-"""A .gz file may unpack to so many times its size, and always to so many bytes."""
+BUILDERS = {".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}  # of the datasets library, by file extension
+EXTENSIONS = (".txt", *BUILDERS, ".txt.gz", ".jsonl.gz", ".csv.gz")
+BLOCK = 1 << 20  # bytes of a .txt or .gz file read at once
+MAX_UNPACKED_RATIO = 200  # size of a .gz file's content over that of the file
+MIN_SUSPICIOUS = 64 << 20  # bytes of content, up to which any ratio passes
 
 
 class Piece(NamedTuple):
@@ -82,7 +80,7 @@ def files(source: str) -> list[Path]:
     else:
         require(path.is_file(), f"data.source {source} does not exist: check the path.")
     chosen = sorted(path for path in candidates if path.name.lower().endswith(EXTENSIONS) and path.is_file())
-    supported = f"{', '.join(BUILDERS)} or .gz of the first three"
+    supported = f".txt, {', '.join(BUILDERS)} or .gz of the first three"
     require(bool(chosen), f"data.source {source} holds no file that minitx reads: use {supported}.")
     return chosen
 

@@ -8,8 +8,7 @@ from minitx.data.sources import Piece
 from minitx.data.spool import Spool
 from minitx.system.errors import require
 
-MANY_DOCUMENTS = 100
-"""From this many documents on, data.split_by auto holds out whole documents."""
+MANY_DOCUMENTS = 100  # from which on data.split_by auto holds out whole documents
 
 
 def held_out(characters: list[int], fraction: float, seed: int) -> set[int]:

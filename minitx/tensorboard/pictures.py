@@ -24,17 +24,13 @@ from minitx.system.text import visible
 
 LEVELS, WHITE = 224, 255
 """Colours of the scale; the palette's other 32 entries are greys for letters, black to white, so white comes last."""
-DPI = 128
-"""A power of two, so that whole pixels stay whole when matplotlib counts in inches."""
-LABEL_SIZE, TITLE_SIZE, MAX_LABEL = 11, 14, 90
-"""Pixels: height of letters, and width of a token's label."""
+DPI = 128  # a power of two, so that whole pixels stay whole when matplotlib counts in inches
+LABEL_SIZE, TITLE_SIZE, MAX_LABEL = 11, 14, 90  # pixels: height of letters, and width of a token's label
 FONTS: tuple[str, ...] = ("DejaVu Sans", "Noto Sans CJK JP", "Arial Unicode MS", "Microsoft YaHei", "Malgun Gothic")
 FONTS += ("Noto Emoji", "Segoe UI Symbol", "Unifont")
 """In order of preference. The first comes with matplotlib; the others are used where they are installed."""
-MARGIN, GAP, BAR = 12, 18, 60
-"""Pixels around the picture, between heads, and for the colour bar with its numbers."""
-MAX_WIDTH = 980
-"""Pixels that TensorBoard shows of a picture on a small laptop; more heads go into further rows."""
+MARGIN, GAP, BAR = 12, 18, 60  # pixels around the picture, between heads, and for the colour bar with its numbers
+MAX_WIDTH = 980  # pixels that TensorBoard shows on a small laptop; more heads go into further rows
 
 Pixels = NDArray[np.uint8]
 Texts = Sequence[tuple[float, float, str, dict[str, Any]]]

@@ -21,8 +21,7 @@ from minitx.tensorboard.plugin.page import POLICY, STATIC, page
 from minitx.tensorboard.plugin.store import Store
 
 MAX_HEADS_ASKED, MAX_REQUEST_BYTES = 256, 65536
-MAX_PAGE_BYTES = 8_000_000
-"""Snapshots in one self-contained HTML file; if they are more, only every second, third … is taken."""
+MAX_PAGE_BYTES = 8_000_000  # of snapshots in an HTML file; of more, only every second, third … is taken
 
 
 class AttentionPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoard ships no types

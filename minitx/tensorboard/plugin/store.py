@@ -16,8 +16,7 @@ from minitx.heads import snapshots
 from minitx.heads.snapshots import SnapshotError
 
 MAX_FOLDERS, MAX_CACHED_HEADERS = 20_000, 4000
-FRESH_SECONDS = 1.0
-"""How long a list of runs is used, so that a burst of requests walks the folders once."""
+FRESH_SECONDS = 1.0  # for which a list of runs is used, so that a burst of requests walks the folders once
 NOT_RUNS = frozenset({snapshots.FOLDER, "checkpoints", "__pycache__", ".git", ".venv", "node_modules"})
 
 
