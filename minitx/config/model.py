@@ -71,18 +71,10 @@ class ModelConfig:
     def check_latent(self) -> None:
         """Raise `UserError` if sizes of latent attention cannot work, or are given for another attention."""
         if self.attention != "latent":
-            for name in ("d_latent", "d_rotary"):
-                require(
-                    getattr(self, name) is None,
-                    f"model.{name} is {getattr(self, name)}, but only latent attention has it: "
-                    "leave it out, or set model.attention to latent.",
-                )
+            for name, value in (("d_latent", self.d_latent), ("d_rotary", self.d_rotary)):
+                require(value is None, f"model.{name} is {value}, but only latent attention has it: leave it out.")
             return
-        require(
-            self.n_kv_head is None,
-            f"model.n_kv_head is {self.n_kv_head}, but latent attention makes the keys and values of every head from "
-            "one compressed vector: leave it out.",
-        )
+        require(self.n_kv_head is None, f"model.n_kv_head is {self.n_kv_head}, but latent attention has none: drop it.")
         require(
             self.rotary_width >= 2 and self.rotary_width % 2 == 0,
             f"model.d_rotary is {self.d_rotary}, but it must be even and at least 2, for rotary positions turn pairs.",
@@ -92,15 +84,14 @@ class ModelConfig:
         """Raise `UserError` unless `kept_heads` lists heads of every layer in order."""
         if self.kept_heads is None:
             return
+        layers = len(self.kept_heads)
         require(
-            len(self.kept_heads) == self.n_layer,
-            f"model.kept_heads is for {len(self.kept_heads)} layers, but model.n_layer is {self.n_layer}.",
+            layers == self.n_layer, f"model.kept_heads is for {layers} layers, but model.n_layer is {self.n_layer}."
         )
         for layer, heads in enumerate(self.kept_heads):
             require(
                 heads == sorted(set(heads) & set(range(self.n_head))),
-                f"model.kept_heads has {heads} for layer {layer}, but it must name heads from 0 to {self.n_head - 1}, "
-                "each once and in order.",
+                f"model.kept_heads has {heads} for layer {layer}: name heads of 0 to {self.n_head - 1} once, in order.",
             )
         require(any(self.kept_heads), "model.kept_heads leaves no head at all: keep one, or no token sees another.")
 

@@ -1,7 +1,7 @@
 """Command lines and YAML files → the dataclasses of settings, or a sentence on what is wrong with them.
 
-Imports nothing heavy, so that `--help` answers at once. jsonargparse parses; this module checks files before it, and
-puts its complaints into words.
+jsonargparse parses. This module checks files before it, and puts its complaints into words. It imports nothing heavy,
+so that `--help` answers at once.
 """
 
 import dataclasses
@@ -43,8 +43,7 @@ def new_parser(prog: str, settings: type[T]) -> ArgumentParser:
 
 def parse(parser: ArgumentParser, settings: type[T], arguments: Sequence[str]) -> Any:
     """As `parse_plain`, for a parser of `new_parser`: a YAML file is checked first."""
-    file = option_value(arguments, "--config")
-    if file is not None:
+    if (file := option_value(arguments, "--config")) is not None:
         check_file(Path(file), setting_names(settings))
     return parse_plain(parser, arguments)
 
@@ -134,8 +133,7 @@ def check_keys(content: dict[Any, Any], prefix: str, file: Path, names: Sequence
 def option_types(parser: ArgumentParser) -> dict[str, Any]:
     """The options of a parser, without their dashes, and the types of those that have one.
 
-    Only jsonargparse's private parts know them. Without these the dict is empty, or has no types: then a mistake is
-    reported in jsonargparse's words.
+    They come from private parts of jsonargparse. Without these, `explain` falls back to jsonargparse's words.
     """
     return {
         option.lstrip("-"): getattr(action, "_typehint", None)

@@ -1,8 +1,6 @@
 """All settings with their defaults, checks and help texts, which stand nowhere else.
 
-A run is described by one frozen `Config`, with a section for each part. `minitx.config.parsing` reads YAML files and
-command lines into it; `Config.to_dict` gives plain data back. A value that cannot work raises `UserError`, whose
-sentence names it.
+One frozen `Config` describes a run, with a section for each part. A value that cannot work raises `UserError`.
 """
 
 import copy
@@ -137,8 +135,7 @@ class LogConfig:
     heads_every: int = 120
     """Steps between pictures and scores of the attention heads; also at the end; 0 turns them off."""
     snapshots_every: int = 20
-    """Steps between snapshots of the attention heads, which TensorBoard's Attention tab shows; also at the end; 0 turns
-    them off."""
+    """Steps between snapshots of the heads for TensorBoard's Attention tab; also at the end; 0 turns them off."""
     probes: list[str | ProbeSetting] = field(default_factory=lambda: copy.deepcopy(list(DEFAULT_PROBES)))
     """Texts whose attention patterns are drawn. A probe {text, links: [{name, from, to}]} also measures how much every
     head attends from the later words `from` to the earlier words `to`."""

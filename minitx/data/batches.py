@@ -8,6 +8,7 @@ import torch
 from minitx.data.token_files import Tokens, require_window
 from minitx.system.errors import require
 
+Batch = tuple[torch.Tensor, torch.Tensor]  # inputs, and as targets the inputs one token later; int64 (batch, seq)
 RESIDENT_SHARE = 10  # tokens may take one part in this many of a GPU's memory
 RESIDENT_PIECE = 1 << 24  # tokens that are copied to the GPU at once
 
@@ -15,11 +16,9 @@ RESIDENT_PIECE = 1 << 24  # tokens that are copied to the GPU at once
 class Batches:
     """Training windows without replacement, in an order that depends on (seed, epoch) alone.
 
-    An epoch starts at a random phase below `context_length` and takes the windows from there in random order. So it
-    sees every token from the phase to the last whole window once. A batch may span two epochs.
-
-    device: where the batches are used. A GPU with room for the tokens keeps them and cuts the batches itself;
-    otherwise the batches are on the CPU.
+    An epoch takes the windows from a random phase below `context_length` on. So it sees every token from there to the
+    last whole window once. A batch may span two epochs. If `device` is a GPU with room for the tokens, it keeps them
+    and cuts the batches; otherwise batches are on the CPU.
     """
 
     def __init__(
@@ -31,8 +30,8 @@ class Batches:
         self._context_length, self._batch_size, self._seed = context_length, batch_size, seed
         self._start_epoch(0)
 
-    def next(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Inputs and targets, int64, both (batch, seq); the targets are the inputs one token later."""
+    def next(self) -> Batch:
+        """The next batch; at the end of an epoch, the next one begins."""
         starts: list[int] = []
         while len(starts) < self._batch_size:
             if self._position == len(self._starts):
@@ -65,10 +64,8 @@ class Batches:
         self._starts: Tokens = phase + self._context_length * random.permutation(count)
 
 
-def validation_windows(
-    tokens: Tokens, context_length: int, batch_size: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Inputs and targets over all of `tokens` in order, both (batch, seq): every token but the first is a target once.
+def validation_windows(tokens: Tokens, context_length: int, batch_size: int) -> Iterator[Batch]:
+    """Batches over all of `tokens` in order: every token but the first is a target once.
 
     Tokens after the last whole window come as a batch of one shorter window.
     """
@@ -80,8 +77,8 @@ def validation_windows(
         yield _windows(tokens, [whole * context_length], rest)
 
 
-def _windows(tokens: Tokens | torch.Tensor, starts: Sequence[int], length: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inputs and targets from every start, int64, both (batch, length); a GPU cuts its own tokens, without a wait."""
+def _windows(tokens: Tokens | torch.Tensor, starts: Sequence[int], length: int) -> Batch:
+    """A batch of the windows of `length` tokens at `starts`; a GPU cuts those of its own tokens, without a wait."""
     if isinstance(tokens, torch.Tensor):
         first = torch.tensor(starts, pin_memory=tokens.is_cuda).to(tokens.device, non_blocking=True)
         rows = tokens[first[:, None] + torch.arange(length + 1, device=tokens.device)].long()  # (batch, length + 1)

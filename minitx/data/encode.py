@@ -57,10 +57,7 @@ def write_token_files(
 
 
 def _encode_ahead(batches: Iterator[Batch], tokenizer: Tokenizer, workers: int) -> Iterator[tuple[Batch, list[Ids]]]:
-    """Yield batches with the tokens of their pieces, in order.
-
-    Threads encode ahead, outside Python's lock, while the caller writes. With one worker there is no other thread.
-    """
+    """Yield batches, in order, with the tokens of their pieces. Threads encode ahead if there are several `workers`."""
 
     def encode(batch: Batch) -> list[Ids]:
         return tokenizer.encode_batch([piece.text.encode() for _, piece in batch])
@@ -83,9 +80,8 @@ def _in_batches(pieces: Iterator[tuple[str, Piece]]) -> Iterator[Batch]:
     size = 0
     for split, piece in pieces:
         batch.append((split, piece))
-        size += len(piece.text) + 64  # for short documents have their cost too
+        size += len(piece.text) + 64  # short documents have a cost too
         if size >= BATCH_CHARACTERS:
             yield batch
             batch, size = [], 0
-    if batch:
-        yield batch
+    yield batch

@@ -1,7 +1,7 @@
 """Data sets on the Hugging Face Hub, read with its library `datasets`, with or without a network.
 
-`read_split` yields the texts of a split, `revision` says which commit they are of. A fault of the network is tried
-again if that can help; every other one raises `UserError`. `quiet_datasets` and `text_of` serve files as well.
+A fault of the network is tried again if that can help; every other one raises `UserError`. `quiet_datasets` and
+`text_of` serve files as well.
 """
 
 import http.client
@@ -133,10 +133,7 @@ def _hub_error(config: DataConfig, error: Exception) -> UserError:
 
 
 def _library() -> Any:
-    """The datasets library, which uses only its cache if the Hub does not answer.
-
-    Otherwise it would try each file for half a minute.
-    """
+    """The datasets library; if the Hub is silent, on its cache alone, or it would try every file for half a minute."""
     from huggingface_hub import constants
 
     datasets = quiet_datasets()

@@ -45,13 +45,11 @@ class Prepared:
     tokenizer: Tokenizer
     train: Tokens
     val: Tokens
-    train_bytes: int
-    """UTF-8 bytes of the training text, for bits per byte."""
+    train_bytes: int  # of UTF-8
     val_bytes: int
     train_documents: int
     val_documents: int
-    fingerprint: str
-    """SHA-256 over the text of all documents, in hexadecimal."""
+    fingerprint: str  # SHA-256 over the text of all documents, in hexadecimal
 
     def describe(self) -> dict[str, int | str]:
         """The corpus in plain numbers."""
@@ -117,7 +115,8 @@ def prepare(
         root.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(root)
         with tempfile.TemporaryDirectory(prefix="unfinished-", dir=root, ignore_cleanup_errors=True) as unfinished:
-            _build(Path(unfinished), data, tokenizer, seed, progress, tokenizer_model, workers or len(_cores()))
+            cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+            _build(Path(unfinished), data, tokenizer, seed, progress, tokenizer_model, workers or cores)
             return _move(Path(unfinished), folder)
     except OSError as error:
         raise UserError(
@@ -190,7 +189,7 @@ def _load(folder: Path, tokenizer_model: Tokenizer | None = None) -> Prepared | 
 
 
 def _move(unfinished: Path, folder: Path) -> Prepared:
-    """Give a filled folder its name in one step. Another process may have been first: then its folder is used."""
+    """Give a filled folder its name in one step, or use the folder of a process that was first."""
     for _ in range(3):
         with contextlib.suppress(OSError):
             unfinished.rename(folder)
@@ -206,10 +205,6 @@ def _remove_leftovers(root: Path) -> None:
             newest = max(path.stat().st_mtime for path in [folder, *folder.iterdir()])
             if time.time() - newest > MAX_AGE:
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def _cores() -> range | set[int]:
-    return os.sched_getaffinity(0) if sys.platform == "linux" else range(os.cpu_count() or 1)
 
 
 def _bar(label: str, total: int | None, progress: bool) -> "tqdm[NoReturn]":

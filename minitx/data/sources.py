@@ -106,8 +106,7 @@ def _check_ratio(path: Path) -> None:
             size += len(block)
             require(
                 size <= limit,
-                f"{path} unpacks to more than {MAX_UNPACKED_RATIO} times its size, as no text does: unpack it yourself "
-                "if you trust it.",
+                f"{path} unpacks to more than {MAX_UNPACKED_RATIO} times its size: unpack it yourself if you trust it.",
             )
 
 
@@ -121,15 +120,12 @@ def _read_text(path: Path, errors: str = "strict") -> Iterator[Piece]:
             try:
                 text = decoder.decode(block, final=not block)
             except UnicodeDecodeError as error:
-                raise _not_utf8(path, file.tell() - len(error.object) + error.start) from error
+                offset = file.tell() - len(error.object) + error.start
+                remedy = "save it as UTF-8, or set data.encoding_errors to replace"
+                if path.name.lower().removesuffix(".gz").endswith(".csv"):
+                    remedy = "convert it to UTF-8, for data.encoding_errors replace does not work for .csv"
+                raise UserError(f"{path} is not valid UTF-8 at byte {offset}: {remedy}.") from error
             yield Piece(text, last=not block)
-
-
-def _not_utf8(path: Path, offset: int) -> UserError:
-    remedy = "save it as UTF-8, or set data.encoding_errors to replace"
-    if path.name.lower().removesuffix(".gz").endswith(".csv"):
-        remedy = "convert it to UTF-8, for data.encoding_errors replace does not work for .csv"
-    return UserError(f"{path} is not valid UTF-8 at byte {offset}: {remedy}.")
 
 
 def _read_column(path: Path, builder: str, config: DataConfig) -> Iterator[str]:

@@ -46,8 +46,8 @@ class Spool:
 def cut(pieces: Iterator[Piece], size: int) -> Iterator[Piece]:
     """Cut documents into pieces of at most `size` characters, whatever pieces they come in.
 
-    A cut comes after a line break, which no token spans. A line that is too long is cut before a space, or else
-    anywhere. That may cost a token or two, but never any text.
+    A cut comes after a line break, which no token spans. A longer line is cut before a space, or else anywhere, which
+    may cost a token or two.
     """
     rest = ""
     for piece in pieces:

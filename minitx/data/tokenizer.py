@@ -1,8 +1,7 @@
 """Text to token ids and back with SentencePiece, losing nothing.
 
-`Tokenizer.train` learns a unigram, bpe or char model from texts. `decode` gives back exactly what `encode` was given,
-for every string without lone surrogates; `token_bytes` is the share of a single token. Text never becomes a control
-token. There are two of them: end of document, and the unknown token that SentencePiece insists on.
+`decode` gives back exactly what `encode` was given, for every string without lone surrogates. Text never becomes a
+control token: end of document, or the unknown token that SentencePiece insists on.
 """
 
 import io
@@ -70,9 +69,8 @@ class Tokenizer:
     def train(cls, texts: Iterable[str], config: TokenizerConfig) -> Self:
         """Learn a model from `texts`; equal texts give equal bytes.
 
-        SentencePiece keeps all the text in memory, so pass a sample of a large corpus. Only char needs all of it, for
-        its vocabulary is every character of `texts` (but U+2581 and NUL, which become byte tokens). Raises `UserError`
-        if vocab_size does not fit the text.
+        SentencePiece keeps all of it in memory, so pass a sample of a large corpus. Only char needs the whole: every
+        character of `texts` but U+2581 and NUL becomes a token. Raises `UserError` if vocab_size does not fit the text.
         """
         from sentencepiece import SentencePieceTrainer
 
@@ -164,15 +162,13 @@ class Tokenizer:
 
     @cached_property
     def _bytes(self) -> list[bytes]:
-        return [self._piece_bytes(i) for i in range(self._model.get_piece_size())]
-
-    def _piece_bytes(self, id: int) -> bytes:
-        piece = str(self._model.id_to_piece(id))
-        if self._model.is_byte(id):
-            return bytes([int(piece[3:5], 16)])
-        if self._model.is_control(id):
-            return b""
-        return ("\ufffd" if self._model.is_unknown(id) else piece.replace(SPACE, " ")).encode()
+        ids = range(self._model.get_piece_size())
+        pieces = ["" if self._model.is_control(i) else str(self._model.id_to_piece(i)) for i in ids]
+        table = [piece.replace(SPACE, " ").encode() for piece in pieces]
+        table[self._model.unk_id()] = "\ufffd".encode()
+        for byte in range(256):
+            table[self._byte_id(byte)] = bytes([byte])
+        return table
 
     def _byte_id(self, byte: int) -> int:
         return int(self._model.piece_to_id(f"<0x{byte:02X}>"))

@@ -1,7 +1,7 @@
 """Pictures of attention patterns for TensorBoard's Images tab.
 
 Matplotlib draws the labels and titles of a probe once, as a `Frame`. A picture then only fills in the cells of every
-head, pixel by pixel. Pixels are indices of `palette`. This module imports matplotlib, so import it only to draw.
+head. Pixels are indices of `palette`. This module imports matplotlib, so import it only to draw.
 """
 
 import functools
@@ -33,8 +33,7 @@ MARGIN, GAP, BAR = 12, 18, 60  # pixels around the picture, between heads, and f
 MAX_WIDTH = 980  # pixels that TensorBoard shows on a small laptop; more heads go into further rows
 
 Pixels = NDArray[np.uint8]
-Texts = Sequence[tuple[float, float, str, dict[str, Any]]]
-"""Row and column in pixels, a line of text, and how matplotlib aligns it."""
+Texts = Sequence[tuple[float, float, str, dict[str, Any]]]  # row, column (pixels), line of text, matplotlib's alignment
 
 
 class Frame:

@@ -1,7 +1,7 @@
 """Writes what TensorBoard shows of a run: curves, texts, hyperparameters, head scores, pictures of patterns.
 
-An `EventWriter` appends events to one file in the run folder, in the caller's thread, with TensorBoard's own protocol
-buffers. It takes numbers and numpy arrays, and imports neither torch nor tensorflow.
+An `EventWriter` appends TensorBoard's own protocol buffers to one file in the run folder, in the caller's thread. It
+takes numbers and numpy arrays, and imports neither torch nor tensorflow.
 """
 
 import itertools
@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from minitx.heads.scores import IMPORTANCE, SCORES
 from minitx.system.faults import with_filename
 from minitx.system.text import visible
+
+Floats = NDArray[np.floating[Any]]
 
 METRIC_TAGS = {
     "train_loss": "Loss/train",
@@ -44,8 +46,8 @@ _file_number = itertools.count()
 class EventWriter:
     """Writes an event file to `folder`. Only after `flush` is everything on disk.
 
-    `start_step` is the first step of this file. From there on TensorBoard drops the events of earlier files, so that a
-    resumed run replaces them. (Its fast loader drops a tag's old events once the tag is written again.)
+    From `start_step` on, TensorBoard drops the events of earlier files, so that a resumed run replaces them. (Its fast
+    loader drops a tag's old events once the tag is written again.)
     """
 
     def __init__(self, folder: Path, start_step: int = 0) -> None:
@@ -83,9 +85,8 @@ class EventWriter:
     def hyperparameters(self, flat: Mapping[str, str | float | bool], metrics: Mapping[str, float]) -> None:
         """Log the run's row in the HParams tab.
 
-        `flat` maps dotted names to values. `metrics` are results without a curve, such as the best loss; each is also
-        logged as the scalar `Result/NAME`. The first call fixes the columns: results, losses and speed. A NaN there
-        leaves the cell empty for a second call at the end.
+        `flat` maps dotted names to values. `metrics` are `results`. The first call fixes the columns: results, losses
+        and speed. A NaN leaves its cell empty for a second call at the end.
         """
         from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2, summary_v2
 
@@ -96,7 +97,7 @@ class EventWriter:
         )
         start = summary_v2.hparams_pb(dict(flat), trial_id=self._name)  # one row a run, even if settings are equal
         summaries = [*experiment.value, *start.value]
-        if any(map(_is_number, metrics.values())):
+        if not all(map(math.isnan, metrics.values())):
             end = plugin_data_pb2.SessionEndInfo(status=api_pb2.STATUS_SUCCESS, end_time_secs=time.time())
             content = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(session_end_info=end))
             summaries.append(_tensor(metadata.SESSION_END_INFO_TAG, [], content))
@@ -104,12 +105,10 @@ class EventWriter:
         self.results(self._last_step, metrics)
 
     def results(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Log results without a curve, each as the scalar `Result/NAME`."""
+        """Log results without a curve, such as the best loss, as the scalars `Result/NAME`."""
         self._add(step, [_scalar(_result_tag(name), value) for name, value in metrics.items()])
 
-    def head_scores(
-        self, step: int, scores: Mapping[str, NDArray[np.floating[Any]]], chance: Mapping[str, float] | None
-    ) -> None:
+    def head_scores(self, step: int, scores: Mapping[str, Floats], chance: Mapping[str, float] | None) -> None:
         """Log arrays (layer, head) of scores or links, by name, under `layer L head H/NAME`; NaN is left out.
 
         `chance` is the score of uniform attention, logged under `uniform attention/NAME`. In the Custom Scalars tab
@@ -122,12 +121,12 @@ class EventWriter:
             title = name.replace("_", " ")
             description = "" if self._scores_described else DESCRIPTIONS.get(name, LINK_DESCRIPTION.format(name))
             for (layer, head), value in np.ndenumerate(values):
-                summaries.append(_scalar(f"layer {layer} head {head}/{title}", value, description))
+                summaries.append(_scalar(f"layer {layer} head {head}/{title}", float(value), description))
             summaries.append(_scalar(f"uniform attention/{title}", (chance or {}).get(name)))
         self._scores_described = True
         self._add(step, summaries)
 
-    def patterns(self, step: int, probe_index: int, labels: list[str], patterns: NDArray[np.floating[Any]]) -> None:
+    def patterns(self, step: int, probe_index: int, labels: list[str], patterns: Floats) -> None:
         """Log one picture a layer of the patterns (layer, head, query, key) of all its heads.
 
         `labels` are the probe's tokens, the same at every step. Raises ValueError if the shapes disagree.
@@ -188,16 +187,12 @@ def _result_tag(name: str) -> str:
     return f"Result/{name.replace('_', ' ')}"
 
 
-def _is_number(value: float | None) -> TypeGuard[float]:
-    return value is not None and not math.isnan(value)
-
-
 def _scalar(tag: str, value: float | None, description: str = "") -> Any:
     """The summary of a number; None for None and NaN."""
     from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_SCALAR, Summary
     from tensorboard.plugins.scalar.metadata import create_summary_metadata
 
-    if not _is_number(value):
+    if value is None or math.isnan(value):
         return None
     if not description:
         return Summary.Value(tag=tag, simple_value=value)

@@ -1,6 +1,5 @@
 """Runs a user's own text through a checkpoint, in another process, so that torch stays out of TensorBoard.
 
-The process is `python -m minitx.tensorboard.text_process`. It reads JSON from standard input and writes a snapshot.
 Text and time are limited, and only one text is run at a time.
 """
 
@@ -29,15 +28,12 @@ class OwnText:
         self._busy = Lock()
 
     def refusal(self, request: Request) -> str:
-        """Why this visitor may not run own texts; empty if they may.
-
-        The host name that the browser used must be local too. So no foreign page gets here by DNS rebinding.
-        """
+        """Why this visitor may not run own texts; empty if they may."""
         if self.allowed:
             return ""
         if not self.local:
             return "Own texts are run only if TensorBoard listens on localhost, or with --attention_own_text."
-        if (urlsplit(f"//{request.host}").hostname or "") not in LOCAL:
+        if urlsplit(f"//{request.host}").hostname not in LOCAL:  # a foreign page could get here by DNS rebinding
             return "Own texts are run only under the address localhost, or with --attention_own_text."
         return ""
 

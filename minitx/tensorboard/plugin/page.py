@@ -1,7 +1,4 @@
-"""Makes a self-contained HTML file of snapshots: the modules, style and data of the Attention tab, without a server.
-
-`generate.py --attention`, `minitx heads --html` and the tab's HTML button make their files here, from `page.html`.
-"""
+"""Makes a self-contained HTML file of snapshots: the modules, style and data of the Attention tab, without a server."""
 
 import base64
 import html

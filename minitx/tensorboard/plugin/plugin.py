@@ -1,7 +1,4 @@
-"""The server side of the Attention tab: a few routes that return runs, steps, scores and snapshots.
-
-Every answer is JSON or a snapshot (minitx.heads.snapshots). An error is answered by {"error": one sentence}.
-"""
+"""The server of the Attention tab: routes that answer with JSON, a snapshot or a page; to errors with {"error": …}."""
 
 import json
 import re
@@ -54,12 +51,10 @@ class AttentionPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
         }
 
     def _static(self, request: Request) -> Response:
-        name = request.path.rpartition("/static/")[2]
-        files = {file.name: file for file in STATIC.iterdir() if file.suffix in (".js", ".css")}
-        if name not in files:
+        file = STATIC / request.path.rpartition("/static/")[2]
+        if file not in STATIC.iterdir():
             raise NotFound("There is no such file.")
-        kind = "text/javascript" if name.endswith(".js") else "text/css"
-        return http_util.Respond(request, files[name].read_bytes(), kind)
+        return http_util.Respond(request, file.read_bytes(), "text/css" if file.suffix == ".css" else "text/javascript")
 
     def _runs(self, request: Request) -> Response:
         note = "" if self.store.root else "Start TensorBoard with --logdir FOLDER: this tab cannot read --logdir_spec."
@@ -69,8 +64,8 @@ class AttentionPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
         return reply(request, self.store.describe(text(request, "run")))
 
     def _scores(self, request: Request) -> Response:
-        after = number(request, "after", "-1")
-        return reply(request, self.store.scores(text(request, "run"), text(request, "name"), after))
+        run, name, after = text(request, "run"), text(request, "name"), number(request, "after", "-1")
+        return reply(request, self.store.scores(run, name, after))
 
     def _snapshot(self, request: Request) -> Response:
         heads = [whole(head, "heads") for head in request.args.get("heads", "").split(",") if head]
@@ -119,8 +114,8 @@ class AttentionPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
 def answering(view: Callable[[Request], Response], method: str = "GET") -> Callable[..., Any]:
     """A WSGI application of `view` that turns errors into answers."""
 
-    def app(environ: Any, start_response: Any) -> Any:
-        request = Request(environ)
+    @Request.application
+    def app(request: Request) -> Response:
         try:
             if request.method != method:
                 raise BadRequest(f"This route takes {method} only.")
@@ -133,7 +128,7 @@ def answering(view: Callable[[Request], Response], method: str = "GET") -> Calla
             reason = getattr(error, "strerror", None) or error
             response = reply(request, {"error": f"The snapshot cannot be read ({reason})."}, 404)
         response.headers["X-Content-Type-Options"] = "nosniff"
-        return response(environ, start_response)
+        return response
 
     return app
 

@@ -25,15 +25,13 @@ class Store:
 
     def __init__(self, logdir: str) -> None:
         self.root = Path(os.path.realpath(os.path.expanduser(logdir))) if logdir else None  # noqa: PTH111
-        self._names: tuple[float, list[str]] = (-FRESH_SECONDS, [])
+        self._names: tuple[list[str], float] = ([], -FRESH_SECONDS)
 
     def names(self) -> list[str]:
         """The runs that have snapshots, sorted; the log folder itself is called "."."""
-        listed_at, names = self._names
-        if time.monotonic() - listed_at > FRESH_SECONDS:
-            names = self._find()
-            self._names = (time.monotonic(), names)
-        return names
+        if time.monotonic() - self._names[1] > FRESH_SECONDS:
+            self._names = (self._find(), time.monotonic())
+        return self._names[0]
 
     def _find(self) -> list[str]:
         if self.root is None:
@@ -56,8 +54,7 @@ class Store:
 
     def file(self, run: str, step: int) -> Path:
         """The snapshot of a step, a plain file inside the log folder; raises NotFound."""
-        folder = self.folder(run)
-        file = snapshots.path(folder, step)
+        file = snapshots.path(self.folder(run), step)
         if not file.is_file() or os.path.realpath(file) != str(file):
             raise NotFound(f"The run {run!r:.200} has no snapshot of step {step}.")
         return file
