@@ -4,14 +4,5 @@ from minitx.config.model import ModelConfig
 from minitx.config.probes import Link, Probe
 from minitx.config.settings import Config, DataConfig, GenerateConfig, LogConfig, TokenizerConfig, TrainConfig
 
-__all__ = [
-    "Config",
-    "DataConfig",
-    "GenerateConfig",
-    "Link",
-    "LogConfig",
-    "ModelConfig",
-    "Probe",
-    "TokenizerConfig",
-    "TrainConfig",
-]
+__all__ = ["Config", "DataConfig", "GenerateConfig", "Link", "LogConfig", "ModelConfig", "Probe"]
+__all__ += ["TokenizerConfig", "TrainConfig"]

@@ -1,14 +1,11 @@
 """Settings of the model: their defaults, their checks, and the sizes that follow from them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 
-from minitx.system.errors import UserError, require
+from minitx.system.errors import require, require_bounds
 
-MAX_WIDTH = 1 << 20
-"""Of heads, widths and context: far more than anyone trains, so that a wrong number is named at once."""
+MAX_WIDTH = 1 << 20  # and most heads and context: more than anyone trains, so that a wrong number is named at once
 
 
 @dataclass(frozen=True)
@@ -51,49 +48,33 @@ class ModelConfig:
     """Share of attention weights and of block outputs that training sets to 0."""
 
     def __post_init__(self) -> None:
-        for name in ("n_layer", "n_head", "d_model", "context_length"):
-            require(getattr(self, name) >= 1, f"model.{name} is {getattr(self, name)}, but it must be at least 1.")
-        for name in ("n_head", "d_model", "context_length", "d_ff"):
-            value = getattr(self, name) or 1
-            require(value <= MAX_WIDTH, f"model.{name} is {value}, but it must be at most {MAX_WIDTH}.")
+        require_bounds(self, "model.", "n_layer n_head n_kv_head d_model d_ff d_latent context_length", at_least=1)
+        require_bounds(self, "model.", "n_head d_model d_ff context_length", at_most=MAX_WIDTH)
+        require_bounds(self, "model.", "dropout", at_least=0, below=1)
+        require_bounds(self, "model.", "rope_theta norm_eps", above=0)
         counts = [n for n in range(1, self.d_model // 2 + 1) if self.d_model % (2 * n) == 0]
         require(bool(counts), f"model.d_model is {self.d_model}, but it must be even, for rotary positions turn pairs.")
-        if self.n_head not in counts:
-            below = max((n for n in counts if n < self.n_head), default=counts[0])
-            above = min((n for n in counts if n > self.n_head), default=below)
-            choice = f"{below} or {above}" if above != below else f"{below}"
-            raise UserError(
-                f"model.n_head is {self.n_head}, which does not divide model.d_model {self.d_model} "
-                f"into heads of even width: take {choice}."
-            )
+        closest = sorted(sorted(counts, key=lambda n: abs(n - self.n_head))[:2])
         require(
-            self.n_kv_head is None or (self.n_kv_head >= 1 and self.n_head % self.n_kv_head == 0),
+            self.n_head in counts,
+            f"model.n_head is {self.n_head}, which does not divide model.d_model {self.d_model} "
+            f"into heads of even width: take {' or '.join(map(str, closest))}.",
+        )
+        require(
+            self.n_head % self.kv_heads == 0,
             f"model.n_kv_head is {self.n_kv_head}, but it must divide model.n_head {self.n_head}: take "
             f"{', '.join(str(n) for n in range(1, self.n_head + 1) if self.n_head % n == 0)}.",
         )
         self.check_latent()
         self.check_kept_heads()
-        require(self.d_ff is None or self.d_ff >= 1, f"model.d_ff is {self.d_ff}, but it must be at least 1.")
-        require(0 <= self.dropout < 1, f"model.dropout is {self.dropout}, but it must be at least 0 and less than 1.")
-        require(self.rope_theta > 0, f"model.rope_theta is {self.rope_theta}, but it must be positive.")
-        require(self.norm_eps > 0, f"model.norm_eps is {self.norm_eps}, but it must be positive.")
 
     def check_latent(self) -> None:
         """Raise `UserError` if sizes of latent attention cannot work, or are given for another attention."""
         if self.attention != "latent":
-            for name in ("d_latent", "d_rotary"):
-                require(
-                    getattr(self, name) is None,
-                    f"model.{name} is {getattr(self, name)}, but only latent attention has it: "
-                    "leave it out, or set model.attention to latent.",
-                )
+            for name, value in (("d_latent", self.d_latent), ("d_rotary", self.d_rotary)):
+                require(value is None, f"model.{name} is {value}, but only latent attention has it: leave it out.")
             return
-        require(
-            self.n_kv_head is None,
-            f"model.n_kv_head is {self.n_kv_head}, but latent attention makes the keys and values of every head from "
-            "one compressed vector: leave it out.",
-        )
-        require(self.latent_width >= 1, f"model.d_latent is {self.d_latent}, but it must be at least 1.")
+        require(self.n_kv_head is None, f"model.n_kv_head is {self.n_kv_head}, but latent attention has none: drop it.")
         require(
             self.rotary_width >= 2 and self.rotary_width % 2 == 0,
             f"model.d_rotary is {self.d_rotary}, but it must be even and at least 2, for rotary positions turn pairs.",
@@ -103,15 +84,14 @@ class ModelConfig:
         """Raise `UserError` unless `kept_heads` lists heads of every layer in order."""
         if self.kept_heads is None:
             return
+        layers = len(self.kept_heads)
         require(
-            len(self.kept_heads) == self.n_layer,
-            f"model.kept_heads is for {len(self.kept_heads)} layers, but model.n_layer is {self.n_layer}.",
+            layers == self.n_layer, f"model.kept_heads is for {layers} layers, but model.n_layer is {self.n_layer}."
         )
         for layer, heads in enumerate(self.kept_heads):
             require(
                 heads == sorted(set(heads) & set(range(self.n_head))),
-                f"model.kept_heads has {heads} for layer {layer}, but it must name heads from 0 to {self.n_head - 1}, "
-                "each once and in order.",
+                f"model.kept_heads has {heads} for layer {layer}: name heads of 0 to {self.n_head - 1} once, in order.",
             )
         require(any(self.kept_heads), "model.kept_heads leaves no head at all: keep one, or no token sees another.")
 

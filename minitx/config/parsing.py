@@ -1,14 +1,12 @@
 """Command lines and YAML files → the dataclasses of settings, or a sentence on what is wrong with them.
 
-Imports nothing heavy, so that `--help` answers at once. jsonargparse parses; this module checks files before it, and
-puts its complaints into words.
+jsonargparse parses. This module checks files before it, and puts its complaints into words. It imports nothing heavy,
+so that `--help` answers at once.
 """
 
-from __future__ import annotations
-
 import dataclasses
+import itertools
 import re
-import types
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,10 +21,8 @@ from minitx.system.errors import UserError, nearest, require
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 T = TypeVar("T", bound=object)
-MAX_BYTES = 1 << 17
-"""Of a YAML file of settings; those that ship have less than a thousandth of it."""
-MAX_LEVELS = 10
-"""Of lists and sections inside one another in a YAML file of settings."""
+MAX_BYTES = 1 << 17  # of a YAML file of settings; those that ship have less than a thousandth of it
+MAX_LEVELS = 10  # of lists and sections inside one another in a YAML file of settings
 
 
 def load_config(file: Path) -> Config:
@@ -47,8 +43,7 @@ def new_parser(prog: str, settings: type[T]) -> ArgumentParser:
 
 def parse(parser: ArgumentParser, settings: type[T], arguments: Sequence[str]) -> Any:
     """As `parse_plain`, for a parser of `new_parser`: a YAML file is checked first."""
-    file = option_value(arguments, "--config")
-    if file is not None:
+    if (file := option_value(arguments, "--config")) is not None:
         check_file(Path(file), setting_names(settings))
     return parse_plain(parser, arguments)
 
@@ -69,20 +64,19 @@ def instantiate(parser: ArgumentParser, namespace: Any, settings: type[T]) -> T:
 
 def option_value(arguments: Sequence[str], option: str) -> str | None:
     """The value of a command-line option, written as `--option value` or `--option=value`."""
-    for i, argument in enumerate(arguments):
-        if argument == option and i + 1 < len(arguments):
-            return arguments[i + 1]
-        if argument.startswith(option + "="):
-            return argument.split("=", 1)[1]
+    for argument, following in itertools.pairwise([*arguments, None]):
+        if argument == option:
+            return following
+        if argument and argument.startswith(option + "="):
+            return argument.removeprefix(option + "=")
     return None
 
 
-def setting_names(settings: type[Any], prefix: str = "") -> list[str]:
+def setting_names(settings: Any, prefix: str = "") -> list[str]:
     """The dotted names of all settings; those of a section follow one another."""
     names: list[str] = []
     for name, hint in typing.get_type_hints(settings).items():
-        is_section = dataclasses.is_dataclass(hint)
-        names += setting_names(typing.cast(type, hint), f"{prefix}{name}.") if is_section else [prefix + name]
+        names += setting_names(hint, f"{prefix}{name}.") if dataclasses.is_dataclass(hint) else [prefix + name]
     return names
 
 
@@ -139,8 +133,7 @@ def check_keys(content: dict[Any, Any], prefix: str, file: Path, names: Sequence
 def option_types(parser: ArgumentParser) -> dict[str, Any]:
     """The options of a parser, without their dashes, and the types of those that have one.
 
-    Only jsonargparse's private parts know them. Without these the dict is empty, or has no types: then a mistake is
-    reported in jsonargparse's words.
+    They come from private parts of jsonargparse. Without these, `explain` falls back to jsonargparse's words.
     """
     return {
         option.lstrip("-"): getattr(action, "_typehint", None)
@@ -165,11 +158,9 @@ def explain(message: str, types_by_option: dict[str, Any]) -> str:
 
 def in_words(hint: Any) -> str:
     """A type as a person would say it."""
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return " or ".join(in_words(part) for part in typing.get_args(hint))
-    if typing.get_origin(hint) is typing.Literal:
-        return " or ".join(str(value) for value in typing.get_args(hint))
     if typing.get_origin(hint) is list:
         return "a list such as '[a, b]'"
+    if parts := typing.get_args(hint):  # of a union or a Literal
+        return " or ".join(map(in_words, parts))
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
-    return words[hint]
+    return words.get(hint, str(hint))

@@ -1,7 +1,5 @@
 """Probes: texts whose attention patterns are drawn, with links between their words."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -62,7 +60,7 @@ def read_probe(setting: str | ProbeSetting) -> Probe:
     is the later one. A link without a name is called "from → to".
     """
     if isinstance(setting, str):
-        require(bool(setting), "log.probes holds an empty text: take it out.")
+        require(setting != "", "log.probes holds an empty text: take it out.")
         return Probe(setting)
     text: Any = setting.get("text")
     links: Any = setting.get("links", [])
@@ -104,6 +102,6 @@ def find_words(text: str, words: str) -> tuple[int, int]:
         bool(number) or len(places) == 1,
         f"{plain!r} stands {len(places)} times in {text!r}: say which, as in '{plain}#1'.",
     )
-    at = int(number or 1)
-    require(1 <= at <= len(places), f"{words!r} is asked for, but {plain!r} stands {len(places)} times in {text!r}.")
-    return places[at - 1]
+    place = int(number or 1)
+    require(1 <= place <= len(places), f"{words!r} is no place: {plain!r} stands {len(places)} times in {text!r}.")
+    return places[place - 1]

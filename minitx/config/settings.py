@@ -1,11 +1,7 @@
 """All settings with their defaults, checks and help texts, which stand nowhere else.
 
-A run is described by one frozen `Config`, with a section for each part. `minitx.config.parsing` reads YAML files and
-command lines into it; `Config.to_dict` gives plain data back. A value that cannot work raises `UserError`, whose
-sentence names it.
+One frozen `Config` describes a run, with a section for each part. A value that cannot work raises `UserError`.
 """
-
-from __future__ import annotations
 
 import copy
 import dataclasses
@@ -15,7 +11,7 @@ from typing import Any, Literal
 
 from minitx.config.model import ModelConfig
 from minitx.config.probes import DEFAULT_PROBES, Probe, ProbeSetting, read_probe
-from minitx.system.errors import require
+from minitx.system.errors import require, require_bounds
 
 
 @dataclass(frozen=True)
@@ -52,18 +48,9 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         require(bool(self.source), "data.source is empty: name a file, a folder, a glob or a data set.")
-        require(
-            0 < self.val_fraction < 1,
-            f"data.val_fraction is {self.val_fraction}, but it must lie between 0 and 1: try 0.1.",
-        )
-        require(
-            self.seed is None or 0 <= self.seed < 2**63,
-            f"data.seed is {self.seed}, but it must be at least 0 and less than 2 to the 63.",
-        )
-        require(
-            self.max_documents is None or self.max_documents >= 1,
-            f"data.max_documents is {self.max_documents}, but at least one document is needed.",
-        )
+        require_bounds(self, "data.", "val_fraction", above=0, below=1)
+        require_bounds(self, "data.", "seed", at_least=0, below=2**63)
+        require_bounds(self, "data.", "max_documents", at_least=1)
 
 
 @dataclass(frozen=True)
@@ -76,12 +63,11 @@ class TokenizerConfig:
     """Number of tokens, control and byte tokens included; char ignores it."""
 
     def __post_init__(self) -> None:
-        if self.type != "char":
-            require(
-                self.vocab_size is not None and 300 <= self.vocab_size <= 65536,
-                f"tokenizer.vocab_size is {self.vocab_size}, but {self.type} needs 300 to 65536 tokens "
-                "(256 of them stand for bytes).",
-            )
+        require(
+            self.type == "char" or 300 <= (self.vocab_size or 0) <= 65536,
+            f"tokenizer.vocab_size is {self.vocab_size}, but {self.type} needs 300 to 65536 tokens "
+            "(256 of them stand for bytes).",
+        )
 
 
 @dataclass(frozen=True)
@@ -131,20 +117,12 @@ class TrainConfig:
     recorded. The next one ends training; with 0, the first does."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "grad_accum", "eval_every", "checkpoint_every", "keep_checkpoints"):
-            require(getattr(self, name) >= 1, f"train.{name} is {getattr(self, name)}, but it must be at least 1.")
-        for name in ("warmup_steps", "sample_every", "weight_decay", "grad_clip", "skip_bad_steps"):
-            require(getattr(self, name) >= 0, f"train.{name} is {getattr(self, name)}, but it must not be negative.")
-        for name in ("learning_rate", "muon_learning_rate", "sample_tokens"):
-            value = getattr(self, name)
-            require(0 < value < math.inf, f"train.{name} is {value}, but it must be positive and finite.")
-        for name in ("beta1", "beta2", "muon_momentum"):
-            value = getattr(self, name)
-            require(0 <= value < 1, f"train.{name} is {value}, but it must be at least 0 and less than 1.")
-        require(
-            0 <= self.decay_fraction <= 1,
-            f"train.decay_fraction is {self.decay_fraction}, but it must lie between 0 and 1.",
-        )
+        require_bounds(self, "train.", "steps batch_size grad_accum eval_every checkpoint_every", at_least=1)
+        require_bounds(self, "train.", "keep_checkpoints sample_tokens", at_least=1)
+        require_bounds(self, "train.", "warmup_steps sample_every weight_decay grad_clip skip_bad_steps", at_least=0)
+        require_bounds(self, "train.", "learning_rate muon_learning_rate", above=0, below=math.inf)
+        require_bounds(self, "train.", "beta1 beta2 muon_momentum", at_least=0, below=1)
+        require_bounds(self, "train.", "decay_fraction", at_least=0, at_most=1)
         require(self.sample_prompt != "", "train.sample_prompt is empty: leave it out to start a new document.")
 
 
@@ -157,16 +135,14 @@ class LogConfig:
     heads_every: int = 120
     """Steps between pictures and scores of the attention heads; also at the end; 0 turns them off."""
     snapshots_every: int = 20
-    """Steps between snapshots of the attention heads, which TensorBoard's Attention tab shows; also at the end; 0 turns
-    them off."""
+    """Steps between snapshots of the heads for TensorBoard's Attention tab; also at the end; 0 turns them off."""
     probes: list[str | ProbeSetting] = field(default_factory=lambda: copy.deepcopy(list(DEFAULT_PROBES)))
     """Texts whose attention patterns are drawn. A probe {text, links: [{name, from, to}]} also measures how much every
     head attends from the later words `from` to the earlier words `to`."""
 
     def __post_init__(self) -> None:
-        require(self.every >= 1, f"log.every is {self.every}, but it must be at least 1.")
-        for name in ("heads_every", "snapshots_every"):
-            require(getattr(self, name) >= 0, f"log.{name} is {getattr(self, name)}, but it must not be negative.")
+        require_bounds(self, "log.", "every", at_least=1)
+        require_bounds(self, "log.", "heads_every snapshots_every", at_least=0)
         self.read_probes()
 
     def read_probes(self) -> list[Probe]:
@@ -198,11 +174,8 @@ class Config:
 
     def __post_init__(self) -> None:
         require(bool(self.out), "out is empty: name a folder for the run.")
-        require(0 <= self.seed < 2**63, f"seed is {self.seed}, but it must be at least 0 and less than 2 to the 63.")
-        require(
-            self.threads == "auto" or self.threads >= 1,
-            f"threads is {self.threads}, but it must be auto or at least 1.",
-        )
+        require_bounds(self, "", "seed", at_least=0, below=2**63)
+        require(self.threads == "auto" or self.threads >= 1, f"threads is {self.threads}: give auto or at least 1.")
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as nested plain data."""
@@ -246,27 +219,13 @@ class GenerateConfig:
     samples on the CPU, latent attention or pruned heads. Rounding differs, so the text may differ too."""
 
     def __post_init__(self) -> None:
-        require(
-            self.prompt != "", "The prompt is empty: give some text, or leave --prompt out to start a new document."
-        )
-        require(
-            self.prompt is None or self.prompt_file is None,
-            "Both --prompt and --prompt_file are given: leave one out.",
-        )
-        for name in ("max_new_tokens", "num_samples"):
-            require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}, but it must be at least 1.")
-        require(
-            0 <= self.temperature < math.inf,
-            f"temperature is {self.temperature}, but it must be finite and not negative.",
-        )
-        require(self.top_k is None or self.top_k >= 1, f"top_k is {self.top_k}, but it must be at least 1.")
-        for name in ("top_p", "min_p"):
-            value = getattr(self, name)
-            require(value is None or 0 < value <= 1, f"{name} is {value}, but it must be above 0 and at most 1.")
-        require(
-            self.repetition_penalty > 0, f"repetition_penalty is {self.repetition_penalty}, but it must be positive."
-        )
-        require(0 <= self.seed < 2**63, f"seed is {self.seed}, but it must be at least 0 and less than 2 to the 63.")
+        require(self.prompt != "", "The prompt is empty: give some text, or leave it out to start a new document.")
+        require(None in (self.prompt, self.prompt_file), "Both --prompt and --prompt_file are given: leave one out.")
+        require_bounds(self, "", "max_new_tokens num_samples top_k", at_least=1)
+        require_bounds(self, "", "temperature", at_least=0, below=math.inf)
+        require_bounds(self, "", "top_p min_p", above=0, at_most=1)
+        require_bounds(self, "", "repetition_penalty", above=0)
+        require_bounds(self, "", "seed", at_least=0, below=2**63)
         require(all(self.stops), "stop holds an empty text: take it out.")
 
     @property

@@ -1,7 +1,5 @@
 """Texts that need no download: the documentation that comes with Python, and random letters that come twice."""
 
-from __future__ import annotations
-
 import ast
 import contextlib
 import importlib
@@ -39,10 +37,7 @@ def python_docs() -> Iterator[str]:
 
 
 def _module_document(path: Path, name: str, used: set[str]) -> str:
-    """The docstrings of a module under the names of what they describe.
-
-    Those in `used`, which other modules have too, are left out; the rest are added to it.
-    """
+    """The docstrings of a module under the names of what they describe, but those in `used`, which grows by them."""
     try:
         with warnings.catch_warnings(action="ignore"):
             tree = ast.parse(path.read_bytes())

@@ -1,9 +1,7 @@
 """Pieces of text → token files, on several threads."""
 
-from __future__ import annotations
-
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -11,15 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from minitx.data.sources import Piece
+from minitx.data.spool import Advance
 from minitx.data.token_files import Tokens, TokenWriter
 from minitx.data.tokenizer import Ids, Tokenizer
 
-BATCH_CHARACTERS = 1 << 20
-"""Characters that a thread encodes at once."""
-SAMPLE_BYTES = 4 << 20
-"""Training text that a tokenizer is trained on."""
-Batch = list[tuple[str, Piece]]
-"""Pieces, each with its split."""
+BATCH_CHARACTERS = 1 << 20  # encoded at once by a thread
+SAMPLE_BYTES = 4 << 20  # of training text, for training a tokenizer
+Batch = list[tuple[str, Piece]]  # a split and a piece of it
 
 
 def sample(pieces: Iterator[Piece], total: int) -> Iterator[Piece]:
@@ -34,16 +30,9 @@ def sample(pieces: Iterator[Piece], total: int) -> Iterator[Piece]:
 
 
 def write_token_files(
-    folder: Path,
-    pieces: Iterator[tuple[str, Piece]],
-    tokenizer: Tokenizer,
-    workers: int,
-    advance: Callable[[int], object],
+    folder: Path, pieces: Iterator[tuple[str, Piece]], tokenizer: Tokenizer, workers: int, advance: Advance
 ) -> dict[str, int]:
-    """Write train.npy and val.npy; returns bytes and documents of both splits.
-
-    `workers` threads encode; `advance` is called with the bytes that are done.
-    """
+    """Write train.npy and val.npy with `workers` threads; returns bytes and documents of both splits."""
     end = np.array([tokenizer.end_of_document], np.int32)
     with ExitStack() as stack:
         writers = {
@@ -68,10 +57,7 @@ def write_token_files(
 
 
 def _encode_ahead(batches: Iterator[Batch], tokenizer: Tokenizer, workers: int) -> Iterator[tuple[Batch, list[Ids]]]:
-    """Yield batches with the tokens of their pieces, in order.
-
-    Threads encode ahead, outside Python's lock, while the caller writes. With one worker there is no other thread.
-    """
+    """Yield batches, in order, with the tokens of their pieces. Threads encode ahead if there are several `workers`."""
 
     def encode(batch: Batch) -> list[Ids]:
         return tokenizer.encode_batch([piece.text.encode() for _, piece in batch])
@@ -94,9 +80,8 @@ def _in_batches(pieces: Iterator[tuple[str, Piece]]) -> Iterator[Batch]:
     size = 0
     for split, piece in pieces:
         batch.append((split, piece))
-        size += len(piece.text) + 64  # for short documents have their cost too
+        size += len(piece.text) + 64  # short documents have a cost too
         if size >= BATCH_CHARACTERS:
             yield batch
             batch, size = [], 0
-    if batch:
-        yield batch
+    yield batch

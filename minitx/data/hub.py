@@ -1,10 +1,8 @@
 """Data sets on the Hugging Face Hub, read with its library `datasets`, with or without a network.
 
-`read_split` yields the texts of a split, `revision` says which commit they are of. A fault of the network is tried
-again if that can help; every other one raises `UserError`. `quiet_datasets` and `text_of` serve files as well.
+A fault of the network is tried again if that can help; every other one raises `UserError`. `quiet_datasets` and
+`text_of` serve files as well.
 """
-
-from __future__ import annotations
 
 import http.client
 import itertools
@@ -25,7 +23,18 @@ MAX_SECONDS = 20  # without progress, after which there is no further try; the l
 
 def read_split(config: DataConfig, split: str) -> Iterator[str]:
     """The texts of a split."""
-    for row in _patiently(config, lambda: _open_split(config, split)):
+
+    def open_split() -> Iterator[dict[str, Any]]:
+        datasets = _library()
+        retries = datasets.DownloadConfig(max_retries=2)
+        data = datasets.load_dataset(
+            config.source, config.name, split=split, streaming=config.streaming, download_config=retries
+        )
+        if config.text_column in (data.column_names or []):
+            data = data.select_columns([config.text_column])  # spares decoding the others
+        return iter(data)
+
+    for row in _patiently(config, open_split):
         yield from text_of(row, config.source, config.text_column)
 
 
@@ -58,14 +67,13 @@ def text_of(row: dict[str, Any], place: object, column: str) -> Iterator[str]:
         f"{nearest(column, list(row))}.",
     )
     text = row[column]
-    if text is None:
-        return
     require(
-        isinstance(text, str),
+        text is None or isinstance(text, str),
         f"data.text_column is {column}, but that column of {place} holds {type(text).__name__}, not text: name another "
         f"of {', '.join(row)}.",
     )
-    yield text
+    if text is not None:
+        yield text
 
 
 def quiet_datasets() -> Any:
@@ -82,40 +90,22 @@ def quiet_datasets() -> Any:
     return datasets
 
 
-def _open_split(config: DataConfig, split: str) -> Iterator[dict[str, Any]]:
-    datasets = _library()
-    data = datasets.load_dataset(
-        config.source,
-        config.name,
-        split=split,
-        streaming=config.streaming,
-        download_config=datasets.DownloadConfig(max_retries=2),
-    )
-    columns = data.column_names
-    if columns and config.text_column in columns:
-        data = data.select_columns([config.text_column])  # spares decoding the others
-    return iter(data)
-
-
 def _may_pass(error: BaseException) -> bool:
     """Whether another try can help: the connection broke, timed out or ended early, or the server was busy."""
     from huggingface_hub import constants
 
-    if constants.HF_HUB_OFFLINE:
-        return False
-    causes = [error]
-    while cause := causes[-1].__cause__ or causes[-1].__context__:
-        causes.append(cause)
-    for cause in causes:
-        status = getattr(getattr(cause, "response", None), "status_code", None)
-        if status is not None:
+    cause: BaseException | None = error
+    is_of_network = False
+    while cause and not constants.HF_HUB_OFFLINE:
+        if status := getattr(getattr(cause, "response", None), "status_code", None):
             return status >= 500 or status in (408, 429)
-    return any(
-        isinstance(cause, ConnectionError | TimeoutError)
-        or type(cause).__module__.startswith("http")
-        or "Consistency check failed" in str(cause)
-        for cause in causes
-    )
+        is_of_network |= _is_of_network(cause) or "Consistency check failed" in str(cause)
+        cause = cause.__cause__ or cause.__context__
+    return is_of_network
+
+
+def _is_of_network(error: BaseException) -> bool:
+    return isinstance(error, ConnectionError | TimeoutError) or type(error).__module__.startswith("http")
 
 
 def _hub_error(config: DataConfig, error: Exception) -> UserError:
@@ -134,7 +124,7 @@ def _hub_error(config: DataConfig, error: Exception) -> UserError:
         return UserError(f"{place} lacks the split asked for ({message.split('. ')[0]}): it has {known}.")
     if "BuilderConfig" in message or "Config name is missing" in message or "in the cache" in message:
         return UserError(f"{place} needs another data.name than {config.name} ({message}).")
-    if isinstance(error, (ConnectionError, TimeoutError)) or type(error).__module__.startswith("http"):
+    if _is_of_network(error):
         return UserError(
             f"{place} cannot be fetched, since the Hub cannot be reached and the data set is not in the library's "
             f"cache ({message}): check the network, or name a file as data.source."
@@ -143,10 +133,7 @@ def _hub_error(config: DataConfig, error: Exception) -> UserError:
 
 
 def _library() -> Any:
-    """The datasets library, which uses only its cache if the Hub does not answer.
-
-    Otherwise it would try each file for half a minute.
-    """
+    """The datasets library; if the Hub is silent, on its cache alone, or it would try every file for half a minute."""
     from huggingface_hub import constants
 
     datasets = quiet_datasets()

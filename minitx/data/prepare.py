@@ -4,13 +4,9 @@
 another name and renamed, so that an interrupted run, or a second one at the same time, spoils nothing.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
-import hashlib
 import importlib.metadata
-import json
 import os
 import re
 import shutil
@@ -20,22 +16,21 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 from tqdm import tqdm
 
 from minitx.config import DataConfig, TokenizerConfig
 from minitx.data import sources
-from minitx.data.batches import require_window
 from minitx.data.encode import sample, write_token_files
 from minitx.data.sources import Piece
 from minitx.data.split import divide
 from minitx.data.spool import Spool
-from minitx.data.token_files import Tokens
+from minitx.data.token_files import Tokens, require_window
 from minitx.data.tokenizer import Tokenizer
 from minitx.system.errors import UserError, require
-from minitx.system.files import checksum, json_bytes, read_json, write_atomically
+from minitx.system.files import checksum, digest, json_bytes, read_json, sha256, write_atomically
 
 FORMAT = 4  # of the prepared folder; folders of another format are never looked at
 FILES = ("tokenizer.model", "train.npy", "val.npy")
@@ -50,13 +45,11 @@ class Prepared:
     tokenizer: Tokenizer
     train: Tokens
     val: Tokens
-    train_bytes: int
-    """UTF-8 bytes of the training text, for bits per byte."""
+    train_bytes: int  # of UTF-8
     val_bytes: int
     train_documents: int
     val_documents: int
-    fingerprint: str
-    """SHA-256 over the text of all documents, in hexadecimal."""
+    fingerprint: str  # SHA-256 over the text of all documents, in hexadecimal
 
     def describe(self) -> dict[str, int | str]:
         """The corpus in plain numbers."""
@@ -93,17 +86,15 @@ def prepare(
 
     Raises `UserError` for everything that is wrong with the source.
     """
+    is_on_hub = sources.is_on_hub(data.source)
     require(
-        data.val_split is None or sources.is_on_hub(data.source),
+        is_on_hub or data.val_split is None,
         f"data.val_split is {data.val_split}, but only a Hub data set has splits: leave it out.",
     )
     seed = seed if data.seed is None else data.seed
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minitx"
-    if (
-        sources.is_on_hub(data.source)
-        and re.fullmatch("[0-9a-f]{32}", cached_folder or "")  # a name from a file, which must not leave the cache
-        and (cached := _load(root / str(cached_folder), tokenizer_model))
-    ):
+    name = re.fullmatch("[0-9a-f]{32}", cached_folder or "")  # no path that leaves the cache
+    if is_on_hub and name and (cached := _load(root / name[0], tokenizer_model)):
         return cached
     inputs = {
         "format": FORMAT,
@@ -113,18 +104,19 @@ def prepare(
         "seed": seed,
     }
     size = None if tokenizer.type == "char" else tokenizer.vocab_size
-    folder = root / _key({**inputs, "tokenizer": [tokenizer.type, size]})
+    folder = root / digest({**inputs, "tokenizer": [tokenizer.type, size]})[:32]
     if cached := _load(folder, tokenizer_model):
         return cached
     if tokenizer_model is not None:
-        folder = root / _key({**inputs, "tokenizer": tokenizer_model.digest})
+        folder = root / digest({**inputs, "tokenizer": tokenizer_model.digest})[:32]
         if cached := _load(folder):
             return cached
     try:
         root.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(root)
         with tempfile.TemporaryDirectory(prefix="unfinished-", dir=root, ignore_cleanup_errors=True) as unfinished:
-            _build(Path(unfinished), data, tokenizer, seed, progress, tokenizer_model, workers or len(_cores()))
+            cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+            _build(Path(unfinished), data, tokenizer, seed, progress, tokenizer_model, workers or cores)
             return _move(Path(unfinished), folder)
     except OSError as error:
         raise UserError(
@@ -174,15 +166,11 @@ def _build(
         counts = write_token_files(folder, pieces(), tokenizer, workers, bar.update)
     fingerprint = "".join(spool.fingerprint for spool in spools.values())
     if len(spools) > 1:
-        fingerprint = hashlib.sha256(fingerprint.encode()).hexdigest()
+        fingerprint = sha256(fingerprint.encode())
     for spool in spools.values():
         spool.path.unlink()
     checksums = {name: checksum(folder / name) for name in FILES}
     write_atomically(folder / "meta.json", json_bytes({**counts, "fingerprint": fingerprint, "checksums": checksums}))
-
-
-def _key(inputs: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _load(folder: Path, tokenizer_model: Tokenizer | None = None) -> Prepared | None:
@@ -201,7 +189,7 @@ def _load(folder: Path, tokenizer_model: Tokenizer | None = None) -> Prepared | 
 
 
 def _move(unfinished: Path, folder: Path) -> Prepared:
-    """Give a filled folder its name in one step. Another process may have been first: then its folder is used."""
+    """Give a filled folder its name in one step, or use the folder of a process that was first."""
     for _ in range(3):
         with contextlib.suppress(OSError):
             unfinished.rename(folder)
@@ -219,11 +207,7 @@ def _remove_leftovers(root: Path) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _cores() -> range | set[int]:
-    return os.sched_getaffinity(0) if sys.platform == "linux" else range(os.cpu_count() or 1)
-
-
-def _bar(label: str, total: int | None, progress: bool) -> tqdm[NoReturn]:
+def _bar(label: str, total: int | None, progress: bool) -> "tqdm[NoReturn]":
     """A progress bar over bytes, shown only on a terminal."""
-    shown = progress and sys.stderr.isatty()
-    return tqdm(total=total, desc=label, unit="B", unit_scale=True, leave=False, disable=not shown)
+    disable = None if progress else True  # None shows it only on a terminal
+    return tqdm(total=total, desc=label, unit="B", unit_scale=True, leave=False, disable=disable)

@@ -4,8 +4,6 @@
 `identity(config)` says what that text depends on, for a cache. A source that cannot be read raises `UserError`.
 """
 
-from __future__ import annotations
-
 import codecs
 import glob
 import gzip
@@ -13,20 +11,19 @@ import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from minitx.config import DataConfig
 from minitx.data.builtin import REPEATED_DOCUMENTS, REPEATED_LETTERS, python_docs, repeated_letters
 from minitx.data.hub import quiet_datasets, read_split, revision, text_of
 from minitx.system.errors import UserError, require
 
-BUILDERS = {".txt": "text", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
-"""File extension → the builder of the datasets library that reads it."""
-EXTENSIONS = (*BUILDERS, ".txt.gz", ".jsonl.gz", ".csv.gz")
-BLOCK = 1 << 20
-"""Bytes of a .txt file read at once."""
-MAX_UNPACKED_RATIO, MIN_SUSPICIOUS = 200, 64 << 20
-"""A .gz file may unpack to so many times its size, and always to so many bytes."""
+BUILT_IN = {"python-docs": python_docs, "repeats": repeated_letters}
+BUILDERS = {".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}  # of the datasets library, by file extension
+EXTENSIONS = (".txt", *BUILDERS, ".txt.gz", ".jsonl.gz", ".csv.gz")
+BLOCK = 1 << 20  # bytes of a .txt or .gz file read at once
+MAX_UNPACKED_RATIO = 200  # size of a .gz file's content over that of the file
+MIN_SUSPICIOUS = 64 << 20  # bytes of content, up to which any ratio passes
 
 
 class Piece(NamedTuple):
@@ -38,14 +35,13 @@ class Piece(NamedTuple):
 
 def read(config: DataConfig, split: str) -> Iterator[Piece]:
     """The documents of `split` (which only a Hub data set has), at most `max_documents`; empty ones are left out."""
-    if config.source == "python-docs":
-        pieces: Iterator[Piece] = (Piece(text, True) for text in python_docs())
-    elif config.source == "repeats":
-        pieces = (Piece(text, True) for text in repeated_letters())
+    pieces: Iterator[Piece]
+    if config.source in BUILT_IN:
+        pieces = map(_document, BUILT_IN[config.source]())
     elif is_path(config.source):
         pieces = (piece for path in files(config.source) for piece in _read_file(path, config))
     else:
-        pieces = (Piece(text, True) for text in read_split(config, split))
+        pieces = map(_document, read_split(config, split))
     pieces = _first_documents(pieces, config.max_documents)
     return _joined(pieces) if config.join_rows else pieces
 
@@ -64,7 +60,7 @@ def identity(config: DataConfig) -> dict[str, Any]:
 
 def is_on_hub(source: str) -> bool:
     """Whether `source` names a data set on the Hub."""
-    return source not in ("python-docs", "repeats") and not is_path(source)
+    return source not in BUILT_IN and not is_path(source)
 
 
 def is_path(source: str) -> bool:
@@ -76,21 +72,16 @@ def is_path(source: str) -> bool:
 def files(source: str) -> list[Path]:
     """The files that a file, folder or glob names, sorted by path; raises `UserError` if minitx reads none of them."""
     path = Path(source).expanduser()
-    supported = f"{', '.join(BUILDERS)} or .gz of the first three"
-    if path.is_file():
-        require(
-            path.name.lower().endswith(EXTENSIONS),
-            f"data.source {source} is not a kind of file that minitx reads: use {supported}.",
-        )
-        return [path]
+    candidates: Iterable[Path] = [path]
     if path.is_dir():
-        candidates: Iterable[Path] = path.rglob("*")
-    elif glob.has_magic(source):
+        candidates = path.rglob("*")
+    elif glob.has_magic(source) and not path.is_file():
         candidates = map(Path, glob.iglob(str(path), recursive=True))  # noqa: PTH207  Path.glob takes no absolute pattern
     else:
-        raise UserError(f"data.source {source} does not exist: check the path.")
+        require(path.is_file(), f"data.source {source} does not exist: check the path.")
     chosen = sorted(path for path in candidates if path.name.lower().endswith(EXTENSIONS) and path.is_file())
-    require(bool(chosen), f"data.source {source} holds no file that minitx reads: it takes {supported}.")
+    supported = f".txt, {', '.join(BUILDERS)} or .gz of the first three"
+    require(bool(chosen), f"data.source {source} holds no file that minitx reads: use {supported}.")
     return chosen
 
 
@@ -102,13 +93,9 @@ def _read_file(path: Path, config: DataConfig) -> Iterator[Piece]:
         if extension == ".txt":
             yield from _read_text(path, config.encoding_errors)
         elif path.stat().st_size:  # the library fails on an empty file
-            yield from (Piece(text, True) for text in _read_column(path, BUILDERS[extension], config))
+            yield from map(_document, _read_column(path, BUILDERS[extension], config))
     except (OSError, EOFError) as error:
         raise UserError(f"{path} cannot be read ({error}): check the file.") from error
-
-
-def _open(path: Path) -> IO[bytes]:
-    return cast("IO[bytes]", gzip.open(path, "rb")) if path.name.lower().endswith(".gz") else path.open("rb")
 
 
 def _check_ratio(path: Path) -> None:
@@ -119,43 +106,30 @@ def _check_ratio(path: Path) -> None:
             size += len(block)
             require(
                 size <= limit,
-                f"{path} unpacks to more than {MAX_UNPACKED_RATIO} times its size, as no text does: unpack it yourself "
-                "if you trust it.",
+                f"{path} unpacks to more than {MAX_UNPACKED_RATIO} times its size: unpack it yourself if you trust it.",
             )
 
 
 def _read_text(path: Path, errors: str = "strict") -> Iterator[Piece]:
-    """A .txt file as one document. The library's text builder would turn \\r\\n and \\r into \\n, and hold the whole
-    document in memory."""
+    """A .txt file as one document, block by block, with its \\r\\n and \\r as they are."""
     decoder = codecs.getincrementaldecoder("utf-8")(errors)
-    start = 0  # where in the file the next block starts
-    with _open(path) as file:
-        while block := file.read(BLOCK):
+    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
+        block = None
+        while block != b"":
+            block = file.read(BLOCK)
             try:
-                text = decoder.decode(block)
+                text = decoder.decode(block, final=not block)
             except UnicodeDecodeError as error:
-                raise _not_utf8(path, start - (len(error.object) - len(block)) + error.start) from error
-            start += len(block)
-            if text:
-                yield Piece(text, False)
-    pending = len(decoder.getstate()[0])
-    if pending and errors == "strict":
-        raise _not_utf8(path, start - pending)
-    if pending:
-        yield Piece(decoder.decode(b"", final=True), False)
-    if start:
-        yield Piece("", True)
+                offset = file.tell() - len(error.object) + error.start
+                remedy = "save it as UTF-8, or set data.encoding_errors to replace"
+                if path.name.lower().removesuffix(".gz").endswith(".csv"):
+                    remedy = "convert it to UTF-8, for data.encoding_errors replace does not work for .csv"
+                raise UserError(f"{path} is not valid UTF-8 at byte {offset}: {remedy}.") from error
+            yield Piece(text, last=not block)
 
 
-def _not_utf8(path: Path, offset: int) -> UserError:
-    remedy = "save it as UTF-8, or set data.encoding_errors to replace"
-    if path.name.lower().removesuffix(".gz").endswith(".csv"):
-        remedy = "convert it to UTF-8, for data.encoding_errors replace does not work for .csv"
-    return UserError(f"{path} is not valid UTF-8 at byte {offset}: {remedy}.")
-
-
-def _open_rows(path: Path, builder: str, config: DataConfig) -> Iterable[dict[str, Any]]:
-    """The rows of a file, read one by one: without `streaming` the library would first write a copy of all."""
+def _read_column(path: Path, builder: str, config: DataConfig) -> Iterator[str]:
+    """The texts in a file's rows; an error of the library becomes a sentence about the file."""
     options: dict[str, Any] = {}
     if builder == "json":
         options = {"encoding_errors": config.encoding_errors}
@@ -163,17 +137,10 @@ def _open_rows(path: Path, builder: str, config: DataConfig) -> Iterable[dict[st
             options["encoding"] = "utf8"  # under its usual name the library decodes nothing, and pyarrow fails
     if builder == "csv":  # keep "NA", "007" and the empty string as they are written
         options = {"converters": {config.text_column: str}, "keep_default_na": False, "na_filter": False}
-    data_files = glob.escape(str(path.absolute()))
-    rows: Iterable[dict[str, Any]] = quiet_datasets().load_dataset(
-        builder, data_files={"train": [data_files]}, split="train", streaming=True, **options
-    )
-    return rows
-
-
-def _read_column(path: Path, builder: str, config: DataConfig) -> Iterator[str]:
-    """The texts in a file's rows; an error of the library becomes a sentence about the file."""
+    options["data_files"] = {"train": [glob.escape(str(path.absolute()))]}
     try:
-        for row in _open_rows(path, builder, config):
+        # Without streaming, the library would first write a copy of all rows.
+        for row in quiet_datasets().load_dataset(builder, split="train", streaming=True, **options):
             yield from text_of(row, path, config.text_column)
     except UserError:
         raise
@@ -185,13 +152,17 @@ def _read_column(path: Path, builder: str, config: DataConfig) -> Iterator[str]:
         raise UserError(f"{path} cannot be read ({reason}): check the file.") from error
 
 
+def _document(text: str) -> Piece:
+    return Piece(text, last=True)
+
+
 def _joined(pieces: Iterator[Piece]) -> Iterator[Piece]:
     """All the text as one document."""
     piece = None
     for piece in pieces:
-        yield Piece(piece.text, False)
+        yield Piece(piece.text, last=False)
     if piece:
-        yield Piece("", True)
+        yield _document("")
 
 
 def _first_documents(pieces: Iterator[Piece], count: int | None) -> Iterator[Piece]:
@@ -199,10 +170,9 @@ def _first_documents(pieces: Iterator[Piece], count: int | None) -> Iterator[Pie
     done, is_open = 0, False
     for piece in pieces:
         is_open = is_open or bool(piece.text)
-        if not is_open:  # the end of an empty document
-            continue
-        yield piece
-        if piece.last:
+        if is_open:  # else it is the end of an empty document
+            yield piece
+        if is_open and piece.last:
             done, is_open = done + 1, False
             if done == count:
                 return

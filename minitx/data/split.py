@@ -1,7 +1,5 @@
 """Which text trains and which validates."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 
@@ -10,8 +8,7 @@ from minitx.data.sources import Piece
 from minitx.data.spool import Spool
 from minitx.system.errors import require
 
-MANY_DOCUMENTS = 100
-"""From this many documents on, data.split_by auto holds out whole documents."""
+MANY_DOCUMENTS = 100  # from which on data.split_by auto holds out whole documents
 
 
 def held_out(characters: list[int], fraction: float, seed: int) -> set[int]:
@@ -36,10 +33,7 @@ def held_out(characters: list[int], fraction: float, seed: int) -> set[int]:
 def divide(spool: Spool, data: DataConfig, seed: int) -> Iterator[tuple[str, Piece]]:
     """The pieces of a spool, each with its split: "train" or "val"."""
     if data.split_by == "document" or (data.split_by == "auto" and len(spool.documents) >= MANY_DOCUMENTS):
-        require(
-            len(spool.documents) >= 2,
-            "data.split_by is document, but the text is one document: set it to position.",
-        )
+        require(len(spool.documents) >= 2, "data.split_by is document, but the text is one document: use position.")
         validates = held_out(spool.documents, data.val_fraction, seed)
         document = 0
         for piece in spool:
@@ -54,11 +48,10 @@ def divide(spool: Spool, data: DataConfig, seed: int) -> Iterator[tuple[str, Pie
     )
     for piece in spool:
         size = len(piece.text)
-        if 0 < left < size:  # the boundary lies inside
+        if 0 < left <= size:  # training text ends in this piece
             yield "train", Piece(piece.text[:left], True)
-            yield "val", Piece(piece.text[left:], piece.last)
-        elif left == size:
-            yield "train", Piece(piece.text, True)
+            if left < size:
+                yield "val", Piece(piece.text[left:], piece.last)
         else:
             yield ("train" if left > 0 else "val"), piece
         left -= size

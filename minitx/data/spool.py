@@ -1,7 +1,5 @@
 """A source's text on its way to the tokenizer: cut into pieces and kept in one file, to be read several times."""
 
-from __future__ import annotations
-
 import hashlib
 import struct
 from collections.abc import Callable, Iterator
@@ -10,24 +8,19 @@ from pathlib import Path
 from minitx.data.sources import Piece
 from minitx.data.tokenizer import utf8
 
-MAX_CHARACTERS = 1 << 16
-"""Of a piece: what is encoded at once, so that a long document needs no more memory than a short one."""
+MAX_CHARACTERS = 1 << 16  # of a piece, so that a long document needs no more memory than a short one
+Advance = Callable[[int], object]  # called with the bytes just read or encoded, for a progress bar
 
 
 class Spool:
-    """A source's text in one file: the source is read once, its text as often as needed.
-
-    Iterating yields pieces of at most `MAX_CHARACTERS`.
-    """
+    """All `pieces` of a source in one file. Iterating yields them again, cut to at most `MAX_CHARACTERS`."""
 
     HEADER = struct.Struct("<I?")  # of a piece: its bytes, and whether its document ends with it
 
-    def __init__(self, path: Path, pieces: Iterator[Piece], advance: Callable[[int], object]) -> None:
-        """Read all `pieces`; `advance` is called with the bytes of each."""
+    def __init__(self, path: Path, pieces: Iterator[Piece], advance: Advance) -> None:
         self.path = path
         self.bytes = 0
-        self.documents: list[int] = []
-        """Characters of each document."""
+        self.documents: list[int] = []  # characters of every document
         is_new = True
         digest = hashlib.sha256()
         with path.open("wb") as file:
@@ -53,8 +46,8 @@ class Spool:
 def cut(pieces: Iterator[Piece], size: int) -> Iterator[Piece]:
     """Cut documents into pieces of at most `size` characters, whatever pieces they come in.
 
-    A cut comes after a line break, which no token spans. A line that is too long is cut before a space, or else
-    anywhere. That may cost a token or two, but never any text.
+    A cut comes after a line break, which no token spans. A longer line is cut before a space, or else anywhere, which
+    may cost a token or two.
     """
     rest = ""
     for piece in pieces:

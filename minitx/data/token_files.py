@@ -1,12 +1,12 @@
 """Token files: one array in numpy's .npy format, written piece by piece and mapped into memory to be read."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from minitx.system.errors import require
 
 Tokens = np.ndarray[Any, np.dtype[Any]]
 
@@ -37,3 +37,12 @@ class TokenWriter:
         """Write the header for `_count` tokens. numpy pads it, so that every count takes the same room."""
         header = {"descr": self._dtype.str, "fortran_order": False, "shape": (self._count,)}
         np.lib.format.write_array_header_1_0(self._file, header)
+
+
+def require_window(tokens: Tokens, context_length: int) -> None:
+    """Raise `UserError` unless the training text holds a window and the token after it."""
+    require(
+        len(tokens) > context_length,
+        f"The training text has {len(tokens)} tokens, but model.context_length {context_length} needs at least "
+        f"{context_length + 1}: use more text or a shorter context.",
+    )

@@ -1,29 +1,22 @@
 """Text to token ids and back with SentencePiece, losing nothing.
 
-`Tokenizer.train` learns a unigram, bpe or char model from texts. `decode` gives back exactly what `encode` was given,
-for every string without lone surrogates; `token_bytes` is the share of a single token. Text never becomes a control
-token. There are two of them: end of document, and the unknown token that SentencePiece insists on.
+`decode` gives back exactly what `encode` was given, for every string without lone surrogates. Text never becomes a
+control token: end of document, or the unknown token that SentencePiece insists on.
 """
 
-from __future__ import annotations
-
-import hashlib
 import io
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 import numpy as np
 
 from minitx.config import TokenizerConfig
 from minitx.system.errors import UserError, require
-from minitx.system.files import write_atomically
-
-if TYPE_CHECKING:
-    from sentencepiece import SentencePieceProcessor
+from minitx.system.files import sha256, write_atomically
 
 Ids = np.ndarray[Any, np.dtype[np.int32]]
 
@@ -57,12 +50,12 @@ class Tokenizer:
 
         self.proto = proto
         try:
-            self._model: SentencePieceProcessor = SentencePieceProcessor(model_proto=proto)
+            self._model = SentencePieceProcessor(model_proto=proto)
             count = self._model.get_piece_size()
         except (RuntimeError, ValueError) as error:
             raise UserError(f"{origin} is not a SentencePiece model: give one that minitx wrote.") from error
         require(
-            count >= 256 and all(self._model.is_byte(self._model.piece_to_id(f"<0x{b:02X}>")) for b in range(256)),
+            count >= 256 and all(self._model.is_byte(self._byte_id(byte)) for byte in range(256)),
             f"{origin} has no token for each of the 256 bytes, so it would lose text: give one that minitx wrote.",
         )
         require(self._model.eos_id() >= 0, f"{origin} has no end-of-document token: give one that minitx wrote.")
@@ -72,21 +65,18 @@ class Tokenizer:
         )
 
     @classmethod
-    def train(cls, texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
+    def train(cls, texts: Iterable[str], config: TokenizerConfig) -> Self:
         """Learn a model from `texts`; equal texts give equal bytes.
 
-        SentencePiece keeps all the text in memory, so pass a sample of a large corpus. Only char needs all of it, for
-        its vocabulary is every character of `texts` (but U+2581 and NUL, which become byte tokens). Raises `UserError`
-        if vocab_size does not fit the text.
+        SentencePiece keeps all of it in memory, so pass a sample of a large corpus. Only char needs the whole: every
+        character of `texts` but U+2581 and NUL becomes a token. Raises `UserError` if vocab_size does not fit the text.
         """
         from sentencepiece import SentencePieceTrainer
 
         symbols, sentences = ["\n"], _sentences(texts)
         settings: dict[str, Any] = {"vocab_size": config.vocab_size, "character_coverage": 0.9995}
         if config.type == "char":
-            characters: set[str] = set()
-            for text in texts:
-                characters.update(text)
+            characters = set(itertools.chain.from_iterable(texts))
             symbols += ["\u2585"] if "\u2585" in characters else []
             sentences = iter(sorted(c for c in characters if not RESERVED.match(c)) or [" "])
             settings = {"vocab_size": 0x110000 + 512, "character_coverage": 1.0, "hard_vocab_limit": False}
@@ -107,7 +97,7 @@ class Tokenizer:
         return cls(model.getvalue())
 
     @classmethod
-    def load(cls, path: str | Path) -> Tokenizer:
+    def load(cls, path: str | Path) -> Self:
         """Read a model file; raises `UserError` if it is missing or damaged."""
         try:
             proto = Path(path).read_bytes()
@@ -121,17 +111,17 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`, without end of document; raises `UserError` for a lone surrogate."""
-        return [int(i) for i in self.encode_batch([utf8(text)])[0]]
+        return self.encode_batch([utf8(text)])[0].tolist()
 
     def encode_batch(self, texts: Sequence[bytes]) -> list[Ids]:
         """Token ids of UTF-8 texts. Several threads may call this, for SentencePiece works outside Python's lock."""
-        marker = SPACE.encode()
         # U+2581 would come back as a space. So texts are encoded around it, and byte tokens put in its place.
+        marker = SPACE.encode()
         parts = [part for text in texts for part in text.split(marker)]
         arrays: list[Ids] = self._model.encode(parts, return_type="numpy", num_threads=1)
         if len(parts) == len(texts):
             return arrays
-        marker_ids = np.array([self._byte_ids[b] for b in marker], np.int32)
+        marker_ids = np.array([self._byte_id(byte) for byte in marker], np.int32)
         encoded = iter(arrays)
         joined: list[Ids] = []
         for text in texts:
@@ -141,8 +131,7 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`. Bytes that form no whole character become U+FFFD; end of document is left out."""
-        table = self._bytes
-        return b"".join(table[i] for i in ids).decode("utf-8", errors="replace")
+        return b"".join(map(self.token_bytes, ids)).decode("utf-8", errors="replace")
 
     @property
     def vocab_size(self) -> int:
@@ -157,7 +146,7 @@ class Tokenizer:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the model, in hexadecimal."""
-        return hashlib.sha256(self.proto).hexdigest()
+        return sha256(self.proto)
 
     def token_bytes(self, id: int) -> bytes:
         """The UTF-8 bytes of a token, perhaps only part of a character."""
@@ -172,19 +161,16 @@ class Tokenizer:
 
     @cached_property
     def _bytes(self) -> list[bytes]:
-        return [self._piece_bytes(i) for i in range(self._model.get_piece_size())]
+        ids = range(self._model.get_piece_size())
+        pieces = ["" if self._model.is_control(i) else str(self._model.id_to_piece(i)) for i in ids]
+        table = [piece.replace(SPACE, " ").encode() for piece in pieces]
+        table[self._model.unk_id()] = "\ufffd".encode()
+        for byte in range(256):
+            table[self._byte_id(byte)] = bytes([byte])
+        return table
 
-    @cached_property
-    def _byte_ids(self) -> list[int]:
-        return [int(self._model.piece_to_id(f"<0x{b:02X}>")) for b in range(256)]
-
-    def _piece_bytes(self, id: int) -> bytes:
-        piece = str(self._model.id_to_piece(id))
-        if self._model.is_byte(id):
-            return bytes([int(piece[3:5], 16)])
-        if self._model.is_control(id):
-            return b""
-        return ("\ufffd" if self._model.is_unknown(id) else piece.replace(SPACE, " ")).encode()
+    def _byte_id(self, byte: int) -> int:
+        return int(self._model.piece_to_id(f"<0x{byte:02X}>"))
 
 
 def utf8(text: str) -> bytes:
@@ -208,13 +194,10 @@ def _training_error(config: TokenizerConfig, message: str) -> UserError:
     """A sentence for a complaint of SentencePiece's trainer, such as "Please set it to a value <= 1234."."""
     size = f"tokenizer.vocab_size is {config.vocab_size}, but the text"
     if match := re.search(r"set it to a value <= (\d+)", message):
-        most = int(match[1])
-        if most >= 300:
-            return UserError(f"{size} yields at most {most} {config.type} tokens: take {most} or fewer.")
-        return UserError(
-            f"{size} yields at most {most} {config.type} tokens, fewer than the 300 that are needed: set "
-            "tokenizer.type to char, or use more text."
-        )
+        size += f" yields at most {match[1]} {config.type} tokens"
+        if int(match[1]) >= 300:
+            return UserError(f"{size}: take {match[1]} or fewer.")
+        return UserError(f"{size}, fewer than the 300 needed: set tokenizer.type to char, or use more text.")
     if match := re.search(r"smaller than required_chars\. \d+ vs (\d+)", message):
         return UserError(f"{size} has so many different characters that it needs {match[1]} or more: take {match[1]}.")
     if "sentences_.empty()" in message:

@@ -1,6 +1,7 @@
 """Errors that a person can put right, and hints for mistyped names."""
 
 import difflib
+import operator
 
 
 class UserError(Exception):
@@ -11,6 +12,16 @@ def require(condition: bool, message: str) -> None:
     """Raise `UserError(message)` unless `condition` holds."""
     if not condition:
         raise UserError(message)
+
+
+def require_bounds(settings: object, section: str, names: str, **bounds: float) -> None:
+    """Raise `UserError` unless every setting in `names` is None or within `bounds`: at_least, above, at_most, below."""
+    tests = {"at_least": operator.ge, "above": operator.gt, "at_most": operator.le, "below": operator.lt}
+    words = " and ".join(f"{test.replace('_', ' ')} {bound}" for test, bound in bounds.items())
+    for name in names.split():
+        value = getattr(settings, name)
+        is_within = value is None or all(tests[test](value, bound) for test, bound in bounds.items())
+        require(is_within, f"{section}{name} is {value}, but it must be {words}.")
 
 
 def nearest(name: str, names: list[str]) -> str:

@@ -1,10 +1,8 @@
 """Pictures of attention patterns for TensorBoard's Images tab.
 
 Matplotlib draws the labels and titles of a probe once, as a `Frame`. A picture then only fills in the cells of every
-head, pixel by pixel. Pixels are indices of `palette`. This module imports matplotlib, so import it only to draw.
+head. Pixels are indices of `palette`. This module imports matplotlib, so import it only to draw.
 """
-
-from __future__ import annotations
 
 import functools
 import io
@@ -26,27 +24,16 @@ from minitx.system.text import visible
 
 LEVELS, WHITE = 224, 255
 """Colours of the scale; the palette's other 32 entries are greys for letters, black to white, so white comes last."""
-DPI = 128
-"""A power of two, so that whole pixels stay whole when matplotlib counts in inches."""
-LABEL_SIZE, TITLE_SIZE, MAX_LABEL = 11, 14, 90
-"""Pixels: height of letters, and width of a token's label."""
-FONTS = (
-    "DejaVu Sans",
-    "Noto Sans CJK JP",
-    "Arial Unicode MS",
-    "Microsoft YaHei",
-    "Malgun Gothic",
-    "Noto Emoji",
-    "Segoe UI Symbol",
-    "Unifont",
-)
+DPI = 128  # a power of two, so that whole pixels stay whole when matplotlib counts in inches
+LABEL_SIZE, TITLE_SIZE, MAX_LABEL = 11, 14, 90  # pixels: height of letters, and width of a token's label
+FONTS: tuple[str, ...] = ("DejaVu Sans", "Noto Sans CJK JP", "Arial Unicode MS", "Microsoft YaHei", "Malgun Gothic")
+FONTS += ("Noto Emoji", "Segoe UI Symbol", "Unifont")
 """In order of preference. The first comes with matplotlib; the others are used where they are installed."""
-MARGIN, GAP, BAR = 12, 18, 60
-"""Pixels around the picture, between heads, and for the colour bar with its numbers."""
-MAX_WIDTH = 980
-"""Pixels that TensorBoard shows of a picture on a small laptop; more heads go into further rows."""
+MARGIN, GAP, BAR = 12, 18, 60  # pixels around the picture, between heads, and for the colour bar with its numbers
+MAX_WIDTH = 980  # pixels that TensorBoard shows on a small laptop; more heads go into further rows
 
 Pixels = NDArray[np.uint8]
+Texts = Sequence[tuple[float, float, str, dict[str, Any]]]  # row, column (pixels), line of text, matplotlib's alignment
 
 
 class Frame:
@@ -115,10 +102,8 @@ def palette() -> Pixels:
     return np.concatenate([colours, np.repeat(greys[:, None], 3, axis=1)])
 
 
-def draw_texts(
-    height: int, width: int, texts: Sequence[tuple[float, float, str, dict[str, Any]]], size: int = LABEL_SIZE
-) -> Pixels:
-    """`texts` on white: each a row and a column in pixels, a line of text, and how matplotlib aligns it."""
+def draw_texts(height: int, width: int, texts: Texts, size: int = LABEL_SIZE) -> Pixels:
+    """`texts` on white."""
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
     for y, x, text, alignment in texts:
         style = {"va": "center_baseline", "color": "#1e1e1e", "fontproperties": font(size), **alignment}

@@ -3,8 +3,6 @@
 Standard input: JSON with run (a folder), step and text. Standard output: a snapshot with the text as its only probe.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 

@@ -14,11 +14,12 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
+from werkzeug.exceptions import BadRequest, ServiceUnavailable
 from werkzeug.test import Client, TestResponse
 
 from minitx.heads import snapshots
 from minitx.heads.snapshots import ShownProbe, encode
-from minitx.tensorboard.plugin.own_text import BusyError, OwnText, OwnTextError
+from minitx.tensorboard.plugin.own_text import OwnText
 from minitx.tensorboard.plugin.plugin import AttentionPlugin
 from minitx.tensorboard.writer import EventWriter
 from tests.heads.test_snapshots import header_of, patterns, read_patterns
@@ -286,15 +287,15 @@ class Flags:
 
 @pytest.mark.parametrize(("text", "sentence"), [("  ", "empty"), ("a" * 5000, "at most 4000")])
 def test_own_texts_are_bounded(tmp_path: Path, text: str, sentence: str) -> None:
-    with pytest.raises(OwnTextError, match=sentence):
+    with pytest.raises(BadRequest, match=sentence):
         OwnText(Flags()).run(tmp_path, 1, text)
 
 
 def test_one_own_text_is_run_at_a_time(tmp_path: Path) -> None:
     box = OwnText(Flags())
-    with box._busy, pytest.raises(BusyError, match="Another text"):
+    with box._busy, pytest.raises(ServiceUnavailable, match="Another text"):
         box.run(tmp_path, 1, "a")
-    with pytest.raises(OwnTextError, match=r"is not a run folder|damaged|no run|could not be run"):
+    with pytest.raises(BadRequest, match=r"is not a run folder|damaged|no run|could not be run"):
         box.run(tmp_path, 1, "a")  # and the next one has its turn
 
 
@@ -310,7 +311,7 @@ def test_a_request_while_another_text_is_run_is_answered_by_busy(tmp_path: Path)
 
 def test_an_own_text_that_takes_too_long_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("minitx.tensorboard.plugin.own_text.MAX_SECONDS", 0.05)
-    with pytest.raises(OwnTextError, match="took longer"):
+    with pytest.raises(BadRequest, match="took longer"):
         OwnText(Flags()).run(tmp_path, 1, "a")
 
 

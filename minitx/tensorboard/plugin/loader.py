@@ -1,7 +1,5 @@
 """Loads the plugin. An error here would keep TensorBoard from starting, so nothing that could fail is imported."""
 
-from __future__ import annotations
-
 import argparse
 from typing import Any
 

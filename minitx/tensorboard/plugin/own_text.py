@@ -1,10 +1,7 @@
 """Runs a user's own text through a checkpoint, in another process, so that torch stays out of TensorBoard.
 
-The process is `python -m minitx.tensorboard.text_process`. It reads JSON from standard input and writes a snapshot.
 Text and time are limited, and only one text is run at a time.
 """
-
-from __future__ import annotations
 
 import json
 import os
@@ -16,17 +13,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from werkzeug import Request
+from werkzeug.exceptions import BadRequest, ServiceUnavailable
 
 MAX_CHARACTERS, MAX_SECONDS = 4000, 90
 LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
-
-
-class OwnTextError(Exception):
-    """The text could not be run. The message is one sentence."""
-
-
-class BusyError(Exception):
-    """Another text is being run, so the request may work a moment later. The message is one sentence."""
 
 
 class OwnText:
@@ -38,26 +28,23 @@ class OwnText:
         self._busy = Lock()
 
     def refusal(self, request: Request) -> str:
-        """Why this visitor may not run own texts; empty if they may.
-
-        The host name that the browser used must be local too. So no foreign page gets here by DNS rebinding.
-        """
+        """Why this visitor may not run own texts; empty if they may."""
         if self.allowed:
             return ""
         if not self.local:
             return "Own texts are run only if TensorBoard listens on localhost, or with --attention_own_text."
-        if (urlsplit(f"//{request.host}").hostname or "") not in LOCAL:
+        if urlsplit(f"//{request.host}").hostname not in LOCAL:  # a foreign page could get here by DNS rebinding
             return "Own texts are run only under the address localhost, or with --attention_own_text."
         return ""
 
     def run(self, run: Path, step: int, text: str) -> bytes:
-        """A snapshot of `text` through the checkpoint of `step`; raises OwnTextError and BusyError."""
+        """A snapshot of `text` through the checkpoint of `step`; raises BadRequest and ServiceUnavailable."""
         if not text.strip():
-            raise OwnTextError("The text is empty: type a sentence.")
+            raise BadRequest("The text is empty: type a sentence.")
         if len(text) > MAX_CHARACTERS:
-            raise OwnTextError(f"The text has {len(text)} characters, but at most {MAX_CHARACTERS} are run.")
+            raise BadRequest(f"The text has {len(text)} characters, but at most {MAX_CHARACTERS} are run.")
         if not self._busy.acquire(blocking=False):
-            raise BusyError("Another text is being run: try again in a moment.")
+            raise ServiceUnavailable("Another text is being run: try again in a moment.")
         try:
             done = subprocess.run(
                 [sys.executable, "-m", "minitx.tensorboard.text_process"],
@@ -68,11 +55,11 @@ class OwnText:
                 env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
             )
         except subprocess.TimeoutExpired as error:
-            raise OwnTextError(f"The model took longer than {MAX_SECONDS} seconds: try a shorter text.") from error
+            raise BadRequest(f"The model took longer than {MAX_SECONDS} seconds: try a shorter text.") from error
         finally:
             self._busy.release()
         if done.returncode != 0:
             last = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
             reason = last.removeprefix("error: ") if last.startswith("error: ") else "The model could not be run."
-            raise OwnTextError(reason.replace(f"{run}{os.sep}", "").replace(str(run), "the run"))
+            raise BadRequest(reason.replace(f"{run}{os.sep}", "").replace(str(run), "the run"))
         return done.stdout

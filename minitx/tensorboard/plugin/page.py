@@ -1,16 +1,10 @@
-"""Makes a self-contained HTML file of snapshots: the modules, style and data of the Attention tab, without a server.
-
-`generate.py --attention`, `minitx heads --html` and the tab's HTML button make their files here, from `page.html`.
-"""
-
-from __future__ import annotations
+"""Makes a self-contained HTML file of snapshots: the modules, style and data of the Attention tab, without a server."""
 
 import base64
 import html
 import json
 import re
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 
 STATIC = Path(__file__).parent / "static"
@@ -34,18 +28,18 @@ def page(snapshots: Sequence[bytes], *, title: str, view: str = "") -> str:
 
     `title` names the run. `view` is the view that the page opens with, as the tab writes it after "#" in its links.
     """
-    data = {
-        "title": title,
-        "view": view,
-        "snapshots": [base64.b64encode(content).decode("ascii") for content in snapshots],
-    }
-    template = resources.files("minitx.tensorboard.plugin").joinpath("page.html").read_text("utf-8")
-    return template.format(
-        policy=html.escape(POLICY),
-        title=html.escape(title),
-        style=(STATIC / "style.css").read_text("utf-8"),
-        data=json.dumps(data).replace("<", "\\u003c"),
-        script=script(),
+    encoded = [base64.b64encode(content).decode("ascii") for content in snapshots]
+    data = {"title": title, "view": view, "snapshots": encoded}
+    return (
+        STATIC.with_name("page.html")
+        .read_text("utf-8")
+        .format(
+            policy=html.escape(POLICY),
+            title=html.escape(title),
+            style=(STATIC / "style.css").read_text("utf-8"),
+            data=json.dumps(data).replace("<", "\\u003c"),
+            script=script(),
+        )
     )
 
 

@@ -1,11 +1,7 @@
-"""The server side of the Attention tab: a few routes that return runs, steps, scores and snapshots.
-
-Every answer is JSON or a snapshot (minitx.heads.snapshots). An error is answered by {"error": one sentence}.
-"""
-
-from __future__ import annotations
+"""The server of the Attention tab: routes that answer with JSON, a snapshot or a page; to errors with {"error": …}."""
 
 import json
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -13,24 +9,16 @@ from typing import Any
 from tensorboard.backend import http_util
 from tensorboard.plugins import base_plugin
 from werkzeug import Request, Response
+from werkzeug.exceptions import BadRequest, HTTPException, NotFound
 
 from minitx.heads import snapshots
 from minitx.heads.snapshots import SnapshotError
-from minitx.tensorboard.plugin.own_text import BusyError, OwnText, OwnTextError
+from minitx.tensorboard.plugin.own_text import OwnText
 from minitx.tensorboard.plugin.page import POLICY, STATIC, page
-from minitx.tensorboard.plugin.store import MissingError, Store
+from minitx.tensorboard.plugin.store import Store
 
 MAX_HEADS_ASKED, MAX_REQUEST_BYTES = 256, 65536
-MAX_PAGE_BYTES = 8_000_000
-"""Snapshots in one self-contained HTML file; if they are more, only every second, third … is taken."""
-
-
-class RequestError(Exception):
-    """The request makes no sense. The message is one sentence."""
-
-
-STATUS = {RequestError: 400, OwnTextError: 400, MissingError: 404, SnapshotError: 422, BusyError: 503}
-"""Error → HTTP status of the answer."""
+MAX_PAGE_BYTES = 8_000_000  # of snapshots in an HTML file; of more, only every second, third … is taken
 
 
 class AttentionPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoard ships no types
@@ -63,12 +51,10 @@ class AttentionPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
         }
 
     def _static(self, request: Request) -> Response:
-        name = request.path.rpartition("/static/")[2]
-        files = {file.name: file for file in STATIC.iterdir() if file.suffix in (".js", ".css")}
-        if name not in files:
-            raise MissingError("There is no such file.")
-        kind = "text/javascript" if name.endswith(".js") else "text/css"
-        return http_util.Respond(request, files[name].read_bytes(), kind)
+        file = STATIC / request.path.rpartition("/static/")[2]
+        if file not in STATIC.iterdir():
+            raise NotFound("There is no such file.")
+        return http_util.Respond(request, file.read_bytes(), "text/css" if file.suffix == ".css" else "text/javascript")
 
     def _runs(self, request: Request) -> Response:
         note = "" if self.store.root else "Start TensorBoard with --logdir FOLDER: this tab cannot read --logdir_spec."
@@ -78,17 +64,15 @@ class AttentionPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
         return reply(request, self.store.describe(text(request, "run")))
 
     def _scores(self, request: Request) -> Response:
-        after = number(request, "after", "-1")
-        return reply(request, self.store.scores(text(request, "run"), text(request, "name"), after))
+        run, name, after = text(request, "run"), text(request, "name"), number(request, "after", "-1")
+        return reply(request, self.store.scores(run, name, after))
 
     def _snapshot(self, request: Request) -> Response:
         heads = [whole(head, "heads") for head in request.args.get("heads", "").split(",") if head]
         if len(heads) > MAX_HEADS_ASKED:
-            raise RequestError(f"heads names {len(heads)} heads: ask for at most {MAX_HEADS_ASKED} at once.")
-        file = self.store.file(text(request, "run"), number(request, "step"))
-        with file.open("rb") as opened:
-            content = snapshots.extract(opened, number(request, "probe", "0"), heads)
-        return reply(request, content)
+            raise BadRequest(f"heads names {len(heads)} heads: ask for at most {MAX_HEADS_ASKED} at once.")
+        with self.store.file(text(request, "run"), number(request, "step")).open("rb") as opened:
+            return reply(request, snapshots.extract(opened, number(request, "probe", "0"), heads))
 
     def _page(self, request: Request) -> Response:
         """One probe of a run at all steps, or at as many as fit, as a self-contained HTML file."""
@@ -99,28 +83,28 @@ class AttentionPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
         stride = max(1, -(-len(steps) * size // MAX_PAGE_BYTES))
         contents = []
         for step in sorted({*steps[::-1][::stride], shown_step}):
-            with suppress(SnapshotError, MissingError), self.store.file(run, step).open("rb") as opened:
+            with suppress(SnapshotError, NotFound), self.store.file(run, step).open("rb") as opened:
                 header = snapshots.read_header(opened)
                 contents.append(snapshots.extract(opened, probe, range(header["layers"] * header["heads"])))
         if not contents:
-            raise MissingError(f"The run {run!r:.200} has no snapshot of probe {probe} that can be read.")
+            raise NotFound(f"The run {run!r:.200} has no snapshot of probe {probe} that can be read.")
         title = run if run != "." or self.store.root is None else self.store.root.name
         return as_page(page(contents, title=title, view=request.args.get("view", "")[:2000]))
 
     def _own_text(self, request: Request) -> Response:
         refusal = self.own_text.refusal(request)
         if refusal or request.headers.get("X-Minitx") != "1":
-            raise RequestError(refusal or "This route is for the Attention tab only.")
+            raise BadRequest(refusal or "This route is for the Attention tab only.")
         if (request.content_length or 0) > MAX_REQUEST_BYTES:
-            raise RequestError("The text is too long.")
+            raise BadRequest("The text is too long.")
         try:
-            values = json.loads(request.get_data(cache=False)[: MAX_REQUEST_BYTES + 1])
+            values = json.loads(request.get_data(cache=False))
             run, step, own_text = str(values["run"]), int(values["step"]), str(values["text"])
         except (ValueError, KeyError, TypeError) as error:
-            raise RequestError("The request is not an object with run, step and text.") from error
+            raise BadRequest("The request is not an object with run, step and text.") from error
         folder, checkpoints = self.store.folder(run), self.store.checkpoints(run)
         if not checkpoints:
-            raise MissingError(f"The run {run!r:.200} keeps no checkpoint yet, so no text can be run through it.")
+            raise NotFound(f"The run {run!r:.200} keeps no checkpoint yet, so no text can be run through it.")
         content = self.own_text.run(folder, min(checkpoints, key=lambda kept: abs(kept - step)), own_text)
         if values.get("page"):
             return as_page(page([content], title=run, view=str(values.get("view", ""))[:2000]))
@@ -130,19 +114,21 @@ class AttentionPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
 def answering(view: Callable[[Request], Response], method: str = "GET") -> Callable[..., Any]:
     """A WSGI application of `view` that turns errors into answers."""
 
-    def app(environ: Any, start_response: Any) -> Any:
-        request = Request(environ)
+    @Request.application
+    def app(request: Request) -> Response:
         try:
             if request.method != method:
-                raise RequestError(f"This route takes {method} only.")
+                raise BadRequest(f"This route takes {method} only.")
             response = view(request)
-        except tuple(STATUS) as error:
-            response = reply(request, {"error": str(error)}, STATUS[type(error)])
+        except HTTPException as error:
+            response = reply(request, {"error": error.description}, error.code or 500)
+        except SnapshotError as error:
+            response = reply(request, {"error": str(error)}, 422)
         except (OSError, ValueError) as error:  # a folder that vanished, a name that no file can have
             reason = getattr(error, "strerror", None) or error
             response = reply(request, {"error": f"The snapshot cannot be read ({reason})."}, 404)
         response.headers["X-Content-Type-Options"] = "nosniff"
-        return response(environ, start_response)
+        return response
 
     return app
 
@@ -159,22 +145,21 @@ def as_page(body: str) -> Response:
     return Response(body, mimetype="text/html", headers=headers)
 
 
-def text(request: Request, name: str) -> str:
-    """A parameter that the request must have."""
-    value = request.args.get(name)
+def text(request: Request, name: str, default: str | None = None) -> str:
+    """A parameter of the request, or `default`; raises BadRequest if both are missing."""
+    value = request.args.get(name, default)
     if value is None:
-        raise RequestError(f"{name} is missing.")
+        raise BadRequest(f"{name} is missing.")
     return value
 
 
 def number(request: Request, name: str, default: str | None = None) -> int:
-    """A parameter that is a whole number; without `default` the request must have it."""
-    return whole(text(request, name) if default is None else request.args.get(name, default), name)
+    """As `text`, for a parameter that is a whole number."""
+    return whole(text(request, name, default), name)
 
 
 def whole(value: str, name: str) -> int:
     """`value` as a whole number of at most 12 digits."""
-    digits = value.removeprefix("-")
-    if not (digits.isascii() and digits.isdigit() and len(digits) <= 12):
-        raise RequestError(f"{name} is {value!r:.40}, but it must be a whole number.")
+    if not re.fullmatch("-?[0-9]{1,12}", value):
+        raise BadRequest(f"{name} is {value!r:.40}, but it must be a whole number.")
     return int(value)

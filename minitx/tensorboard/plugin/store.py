@@ -4,26 +4,20 @@ The name of a run is the path of its folder in the log folder. Only names that `
 links are not followed, so nothing outside the log folder can be read.
 """
 
-from __future__ import annotations
-
 import os
 import time
-from collections import OrderedDict
+from functools import lru_cache
 from pathlib import Path
-from threading import Lock
 from typing import Any
+
+from werkzeug.exceptions import NotFound
 
 from minitx.heads import snapshots
 from minitx.heads.snapshots import SnapshotError
 
 MAX_FOLDERS, MAX_CACHED_HEADERS = 20_000, 4000
-FRESH_SECONDS = 1.0
-"""How long a list of runs is used, so that a burst of requests walks the folders once."""
+FRESH_SECONDS = 1.0  # for which a list of runs is used, so that a burst of requests walks the folders once
 NOT_RUNS = frozenset({snapshots.FOLDER, "checkpoints", "__pycache__", ".git", ".venv", "node_modules"})
-
-
-class MissingError(Exception):
-    """Nothing has that name. The message is one sentence."""
 
 
 class Store:
@@ -31,22 +25,18 @@ class Store:
 
     def __init__(self, logdir: str) -> None:
         self.root = Path(os.path.realpath(os.path.expanduser(logdir))) if logdir else None  # noqa: PTH111
-        self._lock = Lock()
-        self._names: tuple[float, list[str]] = (-FRESH_SECONDS, [])
-        self._cache: OrderedDict[Path, tuple[tuple[int, int], dict[str, Any]]] = OrderedDict()
+        self._names: tuple[list[str], float] = ([], -FRESH_SECONDS)
 
     def names(self) -> list[str]:
         """The runs that have snapshots, sorted; the log folder itself is called "."."""
-        listed_at, names = self._names
-        if time.monotonic() - listed_at > FRESH_SECONDS:
-            names = self._find()
-            self._names = (time.monotonic(), names)
-        return names
+        if time.monotonic() - self._names[1] > FRESH_SECONDS:
+            self._names = (self._find(), time.monotonic())
+        return self._names[0]
 
     def _find(self) -> list[str]:
-        names: list[str] = []
         if self.root is None:
-            return names
+            return []
+        names = []
         for visited, (folder, inside, _) in enumerate(os.walk(self.root)):  # does not follow links
             path = Path(folder)
             if snapshots.FOLDER in inside and not (path / snapshots.FOLDER).is_symlink() and snapshots.steps(path):
@@ -57,43 +47,26 @@ class Store:
         return sorted(names)
 
     def folder(self, run: str) -> Path:
-        """The folder of a run; raises MissingError if no run has that name."""
+        """The folder of a run; raises NotFound if no run has that name."""
         if self.root is None or run not in self.names():
-            raise MissingError(f"There is no run {run!r:.200} with snapshots in the log folder.")
+            raise NotFound(f"There is no run {run!r:.200} with snapshots in the log folder.")
         return self.root / run
 
     def file(self, run: str, step: int) -> Path:
-        """The snapshot of a step, a plain file inside the log folder; raises MissingError."""
-        folder = self.folder(run)
-        file = snapshots.path(folder, step)
+        """The snapshot of a step, a plain file inside the log folder; raises NotFound."""
+        file = snapshots.path(self.folder(run), step)
         if not file.is_file() or os.path.realpath(file) != str(file):
-            raise MissingError(f"The run {run!r:.200} has no snapshot of step {step}.")
+            raise NotFound(f"The run {run!r:.200} has no snapshot of step {step}.")
         return file
-
-    def header(self, run: str, step: int) -> dict[str, Any]:
-        """The header of a snapshot; raises MissingError and SnapshotError."""
-        with self.file(run, step).open("rb") as opened:
-            return snapshots.read_header(opened)
 
     def _scores(self, run: str, step: int) -> dict[str, Any]:
         """The scores and chance of a snapshot, cached until the file changes; empty if it cannot be read."""
         try:
             file = self.file(run, step)
             status = file.stat()
-            version = (status.st_mtime_ns, status.st_size)
-            with self._lock:
-                cached = self._cache.get(file)
-            if cached is not None and cached[0] == version:
-                return cached[1]
-            header = self.header(run, step)
-        except (OSError, SnapshotError, MissingError):
+            return read_scores(file, (status.st_mtime_ns, status.st_size))
+        except (OSError, SnapshotError, NotFound):
             return {"scores": {}, "chance": {}}
-        scores = {"scores": header["scores"], "chance": header["chance"]}
-        with self._lock:
-            self._cache[file] = (version, scores)
-            if len(self._cache) > MAX_CACHED_HEADERS:
-                self._cache.popitem(last=False)
-        return scores
 
     def describe(self, run: str) -> dict[str, Any]:
         """The steps and checkpoints of a run, the newest header that can be read, and the fault of newer ones."""
@@ -102,10 +75,10 @@ class Store:
         fault = ""
         for step in reversed(steps[-20:]):
             try:
-                newest = self.header(run, step)
+                newest = read_header(self.file(run, step))
                 break
-            except (OSError, SnapshotError, MissingError) as error:
-                fault = fault or f"Step {step}: {error}"
+            except (OSError, SnapshotError, NotFound) as error:
+                fault = fault or f"Step {step}: {getattr(error, 'description', error)}"
         return {"steps": steps, "checkpoints": self.checkpoints(run), "newest": newest, "fault": fault}
 
     def scores(self, run: str, name: str, after: int) -> dict[str, Any]:
@@ -121,3 +94,16 @@ class Store:
         if not folder.is_dir() or folder.is_symlink():
             return []
         return snapshots.steps_in(entry.name for entry in folder.iterdir() if not entry.is_symlink())
+
+
+def read_header(file: Path) -> dict[str, Any]:
+    """The header of a snapshot; raises SnapshotError."""
+    with file.open("rb") as opened:
+        return snapshots.read_header(opened)
+
+
+@lru_cache(MAX_CACHED_HEADERS)
+def read_scores(file: Path, version: tuple[int, int]) -> dict[str, Any]:
+    """The scores and chance of a snapshot; `version`, its time and size, makes a changed file be read again."""
+    header = read_header(file)
+    return {"scores": header["scores"], "chance": header["chance"]}
