@@ -5,7 +5,7 @@ from typing import Literal
 
 from minitx.system.errors import require, require_bounds
 
-MAX_WIDTH = 1 << 20  # and most heads and context: more than anyone trains, so that a wrong number is named at once
+MAX_WIDTH = 1 << 20  # also of heads and context; nobody trains more, so a larger number is a mistake
 
 
 @dataclass(frozen=True)

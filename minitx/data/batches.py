@@ -9,7 +9,7 @@ from minitx.data.token_files import Tokens, require_window
 from minitx.system.errors import require
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # inputs, and as targets the inputs one token later; int64 (batch, seq)
-RESIDENT_SHARE = 10  # tokens may take one part in this many of a GPU's memory
+RESIDENT_SHARE = 10  # tokens stay on a GPU if they take at most one part in this many of its memory
 RESIDENT_PIECE = 1 << 24  # tokens that are copied to the GPU at once
 
 
@@ -78,7 +78,7 @@ def validation_windows(tokens: Tokens, context_length: int, batch_size: int) -> 
 
 
 def _windows(tokens: Tokens | torch.Tensor, starts: Sequence[int], length: int) -> Batch:
-    """A batch of the windows of `length` tokens at `starts`; a GPU cuts those of its own tokens, without a wait."""
+    """A batch of the windows of `length` tokens at `starts`; a GPU cuts them itself if it holds `tokens`."""
     if isinstance(tokens, torch.Tensor):
         first = torch.tensor(starts, pin_memory=tokens.is_cuda).to(tokens.device, non_blocking=True)
         rows = tokens[first[:, None] + torch.arange(length + 1, device=tokens.device)].long()  # (batch, length + 1)
@@ -88,11 +88,11 @@ def _windows(tokens: Tokens | torch.Tensor, starts: Sequence[int], length: int) 
 
 
 def resident(tokens: Tokens, device: torch.device | None) -> torch.Tensor | None:
-    """`tokens` as int32 on `device`; None if that is no CUDA device, or if they take over half of its free memory."""
+    """`tokens` as int32 on `device`; None if that is no CUDA device, or if they take too much of its memory."""
     if device is None or device.type != "cuda":
         return None
     free, memory = torch.cuda.mem_get_info(device)
-    if 4 * len(tokens) > min(free / 2, memory / RESIDENT_SHARE):
+    if 4 * len(tokens) > min(free / 2, memory / RESIDENT_SHARE):  # bytes
         return None
     copy = torch.empty(len(tokens), dtype=torch.int32, device=device)
     for start in range(0, len(tokens), RESIDENT_PIECE):

@@ -15,7 +15,7 @@ from minitx.data.tokenizer import Ids, Tokenizer
 
 BATCH_CHARACTERS = 1 << 20  # encoded at once by a thread
 SAMPLE_BYTES = 4 << 20  # of training text, for training a tokenizer
-Batch = list[tuple[str, Piece]]  # a split and a piece of it
+Batch = list[tuple[str, Piece]]  # pieces, with the names of their splits
 
 
 def sample(pieces: Iterator[Piece], total: int) -> Iterator[Piece]:

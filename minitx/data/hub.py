@@ -133,7 +133,7 @@ def _hub_error(config: DataConfig, error: Exception) -> UserError:
 
 
 def _library() -> Any:
-    """The datasets library; if the Hub is silent, on its cache alone, or it would try every file for half a minute."""
+    """The datasets library; offline if the Hub is silent, or it would try every file for half a minute."""
     from huggingface_hub import constants
 
     datasets = quiet_datasets()

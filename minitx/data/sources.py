@@ -19,11 +19,11 @@ from minitx.data.hub import quiet_datasets, read_split, revision, text_of
 from minitx.system.errors import UserError, require
 
 BUILT_IN = {"python-docs": python_docs, "repeats": repeated_letters}
-BUILDERS = {".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}  # of the datasets library, by file extension
+BUILDERS = {".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}  # file extension → builder of the datasets library
 EXTENSIONS = (".txt", *BUILDERS, ".txt.gz", ".jsonl.gz", ".csv.gz")
 BLOCK = 1 << 20  # bytes of a .txt or .gz file read at once
-MAX_UNPACKED_RATIO = 200  # size of a .gz file's content over that of the file
-MIN_SUSPICIOUS = 64 << 20  # bytes of content, up to which any ratio passes
+MAX_UNPACKED_RATIO = 200  # times its size that a .gz file may unpack to
+MIN_SUSPICIOUS = 64 << 20  # bytes that any .gz file may unpack to
 
 
 class Piece(NamedTuple):

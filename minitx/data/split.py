@@ -12,10 +12,9 @@ MANY_DOCUMENTS = 100  # from which on data.split_by auto holds out whole documen
 
 
 def held_out(characters: list[int], fraction: float, seed: int) -> set[int]:
-    """Indices of the documents that validate, given the characters of all.
+    """Indices of the documents that validate, given the characters of all; at least one, and never all.
 
-    Documents are taken in the order of a hash of seed and index, as many as fit into `fraction` of the text. Each
-    split gets at least one document.
+    They come in the order of a hash of seed and index, as many as fit into `fraction` of the text.
     """
 
     def rank(document: int) -> bytes:
