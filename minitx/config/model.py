@@ -54,7 +54,7 @@ class ModelConfig:
         require_bounds(self, "model.", "rope_theta norm_eps", above=0)
         counts = [n for n in range(1, self.d_model // 2 + 1) if self.d_model % (2 * n) == 0]
         require(bool(counts), f"model.d_model is {self.d_model}, but it must be even, for rotary positions turn pairs.")
-        closest = sorted(sorted(counts, key=lambda n: abs(n - self.n_head))[:2])
+        closest = [*[n for n in counts if n < self.n_head][-1:], *[n for n in counts if n > self.n_head][:1]]
         require(
             self.n_head in counts,
             f"model.n_head is {self.n_head}, which does not divide model.d_model {self.d_model} "
