@@ -1,4 +1,4 @@
-"""Shared by all tests: one thread, because two spin against each other on busy machines, and a cache of their own."""
+"""For all tests: a cache of their own, and one thread, because two spin against each other on busy machines."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Harm to runs: `python -m tests.reliability kills | damage | disk | long`.
+"""Harm done to runs: `python -m tests.reliability kills | damage | disk | long`.
 
 Kills runs, damages their files, fills their disk, resumes them, and compares them bit for bit with an undisturbed run.
-The test suite runs a little of each kind. The figures in docs/reliability.md come from the commands above.
+The test suite does a little of each harm. The figures in docs/reliability.md come from these commands.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What several tests need: a small model, a small text, a small configuration."""
+"""A small model, text and configuration that several tests share."""
 
 from __future__ import annotations
 

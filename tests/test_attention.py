@@ -1,4 +1,4 @@
-"""The attention block against PyTorch's own module, a float64 loop over heads, and its own other route."""
+"""Attention against PyTorch's module and a float64 loop over heads, and its two code paths against each other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The way a person goes: train, resume, generate, look at TensorBoard's file, export; each in a process of its own."""
+"""What a user does, in separate processes: train, resume, generate, read TensorBoard's file, export."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Latent attention against a float64 loop, its own other form and its own other route."""
+"""Latent attention against a float64 loop; its two forms and two code paths against each other."""
 
 from __future__ import annotations
 

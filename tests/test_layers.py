@@ -1,4 +1,4 @@
-"""The rooms of the house: a folder imports only from those before it, and the core from hardly any."""
+"""A folder imports only from those before it in the order below, and the core from almost none."""
 
 from __future__ import annotations
 

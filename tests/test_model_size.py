@@ -1,4 +1,4 @@
-"""A model that cannot fit is refused before it is built."""
+"""A model that cannot fit into memory is refused before it is built."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The README stays true: its commands parse, its test command is CI's, its map has every room."""
+"""The README is true: its commands parse, CI runs its test command, and its map names every folder."""
 
 from __future__ import annotations
 

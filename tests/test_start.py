@@ -1,7 +1,7 @@
 """Modules that are imported before training takes its first step and before generation writes its first token.
 
-Importing takes most of the time that a person waits, and most of a small run's memory. Modules are counted instead of
-seconds, which differ by machine.
+Importing takes most of the waiting time and most of a small run's memory. The tests count modules, because seconds
+differ by machine.
 """
 
 from __future__ import annotations

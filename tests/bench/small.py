@@ -1,4 +1,4 @@
-"""What the tests of the benchmarks need: a tiny shape, quick settings, and a stand-in for a checkout of nanoGPT."""
+"""A tiny shape, quick settings and a stand-in for a checkout of nanoGPT, for the tests of the benchmarks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Time to loss: the same characters for both, turns, clocks that leave evaluation out, and the first that reaches."""
+"""Seconds to a loss: both sides see the same characters, take turns, and stop their clock during evaluation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The peers are the same model: equal logits, equal text. llama2.c's format against a reader of its own in float64."""
+"""Peers compute the same as minitx: equal logits, equal text. A float64 reader checks llama2.c's file format."""
 
 from __future__ import annotations
 

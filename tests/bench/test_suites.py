@@ -1,4 +1,4 @@
-"""Every suite on a model of a few thousand parameters: its tables are right; no test asserts how fast anything is."""
+"""Every suite on a model of a few thousand parameters: are its tables right? No test asserts a speed."""
 
 from __future__ import annotations
 

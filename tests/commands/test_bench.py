@@ -1,4 +1,4 @@
-"""The command line of `minitx bench`: what it prints, what it writes, and what it says where it is asked wrongly."""
+"""The command `minitx bench`: what it prints, what it writes, and how it reports wrong options."""
 
 from __future__ import annotations
 

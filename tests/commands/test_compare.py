@@ -1,4 +1,4 @@
-"""`minitx compare` as a person uses it, in this process: trained, cut off, gone on with, shown on TensorBoard."""
+"""`minitx compare` in this process: models are trained, a cut comparison goes on, TensorBoard shows the result."""
 
 from __future__ import annotations
 

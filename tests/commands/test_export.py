@@ -1,4 +1,4 @@
-"""`minitx export` of a run that the transformers library has no architecture for; the rest is in test_end_to_end."""
+"""`minitx export` of a run without an architecture in transformers. The rest is in tests/test_end_to_end.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command `minitx heads` on a run made by hand: the forms of its answer, and what a person can get wrong."""
+"""The command `minitx heads` on a small hand-made run: its forms of output and its error messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`minitx prune` as a person uses it, in this process: the new run is whole, and says the truth about itself."""
+"""`minitx prune` in this process: the new run is whole and describes itself correctly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What several verbs share, in the cases that the tests of the verbs leave out."""
+"""Code that several verbs share, in the cases that the verbs' tests leave out."""
 
 from __future__ import annotations
 

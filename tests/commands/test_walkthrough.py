@@ -1,4 +1,4 @@
-"""The command `minitx walkthrough` on a run made by hand."""
+"""The command `minitx walkthrough` on a hand-made run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Command lines and YAML files: what they give, and what a person reads when they are wrong."""
+"""Command lines and YAML files: the settings they give, and the messages when they are wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches: every window of an epoch once, in an order that is taken up again exactly."""
+"""Batches: every window of an epoch comes once, and a resumed run continues in the same order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A data set of the Hub, from a small local server: its texts arrive, some faults are tried again, others reported."""
+"""Data sets of the Hub, from a small local server: texts arrive, passing faults are tried again, others reported."""
 
 from __future__ import annotations
 

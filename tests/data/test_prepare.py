@@ -1,4 +1,4 @@
-"""Preparing and batching: exact splits, whole text back, whole folders only, every window once."""
+"""Preparing a text: exact splits, the whole text decodes back, no half-written folder is used."""
 
 from __future__ import annotations
 

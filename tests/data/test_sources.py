@@ -1,4 +1,4 @@
-"""Every character of a source comes through, in order, and what is wrong with a source is said in one sentence."""
+"""Every character of a source arrives, in order. A broken source gives one sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The text on its way: cut into pieces that join to the same documents, read back as often as wanted."""
+"""The spool: pieces join to the same documents, and can be read again as often as needed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Token files: what is written piece by piece is one array of numpy's format."""
+"""Token files: tokens written piece by piece form one .npy array."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tokenizer loses nothing, treats no text as control, and equal texts give equal models."""
+"""The tokenizer loses nothing, treats no text as control tokens, and equal texts give equal models."""
 
 from __future__ import annotations
 

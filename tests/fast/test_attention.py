@@ -1,4 +1,4 @@
-"""The quick ways through attention against the textbook lines: values and gradients."""
+"""The quick ways to compute attention against the textbook lines: values and gradients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""torch.compile's private parts: still in this PyTorch, and not missed where they are gone."""
+"""Private parts of torch.compile: this PyTorch still has them, and minitx works without them."""
 
 from __future__ import annotations
 

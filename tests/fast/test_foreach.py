@@ -1,4 +1,4 @@
-"""torch's private _foreach operations against a loop over tensors."""
+"""PyTorch's private _foreach operations against a loop over tensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A linear layer computes what PyTorch's own computes, whichever library multiplies."""
+"""A linear layer computes what PyTorch's does, whichever library multiplies."""
 
 from __future__ import annotations
 

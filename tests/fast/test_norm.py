@@ -1,4 +1,4 @@
-"""RMSNorm on the CPU, which minitx computes itself, against the definition and PyTorch's own."""
+"""minitx's RMSNorm on the CPU against the definition and PyTorch's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Generation against an uncached loop, and its text against a scan of one character after another."""
+"""Generation against an uncached loop, and its text against a search one character at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ablation, gradients and contributions against slow and plain ways to the same figures."""
+"""Ablation, gradients and contributions against slow, plain computations of the same figures."""
 
 from __future__ import annotations
 

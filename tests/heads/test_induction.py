@@ -1,4 +1,4 @@
-"""The whole chain on what it is for: induction heads form in two layers, are seen to form, and do not in one."""
+"""The whole chain: induction heads form in two layers, the scores show it, and in one layer they do not form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Links: from characters to tokens, from patterns to figures, and chance from the same places of other texts."""
+"""Links: characters become tokens, patterns become figures, and chance comes from the same places of other texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of heads: complete, in plain numbers, readable as text, JSON and a picture."""
+"""The table of heads is complete, in plain numbers, and readable as text, JSON and a picture."""
 
 from __future__ import annotations
 

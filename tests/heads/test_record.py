@@ -1,4 +1,4 @@
-"""Recording leaves the model alone, and scores come from what it recorded."""
+"""Recording does not change the model's output, and the scores come from the recorded patterns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Head scores: patterns made by hand, uniform attention, and an independent loop over every entry."""
+"""Head scores against hand-made patterns, uniform attention and an independent loop over every entry."""
 
 from __future__ import annotations
 

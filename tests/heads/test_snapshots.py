@@ -1,4 +1,4 @@
-"""Snapshots: what is written comes back, a stranger's file ends in a sentence, and writing costs next to nothing."""
+"""Snapshots: they read back as written, a foreign file gives one sentence, and writing is nearly free."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model does with a text, as a snapshot."""
+"""Snapshots of what a model does with a text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The walkthrough's numbers are the model's, and its steps are checked for real."""
+"""The numbers of the walkthrough are the model's, and its checks can fail."""
 
 from __future__ import annotations
 

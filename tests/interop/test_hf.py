@@ -1,4 +1,4 @@
-"""Export and import against the models of `transformers` themselves."""
+"""Export and import against the models of `transformers`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints come back as they were, or the damaged file is named; which ones a run keeps; none is unpickled."""
+"""Checkpoints load as saved, or the damaged file is named. Also: which are kept, and that none is unpickled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The run folder: made as a whole, found again, locked; its configuration and tokenizer are checked."""
+"""The run folder: created as a whole, found by name, locked; its configuration and tokenizer are checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The text of a run: the same one that it learned from, or a sentence."""
+"""The text of a run is the one that it was trained on, or an error says so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is compared and how it is summed up; the training itself is in tests/commands/test_compare.py."""
+"""What is compared, and how the results are summed up. tests/commands/test_compare.py trains for real."""
 
 from __future__ import annotations
 

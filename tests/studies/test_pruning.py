@@ -1,4 +1,4 @@
-"""A pruned model against the masked one, orders of removal against losses made up so that the answer is known."""
+"""A pruned model against the masked one, and the order of removal against losses with a known answer."""
 
 from __future__ import annotations
 

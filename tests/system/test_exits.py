@@ -1,4 +1,4 @@
-"""Faults of the machine become one line each."""
+"""Faults of the machine end in one line each."""
 
 from __future__ import annotations
 

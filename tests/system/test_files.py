@@ -1,4 +1,4 @@
-"""Files that are whole or known not to be."""
+"""Files are written whole, or a reader notices the damage."""
 
 from __future__ import annotations
 

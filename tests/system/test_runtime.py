@@ -1,4 +1,4 @@
-"""Device, precision and threads are decided once, with a reason."""
+"""Device, precision and threads are chosen once, with a reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turns, repeats and tables; no test here asserts how long anything takes."""
+"""Turns, repeats and tables of timings. No test asserts how long anything takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The self-contained HTML file: one script out of all modules, nothing from elsewhere, and texts that stay texts."""
+"""The self-contained HTML file: one script of all modules, nothing loaded from elsewhere, and text stays text."""
 
 from __future__ import annotations
 

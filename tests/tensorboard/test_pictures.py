@@ -1,4 +1,4 @@
-"""Pictures of patterns: the colour of every cell, and labels that stand where they belong."""
+"""Pictures of patterns: the colour of every cell, and labels in the right place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Attention tab's server side, through TensorBoard's own WSGI application."""
+"""The Attention tab's server side, through TensorBoard's WSGI application."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Attention tab as it is used: a real run, a real `tensorboard` process, a real browser."""
+"""The Attention tab as people use it: a real run, a real `tensorboard` process, a real browser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The event writer: event files are read back with TensorBoard's own loaders, pictures pixel by pixel."""
+"""The event writer: TensorBoard's loaders read the files back, and pictures match pixel by pixel."""
 
 from __future__ import annotations
 

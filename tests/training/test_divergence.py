@@ -1,4 +1,4 @@
-"""Training that diverges: one sentence, the last good checkpoint, the batch to look at."""
+"""Diverging training: one sentence, the last good checkpoint, and the batch to look at."""
 
 from __future__ import annotations
 

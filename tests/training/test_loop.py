@@ -1,4 +1,4 @@
-"""Step, evaluation and loop: what they compute, and that a run stopped anywhere goes on exactly."""
+"""Step, evaluation and loop: what they compute, and that a stopped run goes on exactly."""
 
 from __future__ import annotations
 

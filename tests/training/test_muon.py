@@ -1,4 +1,4 @@
-"""Muon computes what PyTorch's own does."""
+"""Muon computes the same as PyTorch's."""
 
 from __future__ import annotations
 

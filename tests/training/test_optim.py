@@ -1,4 +1,4 @@
-"""Groups, optimizers and the learning rate of a step."""
+"""Parameter groups, optimizers and the learning rate of a step."""
 
 from __future__ import annotations
 

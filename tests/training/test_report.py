@@ -1,4 +1,4 @@
-"""What a run tells: a bar where a person watches, plain lines elsewhere; cards and tables."""
+"""What training prints: a bar on a terminal, plain lines elsewhere; cards and tables."""
 
 from __future__ import annotations
 

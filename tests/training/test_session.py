@@ -1,4 +1,4 @@
-"""A run from configuration to run folder: what it keeps, and how it says that it cannot go on."""
+"""A run from configuration to run folder: what it keeps, and its message when it cannot go on."""
 
 from __future__ import annotations
 

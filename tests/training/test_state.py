@@ -1,4 +1,4 @@
-"""The state of a training run: older versions' is restored too, and one that does not fit is refused."""
+"""The state of a training run: older versions load, and a state that does not fit is refused."""
 
 from __future__ import annotations
 
