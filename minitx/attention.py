@@ -1,12 +1,12 @@
 """Multi-head attention, written out.
 
-Each token asks a question (query) of the tokens it may see; each of those offers an address (key) and a content
-(value). A head compares queries with keys in a subspace of its own, turns the scores into one weighting of the
-context (its pattern) and mixes the values by it. Heads run side by side; their outputs, concatenated and mixed by the
-output projection, are one vector per token again.
+Each token asks a question (query) of the tokens it may see. Each of those offers an address (key) and a content
+(value). A head compares queries with keys in its subspace. It turns the scores into one weighting of the context, its
+pattern, and mixes the values by it. Heads run side by side. Their outputs, concatenated and mixed by the output
+projection, are one vector per token again.
 
-Two routes lead through the same projections: explicit, which shows every intermediate to a `Recorder`, and fused,
-PyTorch's own kernel, which training takes.
+Two routes lead through the same projections. The explicit one shows every intermediate to a `Recorder`. The fused one
+is PyTorch's kernel, and training takes it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from minitx.fast.norm import RMSNorm
 
 @dataclass
 class Recorder:
-    """Collects what the heads did in one forward pass, by layer; a layer that lost all its heads is absent.
+    """Records what the heads do in one forward pass, by layer. A layer without heads is absent.
 
     patterns: (batch, head, query, key), the softmax output; each row sums to 1.
     head_outputs: (batch, head, seq, d_head), each head's mix of values, its gate applied.
@@ -108,13 +108,13 @@ def head_shares(head_output: Tensor, output_weight: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """The part that every kind of attention shares: attend, gate, record, concatenate, project."""
+    """The steps that every kind of attention shares: attend, gate, record, concatenate, project."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.layer, self.heads, self.d_head = layer, config.heads_in(layer), config.d_head
         self.n_head, self.dropout = len(self.heads), config.dropout
-        self.output: Linear  # n_head * d_head → d_model; made by each kind, after its other matrices
+        self.output: Linear  # n_head * d_head → d_model; every kind makes it after its other matrices
 
     def attend(
         self,
@@ -146,7 +146,7 @@ class Attention(nn.Module):
 class MultiHeadAttention(Attention):
     """Multi-head attention with `n_head` query heads and `n_kv_head` key-value heads of width d_model / n_head.
 
-    In a pruned model they are those left in `layer`, and groups of query heads may differ in size.
+    In a pruned model they are the heads left in `layer`, and groups of query heads may differ in size.
     """
 
     served_by: Tensor | None

@@ -1,12 +1,12 @@
 """Multi-head latent attention: the keys and values of all heads come from one short vector for each token.
 
 DeepSeek-V2 (2024), section 2.1. A token is compressed into a latent; each head unfolds its key and its value from it.
-Only the latent needs to be cached. A rotary position cannot pass through that unfolding, so it has a part of its own:
-each query gets a few more components, and one key, shared by all heads, answers them. Queries are not compressed here,
-as in DeepSeek-V2-Lite: that saves memory in training and nothing in the cache.
+Only the latent is cached. A rotary position cannot pass through that unfolding, so it gets separate components: a few
+more in each query, and one key for all heads. Queries are not compressed, as in DeepSeek-V2-Lite: that would save
+memory in training, but nothing in the cache.
 
-Two forms compute the same. Plain: unfold keys and values, then attend. Absorbed: a head's unfolding of keys moves to
-its query and that of values to its output, so that cached latents are attended to as they are.
+Two forms compute the same. Plain: unfold keys and values, then attend. Absorbed: unfold the queries instead, attend
+to the cached latents as they are, and unfold the outputs.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class LatentAttention(Attention):
     ) -> Tensor:
         """As `MultiHeadAttention.forward`; rotary tables are (seq, d_rotary / 2).
 
-        absorb: take the absorbed form; by default where the cache holds earlier tokens, whose keys and values would
-        be unfolded again at each step. With few heads or many queries the plain form has less to compute.
+        absorb: take the absorbed form. By default it is taken when the cache holds earlier tokens, since the plain form
+        would unfold their keys and values at every step. With few heads or many queries the plain form is less work.
         """
         causal = check_context(context, causal, rotary, cache)
         source = x if context is None else context

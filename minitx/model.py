@@ -1,7 +1,7 @@
 """The decoder-only transformer: tokens in, logits out.
 
-Pre-norm blocks of attention and SwiGLU on a residual stream, with RMSNorm and rotary positions and without biases:
-Llama's architecture, or Qwen3's with query-key norm. The loss is a function beside the model.
+Pre-norm blocks of attention and SwiGLU on a residual stream, with RMSNorm and rotary positions, without biases. That
+is Llama's architecture, and Qwen3's with query-key norm. The loss is a function beside the model.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ class Transformer(nn.Module):
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """Every matrix keeps the size of what passes through it; those that write to the residual start smaller,
-        so that its variance does not grow with depth (Radford et al. 2019)."""
+        """Every matrix keeps the size of the vectors that pass through it. Matrices that write to the residual start
+        smaller: its variance then does not grow with depth (Radford et al. 2019)."""
         for name, parameter in self.named_parameters():
             if parameter.dim() < 2:
                 parameter.fill_(1.0)  # norms

@@ -1,6 +1,6 @@
 """One attention layer, step by step, with the real numbers of a model on a text.
 
-`walk` computes the layer by plain products (`one_layer`), puts it into words and checks every step against the model;
+`walk` computes the layer by plain products (`one_layer`), puts it into words and checks every step against the model.
 `walkthrough_page` prints the steps for a terminal or as one page.
 """
 

@@ -46,7 +46,7 @@ def train_step(
 ) -> tuple[Tensor, Tensor]:
     """Make one update from `grad_accum` batches; return the mean loss in nats per token and the gradient's norm.
 
-    With `skip_bad_steps` there is no update where either is not finite.
+    With `skip_bad_steps`, an update is left out if either is not finite.
     """
     total = torch.zeros((), device=runtime.device)
     for _ in range(config.grad_accum):
