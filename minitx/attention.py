@@ -28,7 +28,7 @@ from minitx.fast.norm import RMSNorm
 
 @dataclass
 class Recorder:
-    """Records what the heads do in one forward pass, by layer. A layer without heads is absent.
+    """Records what the heads do in one forward pass, by layer. A layer without heads has no entry.
 
     patterns: (batch, head, query, key), the softmax output; each row sums to 1.
     head_outputs: (batch, head, seq, d_head), each head's mix of values, its gate applied.
@@ -52,7 +52,7 @@ class HeadAccess:
     """Reaches into the heads of a forward pass: gates change their outputs, a recorder sees them.
 
     gates: (layer, n_head) or (layer, batch, n_head), multiply the heads' outputs: 1 leaves a head, 0 removes it.
-    stand_in: (layer, n_head, d_head), takes the place of an output as far as its gate closes; zero by default.
+    stand_in: (layer, n_head, d_head), what a head outputs where its gate is 0; zero by default, a blend in between.
     """
 
     gates: Tensor | None = None
@@ -91,7 +91,7 @@ def explicit_attention(
     key, value = key.repeat_interleave(group, dim=1), value.repeat_interleave(group, dim=1)
     scores = query @ key.mT * (1 / math.sqrt(query.size(3)))  # (batch, head, query, key)
     if causal:
-        later = torch.ones_like(scores, dtype=torch.bool).triu(1 + key.size(2) - query.size(2))  # than the query
+        later = torch.ones_like(scores, dtype=torch.bool).triu(1 + key.size(2) - query.size(2))  # keys that come later
         scores = scores.masked_fill(later, float("-inf"))
     pattern = scores.softmax(dim=-1)  # (batch, head, query, key)
     return F.dropout(pattern, dropout).to(value.dtype) @ value, pattern
@@ -114,7 +114,7 @@ class Attention(nn.Module):
         super().__init__()
         self.layer, self.heads, self.d_head = layer, config.heads_in(layer), config.d_head
         self.n_head, self.dropout = len(self.heads), config.dropout
-        self.output: Linear  # n_head * d_head → d_model; every kind makes it after its other matrices
+        self.output: Linear  # n_head * d_head → d_model; a subclass creates it last, as seeded runs expect
 
     def attend(
         self,

@@ -26,7 +26,7 @@ class KeyValueCache:
         self.layers, self.length = list(layers), 0
 
     def append(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Write (batch, kv_head, seq, width) after the `length` tokens; return views of both with all tokens so far.
+        """Append keys and values (batch, kv_head, seq, width); return views of all keys and all values so far.
 
         The caller adds to `length` once all layers have written. Raises ValueError where the tokens do not fit.
         """
@@ -49,7 +49,7 @@ class KeyValueCache:
         self.length = 0
 
     def begin_with(self, start: KeyValueCache) -> None:
-        """Hold the one sequence of `start` as the beginning of every sequence, and nothing else."""
+        """Start over, with the one sequence in `start` as the beginning of every sequence."""
         self.length = start.length
         for ours, theirs in zip(self.layers, start.layers, strict=True):
             for buffer, beginning in zip(ours or (), theirs or (), strict=True):

@@ -43,7 +43,7 @@ class Block(nn.Module):
         super().__init__()
         kind = LatentAttention if config.attention == "latent" else MultiHeadAttention
         self.attention_norm = RMSNorm(config.d_model, eps=config.norm_eps)
-        self.attention = kind(config, layer) if config.heads_in(layer) else None  # pruned away as a whole
+        self.attention = kind(config, layer) if config.heads_in(layer) else None  # None: all are pruned
         self.feed_forward_norm = RMSNorm(config.d_model, eps=config.norm_eps)
         self.feed_forward = FeedForward(config)
         self.dropout = nn.Dropout(config.dropout)
@@ -83,8 +83,8 @@ class Transformer(nn.Module):
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """Every matrix keeps the size of the vectors that pass through it. Matrices that write to the residual start
-        smaller: its variance then does not grow with depth (Radford et al. 2019)."""
+        """A matrix leaves the size of vectors as it is. Those that write to the residual start smaller, so that its
+        variance does not grow with depth (Radford et al. 2019)."""
         for name, parameter in self.named_parameters():
             if parameter.dim() < 2:
                 parameter.fill_(1.0)  # norms
@@ -137,8 +137,10 @@ class Transformer(nn.Module):
         layers: list[LayerCache | None] = []
         for block in self.blocks:
             attention = cast(Block, block).attention
-            widths = attention.cache_widths if attention is not None else None
-            layers.append(widths and empty_layer(capacity, batch, widths, weight, dtype or weight.dtype))
+            if attention is None:
+                layers.append(None)
+            else:
+                layers.append(empty_layer(capacity, batch, attention.cache_widths, weight, dtype or weight.dtype))
         return KeyValueCache(layers)
 
 

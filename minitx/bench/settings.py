@@ -29,7 +29,7 @@ class BenchConfig:
     """Shapes to measure, with commas: default, 15m, shakespeare_char_cpu, shakespeare_char, gpu_small, or YAML files of
     settings."""
     repeats: int = 30
-    """Most rounds of a comparison; in a round every candidate has its turn."""
+    """Maximum number of rounds; every round times every candidate once."""
     seconds: float = 10.0
     """Time after which a comparison starts no further round; it has three rounds at least."""
     threads: Literal["auto"] | int = "auto"

@@ -179,7 +179,7 @@ def parse_generate(arguments: Sequence[str], prog: str) -> tuple[GenerateConfig,
     parser = new_parser(prog, GenerateConfig)
     parser.add_argument("run", nargs="?", metavar="RUN", help="Run folder; by default the newest one.")
     parser.add_argument("--json", action="store_true", help="Print one JSON object for each sample.")
-    parser.add_argument("--interactive", action="store_true", help="Ask for one prompt after another.")
+    parser.add_argument("--interactive", action="store_true", help="Ask for one prompt after another, until Ctrl-D.")
     parser.add_argument("--attention", metavar="FILE.html", help="Write what every head attends to, as a page.")
     stream = parser.add_mutually_exclusive_group()
     stream.add_argument("--stream", action="store_true", default=None, help="Show text as it grows, also in a pipe.")

@@ -67,7 +67,7 @@ def main(arguments: Sequence[str], prog: str) -> int:
     if options.picture is not None and not options.probes:
         from minitx.heads.figures import heads_figure
 
-        title = f"{run.path.name}, {checkpoint}: the heads on {len(tokens):,} tokens of {about['text']} text"
+        title = f"{run.path.name}, {checkpoint}: scores on {measured.scored_tokens:,} tokens, losses on {len(tokens):,}"
         save(heads_figure(measured, title), options.picture)
     return 0
 

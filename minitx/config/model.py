@@ -35,7 +35,7 @@ class ModelConfig:
     d_ff: int | None = None
     """Width of the feed-forward layer; by default 8/3 of d_model, rounded up to a multiple of 32."""
     context_length: int = 128
-    """Most tokens that the model sees at once."""
+    """Maximum number of tokens that the model sees at once."""
     qk_norm: bool = True
     """Normalise queries and keys, as Qwen3 does and Llama does not; in latent attention, the compressed vector."""
     tie_embeddings: bool = False

@@ -157,7 +157,7 @@ def explain(message: str, types_by_option: dict[str, Any]) -> str:
 
 
 def in_words(hint: Any) -> str:
-    """A type as a person would say it."""
+    """A type in plain words, for error messages."""
     if typing.get_origin(hint) is list:
         return "a list such as '[a, b]'"
     if parts := typing.get_args(hint):  # of a union or a Literal

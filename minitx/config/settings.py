@@ -1,4 +1,4 @@
-"""All settings with their defaults, checks and help texts, which stand nowhere else.
+"""All settings: the only place where their defaults, checks and help texts are defined.
 
 One frozen `Config` describes a run, with a section for each part. A value that cannot work raises `UserError`.
 """
@@ -95,9 +95,9 @@ class TrainConfig:
     muon_momentum: float = 0.95
     """Nesterov momentum of Muon."""
     warmup_steps: int = 20
-    """First steps, in which the learning rate rises linearly from 0 to its peak."""
+    """Number of steps over which the learning rate rises linearly from 0 to its peak."""
     decay_fraction: float = 0.7
-    """Last share of the run, in which the learning rate falls linearly to 0."""
+    """Share of the run, at its end, over which the learning rate falls linearly to 0."""
     grad_clip: float = 1.0
     """Scale the gradient down if its norm is larger than this; 0 turns it off."""
     eval_every: int = 120
@@ -191,7 +191,7 @@ class GenerateConfig:
     prompt_file: str | None = None
     """UTF-8 file with the text to continue."""
     max_new_tokens: int = 200
-    """Most tokens to generate."""
+    """Maximum number of new tokens."""
     temperature: float = 0.8
     """Divides the logits: below 1 is safer, above 1 is wilder; 0 always takes the likeliest token."""
     top_k: int | None = None

@@ -45,7 +45,7 @@ def revision(config: DataConfig) -> str:
 
 
 def _patiently(config: DataConfig, items: Callable[[], Iterator[T]]) -> Iterator[T]:
-    """Yield `items()`. After a fault of the network, wait, open them again and go on where reading stopped."""
+    """Yield `items()`. After a fault of the network, wait, retry and skip the items already read."""
     done, progress = 0, time.monotonic()
     for wait in (*WAITS, None):
         try:

@@ -28,7 +28,7 @@ class StoppingText:
         return self.release(self.decoder.decode(data), waiting=True)
 
     def end(self, reason: Literal["end", "length"]) -> str:
-        """End the text; return the rest of it. Reason `end` counts the end-of-document token."""
+        """End the text; return the rest of it. For `end`, the end-of-document token is counted."""
         self.tokens += reason == "end"
         text = self.release(self.decoder.decode(b"", final=True), waiting=False)
         self.stop_reason = self.stop_reason or reason

@@ -19,8 +19,8 @@ from minitx.system.figures import new_figure
 def heads_figure(measured: HeadMeasurements, title: str) -> Figure:
     """Layers × heads, with a panel for each figure.
 
-    White is chance. Full red is all of the attention, so a panel stays faint where no head reaches its score. For
-    entropy and distance it is twice chance, for the correlation 0.5, for losses the largest change.
+    White is chance. Full red is 1 for a share of attention, twice chance for entropy and distance, 0.5 for the
+    correlation, and the largest change for losses.
     """
     panels = list(_panels(measured))
     layers, heads = measured.roles.names.shape

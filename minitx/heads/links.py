@@ -37,8 +37,8 @@ class LinkAttention(NamedTuple):
 def tokens_of_links(probe: Probe, pieces: Sequence[bytes]) -> list[PlacedLink]:
     """The links of `probe` in tokens; `pieces` are the bytes of each of its tokens.
 
-    A token belongs to a span that it shares a byte with. A link is left out if it reaches past the last token, where
-    the text is cut, or if its two spans share a token.
+    A token belongs to a span that it shares a byte with. Links beyond the cut end of the text are dropped, and links
+    whose two spans share a token.
     """
     placed = (
         PlacedLink(link.name, *(token_span(probe.text, pieces, span) for span in (link.source, link.target)))
@@ -71,7 +71,7 @@ def uniform(link: PlacedLink) -> float:
 def measure_links(
     model: Transformer, links: Sequence[PlacedLink], pattern: NDArray[np.floating[Any]], others: NDArray[Any]
 ) -> list[LinkAttention]:
-    """Measure `links` in a pattern (layer, head, query, key); chance comes from the tokens `others`."""
+    """Measure `links` in a pattern (layer, head, query, key); the chance level is measured on `others`."""
     length = pattern.shape[-1]
     if not links or len(others) < length:
         unknown = np.full(pattern.shape[:2], np.nan)

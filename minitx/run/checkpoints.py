@@ -93,7 +93,7 @@ def save(
     if best:
         files.write_atomically(folder / "best", name.encode())
     saved = steps(run)
-    newest = [other for other in saved if other <= step][-keep:]  # a resumed run stepped over later, damaged ones
+    newest = [other for other in saved if other <= step][-keep:]  # later ones are damaged: resuming skipped them
     for other in saved:
         if other not in newest and files.step_name(other) != best_now:
             files.remove(folder / files.step_name(other))
@@ -113,7 +113,7 @@ def best_before(run: Path, step: int) -> str | None:
 def find(run: Path, name: str) -> Checkpoint:
     """The checkpoint that `name` selects: last, best, or a step such as 500.
 
-    In place of a damaged last or best it is the newest whole one, with a warning. Raises UserError if there is none.
+    If last or best is damaged, the newest whole one is returned with a warning. Raises UserError if there is none.
     """
     saved = steps(run)
     require(bool(saved), f"The run {run} has no checkpoint yet: resume it with 'train.py --resume {run}'.")

@@ -13,8 +13,8 @@ def prepared_text(config: Config, run: Run | None = None, remedy: str = "") -> P
     """The text that `config` names, split and tokenized.
 
     With `run`, its tokenizer is used, and Hub data comes from the cache while the cache still has it. Raises UserError,
-    which ends in `remedy`, where the text is no longer the one that the run learned from. An imported run does not know
-    its text, so any text will do.
+    which ends in `remedy`, where the text is no longer the one that the run learned from. An imported run has no
+    recorded text, so nothing is compared.
     """
     about = run.read_json("data.json") if run else {}
     tokenizer, cached = run.tokenizer() if run else None, about.get("prepared")

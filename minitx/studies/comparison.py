@@ -200,7 +200,7 @@ def trial_result(variant: str, config: Config) -> TrialResult:
 
 
 def time_variants(variants: Variants, config: Config, prepared: Prepared, runtime: Runtime) -> Speeds:
-    """The speeds of every variant, not compiled and with untrained weights, which speed does not depend on.
+    """The speeds of every variant, uncompiled, with random weights: speed does not depend on them.
 
     Measured by turns, so that a busy minute of the machine slows all variants alike.
     """

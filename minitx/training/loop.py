@@ -31,7 +31,7 @@ LossOf = Callable[[Tensor, Tensor], Tensor]
 def training_loss(model: Callable[[Tensor], Tensor]) -> LossOf:
     """The model's loss in nats per token as a function of inputs and targets, each (batch, seq).
 
-    Where a run compiles, it compiles this as a whole: the program never writes the logits to memory in float32.
+    With torch.compile, model and loss are one program, which never stores the logits in float32.
     """
     return lambda inputs, targets: next_token_loss(model(inputs), targets)
 
@@ -75,7 +75,7 @@ def evaluate(
     """Mean loss in nats per token over all of `tokens`.
 
     Every token but the first is predicted once, from the tokens before it in its window of one context length.
-    `between` is called before each batch and may end the evaluation by an exception.
+    `between` is called before each batch and may raise to stop the evaluation.
     """
     total = torch.zeros((), dtype=torch.float64, device=runtime.device if runtime.device.type != "mps" else "cpu")
     with evaluating(model):
@@ -96,7 +96,9 @@ def fit(config: Config, run: Run, prepared: Prepared, runtime: Runtime, checkpoi
         training.restore(checkpoint)
     loss_of, parameters = runtime.compiled(training_loss(model)), list(model.parameters())
     optimizers, batches = training.optimizers, training.batches
-    always_check = runtime.device.type == "cpu" or config.train.skip_bad_steps > 0  # a check waits for a GPU
+    always_check = (
+        runtime.device.type == "cpu" or config.train.skip_bad_steps > 0
+    )  # on a GPU a check makes the CPU wait
 
     with StopRequest() as stop, Report(training) as report:
         training.start_clock()
@@ -121,7 +123,7 @@ def fit(config: Config, run: Run, prepared: Prepared, runtime: Runtime, checkpoi
 
 
 def after_step(training: Training, report: Report, stop: StopRequest, loss: Tensor, norm: Tensor) -> None:
-    """Evaluate, report and save as the last step asks; meanwhile the clock stands still."""
+    """Do what is due after the last step: evaluate, report, save. Meanwhile the clock stands still."""
     training.stop_clock()
     due, prepared = due_after(training.step, training.config), training.prepared
     line, is_best = training.metrics(loss, norm), False
@@ -130,7 +132,7 @@ def after_step(training: Training, report: Report, stop: StopRequest, loss: Tens
             batch_size = training.config.train.batch_size
             val_loss = evaluate(training.model, prepared.val, batch_size, training.runtime, stop.check)
         except Stopped:
-            training.progress.unevaluated, training.saved_step = [float(loss), float(norm)], -1
+            training.progress.unevaluated, training.saved_step = [float(loss), float(norm)], -1  # save it again
             return
         is_best = training.evaluated(val_loss)
         line["val_loss"] = val_loss

@@ -34,6 +34,8 @@ def train(config: Config, resume: str | None = None) -> int:
             return fit_run(config, run, prepared, runtime, None)
     run = Run.find(resume)
     before = run.config()
+    why = "it has no optimizer state. Generate from it, or prune it: the pruned run can be trained"
+    require("fingerprint" in run.read_json("data.json"), f"The run {run.path} was imported, so {why}.")
     for name in ("seed", "data", "tokenizer", "model"):
         is_same = getattr(before, name) == getattr(config, name)
         require(is_same, f"A resumed run keeps its {name} settings: leave --{name} out, or start a new run.")
@@ -73,8 +75,8 @@ def rewind(run: Run, steps: int) -> Checkpoint | None:
         again = f"remove {run.path / checkpoints.FOLDER} to begin again at step 0"
         raise UserError(f"The run {run.path} has no whole checkpoint: restore one from a copy, or {again}.")
     step = checkpoint.step if checkpoint else 0
-    if step >= steps and (run.path / "summary.json").exists():
-        more = f"give more steps, as in --train.steps {2 * steps}"
+    if step > steps or (step == steps and (run.path / "summary.json").exists()):
+        more = f"give more steps, as in --train.steps {2 * step}"
         raise UserError(f"The run {run.path} is finished at step {step}: to go on, {more}.")
     try:
         cut_logs(run.path, checkpoint.state["logs"] if checkpoint else {}, step)

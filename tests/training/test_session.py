@@ -56,6 +56,10 @@ def test_a_run_goes_back_to_its_newest_whole_checkpoint(tmp_path: Path, capsys: 
     run.write_json("summary.json", {})
     with pytest.raises(UserError, match="is finished at step 2: to go on, give more steps, as in --train.steps 4"):
         rewind(run, 2)
+    run.read_json("summary.json")
+    (run.path / "summary.json").unlink()
+    with pytest.raises(UserError, match="is finished at step 2: to go on, give more steps, as in --train.steps 4"):
+        rewind(run, 1)  # fewer than are trained: nothing is evaluated, nothing changes
     (tmp_path / "checkpoints" / "step-000002" / "optimizer.pt").unlink()
     checkpoint = rewind(run, 9)
     assert checkpoint is not None and checkpoint.step == 1
@@ -65,3 +69,12 @@ def test_a_run_goes_back_to_its_newest_whole_checkpoint(tmp_path: Path, capsys: 
     shutil.rmtree(tmp_path / "checkpoints" / "step-000001")
     with pytest.raises(UserError, match="has no whole checkpoint: restore one"):
         rewind(run, 9)
+
+
+def test_an_imported_run_is_not_resumed(tmp_path: Path) -> None:
+    config = small_config(tmp_path, steps=1, sample_every=0)
+    assert train(config) == 0
+    run = Run(Path(config.out))
+    run.write_json("data.json", {k: v for k, v in run.read_json("data.json").items() if k != "fingerprint"})
+    with pytest.raises(UserError, match="was imported, so it has no optimizer state"):
+        train(config, resume=config.out)

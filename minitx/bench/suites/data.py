@@ -27,7 +27,7 @@ BASE = "SentencePiece, blocks to arrays, 1 thread"
 
 
 def run(bench: Bench) -> Iterator[Table]:
-    """One table; the shapes do not matter."""
+    """Yield one table, the same for every shape."""
     source = bench.settings.text or "python-docs"
     text = text_of(source)
     data = text.encode("utf-8", errors="replace")
