@@ -55,8 +55,8 @@ def prune_run(
     first_half, second_half = prepared.val[:half][:tokens], prepared.val[half:][:tokens]
     measured = path = None
     with (
-        pruning.removal_loss(model, first_half, batch_size, "choosing heads") as choosing_loss,
-        pruning.removal_loss(model, second_half, batch_size, "measuring the curve") as curve_loss,
+        pruning.removal_loss(model, first_half, batch_size, runtime, "choosing heads") as choosing_loss,
+        pruning.removal_loss(model, second_half, batch_size, runtime, "measuring the curve") as curve_loss,
     ):
         if keep_fraction is not None:
             heads = pruning.choose_heads(all_heads, keep_fraction, by, seed, choosing_loss)

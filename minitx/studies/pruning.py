@@ -19,9 +19,10 @@ from tqdm import tqdm
 
 from minitx.attention import HeadAccess
 from minitx.config import ModelConfig
-from minitx.data.batches import validation_windows
-from minitx.model import Transformer, next_token_loss
+from minitx.model import Transformer
 from minitx.system.errors import require
+from minitx.system.runtime import Runtime
+from minitx.training.loop import evaluate
 
 Head = tuple[int, int]
 """Layer and head, counted from 0."""
@@ -116,33 +117,22 @@ def random_order(heads: Sequence[Head], seed: int) -> list[Head]:
 
 @contextlib.contextmanager
 def removal_loss(
-    model: Transformer, tokens: NDArray[np.unsignedinteger], batch_size: int, label: str
+    model: Transformer, tokens: NDArray[np.unsignedinteger], batch_size: int, runtime: Runtime, label: str
 ) -> Iterator[LossWithout]:
-    """The loss of `model`, in eval mode, on `tokens` without some heads, measured once per set of heads.
+    """The loss of `model` on `tokens` without some heads, in float32, measured once per set of heads.
 
     A terminal shows `label` and the number of losses measured.
     """
+    exact = dataclasses.replace(runtime, dtype=torch.float32)
     form, hidden = "{desc}: {n} losses measured", not sys.stderr.isatty()
     with tqdm(desc=label, bar_format=form, leave=False, delay=0.5, disable=hidden) as bar:
 
         @functools.cache
         def measured(gone: frozenset[Head]) -> float:
             bar.update()
-            return gated_loss(model, tokens, batch_size, gone)
+            return evaluate(model, tokens, batch_size, exact, heads=access_without(model, gone))
 
         yield lambda gone: measured(frozenset(gone))
-
-
-@torch.inference_mode()
-def gated_loss(
-    model: Transformer, tokens: NDArray[np.unsignedinteger], batch_size: int, gone: Collection[Head]
-) -> float:
-    """Mean loss in nats per token over `tokens` with the gates of the heads `gone` at 0; the model is in eval mode."""
-    total, access, device = 0.0, access_without(model, gone), model.embedding.weight.device
-    for inputs, targets in validation_windows(tokens, model.config.context_length, batch_size):
-        logits = model(inputs.to(device), heads=access)
-        total += float(next_token_loss(logits, targets.to(device), reduction="sum"))
-    return total / (len(tokens) - 1)
 
 
 def access_without(model: Transformer, gone: Collection[Head]) -> HeadAccess:

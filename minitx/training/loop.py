@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import Optimizer
 
+from minitx.attention import HeadAccess
 from minitx.config import Config, TrainConfig
 from minitx.data.batches import Batches, validation_windows
 from minitx.data.prepare import Prepared
@@ -71,18 +72,19 @@ def evaluate(
     batch_size: int,
     runtime: Runtime,
     between: Callable[[], None] = lambda: None,
+    heads: HeadAccess | None = None,
 ) -> float:
     """Mean loss in nats per token over all of `tokens`.
 
     Every token but the first is predicted once, from the tokens before it in its window of one context length.
-    `between` is called before each batch and may raise to stop the evaluation.
+    `between` is called before each batch and may raise to stop the evaluation. `heads` may close gates.
     """
     total = torch.zeros((), dtype=torch.float64, device=runtime.device if runtime.device.type != "mps" else "cpu")
     with evaluating(model):
         for inputs, targets in validation_windows(tokens, model.config.context_length, batch_size):
             between()
             with runtime.autocast():
-                logits = model(inputs.to(runtime.device))
+                logits = model(inputs.to(runtime.device), heads=heads)
             total += next_token_loss(logits, targets.to(runtime.device), reduction="sum").to(total)
     return float(total) / (len(tokens) - 1)
 

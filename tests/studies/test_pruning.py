@@ -16,16 +16,17 @@ from minitx.model import Transformer
 from minitx.model_size import cache_bytes_per_token
 from minitx.studies.pruning import (
     Head,
-    gated_loss,
     greedy_order,
     heads_of,
     importance_order,
     prune,
     pruned_config,
     random_order,
+    removal_loss,
 )
 from minitx.studies.pruning_curve import Curve, draw_curve
 from minitx.system.errors import UserError
+from minitx.system.runtime import choose_runtime
 from tests.small import looking
 
 VOCABULARY = 40
@@ -150,7 +151,8 @@ def test_the_loss_without_heads_is_that_of_zeroed_projections() -> None:
     """Against float64, one window at a time, the heads' columns of the output projection set to 0."""
     model = model_of()
     tokens = np.random.default_rng(0).integers(0, VOCABULARY, 16 * 3 + 6).astype(np.uint16)
-    loss = gated_loss(model, tokens, 2, [(0, 1), (2, 3)])
+    with removal_loss(model, tokens, 2, choose_runtime("cpu", "bfloat16", False, 1), "") as loss_without:
+        loss = loss_without([(0, 1), (2, 3)])
     reference = model.double()
     with torch.no_grad():
         reference.get_parameter("blocks.0.attention.output.weight")[:, 8:16] = 0

@@ -58,7 +58,7 @@ class AllLogits(nn.Module):
         super().__init__()
         self.gpt, self.config = gpt, SimpleNamespace(context_length=context_length)
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, heads: None = None) -> Tensor:
         return self.gpt(tokens, tokens)[0]
 
 
