@@ -65,3 +65,16 @@ def small_model(vocab_size: int = 30, seed: int = 0) -> Transformer:
     """An untrained model."""
     torch.manual_seed(seed)
     return Transformer(ModelConfig(n_layer=2, n_head=2, d_model=16, context_length=32), vocab_size).eval()
+
+
+class Letters:
+    """A tokenizer with a token for each letter."""
+
+    def encode(self, text: str) -> list[int]:
+        return [ord(c) % 30 for c in text]
+
+    def token_bytes(self, token: int) -> bytes:
+        return b"x"
+
+    def token_text(self, token: int) -> str:
+        return f"<{token}>"

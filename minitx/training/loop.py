@@ -98,9 +98,8 @@ def fit(config: Config, run: Run, prepared: Prepared, runtime: Runtime, checkpoi
         training.restore(checkpoint)
     loss_of, parameters = runtime.compiled(training_loss(model)), list(model.parameters())
     optimizers, batches = training.optimizers, training.batches
-    always_check = (
-        runtime.device.type == "cpu" or config.train.skip_bad_steps > 0
-    )  # on a GPU a check makes the CPU wait
+    # On a GPU a check makes the CPU wait.
+    always_check = runtime.device.type == "cpu" or config.train.skip_bad_steps > 0
 
     with StopRequest() as stop, Report(training) as report:
         training.start_clock()

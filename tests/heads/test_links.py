@@ -27,7 +27,7 @@ from minitx.heads.measure import measure_probes
 from minitx.heads.record import patterns
 from minitx.heads.snapshots import PlacedLink
 from minitx.heads.table import probes_as_text
-from tests.small import small_model
+from tests.small import Letters, small_model
 
 TEXT = "Zoë's cat saw the dog because it barked."
 PROBE = read_probe({"text": TEXT, "links": [{"from": "it", "to": "cat"}, {"from": "it", "to": "the dog"}]})
@@ -118,19 +118,6 @@ def test_probes_with_links_and_plain_texts_are_read_and_written(tmp_path: Path) 
     assert load_config(file) == config
     file.write_text(yaml.safe_dump(Config().to_dict(), allow_unicode=True), "utf-8")
     assert load_config(file).log == LogConfig()
-
-
-class Letters:
-    """A token for each letter."""
-
-    def encode(self, text: str) -> list[int]:
-        return [ord(c) % 30 for c in text]
-
-    def token_bytes(self, token: int) -> bytes:
-        return b"x"
-
-    def token_text(self, token: int) -> str:
-        return "x"
 
 
 def test_the_table_of_probes_has_a_line_for_each_head_and_candidates_side_by_side() -> None:

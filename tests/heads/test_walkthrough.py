@@ -19,6 +19,7 @@ from minitx.heads.walkthrough import walk
 from minitx.heads.walkthrough_page import as_html, as_text
 from minitx.model import Transformer
 from minitx.system.errors import UserError
+from tests.small import Letters
 
 TOKENS = [3, 1, 4, 1, 5, 9, 2, 6]
 LABELS = ["<b>", "one", "four", "one", "five", "nine", "two", "six"]
@@ -91,19 +92,6 @@ def test_one_embedding_and_two_vectors_in_context() -> None:
     assert similarity[0] == pytest.approx(1) and len(similarity) == 3
     assert all(value < 0.999 for value in similarity[1:])
     torch.testing.assert_close(vectors_of(ours, [3, 1, 4, 9], 2), vectors)
-
-
-class Letters:
-    """A token for each letter."""
-
-    def encode(self, text: str) -> list[int]:
-        return [ord(c) % 30 for c in text]
-
-    def token_bytes(self, token: int) -> bytes:
-        return b"x"
-
-    def token_text(self, token: int) -> str:
-        return f"<{token}>"
 
 
 def test_text_and_page_show_every_step_and_escape_what_tokens_hold() -> None:

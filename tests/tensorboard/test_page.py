@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from minitx.commands.shared import write_page
 from minitx.heads.scores import IMPORTANCE, SCORES
 from minitx.heads.snapshots import PlacedLink, ShownProbe, encode
-from minitx.tensorboard.plugin.page import MODULES, STATIC, page, script, write_html
+from minitx.system.errors import UserError
+from minitx.tensorboard.plugin.page import MODULES, STATIC, page, script
 from tests.heads.test_snapshots import patterns
 from tests.tensorboard.browser import Page, chromium, needs_browser
 
 NASTY = '</script><script>document.title="hit"</script><img src=x onerror="document.title=\'hit\'">'
+
+
+def write_html(file: Path, snapshots: Sequence[bytes], *, title: str, view: str = "") -> None:
+    """As the verbs with --html do."""
+    write_page(str(file), page(snapshots, title=title, view=view))
 
 
 def snapshot(step: int = 5, text: str = "a text") -> bytes:
@@ -53,7 +61,7 @@ def test_texts_cannot_leave_the_data() -> None:
 def test_it_is_written_where_asked(tmp_path: Path) -> None:
     write_html(tmp_path / "a.html", [snapshot()], title="run")
     assert (tmp_path / "a.html").read_text("utf-8").startswith("<!doctype html>")
-    with pytest.raises(OSError):
+    with pytest.raises(UserError, match="name another file"):
         write_html(tmp_path / "nowhere" / "a.html", [snapshot()], title="run")
 
 

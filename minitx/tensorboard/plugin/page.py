@@ -18,11 +18,6 @@ EXPORT = re.compile(r"^export (?=(?:async )?function|const|class)", re.MULTILINE
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src blob: data:"
 
 
-def write_html(file: Path, snapshots: Sequence[bytes], *, title: str, view: str = "") -> None:
-    """Write `page(…)` to `file`; raises OSError if that fails."""
-    file.write_text(page(snapshots, title=title, view=view), "utf-8")
-
-
 def page(snapshots: Sequence[bytes], *, title: str, view: str = "") -> str:
     """The page that shows `snapshots` of one run at several steps, all with the same probes.
 
