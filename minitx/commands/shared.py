@@ -8,7 +8,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from minitx.system.errors import UserError, require
-from minitx.system.files import writing
+from minitx.system.files import write_output
 
 
 def run_parser(prog: str, description: str | None, newest: bool = False) -> ArgumentParser:
@@ -39,7 +39,7 @@ def parse_list(text: str, pattern: str, complaint: str) -> list[str]:
 def read_text(option: str, name: str) -> str:
     """The content of the UTF-8 file `name` that `option` asks for; raises UserError."""
     try:
-        content = Path(name).read_bytes()
+        content = Path(name).read_bytes()  # a pipe will do: a person named it
     except OSError as error:
         raise UserError(f"{option} {name} cannot be read ({error.strerror}): name a text file in UTF-8.") from error
     return as_text(content, f"{option} {name}")
@@ -55,6 +55,5 @@ def as_text(content: bytes | str, origin: str) -> str:
 
 def write_page(name: str, html: str) -> None:
     """Write a page to the file `name` and say so; raises UserError where it cannot be written."""
-    with writing(name):
-        Path(name).write_text(html, "utf-8")
+    write_output(name, html.encode())
     print(f"page in {name}", file=sys.stderr)

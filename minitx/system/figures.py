@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from minitx.system.files import writing
+from minitx.system.files import write_output
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,5 +21,6 @@ def new_figure(width: float, height: float) -> Figure:
 
 def save_picture(figure: Figure, name: str | Path) -> None:
     """Save a figure in the format of the suffix of `name`; raises UserError where it cannot be written."""
-    with writing(name):
-        figure.savefig(name, dpi=120)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=Path(name).suffix[1:], dpi=120)
+    write_output(name, drawn.getvalue())

@@ -1,31 +1,71 @@
-"""Files that are whole, or known to be damaged: atomic writes, checksums, JSON that holds its own checksum."""
+"""Files that are whole, or known to be damaged: plain files alone are read, writes are atomic, JSON has a checksum."""
 
 import contextlib
 import hashlib
+import io
 import json
 import math
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from minitx.system.errors import UserError, require
+from minitx.system.fields import parse_json
+
+MAX_BYTES = 64 << 20
+"""Bytes of a file that is read as a whole, such as JSON; a larger one is refused."""
+
+
+def open_regular(file: Path, most: float = math.inf) -> io.BufferedReader:
+    """Open a plain file for reading; raises UserError for a folder, a pipe, a device, or more than `most` bytes."""
+    try:
+        status = file.stat()  # before it is opened: opening a pipe waits for its writer
+        is_plain, size = stat.S_ISREG(status.st_mode), status.st_size
+        require(is_plain, f"{file} cannot be read: it is a folder, a pipe or a device, not a plain file.")
+        require(size <= most, f"{file} cannot be read: it has {size:,} bytes, but at most {most:,} are expected.")
+        return file.open("rb")
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise UserError(f"{file} cannot be read ({getattr(error, 'strerror', None) or error}).") from error
+
+
+def read_file(file: Path, most: int = MAX_BYTES) -> bytes:
+    """The content of a plain file; raises as `open_regular`."""
+    with open_regular(file, most) as opened, reading(file):
+        return opened.read()
 
 
 def write_atomically(file: Path, content: bytes) -> None:
     """Replace `file` by `content` so that a reader sees either the old or the new, even after a power cut."""
-    draft = draft_of(file)
+    with replacing(file) as draft, with_filename(file), draft.open("xb") as opened:
+        opened.write(content)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name under which to write the file or folder `path`, which is renamed to `path` at the end, once on disk.
+
+    After an exception, and after a kill at any moment, `path` is as it was or missing. The next call removes what a
+    killed process left.
+    """
+    draft, old = draft_of(path), draft_of(path.with_name(f"{path.name}-old"))
+    remove_drafts(path.parent, rf"{re.escape(path.name)}(?:-old)?", spare_running=True)
     try:
-        remove(draft)
-        with with_filename(file), draft.open("xb") as opened:  # x: never through a link that someone put in its place
-            opened.write(content)
-        flush_to_disk(draft)
-        draft.replace(file)
+        yield draft
+        with with_filename(path):
+            for part in [*draft.rglob("*"), draft]:
+                flush_to_disk(part)
     except BaseException:
         remove(draft)
         raise
+    if draft.is_dir() and path.exists():
+        path.rename(old)
+    draft.replace(path)
+    flush_to_disk(path.parent)
+    remove(old)
 
 
 def draft_of(path: Path) -> Path:
@@ -33,11 +73,28 @@ def draft_of(path: Path) -> Path:
     return path.with_name(f".{path.name}-{os.getpid()}")
 
 
-def remove_drafts(folder: Path) -> None:
-    """Remove the files and folders that killed processes left half-written in `folder`."""
+def remove_drafts(folder: Path, pattern: str = ".+", *, spare_running: bool = False) -> None:
+    """Remove what killed processes left half-written in `folder`, of files and folders whose name fits `pattern`.
+
+    spare_running: leave the drafts of other processes that run.
+    """
     for path in folder.glob(".*"):
-        if re.fullmatch(r"\..+-\d+", path.name):
+        match = re.fullmatch(rf"\.(?:{pattern})-([0-9]+)", path.name)
+        if match and not (spare_running and is_running(int(match[1]))):
             remove(path)
+
+
+def is_running(process: int) -> bool:
+    """Whether another process of this number runs; True where the system does not say."""
+    if process == os.getpid() or os.name == "nt":  # on Windows, os.kill would end it
+        return process != os.getpid()
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def remove(path: Path) -> None:
@@ -51,7 +108,7 @@ def remove(path: Path) -> None:
 
 def flush_to_disk(path: Path) -> None:
     """Wait until a file or folder is on disk; Windows cannot flush a folder."""
-    if path.is_dir() and os.name == "nt":
+    if path.is_symlink() or (path.is_dir() and os.name == "nt"):
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -72,6 +129,15 @@ def with_filename(file: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def reading(file: Path) -> Iterator[None]:
+    """Turn an `OSError` raised inside, such as that of a bad disk, into a `UserError`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error.strerror}).") from error
+
+
+@contextlib.contextmanager
 def writing(name: str | Path) -> Iterator[None]:
     """Turn an `OSError` raised inside into a `UserError` that asks for another file than `name`."""
     try:
@@ -87,11 +153,23 @@ def check_writable(name: str) -> None:
     with writing(name):
         require(not file.is_dir(), f"{name} cannot be written: it is a folder, so name a file in it.")
         require(file.parent.is_dir(), f"{name} cannot be written: its folder is not there.")
-        is_new = not file.exists()
-        if is_new or file.is_file():  # not a pipe, whose reader would see it end
+        if file.is_file():
             file.open("ab").close()
-        if is_new:
-            remove(file)
+        elif not file.exists():  # a pipe's reader would see it end
+            trial = draft_of(file)
+            remove(trial)
+            trial.open("xb").close()
+            remove(trial)
+
+
+def write_output(name: str | Path, content: bytes) -> None:
+    """Write a file that a person named, as a whole; raises UserError where it cannot be written."""
+    file = Path(os.path.realpath(name))
+    with writing(name):
+        if file.exists() and not file.is_file():  # a pipe or a device
+            file.write_bytes(content)
+        else:
+            write_atomically(file, content)
 
 
 def check_page_name(name: str) -> None:
@@ -123,8 +201,8 @@ def sha256(content: bytes) -> str:
 
 
 def checksum(file: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with file.open("rb") as opened:
+    """SHA-256 of a plain file, in hexadecimal; raises as `open_regular`."""
+    with open_regular(file) as opened, reading(file):
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
@@ -135,12 +213,10 @@ def json_bytes(content: dict[str, Any]) -> bytes:
 
 def read_json(file: Path) -> dict[str, Any]:
     """The content that `json_bytes` wrote, without the checksum; raises UserError where it is missing or damaged."""
-    try:
-        content = json.loads(file.read_text("utf-8"))
-        whole = content.pop("sha256") == digest(content)
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise UserError(f"{file} is missing or damaged.") from error
-    require(whole, f"{file} has changed since it was written.")
+    content = parse_json(read_file(file), str(file))
+    checksum_inside = content.pop("sha256", None) if isinstance(content, dict) else None
+    require(checksum_inside is not None, f"{file} is damaged: it has no checksum.")
+    require(checksum_inside == digest(content), f"{file} has changed since it was written.")
     return dict(content)
 
 

@@ -1,0 +1,79 @@
+"""JSON of a file, read field by field: an error names the file, the field and what was expected."""
+
+import json
+import math
+import re
+import reprlib
+from collections.abc import Iterator
+from typing import Any
+
+from minitx.system.errors import UserError, require
+
+MISSING = type("Missing", (), {"__repr__": lambda _: "missing"})()
+LARGEST = 10**15
+"""Of every number: far above any count of tokens, seconds or bytes, and exact as a float."""
+
+
+class Fields:
+    """An object or a list of JSON from `origin`, such as a file. Reading a wrong or missing field raises UserError."""
+
+    def __init__(self, content: Any, origin: str, path: str = "") -> None:
+        is_nested = isinstance(content, dict | list)
+        require(is_nested, f"{origin} is damaged: {path or 'its content'} is {reprlib.repr(content)}, not a table.")
+        self.content: dict[Any, Any] = content if isinstance(content, dict) else dict(enumerate(content))
+        self.origin, self.path = origin, path
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.content)
+
+    def __len__(self) -> int:
+        return len(self.content)
+
+    def has(self, name: Any) -> bool:
+        """Whether the field is there and not null."""
+        return self.content.get(name) is not None
+
+    def whole(self, name: Any, least: int = 0, most: int = LARGEST) -> int:
+        """A whole number; True and False are none."""
+        value = self.content.get(name, MISSING)
+        self.expect(type(value) is int and least <= value <= most, name, f"a whole number from {least} to {most}")
+        return int(value)
+
+    def number(self, name: Any, least: float = 0, most: float = LARGEST) -> float:
+        """A finite number."""
+        value = self.content.get(name, MISSING)
+        is_number = type(value) in (int, float) and least <= value <= most and math.isfinite(value)
+        self.expect(is_number, name, f"a number from {least} to {most}")
+        return float(value)
+
+    def text(self, name: Any, pattern: str = r"[\s\S]*", expected: str = "a text") -> str:
+        """A text that fits the regular expression `pattern`, which `expected` describes."""
+        value = self.content.get(name, MISSING)
+        self.expect(isinstance(value, str) and re.fullmatch(pattern, value) is not None, name, expected)
+        return str(value)
+
+    def inside(
+        self, name: Any, kind: type[dict[Any, Any]] | type[list[Any]], least: int = 0, most: int = 10**6
+    ) -> "Fields":
+        """A nested object (`kind` dict) or list, with `least` to `most` entries."""
+        value = self.content.get(name, MISSING)
+        expected = f"{'an object' if kind is dict else 'a list'} of {least} to {most} entries"
+        self.expect(isinstance(value, kind) and least <= len(value) <= most, name, expected)
+        return Fields(value, self.origin, self.label(name))
+
+    def expect(self, condition: bool, name: Any, expected: str) -> None:
+        """Raise UserError, which says that `name` is not what was `expected`, unless `condition` holds."""
+        value = reprlib.repr(self.content.get(name, MISSING))
+        require(condition, f"{self.origin} is damaged: {self.label(name)} is {value}, but {expected} was expected.")
+
+    def label(self, name: Any) -> str:
+        """The path of a field, such as logs.metrics.jsonl.bytes."""
+        return f"{self.path}.{name}".removeprefix(".")
+
+
+def parse_json(content: bytes | str, origin: str) -> Any:
+    """The value that JSON from `origin` holds; raises UserError for anything else."""
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:  # ValueError also of bytes that are no text, and of 5,000 digits
+        raise UserError(f"{origin} is damaged: it is not JSON.") from error
