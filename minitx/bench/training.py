@@ -44,4 +44,6 @@ def our_training(shape: Shape, tokens: Tokens, runtime: Runtime, seed: int) -> T
     model = Transformer(shape.model, shape.vocab_size).to(runtime.device)
     batches = Batches(tokens, shape.model.context_length, shape.train.batch_size, seed, runtime.device)
     loss_of = runtime.compiled(training_loss(model))
-    return TimedTraining(shape, model, loss_of, [*build_optimizers(model, shape.train)], batches, runtime)
+    return TimedTraining(
+        shape, model, loss_of, [*build_optimizers(model, shape.train, runtime.dtype)], batches, runtime
+    )

@@ -210,7 +210,7 @@ def time_variants(variants: Variants, config: Config, prepared: Prepared, runtim
     calls: dict[str, dict[str, Candidate]] = {"training": {}, "decoding": {}}
     for name, settings in variants.items():
         model = Transformer(settings, prepared.tokenizer.vocab_size).to(runtime.device)
-        optimizers = build_optimizers(model, config.train)
+        optimizers = build_optimizers(model, config.train, runtime.dtype)
         set_learning_rate(optimizers, 0.0)
         calls["training"][name] = partial(
             train_step, training_loss(model), list(model.parameters()), optimizers, batches, runtime, config.train

@@ -3,13 +3,13 @@
 Muon takes the matrices of the blocks, whose updates it makes orthogonal; AdamW, PyTorch's own, everything else.
 """
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from minitx.config import TrainConfig
 from minitx.fast.compiler import plain_adamw
 from minitx.model import Transformer
-from minitx.system.runtime import quickest_dtype
 from minitx.training.muon import Muon
 
 
@@ -21,13 +21,15 @@ def split_parameters(model: Transformer) -> tuple[list[nn.Parameter], list[nn.Pa
     return hidden, outer, vectors
 
 
-def build_optimizers(model: Transformer, config: TrainConfig) -> list[Optimizer]:
-    """The optimizers of a run. Only matrices decay; each group keeps its peak learning rate as `initial_lr`."""
+def build_optimizers(model: Transformer, config: TrainConfig, dtype: torch.dtype = torch.float32) -> list[Optimizer]:
+    """The optimizers of a run; Muon's iteration runs in `dtype`, that of the run's matrix products.
+
+    Only matrices decay; each group keeps its peak learning rate as `initial_lr`.
+    """
     hidden, outer, vectors = split_parameters(model)
     decayed, decay = hidden + outer, config.weight_decay
     optimizers: list[Optimizer] = []
     if config.optimizer == "muon":
-        dtype = quickest_dtype(next(model.parameters()).device)
         optimizers.append(Muon(hidden, config.muon_learning_rate, decay, config.muon_momentum, dtype))
         decayed = outer
     groups = [{"params": decayed, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]

@@ -69,7 +69,7 @@ class Training:
 
     def __init__(self, config: Config, run: Run, prepared: Prepared, runtime: Runtime, model: Transformer) -> None:
         self.config, self.run, self.prepared, self.runtime, self.model = config, run, prepared, runtime, model
-        self.optimizers = build_optimizers(model, config.train)
+        self.optimizers = build_optimizers(model, config.train, runtime.dtype)
         self.batches = Batches(
             prepared.train, config.model.context_length, config.train.batch_size, config.seed, runtime.device
         )
