@@ -2,6 +2,7 @@
 
 import importlib
 import multiprocessing
+import os
 from concurrent.futures import ProcessPoolExecutor
 
 from minitx.bench import steps
@@ -17,6 +18,7 @@ def peak_memory(bench: Bench, kind: str, shape: Shape) -> dict[str, int]:
 
     On CUDA those are bytes of tensors. Raises UserError if training fails.
     """
+    os.environ["PYTHONSAFEPATH"] = "1"  # else the new process looks for modules in the current folder first
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         try:
             return pool.submit(train_alone, bench, kind, shape).result()
