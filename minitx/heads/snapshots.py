@@ -245,7 +245,7 @@ def read_header(file: BinaryIO) -> dict[str, Any]:
     content = file.read(length)
     require(len(content) == length > 0, "This snapshot is cut short.")
     is_whole = checksum is None or crc32(content) == checksum
-    require(is_whole, "The header of this snapshot is damaged: its checksum is another.")
+    require(is_whole, "The header of this snapshot is damaged: it does not fit its checksum.")
     header = checked_header(parse_json(content, "The header of this snapshot"), has_checksums=has_checksums)
     sizes = [_sizes(probe, header) for probe in header["probes"]]
     missing = sum(map(sum, sizes)) - (size - file.tell())
@@ -253,7 +253,7 @@ def read_header(file: BinaryIO) -> dict[str, Any]:
     require(missing == 0, "This snapshot is longer than it declares.")
     for probe, parts in zip(header["probes"], sizes, strict=True):
         is_checked = not has_checksums or len(probe["checksums"]) == len(parts)
-        require(is_checked, "The header of this snapshot is damaged: it has not one checksum for every part.")
+        require(is_checked, "The header of this snapshot is damaged: it must have one checksum for every part.")
     return header
 
 
@@ -277,7 +277,7 @@ def extract(file: BinaryIO, header: Mapping[str, Any], probe: int, heads: Sequen
         pieces.append(file.read(places[part + 1] - places[part]))
     checksums = [crc32(piece) for piece in pieces]
     is_whole = "checksums" not in chosen or checksums == [chosen["checksums"][part] for part in parts]
-    require(is_whole, "This snapshot is damaged: the checksum of its patterns is another.")
+    require(is_whole, "This snapshot is damaged: its patterns do not fit their checksums.")
     return _assemble({**header, "probes": [{**chosen, "checksums": checksums}]}, pieces)
 
 

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import SimpleNamespace
@@ -122,7 +123,7 @@ def test_a_damaged_or_swapped_step_is_told_and_the_others_are_shown(tmp_path: Pa
     whole = [ask(client, "snapshot", run="damaged", step=step, probe=1, heads="3") for step in (1, 3)]
     assert [header_of(response.data)["step"] for response in whole] == [1, 3]
     sentence = refusal(ask(client, "snapshot", run="damaged", step=2, probe=1, heads="3"), 422)
-    assert sentence == "Step 2: This snapshot is damaged: the checksum of its patterns is another."
+    assert sentence == "Step 2: This snapshot is damaged: its patterns do not fit their checksums."
     sentence = refusal(ask(client, "snapshot", run="damaged", step=4), 422)
     assert sentence == "Step 4: This snapshot is of step 1: it was renamed."
     answer = json.loads(ask(client, "run", run="damaged").data)
@@ -399,12 +400,12 @@ def test_own_texts_are_bounded(tmp_path: Path, text: str, sentence: str) -> None
         OwnText(Flags()).run(tmp_path, 1, text)
 
 
-@pytest.mark.parametrize("path", [None, "", "."])
+@pytest.mark.parametrize("path", [None, "", "run"])
 def test_an_own_text_runs_no_code_of_the_folders_around_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str | None
 ) -> None:
     """Modules of any name in the current folder, the log folder, the run folder and PYTHONPATH stay unread."""
-    config = small_config(tmp_path)
+    config = replace(small_config(tmp_path), out=str(tmp_path / "run"))
     tokenizer = Tokenizer.train([small_text(20)], config.tokenizer)
     run = Run.create(config.out, config, tokenizer, {})
     checkpoints.save(run.path, small_model(tokenizer.vocab_size), {}, {"step": 3}, best=True, keep=1)
@@ -415,7 +416,7 @@ def test_an_own_text_runs_no_code_of_the_folders_around_it(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PYTHONPATH", raising=False)
     if path is not None:
-        monkeypatch.setenv("PYTHONPATH", path)
+        monkeypatch.setenv("PYTHONPATH", f"{tmp_path / path}{os.pathsep}.")
     content = OwnText(Flags()).run(run.path, 3, "the cat")
     assert header_of(content)["probes"][0]["tokens"] == list("the␣cat")
     assert not (tmp_path / "code-was-run").exists()
