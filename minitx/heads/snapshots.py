@@ -17,6 +17,7 @@ import json
 import math
 import os
 import re
+import struct
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -49,8 +50,8 @@ FOLDER = "attention"
 SUFFIX = ".heads"
 SMALL = 64
 """Tokens up to which a pattern is stored only once."""
-MAX_HEADER_BYTES, MAX_BYTES = 2**24, 2**30
-"""A header that declares more, and a larger file, are refused before memory is taken."""
+MAX_HEADER_BYTES, MAX_BYTES, MAX_EXTRACT_BYTES = 2**24, 2**30, 2**28
+"""A larger header, file or extract is refused before memory is taken."""
 
 Floats = NDArray[np.floating[Any]]
 Levels = NDArray[np.uint8]
@@ -190,9 +191,7 @@ def _number(value: Any) -> float | None:
 def _assemble(header: Mapping[str, Any], pieces: Iterable[bytes]) -> bytes:
     text = json.dumps(header, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     content = text.encode("utf-8", "replace")  # lone surrogates are in no UTF-8
-    return b"".join(
-        [MAGIC, *(number.to_bytes(4, "little") for number in (len(content), crc32(content))), content, *pieces]
-    )
+    return b"".join([MAGIC, struct.pack("<II", len(content), crc32(content)), content, *pieces])
 
 
 # Reading
@@ -251,9 +250,9 @@ def read_header(file: BinaryIO) -> dict[str, Any]:
     missing = sum(map(sum, sizes)) - (size - file.tell())
     require(missing <= 0, "This snapshot is cut short.")
     require(missing == 0, "This snapshot is longer than it declares.")
-    for probe, parts in zip(header["probes"], sizes, strict=True):
-        is_checked = not has_checksums or len(probe["checksums"]) == len(parts)
-        require(is_checked, "The header of this snapshot is damaged: it must have one checksum for every part.")
+    if has_checksums:
+        have_all = [len(probe["checksums"]) for probe in header["probes"]] == [len(parts) for parts in sizes]
+        require(have_all, "The header of this snapshot is damaged: it must have one checksum for every part.")
     return header
 
 
@@ -271,6 +270,8 @@ def extract(file: BinaryIO, header: Mapping[str, Any], probe: int, heads: Sequen
         stored = chosen.get("whole", list(range(header["layers"] * header["heads"])))
         chosen["whole"] = sorted({*heads} & {*stored})
         parts += [1 + stored.index(head) for head in chosen["whole"]]
+    wanted = sum(places[part + 1] - places[part] for part in parts)
+    require(wanted <= MAX_EXTRACT_BYTES, f"This would take {wanted:,} bytes of memory: ask for fewer heads.")
     pieces = []
     for part in parts:
         file.seek(places[part])

@@ -251,12 +251,19 @@ def test_snapshots_without_checksums_still_show(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read_patterns(part), read_patterns(written, place))
 
 
-def test_declared_sizes_are_checked_before_memory_is_taken() -> None:
-    """A header that declares 4096 heads on 8192 tokens, 137 GB, is refused by the size of its file."""
+def test_declared_sizes_are_checked_before_memory_is_taken(tmp_path: Path) -> None:
+    """A header that declares 137 GB is refused by the size of its file, and so is a file of 1 GB that is a hole."""
     import tracemalloc
 
     big = forged(layers=64, heads=64, probes=[{"text": "", "tokens": ["a"] * 8192}])
+    sparse = tmp_path / "sparse"
+    with sparse.open("wb") as file:
+        content = forged(heads=30, probes=[{"text": "", "tokens": ["a"] * 8192}])[:-1]
+        file.write(content)
+        file.truncate(len(content) + 30 * (snapshots.pairs(64) + snapshots.pairs(8192)))
     tracemalloc.start()
+    with sparse.open("rb") as file, pytest.raises(UserError, match="fewer heads"):
+        extract(file, read_header(file), 0, range(30))
     with pytest.raises(UserError, match="cut short"):
         part_of(big, 0, range(4096))
     assert tracemalloc.get_traced_memory()[1] < 20_000_000

@@ -46,13 +46,7 @@ class Llama2c:
         command: list[str | Path] = [self.program, self.weights, "-t", "0", "-n", str(n_tokens), "-z", self.vocabulary]
         try:
             done = subprocess.run(
-                command,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                cwd=self.folder,
-                env=environment,
-                check=False,
+                command, capture_output=True, text=True, cwd=self.folder, env=environment, check=False
             )
         except OSError as error:
             raise UserError(f"{self.program} cannot be run ({error.strerror}): compile it on this machine.") from error

@@ -99,11 +99,8 @@ class AttentionPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
         if (request.content_length or 0) > MAX_REQUEST_BYTES:
             raise BadRequest("The text is too long.")
         values = Fields(parse_json(request.get_data(cache=False), "The request"), "The request")
-        run, step, own_text = (
-            values.text("run"),
-            values.whole("step"),
-            values.text("text", UNICODE, "a text in Unicode"),
-        )
+        run, step = values.text("run"), values.whole("step")
+        own_text = values.text("text", UNICODE, "a text in Unicode")
         view = values.text("view") if values.has("view") else ""
         folder, checkpoints = self.store.folder(run), self.store.checkpoints(run)
         if not checkpoints:
