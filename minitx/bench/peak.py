@@ -2,6 +2,7 @@
 
 import importlib
 import multiprocessing
+import os
 from concurrent.futures import ProcessPoolExecutor
 
 from minitx.bench import steps
@@ -17,11 +18,14 @@ def peak_memory(bench: Bench, kind: str, shape: Shape) -> dict[str, int]:
 
     On CUDA those are bytes of tensors. Raises UserError if training fails.
     """
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        try:
+    os.environ["PYTHONSAFEPATH"] = "1"  # else the new process looks for modules in the current folder first
+    try:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             return pool.submit(train_alone, bench, kind, shape).result()
-        except Exception as error:
-            raise UserError(f"The memory of {kind} could not be measured: its process failed ({error}).") from error
+    except Exception as error:
+        raise UserError(f"The memory of {kind} could not be measured: its process failed ({error}).") from error
+    finally:
+        del os.environ["PYTHONSAFEPATH"]
 
 
 def train_alone(bench: Bench, kind: str, shape: Shape) -> dict[str, int]:

@@ -1,68 +1,64 @@
 """Checks the header of a snapshot, which a stranger may have made: the type and the size of every entry."""
 
-import math
+from collections.abc import Callable
 from typing import Any
+
+from minitx.system.fields import LARGEST, Fields
 
 MAX_HEADS, MAX_TOKENS, MAX_PROBES, MAX_LINKS, MAX_STEP = 4096, 8192, 256, 1000, 10**12
 
 
-def checked_header(header: Any) -> dict[str, Any]:
-    """The known entries of a header, all of the right type and size; KeyError, TypeError or ValueError otherwise."""
-    layers, heads = _whole(header["layers"], 1, MAX_HEADS), _whole(header["heads"], 1, MAX_HEADS)
-    count = _whole(layers * heads, 1, MAX_HEADS)
-    scores, chance = dict(header.get("scores", {})), dict(header.get("chance", {}))
+def checked_header(content: Any, *, has_checksums: bool) -> dict[str, Any]:
+    """The known entries of a header, all of the right type and size; raises UserError otherwise."""
+    header = Fields(content, "The header of this snapshot")
+    layers, heads = header.whole("layers", 1, MAX_HEADS), header.whole("heads", 1, MAX_HEADS)
+    count = layers * heads
+    header.expect(count <= MAX_HEADS, "heads", f"at most {MAX_HEADS} in all layers together")
+    scores = header.inside("scores", dict) if header.has("scores") else Fields({}, "")
+    probes = header.inside("probes", list, 1, MAX_PROBES)
     return {
-        "step": _whole(header["step"], 0, MAX_STEP),
-        "written": _real(header.get("written", 0)),
+        "step": header.whole("step", most=MAX_STEP),
+        "run": header.text("run") if header.has("run") else None,
+        "written": header.number("written") if header.has("written") else 0,
         "layers": layers,
         "heads": heads,
-        "scores": {_text(name): [_score(value) for value in _list(scores[name], count, count)] for name in scores},
-        "chance": {_text(name): _score(value) for name, value in chance.items()},
-        "roles": [_text(role) for role in _list(header.get("roles", []), 0, count)],
-        "probes": [_checked_probe(probe, count) for probe in _list(header["probes"], 1, MAX_PROBES)],
+        "scores": {name: _values(scores, name, _is_score, count, count) for name in scores},
+        "chance": _values(header, "chance", _is_score, kind=dict) if header.has("chance") else {},
+        "roles": _values(header, "roles", _is_text, most=count) if header.has("roles") else [],
+        "probes": [_checked_probe(probes.inside(i, dict), count, has_checksums) for i in probes],
     }
 
 
-def _checked_probe(probe: Any, count: int) -> dict[str, Any]:
-    tokens = [_text(token) for token in _list(probe["tokens"], 1, MAX_TOKENS)]
-    links = [
-        {"name": _text(link["name"]), **{end: _span(link[end], len(tokens)) for end in ("query", "key")}}
-        for link in _list(probe.get("links", []), 0, MAX_LINKS)
-    ]
-    checked: dict[str, Any] = {"text": _text(probe["text"]), "tokens": tokens, "links": links}
-    if "whole" in probe:
-        checked["whole"] = [_whole(head, 0, count - 1) for head in _list(probe["whole"], 0, count)]
+def _checked_probe(probe: Fields, count: int, has_checksums: bool) -> dict[str, Any]:
+    tokens = _values(probe, "tokens", _is_text, 1, MAX_TOKENS)
+    links = probe.inside("links", list, most=MAX_LINKS) if probe.has("links") else Fields([], "")
+    checked: dict[str, Any] = {"text": probe.text("text"), "tokens": tokens, "links": []}
+    for link in (links.inside(i, dict) for i in links):
+        ends = {end: _span(link.inside(end, list, 2, 2), len(tokens)) for end in ("query", "key")}
+        checked["links"].append({"name": link.text("name"), **ends})
+    if probe.has("whole"):
+        checked["whole"] = _values(probe, "whole", lambda head: type(head) is int and 0 <= head < count, most=count)
+    if has_checksums:
+        checked["checksums"] = _values(probe, "checksums", lambda value: type(value) is int, 1, count + 1)
     return checked
 
 
-def _expect(condition: bool, value: Any, what: str) -> Any:
-    if not condition:
-        raise ValueError(f"{value!r:.40} is not {what}")
-    return value
+def _values(
+    fields: Fields, name: str, is_right: Callable[[Any], bool], least: int = 0, most: int = MAX_HEADS, kind: Any = list
+) -> Any:
+    """A list or an object, checked at once and not value by value: headers are read often."""
+    values = fields.inside(name, kind, least, most).content.values()
+    fields.expect(all(map(is_right, values)), name, "the right type of every entry")
+    return fields.content[name]
 
 
-def _whole(value: Any, least: int, most: int) -> int:
-    """`value`, if it is an int and no bool."""
-    return _expect(type(value) is int and least <= value <= most, value, f"a whole number from {least} to {most}")
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
-def _real(value: Any) -> float:
-    return _expect(type(value) in (int, float) and math.isfinite(value), value, "a number")
+def _is_score(value: Any) -> bool:
+    return value is None or (type(value) in (int, float) and -LARGEST <= value <= LARGEST)
 
 
-def _score(value: Any) -> float | None:
-    return None if value is None else _real(value)
-
-
-def _text(value: Any) -> str:
-    return _expect(isinstance(value, str), value, "a text")
-
-
-def _list(value: Any, least: int, most: int) -> list[Any]:
-    is_list = isinstance(value, list) and least <= len(value) <= most
-    return _expect(is_list, value, f"a list of {least} to {most} entries")
-
-
-def _span(value: Any, seq: int) -> list[int]:
-    start, end = _list(value, 2, 2)
-    return [_whole(start, 0, seq - 1), _whole(end, start + 1, seq)]
+def _span(ends: Fields, seq: int) -> list[int]:
+    return [start := ends.whole(0, 0, seq - 1), ends.whole(1, start + 1, seq)]

@@ -1,46 +1,60 @@
 """Snapshots of the heads: what every head attends to on the probes at one step, in a small file for the Attention tab.
 
-    runs/NAME/attention/step-000100.heads = MAGIC, length of the header, header (JSON), patterns
+    runs/NAME/attention/step-000100.heads = MAGIC, length of the header, its checksum, header (JSON), patterns
 
-`encode` makes a snapshot of numpy arrays and `write` puts it into a run. `read_header` and `extract` read it. They
-check everything, because a file may be cut short or made by a stranger.
+`encode` makes a snapshot of numpy arrays and `write` puts it into a run. `open_snapshot` and `extract` read it. They
+check all that they read, because a file may be damaged, swapped or made by a stranger. The header names the step and
+the run, and holds a checksum of every part that is read alone: a probe's small patterns, a head's whole pattern.
 
 A weight p is stored as the byte 255 √p. The error is 0.004 at most and less where p is small, so that 0.0001 still
 differs from 0. Patterns are causal, so only key ≤ query is stored, row by row. A probe of more than `SMALL` tokens is
 stored twice: first reduced to `SMALL` rows or fewer, so that a picture of all heads loads quickly, then whole.
 """
 
+import contextlib
 import io
 import json
 import math
+import os
+import re
+import struct
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minitx.heads.snapshot_header import checked_header
-from minitx.system.files import remove_drafts, step_name, write_atomically
-from minitx.system.files import steps_in as steps_in  # for the tab, which imports no other module
+from minitx.system.errors import UserError, require
+from minitx.system.fields import parse_json
+from minitx.system.files import (
+    open_regular,
+    read_json,
+    reading,
+    remove,
+    remove_drafts,
+    step_name,
+    steps_in,
+    write_atomically,
+)
 
-MAGIC = b"minitx attention 1\n"
+MAGIC, OLDER = b"minitx attention 2\n", b"minitx attention 1\n"
+"""`OLDER` snapshots have no checksums."""
 FOLDER = "attention"
 SUFFIX = ".heads"
 SMALL = 64
 """Tokens up to which a pattern is stored only once."""
-MAX_HEADER_BYTES = 2**24
-"""A file that declares more is refused before memory is taken."""
+MAX_HEADER_BYTES, MAX_BYTES, MAX_EXTRACT_BYTES = 2**24, 2**30, 2**28
+"""A larger header, file or extract is refused before memory is taken."""
 
 Floats = NDArray[np.floating[Any]]
 Levels = NDArray[np.uint8]
-
-
-class SnapshotError(Exception):
-    """A snapshot that cannot be read. The message is one sentence."""
 
 
 class PlacedLink(NamedTuple):
@@ -77,11 +91,13 @@ def encode(
     scores: Mapping[str, Floats] = {},
     chance: Mapping[str, float] = {},
     roles: Sequence[Sequence[str]] = (),
+    run: str = "",
 ) -> bytes:
     """The bytes of a snapshot.
 
     `scores` are arrays (layer, head) by name, importance among them. `chance` holds the score of uniform attention.
-    `roles` (layer, head) are names such as "previous token" or "unclassified". Raises ValueError if shapes disagree.
+    `roles` (layer, head) are names such as "previous token" or "unclassified". `run` is the `run_id`. Raises ValueError
+    if shapes disagree.
     """
     layers, heads = probes[0].patterns.shape[:2]
     for probe in probes:
@@ -91,30 +107,29 @@ def encode(
     for name, values in scores.items():
         if values.shape != (layers, heads):
             raise ValueError(f"score {name} {values.shape} is not ({layers}, {heads})")
+    entries: list[dict[str, Any]] = []
+    pieces = []
+    for probe in probes:
+        levels = encode_weights(probe.patterns)  # (layer, head, query, key)
+        is_long = len(probe.tokens) > SMALL
+        parts = [pack(reduce(levels) if is_long else levels).tobytes()]
+        if is_long:
+            parts += [head.tobytes() for head in pack(levels).reshape(layers * heads, -1)]
+        links = [{"name": name, "query": [q.start, q.stop], "key": [k.start, k.stop]} for name, q, k in probe.links]
+        checksums = [crc32(part) for part in parts]
+        entries.append({"text": probe.text, "tokens": list(probe.tokens), "links": links, "checksums": checksums})
+        pieces += parts
     header = {
         "step": step,
+        "run": run,
         "written": round(time.time(), 3),
         "layers": layers,
         "heads": heads,
         "scores": {name: [_number(value) for value in values.ravel()] for name, values in scores.items()},
         "chance": {name: _number(value) for name, value in chance.items()},
         "roles": [role for layer in roles for role in layer],
-        "probes": [
-            {
-                "text": _unicode(probe.text),
-                "tokens": [_unicode(token) for token in probe.tokens],
-                "links": [
-                    {"name": name, "query": [q.start, q.stop], "key": [k.start, k.stop]} for name, q, k in probe.links
-                ],
-            }
-            for probe in probes
-        ],
+        "probes": entries,
     }
-    pieces = []
-    for probe in probes:
-        levels = encode_weights(probe.patterns)  # (layer, head, query, key)
-        sizes = [reduce(levels), levels] if len(probe.tokens) > SMALL else [levels]
-        pieces += [pack(part).tobytes() for part in sizes]
     return _assemble(header, pieces)
 
 
@@ -127,10 +142,11 @@ def write(run: Path, step: int, content: bytes) -> None:
 
 def forget_after(run: Path, step: int) -> None:
     """Remove the snapshots after `step`, which a resumed run writes again, and drafts of killed processes."""
-    remove_drafts(run / FOLDER)
+    require(not (run / FOLDER).is_symlink(), f"{run / FOLDER} is a link: put a folder in its place.")
+    remove_drafts(run / FOLDER, rf"step-[0-9]+{re.escape(SUFFIX)}(?:-old)?")
     for later in steps(run):
         if later > step:
-            path(run, later).unlink(missing_ok=True)
+            remove(path(run, later))
 
 
 def encode_weights(weights: Floats) -> Levels:
@@ -172,14 +188,10 @@ def _number(value: Any) -> float | None:
     return round(float(value), 6) if math.isfinite(value) else None
 
 
-def _unicode(text: str) -> str:
-    """`text` without lone surrogates, which JSON could hold but UTF-8 cannot."""
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
 def _assemble(header: Mapping[str, Any], pieces: Iterable[bytes]) -> bytes:
-    text = json.dumps(header, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8")
-    return b"".join([MAGIC, len(text).to_bytes(4, "little"), text, *pieces])
+    text = json.dumps(header, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    content = text.encode("utf-8", "replace")  # lone surrogates are in no UTF-8
+    return b"".join([MAGIC, struct.pack("<II", len(content), crc32(content)), content, *pieces])
 
 
 # Reading
@@ -195,55 +207,83 @@ def path(run: Path, step: int) -> Path:
     return run / FOLDER / f"{step_name(step)}{SUFFIX}"
 
 
+def run_id(run: Path) -> str | None:
+    """What tells the run in this folder from every other; "" in a run of an older version, None if it is unknown."""
+    try:
+        return str(read_json(run / "data.json").get("id", ""))
+    except UserError:
+        return None
+
+
+@contextlib.contextmanager
+def open_snapshot(run: Path, step: int) -> Iterator[tuple[BinaryIO, dict[str, Any]]]:
+    """The snapshot of a step, at its patterns, and its checked header; a UserError inside, too, names the step."""
+    file = path(run, step)
+    try:
+        with open_regular(file, MAX_BYTES) as opened, reading(file):
+            header = read_header(opened)
+            require(header["step"] == step, f"This snapshot is of step {header['step']}: it was renamed.")
+            known = run_id(run)
+            is_ours = known is None or header["run"] in (known, None)
+            require(is_ours, "This snapshot is of another run: it was copied here.")
+            yield opened, header
+    except UserError as error:
+        raise UserError(f"Step {step}: {error}".replace(f"{file.parent}{os.sep}", "")) from error
+
+
 def read_header(file: BinaryIO) -> dict[str, Any]:
-    """The checked header of a snapshot; leaves `file` at the patterns. Raises SnapshotError."""
+    """The checked header of a snapshot; leaves `file` at the patterns. Raises UserError."""
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
-    start = file.read(len(MAGIC) + 4)
-    if not start.startswith(MAGIC):
-        raise SnapshotError("This is not a snapshot that this version of minitx reads.")
-    length = int.from_bytes(start[len(MAGIC) :], "little")
-    if length > MAX_HEADER_BYTES:
-        raise SnapshotError("This snapshot declares more than a snapshot holds.")
-    if len(start) < len(MAGIC) + 4 or length > size - len(start):
-        raise SnapshotError("This snapshot is cut short.")
-    try:
-        header = checked_header(json.loads(file.read(length).decode("utf-8")))
-    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
-        reason = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
-        raise SnapshotError(f"The header of this snapshot is damaged ({reason}).") from error
-    missing = sum(_size(probe, header) for probe in header["probes"]) - (size - file.tell())
-    if missing:
-        raise SnapshotError(f"This snapshot is {'cut short' if missing > 0 else 'longer than it declares'}.")
+    magic = file.read(len(MAGIC))
+    require(magic in (MAGIC, OLDER), "This is not a snapshot that this version of minitx reads.")
+    has_checksums = magic == MAGIC
+    length = int.from_bytes(file.read(4), "little")
+    checksum = int.from_bytes(file.read(4), "little") if has_checksums else None
+    require(length <= MAX_HEADER_BYTES, "This snapshot declares more than a snapshot holds.")
+    content = file.read(length)
+    require(len(content) == length > 0, "This snapshot is cut short.")
+    is_whole = checksum is None or crc32(content) == checksum
+    require(is_whole, "The header of this snapshot is damaged: it does not fit its checksum.")
+    header = checked_header(parse_json(content, "The header of this snapshot"), has_checksums=has_checksums)
+    sizes = [_sizes(probe, header) for probe in header["probes"]]
+    missing = sum(map(sum, sizes)) - (size - file.tell())
+    require(missing <= 0, "This snapshot is cut short.")
+    require(missing == 0, "This snapshot is longer than it declares.")
+    if has_checksums:
+        have_all = [len(probe["checksums"]) for probe in header["probes"]] == [len(parts) for parts in sizes]
+        require(have_all, "The header of this snapshot is damaged: it must have one checksum for every part.")
     return header
 
 
-def extract(file: BinaryIO, probe: int, heads: Sequence[int] = ()) -> bytes:
+def extract(file: BinaryIO, header: Mapping[str, Any], probe: int, heads: Sequence[int] = ()) -> bytes:
     """A snapshot with one probe and, if that is long, the whole patterns of `heads` only.
 
-    `heads` count through the layers: layer * heads + head. Heads that the file lacks are left out. Raises
-    SnapshotError, also if the file has no probe of that number.
+    `file` is at its patterns, as `read_header` leaves it. `heads` count through the layers: layer * heads + head. Heads
+    that the file lacks are left out. Raises UserError, also if the file has no probe of that number.
     """
-    header = read_header(file)
-    if not 0 <= probe < len(header["probes"]):
-        raise SnapshotError(f"This snapshot has no probe {probe}.")
-    for skipped in header["probes"][:probe]:
-        file.seek(_size(skipped, header), io.SEEK_CUR)
+    require(0 <= probe < len(header["probes"]), f"This snapshot has no probe {probe}.")
+    start = file.tell() + sum(sum(_sizes(skipped, header)) for skipped in header["probes"][:probe])
     chosen = dict(header["probes"][probe])
-    seq, count = len(chosen["tokens"]), header["layers"] * header["heads"]
-    pieces = [file.read(count * pairs(len(block_starts(seq))))]
-    if seq > SMALL:
-        stored = chosen.get("whole", list(range(count)))
+    places, parts = list(accumulate(_sizes(chosen, header), initial=start)), [0]
+    if len(chosen["tokens"]) > SMALL:
+        stored = chosen.get("whole", list(range(header["layers"] * header["heads"])))
         chosen["whole"] = sorted({*heads} & {*stored})
-        start = file.tell()
-        for head in chosen["whole"]:
-            file.seek(start + stored.index(head) * pairs(seq))
-            pieces.append(file.read(pairs(seq)))
-    return _assemble({**header, "probes": [chosen]}, pieces)
+        parts += [1 + stored.index(head) for head in chosen["whole"]]
+    wanted = sum(places[part + 1] - places[part] for part in parts)
+    require(wanted <= MAX_EXTRACT_BYTES, f"This would take {wanted:,} bytes of memory: ask for fewer heads.")
+    pieces = []
+    for part in parts:
+        file.seek(places[part])
+        pieces.append(file.read(places[part + 1] - places[part]))
+    checksums = [crc32(piece) for piece in pieces]
+    is_whole = "checksums" not in chosen or checksums == [chosen["checksums"][part] for part in parts]
+    require(is_whole, "This snapshot is damaged: its patterns do not fit their checksums.")
+    return _assemble({**header, "probes": [{**chosen, "checksums": checksums}]}, pieces)
 
 
-def _size(probe: Mapping[str, Any], header: Mapping[str, Any]) -> int:
-    """Bytes of a probe's patterns."""
+def _sizes(probe: Mapping[str, Any], header: Mapping[str, Any]) -> list[int]:
+    """Bytes of the parts of a probe's patterns: small ones of all heads, then the whole ones that are stored."""
     seq, count = len(probe["tokens"]), header["layers"] * header["heads"]
     whole = len(probe.get("whole", range(count))) if seq > SMALL else 0
-    return count * pairs(len(block_starts(seq))) + whole * pairs(seq)
+    return [count * pairs(len(block_starts(seq))), *[pairs(seq)] * whole]

@@ -27,10 +27,10 @@ class View(Scored):
 
     probes: list[ShownProbe]
 
-    def snapshot(self, step: int) -> bytes:
-        """The view as the bytes of a snapshot."""
+    def snapshot(self, step: int, run: str = "") -> bytes:
+        """The view as the bytes of a snapshot; `run` is the `snapshots.run_id`."""
         names = np.char.replace(self.roles().names, "_", " ").tolist()
-        return snapshots.encode(step, self.probes, self.scores, self.chance, names)
+        return snapshots.encode(step, self.probes, self.scores, self.chance, names, run)
 
 
 def view_probes(

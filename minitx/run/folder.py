@@ -3,13 +3,14 @@
     runs/NAME/config.yaml, tokenizer.model, data.json, metrics.jsonl, heads.jsonl, summary.json, checkpoints/,
     attention/, events.out.tfevents.*
 
-data.json describes the text, and keeps checksums of the tokenizer and of config.yaml. Each checkpoint keeps checksums
-of itself and of the logs up to its step.
+data.json describes the text, names the run by a random id, and keeps checksums of the tokenizer and of config.yaml.
+Each checkpoint keeps checksums of itself and of the logs up to its step.
 """
 
 import contextlib
 import dataclasses
 import re
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ class Run:
         run = Run(new_folder(out))
         try:
             tokenizer.save(run.path / "tokenizer.model")
-            run.write_json("data.json", {**about_text, "tokenizer": tokenizer.digest})
+            run.write_json("data.json", {**about_text, "tokenizer": tokenizer.digest, "id": secrets.token_hex(8)})
             run.save_config(dataclasses.replace(config, out=str(run.path)))
         except BaseException:
             files.remove(run.path)

@@ -7,7 +7,7 @@ import reprlib
 from collections.abc import Iterator
 from typing import Any
 
-from minitx.system.errors import UserError, require
+from minitx.system.errors import UserError
 
 MISSING = type("Missing", (), {"__repr__": lambda _: "missing"})()
 LARGEST = 10**15
@@ -18,8 +18,8 @@ class Fields:
     """An object or a list of JSON from `origin`, such as a file. Reading a wrong or missing field raises UserError."""
 
     def __init__(self, content: Any, origin: str, path: str = "") -> None:
-        is_nested = isinstance(content, dict | list)
-        require(is_nested, f"{origin} is damaged: {path or 'its content'} is {reprlib.repr(content)}, not a table.")
+        if not isinstance(content, dict | list):
+            raise UserError(f"{origin} is damaged: {path or 'its content'} is {reprlib.repr(content)}, not a table.")
         self.content: dict[Any, Any] = content if isinstance(content, dict) else dict(enumerate(content))
         self.origin, self.path = origin, path
 
@@ -63,8 +63,9 @@ class Fields:
 
     def expect(self, condition: bool, name: Any, expected: str) -> None:
         """Raise UserError, which says that `name` is not what was `expected`, unless `condition` holds."""
-        value = reprlib.repr(self.content.get(name, MISSING))
-        require(condition, f"{self.origin} is damaged: {self.label(name)} is {value}, but {expected} was expected.")
+        if not condition:
+            value = reprlib.repr(self.content.get(name, MISSING))
+            raise UserError(f"{self.origin} is damaged: {self.label(name)} is {value}, but {expected} was expected.")
 
     def label(self, name: Any) -> str:
         """The path of a field, such as logs.metrics.jsonl.bytes."""

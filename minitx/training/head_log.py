@@ -17,7 +17,8 @@ def log_heads(training: Training, due: Due, writer: Callable[[], EventWriter]) -
     prepared, probes = training.prepared, training.config.log.read_probes()
     view = view_probes(training.model, prepared.tokenizer, probes, prepared.val, training.runtime.autocast)
     if due.snapshot and view.probes:
-        snapshots.write(training.run.path, training.step, view.snapshot(training.step))
+        run = training.run.path
+        snapshots.write(run, training.step, view.snapshot(training.step, snapshots.run_id(run) or ""))
     if due.heads:
         log_scores(training, view, writer())
 

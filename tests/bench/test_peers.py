@@ -251,7 +251,8 @@ def program(folder: Path, body: str) -> Path:
 
 
 def test_what_run_prints_is_read_back(tmp_path: Path) -> None:
-    file = program(tmp_path, 'print("7\\n3\\n"); print("achieved tok/s: 250.5", file=sys.stderr)')
+    body = "import os; assert os.getcwd() == os.path.dirname(sys.argv[1]), 'it may load code from another folder'; "
+    file = program(tmp_path, body + 'print("7\\n3\\n"); print("achieved tok/s: 250.5", file=sys.stderr)')
     run = llama2c.Llama2c(llama2c.find_run(str(tmp_path)), random_model(llama_shape()), tmp_path, 1)
     assert run.write(2) == ([7, 3], 2 / 250.5)
     assert not llama2c.has_openmp(file)

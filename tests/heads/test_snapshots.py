@@ -5,14 +5,28 @@ from __future__ import annotations
 import io
 import json
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import pytest
 
 from minitx.heads import snapshots
-from minitx.heads.snapshots import MAGIC, SMALL, PlacedLink, ShownProbe, SnapshotError, encode, extract, read_header
+from minitx.heads.snapshots import (
+    MAGIC,
+    OLDER,
+    SMALL,
+    PlacedLink,
+    ShownProbe,
+    encode,
+    extract,
+    open_snapshot,
+    read_header,
+)
+from minitx.system.errors import UserError
+from minitx.system.files import json_bytes, write_atomically
 from tests.tensorboard.test_pictures import causal
 
 
@@ -30,9 +44,20 @@ def header_of(content: bytes) -> dict[str, Any]:
     return read_header(io.BytesIO(content))
 
 
+def changed(content: bytes, **changes: Any) -> bytes:
+    """A snapshot with other entries of its header, as if it had been written so."""
+    file = io.BytesIO(content)
+    return snapshots._assemble({**read_header(file), **changes}, [file.read()])
+
+
+def part_of(content: bytes, probe: int, heads: Sequence[int] = ()) -> bytes:
+    file = io.BytesIO(content)
+    return extract(file, read_header(file), probe, heads)
+
+
 def read_patterns(content: bytes, probe: int = 0) -> Any:
     """(layer, head, query, key): the patterns of a probe with all its heads, decoded by the described format."""
-    part = extract(io.BytesIO(content), probe, range(4096))
+    part = part_of(content, probe, range(4096))
     header = header_of(part)
     heads, seq = header["layers"] * header["heads"], len(header["probes"][0]["tokens"])
     levels = np.frombuffer(part[-heads * seq * (seq + 1) // 2 :], np.uint8).reshape(heads, -1)
@@ -42,10 +67,23 @@ def read_patterns(content: bytes, probe: int = 0) -> Any:
 
 
 def forged(**changes: Any) -> bytes:
-    """A snapshot of one head and one token whose header is changed."""
+    """A snapshot without checksums, of one head and one token, whose header is changed."""
     header = {"step": 1, "layers": 1, "heads": 1, "probes": [{"text": "a", "tokens": ["a"]}], **changes}
     text = json.dumps(header).encode()
-    return MAGIC + struct.pack("<I", len(text)) + text + b"\xff"
+    return OLDER + struct.pack("<I", len(text)) + text + b"\xff"
+
+
+def sealed(**changes: Any) -> bytes:
+    """As `forged`, but the header has its right checksum."""
+    text = forged(**changes)[len(OLDER) + 4 : -1]
+    return MAGIC + struct.pack("<II", len(text), crc32(text)) + text + b"\xff"
+
+
+def read_all(run: Path, step: int) -> list[bytes]:
+    """Every probe of a run's snapshot with all its heads, read as the tab does."""
+    with open_snapshot(run, step) as (file, header):
+        start = file.tell()
+        return [extract(file, header, probe, range(99)) for probe in range(len(header["probes"])) if file.seek(start)]
 
 
 @pytest.mark.parametrize("seq", [1, 2, 30, SMALL, SMALL + 1, 150])
@@ -77,8 +115,7 @@ def test_a_long_text_is_reduced_to_the_largest_weight_of_each_block() -> None:
 def test_one_probe_and_some_heads_can_be_taken_out() -> None:
     first, second = probe(5), probe(100, links=[PlacedLink("pronoun", range(9, 10), range(2, 4))])
     content = encode(7, [first, second], {"entropy": np.arange(6.0).reshape(2, 3)})
-    with io.BytesIO(content) as file:
-        part = extract(file, 1, heads=[4, 1, 99])
+    part = part_of(content, 1, heads=[4, 1, 99])
     header = header_of(part)
     assert header["probes"][0]["whole"] == [1, 4]
     assert header["probes"][0]["links"] == [{"name": "pronoun", "query": [9, 10], "key": [2, 4]}]
@@ -86,10 +123,10 @@ def test_one_probe_and_some_heads_can_be_taken_out() -> None:
     packed = np.frombuffer(part[-2 * snapshots.pairs(100) :], np.uint8).reshape(2, -1)
     expected = snapshots.encode_weights(second.patterns.reshape(6, 100, 100))[[1, 4]]
     np.testing.assert_array_equal(packed, expected[:, *np.tril_indices(100)])
-    again = extract(io.BytesIO(part), 0, heads=[4])
+    again = part_of(part, 0, heads=[4])
     assert again[-snapshots.pairs(100) :] == part[-snapshots.pairs(100) :]
-    with pytest.raises(SnapshotError, match="no probe 2"):
-        extract(io.BytesIO(content), 2)
+    with pytest.raises(UserError, match="no probe 2"):
+        part_of(content, 2)
 
 
 def test_what_is_not_a_number_is_left_empty() -> None:
@@ -106,7 +143,7 @@ def test_lone_surrogates_do_no_harm() -> None:
 @pytest.mark.parametrize("cut", [0, 5, len(MAGIC), len(MAGIC) + 2, 60, -1])
 def test_a_file_cut_short_is_noticed(cut: int) -> None:
     content = encode(1, [probe(4)])
-    with pytest.raises(SnapshotError, match="cut short|not a snapshot"):
+    with pytest.raises(UserError, match="cut short|not a snapshot"):
         header_of(content[:cut])
 
 
@@ -115,11 +152,13 @@ def test_a_file_cut_short_is_noticed(cut: int) -> None:
     [
         (b"", "not a snapshot"),
         (b"\x89PNG\r\n" * 20, "not a snapshot"),
-        (MAGIC + struct.pack("<I", 2**32 - 1) + b"{}", "declares more"),
-        (MAGIC + struct.pack("<I", 4) + b"nope", "damaged"),
-        (MAGIC + struct.pack("<I", 2) + b"[]", "damaged"),
-        (MAGIC + struct.pack("<I", 2) + b"\xff\xff", "damaged"),
-        (MAGIC + struct.pack("<I", 100_000) + b"[" * 100_000, "damaged"),
+        (OLDER + struct.pack("<I", 2**32 - 1) + b"{}", "declares more"),
+        (OLDER + struct.pack("<I", 4) + b"nope", "damaged"),
+        (OLDER + struct.pack("<I", 2) + b"[]", "damaged"),
+        (OLDER + struct.pack("<I", 2) + b"\xff\xff", "damaged"),
+        (OLDER + struct.pack("<I", 100_000) + b"[" * 100_000, "damaged"),
+        (sealed(probes=[{"text": "a", "tokens": ["a"]}]), "checksums is missing"),
+        (sealed(probes=[{"text": "a", "tokens": ["a"], "checksums": [1, 2]}]), "one checksum for every part"),
         (forged() + b"x", "longer"),
         (forged(layers=2), "cut short"),
         (forged(layers=10**9), "damaged"),
@@ -146,19 +185,87 @@ def test_a_file_cut_short_is_noticed(cut: int) -> None:
     ],
 )  # fmt: skip
 def test_what_a_stranger_wrote_ends_in_a_sentence(content: bytes, sentence: str) -> None:
-    with pytest.raises(SnapshotError, match=sentence) as raised:
+    with pytest.raises(UserError, match=sentence) as raised:
         header_of(content)
     assert str(raised.value).endswith(".") and len(str(raised.value)) < 200
 
 
-def test_declared_sizes_are_checked_before_memory_is_taken() -> None:
-    """A header that declares 4096 heads on 8192 tokens, 137 GB, is refused by the size of its file."""
+def test_no_damage_is_shown(tmp_path: Path) -> None:
+    """A flipped bit in every eleventh byte, a cut, and two heads in each other's place."""
+    content = encode(1, [probe(5, 1, 2), probe(66, 1, 2)])
+    snapshots.write(tmp_path, 1, content)
+    whole, file = read_all(tmp_path, 1), snapshots.path(tmp_path, 1)
+    head = snapshots.pairs(66)
+    damaged = [content[: -2 * head] + content[-head:] + content[-2 * head : -head]]
+    assert damaged[0] != content
+    for place in range(0, len(content), 11):
+        flipped = bytes([content[place] ^ 1 << place % 8])
+        damaged.append(content[:place] + flipped + content[place + 1 :])
+    damaged += [content[:place] for place in range(0, len(content), 50)]
+    for changed in damaged:
+        file.write_bytes(changed)
+        with pytest.raises(UserError, match=r"^Step 1: .*(damaged|cut short|declares|not a snapshot).*\.$"):
+            read_all(tmp_path, 1)
+    file.write_bytes(content)
+    assert read_all(tmp_path, 1) == whole
+
+
+def test_a_head_that_is_not_asked_for_may_be_damaged() -> None:
+    """Only what is read is checked, so that a request stays quick."""
+    content = bytearray(encode(1, [probe(100, 1, 2)]))
+    content[-1] ^= 1
+    part_of(bytes(content), 0, [0])
+    with pytest.raises(UserError, match="do not fit their checksums"):
+        part_of(bytes(content), 0, [1])
+
+
+def test_a_snapshot_of_another_step_or_run_is_told(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        write_atomically(tmp_path / name / "data.json", json_bytes({"id": name}))
+        for step in (1, 2):
+            snapshots.write(tmp_path / name, step, encode(step, [probe(2)], run=name))
+    read_all(tmp_path / "a", 1)
+    for source, sentence in ((tmp_path / "a", "Step 1: .*step 2"), (tmp_path / "b", "Step 1: .*another run")):
+        file = snapshots.path(source, 2 if source.name == "a" else 1)
+        snapshots.path(tmp_path / "a", 1).write_bytes(file.read_bytes())
+        with pytest.raises(UserError, match=sentence):
+            read_all(tmp_path / "a", 1)
+    (tmp_path / "a" / "data.json").unlink()  # whose run this is cannot be known
+    read_all(tmp_path / "a", 1)
+
+
+def test_snapshots_without_checksums_still_show(tmp_path: Path) -> None:
+    """As older versions wrote them, also in a run that has an id by now."""
+    written = encode(1, [probe(3), probe(80)], {"entropy": np.zeros((2, 3))})
+    header = header_of(written)
+    size = int.from_bytes(written[len(MAGIC) : len(MAGIC) + 4], "little")
+    del header["run"]
+    for entry in header["probes"]:
+        del entry["checksums"]
+    text = json.dumps(header).encode()
+    older = OLDER + struct.pack("<I", len(text)) + text + written[len(MAGIC) + 8 + size :]
+    write_atomically(tmp_path / "data.json", json_bytes({"id": "new"}))
+    snapshots.write(tmp_path, 1, older)
+    for place, part in enumerate(read_all(tmp_path, 1)):
+        np.testing.assert_array_equal(read_patterns(part), read_patterns(written, place))
+
+
+def test_declared_sizes_are_checked_before_memory_is_taken(tmp_path: Path) -> None:
+    """A header that declares 137 GB is refused by the size of its file, and so is a file of 1 GB that is a hole."""
     import tracemalloc
 
     big = forged(layers=64, heads=64, probes=[{"text": "", "tokens": ["a"] * 8192}])
+    sparse = tmp_path / "sparse"
+    with sparse.open("wb") as file:
+        content = forged(heads=30, probes=[{"text": "", "tokens": ["a"] * 8192}])[:-1]
+        file.write(content)
+        file.truncate(len(content) + 30 * (snapshots.pairs(64) + snapshots.pairs(8192)))
     tracemalloc.start()
-    with pytest.raises(SnapshotError, match="cut short"):
-        extract(io.BytesIO(big), 0, range(4096))
+    with sparse.open("rb") as file, pytest.raises(UserError, match="fewer heads"):
+        extract(file, read_header(file), 0, range(30))
+    with pytest.raises(UserError, match="cut short"):
+        part_of(big, 0, range(4096))
     assert tracemalloc.get_traced_memory()[1] < 20_000_000
     tracemalloc.stop()
 
@@ -175,14 +282,20 @@ def test_a_run_lists_writes_and_forgets_its_steps(tmp_path: Path) -> None:
     for step in (100, 5, 2_000_000):
         snapshots.write(tmp_path, step, encode(step, [probe(2)]))
     (tmp_path / "attention" / "step-00x.heads").write_text("")
-    draft = tmp_path / "attention" / ".step-000100.heads-1"
-    draft.write_text("")
-    assert snapshots.steps(tmp_path) == [5, 100, 2_000_000]
+    drafts = [tmp_path / "attention" / name for name in (".step-000100.heads-1", ".step-000100.heads-old-1", ".mine-1")]
+    for draft in drafts:
+        draft.write_text("")
+    snapshots.path(tmp_path, 200).mkdir()
+    assert snapshots.steps(tmp_path) == [5, 100, 200, 2_000_000]
     with snapshots.path(tmp_path, 100).open("rb") as file:
         assert read_header(file)["step"] == 100
     snapshots.forget_after(tmp_path, 100)
     assert snapshots.steps(tmp_path) == [5, 100]
-    assert not draft.exists(), "a killed process left it"
+    assert [draft.exists() for draft in drafts] == [False, False, True], "killed processes left two"
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "attention").symlink_to(tmp_path / "attention")
+    with pytest.raises(UserError, match="is a link"):
+        snapshots.forget_after(tmp_path / "run", 0)
 
 
 def test_a_snapshot_that_cannot_be_written_leaves_no_draft(tmp_path: Path) -> None:

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import numpy as np
 import pytest
 from werkzeug.exceptions import BadRequest, ServiceUnavailable
 from werkzeug.test import Client, TestResponse
 
+from minitx.data.tokenizer import Tokenizer
 from minitx.heads import snapshots
 from minitx.heads.snapshots import ShownProbe, encode
+from minitx.run import checkpoints
+from minitx.run.folder import Run
 from minitx.tensorboard.plugin.own_text import OwnText
 from minitx.tensorboard.plugin.plugin import AttentionPlugin
 from minitx.tensorboard.writer import EventWriter
 from tests.heads.test_snapshots import header_of, patterns, read_patterns
+from tests.small import small_config, small_model, small_text
 
 BASE = "/data/plugin/attention"
 ODD = 'odd <img src=x onerror=alert(1)> & "run" é'
@@ -102,6 +110,61 @@ def test_the_tab_is_listed_and_active(client: Client) -> None:
     assert listing["enabled"] and listing["tab_name"] == "Attention"
     module = client.get(f"{BASE}/{listing['loading_mechanism']['module_path'].rpartition('attention/')[2]}")
     assert module.status_code == 200 and "export function render" in module.text
+
+
+def test_a_damaged_or_swapped_step_is_told_and_the_others_are_shown(tmp_path: Path) -> None:
+    run = tmp_path / "damaged"
+    add_run(run, [1, 2, 3, 4])
+    client = application("--logdir", str(tmp_path))
+    flipped = bytearray(snapshots.path(run, 2).read_bytes())
+    flipped[-1] ^= 4
+    snapshots.path(run, 2).write_bytes(flipped)
+    snapshots.path(run, 4).write_bytes(snapshots.path(run, 1).read_bytes())
+    whole = [ask(client, "snapshot", run="damaged", step=step, probe=1, heads="3") for step in (1, 3)]
+    assert [header_of(response.data)["step"] for response in whole] == [1, 3]
+    sentence = refusal(ask(client, "snapshot", run="damaged", step=2, probe=1, heads="3"), 422)
+    assert sentence == "Step 2: This snapshot is damaged: its patterns do not fit their checksums."
+    sentence = refusal(ask(client, "snapshot", run="damaged", step=4), 422)
+    assert sentence == "Step 4: This snapshot is of step 1: it was renamed."
+    answer = json.loads(ask(client, "run", run="damaged").data)
+    assert (answer["newest"]["step"], answer["fault"]) == (3, sentence)
+    answer = json.loads(ask(client, "scores", run="damaged", name="induction").data)
+    assert [row is None for row in answer["values"]] == [False, False, False, True]
+    data = ask(client, "page", run="damaged", probe=1).text.split('id="data">')[1].split("</script>")[0]
+    assert len(json.loads(data)["snapshots"]) == 2
+
+
+def test_what_is_no_plain_file_is_never_read(tmp_path: Path) -> None:
+    """Pipes, devices, loops of links, folders and a file of 3 GB, in place of a snapshot and of what lies around it."""
+
+    def loop(path: Path) -> None:
+        path.symlink_to(path.name)
+
+    def sparse(path: Path) -> None:
+        with path.open("wb") as file:
+            file.truncate(3 << 30)
+
+    def device(path: Path) -> None:
+        path.symlink_to("/dev/zero")
+
+    odd: list[Callable[[Path], None]] = [os.mkfifo, loop, sparse, Path.mkdir, device]
+    for number, make in enumerate(odd):
+        run = tmp_path / str(number)
+        add_run(run, [1])
+        for name in ("data.json", "checkpoints", "attention/step-000002.heads"):
+            make(run / name)
+        (tmp_path / f"no-{number}").mkdir()
+        make(tmp_path / f"no-{number}" / "attention")
+    client = application("--logdir", str(tmp_path))
+    assert json.loads(ask(client, "runs").data)["runs"] == [str(number) for number in range(len(odd))]
+    for number, make in enumerate(odd):
+        assert ask(client, "snapshot", run=number, step=1).status_code == 200
+        sentence = refusal(ask(client, "snapshot", run=number, step=2), 422 if make is sparse else 404)
+        assert ("Step 2: step-000002.heads cannot be read" if make is sparse else "no snapshot of step 2") in sentence
+        answer = json.loads(ask(client, "run", run=number).data)
+        assert answer["newest"]["step"] == 1 and answer["fault"] and not answer["checkpoints"]
+        for route in ("scores", "page"):
+            assert ask(client, route, run=number, step=1, name="induction").status_code == 200
 
 
 def test_without_snapshots_the_tab_is_listed_as_inactive(tmp_path: Path) -> None:
@@ -241,13 +304,59 @@ def test_a_post_where_none_is_expected_is_refused(client: Client) -> None:
     assert "POST only" in refusal(client.get(f"{BASE}/own_text"), 400)
 
 
+def own(**values: str) -> dict[str, Any]:
+    """The body of a request to run a text, each value as JSON."""
+    fields = {"run": '"good"', "step": "1", "text": '"a"', **values}
+    return {"data": "{{{}}}".format(",".join(f'"{name}": {value}' for name, value in fields.items())).encode()}
+
+
+ODD_VALUES = ["", "0", "-1", "1e999", "NaN", "9" * 5000, "good", "\x00", "%00", "\udcff", "../good", "[" * 9000]
+ENDLESS = {"CONTENT_LENGTH": "", "wsgi.input_terminated": True}
+"""The environment of a request in chunks, which does not tell its length."""
+
+
+@pytest.mark.parametrize("name", ["run", "step", "probe", "heads", "name", "after", "view"])
+def test_no_parameter_of_a_request_is_trusted(client: Client, name: str) -> None:
+    """Every value ends in an answer or in one sentence, and so do bytes that are no text."""
+    usual = {"run": "good", "step": 10, "probe": 0, "name": "induction"}
+    for route in ("runs", "run", "scores", "snapshot", "page"):
+        for value in ODD_VALUES:
+            query = {**usual, name: value.encode("utf-8", "surrogateescape")}
+            response = client.get(f"{BASE}/{route}?" + urlencode(query))
+            if response.status_code != 200:
+                assert response.status_code < 500, (route, value)
+                refusal(response, response.status_code)
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
         ({"headers": {}}, "for the Attention tab only"),
-        ({"data": b"[]"}, "not an object"),
-        ({"data": b"{"}, "not an object"),
+        ({"data": b"[]"}, "run is missing"),
+        ({"data": b"7"}, "not a table"),
+        ({"data": b"{"}, "not JSON"),
+        ({"data": b"\xff\xfe"}, "not JSON"),
+        ({"data": b"[" * 20_000 + b"]" * 20_000}, "not JSON"),
+        ({"data": gzip.compress(b'{"run": "good", "step": 1, "text": "a"}')}, "not JSON"),
         ({"data": b" " * 70_000}, "too long"),
+        ({**own(text=f'"{"a" * 70_000}"'), "environ_overrides": ENDLESS}, "not JSON"),  # only the start is read
+        (own(step="1e999"), "step is inf"),
+        (own(step="NaN"), "step is nan"),
+        (own(step="1.5"), "step is 1.5"),
+        (own(step="true"), "step is True"),
+        (own(step='"1"'), "step is '1'"),
+        (own(step="-1"), "step is -1"),
+        (own(step="1" * 400), "whole number"),
+        (own(step="1" * 5000), "not JSON"),
+        (own(step="null"), "step is None"),
+        (own(step="[1]"), "step is [1]"),
+        (own(run="null"), "run is None"),
+        (own(run="[]"), "run is []"),
+        (own(run='"good\\u0000"'), "There is no run"),
+        (own(run='"\\ud800"'), "There is no run"),
+        (own(text="7"), "text is 7"),
+        (own(text='"\\ud800"'), "a text in Unicode"),
+        (own(view="7"), "view is 7"),
         ({"json": {"run": "good", "step": 1, "text": "a"}}, "keeps no checkpoint"),
         ({"json": {"run": "../outside", "step": 1, "text": "a"}}, "There is no run"),
         ({"base_url": "http://evil.example"}, "only under the address localhost"),
@@ -258,7 +367,7 @@ def test_an_own_text_is_refused_with_a_sentence(client: Client, changes: dict[st
     if "json" not in request:
         request.setdefault("data", b"{}")
     response = client.post(f"{BASE}/own_text", **request)
-    assert sentence in refusal(response, response.status_code) and response.status_code in (400, 404)
+    assert sentence in refusal(response, response.status_code) and response.status_code in (400, 404, 413, 422)
 
 
 @pytest.mark.parametrize(
@@ -289,6 +398,28 @@ class Flags:
 def test_own_texts_are_bounded(tmp_path: Path, text: str, sentence: str) -> None:
     with pytest.raises(BadRequest, match=sentence):
         OwnText(Flags()).run(tmp_path, 1, text)
+
+
+@pytest.mark.parametrize("path", [None, "", "run"])
+def test_an_own_text_runs_no_code_of_the_folders_around_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str | None
+) -> None:
+    """Modules of any name in the current folder, the log folder, the run folder and PYTHONPATH stay unread."""
+    config = replace(small_config(tmp_path), out=str(tmp_path / "run"))
+    tokenizer = Tokenizer.train([small_text(20)], config.tokenizer)
+    run = Run.create(config.out, config, tokenizer, {})
+    checkpoints.save(run.path, small_model(tokenizer.vocab_size), {}, {"step": 3}, best=True, keep=1)
+    for folder in (tmp_path, run.path):
+        (folder / "minitx").mkdir()
+        for name in ("torch", "json", "runpy", "numpy", "sitecustomize", "usercustomize", "minitx/__init__"):
+            (folder / f"{name}.py").write_text(f"open({str(tmp_path / 'code-was-run')!r}, 'a').write(__file__)")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    if path is not None:
+        monkeypatch.setenv("PYTHONPATH", f"{tmp_path / path}{os.pathsep}.")
+    content = OwnText(Flags()).run(run.path, 3, "the cat")
+    assert header_of(content)["probes"][0]["tokens"] == list("the␣cat")
+    assert not (tmp_path / "code-was-run").exists()
 
 
 def test_one_own_text_is_run_at_a_time(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ import pytest
 import yaml
 
 from minitx.heads import snapshots
-from tests.heads.test_snapshots import read_patterns
+from tests.heads.test_snapshots import changed, header_of, read_patterns
 from tests.small import small_config
 from tests.tensorboard.browser import SLOW, Page, chromium, needs_browser
 
@@ -340,7 +340,7 @@ def test_a_run_that_goes_on_is_followed(browser: Any, server: str, logs: Path) -
         with Page(browser, frame(server)) as page:
             page.wait(is_at(12))
             for step in (14, 16):  # the viewer asks every three seconds
-                snapshots.write(run, step, content.replace(b'"step":12', f'"step":{step}'.encode(), 1))
+                snapshots.write(run, step, changed(content, step=step))
             page.wait(is_at(16))
             page.tab.locator("input[type=range]").fill("4")
             page.wait(is_at(4))
@@ -348,7 +348,19 @@ def test_a_run_that_goes_on_is_followed(browser: Any, server: str, logs: Path) -
             page.wait("document.querySelector('input[type=range]').max === '18'")
             assert page.tab.evaluate(is_at(4)), "one who looks at an earlier step stays there"
             page.tab.locator("input[type=range]").fill("18")
-            page.wait("document.querySelector('.fault').textContent.includes('cut short')")
+            page.wait("document.querySelector('.fault').textContent === 'Step 18: This snapshot is cut short.'")
+            with snapshots.path(run, 14).open("r+b") as file:
+                snapshots.read_header(file)
+                first = file.read(1)[0]
+                file.seek(-1, os.SEEK_CUR)
+                file.write(bytes([first ^ 4]))
+            page.tab.locator("input[type=range]").fill("14")
+            page.wait("document.querySelector('.fault').textContent.startsWith('Step 14: This snapshot is damaged')")
+            page.tab.locator("input[type=range]").fill("12")
+            page.wait(is_at(12))
+            page.tab.locator("button[aria-label=Play]").click()
+            page.wait("document.querySelector('.fault').textContent.startsWith('Step 14')")
+            page.wait("document.body.dataset.step === '16' && document.querySelector('.fault').hidden")
     finally:
         for step in (14, 16, 18):
             snapshots.path(run, step).unlink(missing_ok=True)
@@ -369,7 +381,9 @@ def test_names_and_tokens_are_never_markup(browser: Any, server: str, logs: Path
     shutil.copytree(logs / "small" / "attention", odd / "attention")
     try:
         for file in (odd / "attention").iterdir():
-            file.write_bytes(file.read_bytes().replace(b'"text":"the cat sat."', b'"text":"<img src=x>."', 1))
+            probes = header_of(file.read_bytes())["probes"]
+            odd_probes = [{**probes[0], "text": "<img src=x>."}, *probes[1:]]
+            file.write_bytes(changed(file.read_bytes(), probes=odd_probes))
         with Page(browser, frame(server, f"run={quote(odd.name)}")) as page:
             page.wait(is_at(12))
             assert page.tab.locator("select[aria-label=Run]").input_value() == odd.name
@@ -391,7 +405,7 @@ def test_twelve_layers_of_twelve_heads_on_512_tokens_are_redrawn_in_50_milliseco
     try:
         content = snapshots.encode(1, [probe], scores)
         for step in (1, 2):
-            snapshots.write(run, step, content)
+            snapshots.write(run, step, changed(content, step=step))
         with Page(browser, frame(server, "run=large&shown=0.1.2.3")) as page:
             page.wait("document.querySelectorAll('.cell').length === 144")
             redraws, fetches = [], []
@@ -418,7 +432,7 @@ def test_a_run_of_1000_snapshots_opens_in_two_seconds(browser: Any, server: str,
     content = snapshots.encode(0, [snapshots.ShownProbe("long", ["token"] * 64, pattern)], scores)
     try:
         for step in range(1000):
-            snapshots.write(run, step, content)
+            snapshots.write(run, step, changed(content, step=step))
         taken = []
         for _ in range(3):  # the best, for the machine may be busy
             with Page(browser, frame(server, "run=long")) as page:

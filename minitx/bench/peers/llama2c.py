@@ -28,11 +28,12 @@ def has_openmp(file: Path) -> bool:
 
 
 class Llama2c:
-    """The program with a model, whose files it reads from `folder`."""
+    """The program with a model, whose files it reads from `folder`, where it runs."""
 
     def __init__(self, program: Path, model: Transformer, folder: Path, threads: int) -> None:
         self.program, self.threads = program, threads
-        self.weights, self.vocabulary = folder / "model.bin", folder / "tokenizer.bin"
+        self.folder = folder.resolve()
+        self.weights, self.vocabulary = self.folder / "model.bin", self.folder / "tokenizer.bin"
         export_weights(model, self.weights)
         export_vocabulary(model.vocab_size, self.vocabulary)
 
@@ -44,7 +45,9 @@ class Llama2c:
         environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads)}
         command: list[str | Path] = [self.program, self.weights, "-t", "0", "-n", str(n_tokens), "-z", self.vocabulary]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+            done = subprocess.run(
+                command, capture_output=True, text=True, cwd=self.folder, env=environment, check=False
+            )
         except OSError as error:
             raise UserError(f"{self.program} cannot be run ({error.strerror}): compile it on this machine.") from error
         rate = re.search(r"achieved tok/s: (\S+)", done.stderr)

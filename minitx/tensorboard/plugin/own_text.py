@@ -1,6 +1,7 @@
 """Runs a user's own text through a checkpoint, in another process, so that torch stays out of TensorBoard.
 
-Text and time are limited, and only one text is run at a time.
+Text and time are limited, and only one text is run at a time. The process imports installed packages and this minitx,
+never a module from the current folder, the log folder or PYTHONPATH, which others may write to.
 """
 
 import json
@@ -16,6 +17,11 @@ from werkzeug import Request
 from werkzeug.exceptions import BadRequest, ServiceUnavailable
 
 MAX_CHARACTERS, MAX_SECONDS = 4000, 90
+HOME = Path(__file__).parents[3]
+PROCESS = (
+    f"import sys; sys.path.insert(0, {str(HOME)!r}); import minitx; del sys.path[0]; "  # this minitx, and no neighbour
+    "import runpy; runpy.run_module('minitx.tensorboard.text_process', run_name='__main__')"
+)
 LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -45,14 +51,16 @@ class OwnText:
             raise BadRequest(f"The text has {len(text)} characters, but at most {MAX_CHARACTERS} are run.")
         if not self._busy.acquire(blocking=False):
             raise ServiceUnavailable("Another text is being run: try again in a moment.")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         try:
             done = subprocess.run(
-                [sys.executable, "-m", "minitx.tensorboard.text_process"],
+                [sys.executable, "-P", "-E", "-c", PROCESS],
                 input=json.dumps({"run": str(run), "step": step, "text": text}).encode(),
                 capture_output=True,
                 timeout=MAX_SECONDS,
                 check=False,
-                env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+                cwd=Path(__file__).parent,
+                env={**kept, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
             )
         except subprocess.TimeoutExpired as error:
             raise BadRequest(f"The model took longer than {MAX_SECONDS} seconds: try a shorter text.") from error

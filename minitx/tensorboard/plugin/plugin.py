@@ -1,6 +1,5 @@
 """The server of the Attention tab: routes that answer with JSON, a snapshot or a page; to errors with {"error": …}."""
 
-import json
 import re
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,12 +11,14 @@ from werkzeug import Request, Response
 from werkzeug.exceptions import BadRequest, HTTPException, NotFound
 
 from minitx.heads import snapshots
-from minitx.heads.snapshots import SnapshotError
+from minitx.system.errors import UserError
+from minitx.system.fields import Fields, parse_json
 from minitx.tensorboard.plugin.own_text import OwnText
 from minitx.tensorboard.plugin.page import POLICY, STATIC, page
 from minitx.tensorboard.plugin.store import Store
 
 MAX_HEADS_ASKED, MAX_REQUEST_BYTES = 256, 65536
+UNICODE = r"[^\ud800-\udfff]*"  # a text without halves of surrogate pairs
 MAX_PAGE_BYTES = 8_000_000  # of snapshots in an HTML file; of more, only every second, third … is taken
 
 
@@ -71,8 +72,8 @@ class AttentionPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
         heads = [whole(head, "heads") for head in request.args.get("heads", "").split(",") if head]
         if len(heads) > MAX_HEADS_ASKED:
             raise BadRequest(f"heads names {len(heads)} heads: ask for at most {MAX_HEADS_ASKED} at once.")
-        with self.store.file(text(request, "run"), number(request, "step")).open("rb") as opened:
-            return reply(request, snapshots.extract(opened, number(request, "probe", "0"), heads))
+        with self.store.open(text(request, "run"), number(request, "step")) as (file, header):
+            return reply(request, snapshots.extract(file, header, number(request, "probe", "0"), heads))
 
     def _page(self, request: Request) -> Response:
         """One probe of a run at all steps, or at as many as fit, as a self-contained HTML file."""
@@ -83,9 +84,8 @@ class AttentionPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
         stride = max(1, -(-len(steps) * size // MAX_PAGE_BYTES))
         contents = []
         for step in sorted({*steps[::-1][::stride], shown_step}):
-            with suppress(SnapshotError, NotFound), self.store.file(run, step).open("rb") as opened:
-                header = snapshots.read_header(opened)
-                contents.append(snapshots.extract(opened, probe, range(header["layers"] * header["heads"])))
+            with suppress(UserError, NotFound), self.store.open(run, step) as (file, header):
+                contents.append(snapshots.extract(file, header, probe, range(header["layers"] * header["heads"])))
         if not contents:
             raise NotFound(f"The run {run!r:.200} has no snapshot of probe {probe} that can be read.")
         title = run if run != "." or self.store.root is None else self.store.root.name
@@ -95,19 +95,19 @@ class AttentionPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
         refusal = self.own_text.refusal(request)
         if refusal or request.headers.get("X-Minitx") != "1":
             raise BadRequest(refusal or "This route is for the Attention tab only.")
+        request.max_content_length = MAX_REQUEST_BYTES  # for a request that does not tell its length
         if (request.content_length or 0) > MAX_REQUEST_BYTES:
             raise BadRequest("The text is too long.")
-        try:
-            values = json.loads(request.get_data(cache=False))
-            run, step, own_text = str(values["run"]), int(values["step"]), str(values["text"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise BadRequest("The request is not an object with run, step and text.") from error
+        values = Fields(parse_json(request.get_data(cache=False), "The request"), "The request")
+        run, step = values.text("run"), values.whole("step")
+        own_text = values.text("text", UNICODE, "a text in Unicode")
+        view = values.text("view") if values.has("view") else ""
         folder, checkpoints = self.store.folder(run), self.store.checkpoints(run)
         if not checkpoints:
             raise NotFound(f"The run {run!r:.200} keeps no checkpoint yet, so no text can be run through it.")
         content = self.own_text.run(folder, min(checkpoints, key=lambda kept: abs(kept - step)), own_text)
-        if values.get("page"):
-            return as_page(page([content], title=run, view=str(values.get("view", ""))[:2000]))
+        if values.content.get("page"):
+            return as_page(page([content], title=run, view=view[:2000]))
         return reply(request, content)
 
 
@@ -122,7 +122,7 @@ def answering(view: Callable[[Request], Response], method: str = "GET") -> Calla
             response = view(request)
         except HTTPException as error:
             response = reply(request, {"error": error.description}, error.code or 500)
-        except SnapshotError as error:
+        except UserError as error:
             response = reply(request, {"error": str(error)}, 422)
         except (OSError, ValueError) as error:  # a folder that vanished, a name that no file can have
             reason = getattr(error, "strerror", None) or error

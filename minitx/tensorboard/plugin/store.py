@@ -6,14 +6,16 @@ links are not followed, so nothing outside the log folder can be read.
 
 import os
 import time
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from werkzeug.exceptions import NotFound
 
 from minitx.heads import snapshots
-from minitx.heads.snapshots import SnapshotError
+from minitx.system.errors import UserError
+from minitx.system.files import steps_in
 
 MAX_FOLDERS, MAX_CACHED_HEADERS = 20_000, 4000
 FRESH_SECONDS = 1.0  # for which a list of runs is used, so that a burst of requests walks the folders once
@@ -59,13 +61,17 @@ class Store:
             raise NotFound(f"The run {run!r:.200} has no snapshot of step {step}.")
         return file
 
+    def open(self, run: str, step: int) -> AbstractContextManager[tuple[BinaryIO, dict[str, Any]]]:
+        """The snapshot of a step and its header, as `open_snapshot`; raises as `file`."""
+        self.file(run, step)
+        return snapshots.open_snapshot(self.folder(run), step)
+
     def _scores(self, run: str, step: int) -> dict[str, Any]:
         """The scores and chance of a snapshot, cached until the file changes; empty if it cannot be read."""
         try:
-            file = self.file(run, step)
-            status = file.stat()
-            return read_scores(file, (status.st_mtime_ns, status.st_size))
-        except (OSError, SnapshotError, NotFound):
+            status = self.file(run, step).stat()
+            return read_scores(self.folder(run), step, (status.st_mtime_ns, status.st_size))
+        except (OSError, UserError, NotFound):
             return {"scores": {}, "chance": {}}
 
     def describe(self, run: str) -> dict[str, Any]:
@@ -75,10 +81,10 @@ class Store:
         fault = ""
         for step in reversed(steps[-20:]):
             try:
-                newest = read_header(self.file(run, step))
-                break
-            except (OSError, SnapshotError, NotFound) as error:
-                fault = fault or f"Step {step}: {getattr(error, 'description', error)}"
+                with self.open(run, step) as (_, newest):
+                    break
+            except (UserError, NotFound) as error:
+                fault = fault or str(getattr(error, "description", error))
         return {"steps": steps, "checkpoints": self.checkpoints(run), "newest": newest, "fault": fault}
 
     def scores(self, run: str, name: str, after: int) -> dict[str, Any]:
@@ -93,17 +99,11 @@ class Store:
         folder = self.folder(run) / "checkpoints"
         if not folder.is_dir() or folder.is_symlink():
             return []
-        return snapshots.steps_in(entry.name for entry in folder.iterdir() if not entry.is_symlink())
-
-
-def read_header(file: Path) -> dict[str, Any]:
-    """The header of a snapshot; raises SnapshotError."""
-    with file.open("rb") as opened:
-        return snapshots.read_header(opened)
+        return steps_in(entry.name for entry in folder.iterdir() if not entry.is_symlink())
 
 
 @lru_cache(MAX_CACHED_HEADERS)
-def read_scores(file: Path, version: tuple[int, int]) -> dict[str, Any]:
+def read_scores(run: Path, step: int, version: tuple[int, int]) -> dict[str, Any]:
     """The scores and chance of a snapshot; `version`, its time and size, makes a changed file be read again."""
-    header = read_header(file)
-    return {"scores": header["scores"], "chance": header["chance"]}
+    with snapshots.open_snapshot(run, step) as (_, header):
+        return {"scores": header["scores"], "chance": header["chance"]}

@@ -1,15 +1,15 @@
-// Reads the file format of minitx/heads/snapshots.py: magic, length of the header, header (JSON), patterns.
+// Reads the file format of minitx/heads/snapshots.py: magic, length and checksum of the header, header (JSON), patterns.
 //
 // A weight p is the byte 255 √p. Patterns are causal and stored row by row up to the diagonal: the weight from query i to
 // key j ≤ i is entry i (i + 1) / 2 + j.
 
-const MAGIC = "minitx attention 1\n";
+const MAGIC = "minitx attention 2\n";
 const SMALL = 64;
 
 /** Bytes → {step, layers, heads, scores, chance, roles, probes}; throws an Error that is one sentence. */
 export function parseSnapshot(buffer) {
   const bytes = new Uint8Array(buffer);
-  const start = MAGIC.length + 4;
+  const start = MAGIC.length + 8; // after the header's length comes its checksum, which the server checks
   if (bytes.length < start || new TextDecoder().decode(bytes.subarray(0, MAGIC.length)) !== MAGIC) {
     throw new Error("This is not a snapshot that this version of minitx reads.");
   }
