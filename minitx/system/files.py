@@ -63,6 +63,8 @@ def replacing(path: Path) -> Iterator[Path]:
         draft.replace(path)
     except BaseException:
         remove(draft)
+        if old.exists() and not path.exists():
+            old.rename(path)
         raise
     flush_to_disk(path.parent)
     remove(old)
