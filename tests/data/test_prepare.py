@@ -203,9 +203,7 @@ def test_a_run_says_which_text_validates_and_how_much_of_it_stands_in_training(
         about = run.read_json("data.json")
         assert about["val_fingerprint"] == sha256(texts[validates].encode() + b"\xff").hexdigest()
         assert about["val_in_train"] == 0.4
-    assert (
-        main(["--data.source", str(config.source), "--data.val_fraction", "0.01", "--tokenizer.type", "char"], "") == 0
-    )
+    assert main(["--data.source", config.source, "--data.val_fraction", "0.01", "--tokenizer.type", "char"], "") == 0
     shown = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert (shown["val_fingerprint"], shown["val_in_train"]) == (about["val_fingerprint"], "40.00%")
 
