@@ -6,6 +6,7 @@ another name and renamed, so that an interrupted run, or a second one at the sam
 
 import contextlib
 import dataclasses
+import hashlib
 import importlib.metadata
 import os
 import re
@@ -24,7 +25,7 @@ from tqdm import tqdm
 from minitx.config import DataConfig, TokenizerConfig
 from minitx.data import sources
 from minitx.data.encode import sample, write_token_files
-from minitx.data.overlap import compare_splits
+from minitx.data.overlap import share_in_training
 from minitx.data.sources import Piece
 from minitx.data.split import divide
 from minitx.data.spool import Spool
@@ -52,7 +53,7 @@ class Prepared:
     val_documents: int
     fingerprint: str  # SHA-256 over the text of all documents, in hexadecimal
     val_fingerprint: str  # the same over those that validate: it tells one split from another
-    val_in_train: float  # share of the validation text that stands in the training text too, see `compare_splits`
+    val_in_train: float  # share of the validation text that stands in the training text too, see `share_in_training`
 
     def describe(self) -> dict[str, int | float | str]:
         """The corpus in plain numbers."""
@@ -161,7 +162,9 @@ def _build(
             return divide(spools["train"], data, seed)
         return ((split, piece) for split, spool in spools.items() for piece in spool)
 
-    val_fingerprint, val_in_train = compare_splits(pieces)
+    val_digest = hashlib.sha256()
+    for split, piece in pieces():
+        val_digest.update(piece.text.encode() + b"\xff" * piece.last if split == "val" else b"")
     total = sum(spool.bytes for spool in spools.values())
     if tokenizer is None:
         training = (piece for split, piece in pieces() if split == "train")
@@ -173,11 +176,12 @@ def _build(
     fingerprint = "".join(spool.fingerprint for spool in spools.values())
     if len(spools) > 1:
         fingerprint = sha256(fingerprint.encode())
+    val_in_train = share_in_training(pieces)
     for spool in spools.values():
         spool.path.unlink()
-    meta = {**counts, "fingerprint": fingerprint, "val_fingerprint": val_fingerprint, "val_in_train": val_in_train}
     checksums = {name: checksum(folder / name) for name in FILES}
-    write_atomically(folder / "meta.json", json_bytes({**meta, "checksums": checksums}))
+    about = {"fingerprint": fingerprint, "val_fingerprint": val_digest.hexdigest(), "val_in_train": val_in_train}
+    write_atomically(folder / "meta.json", json_bytes({**counts, **about, "checksums": checksums}))
 
 
 def _load(folder: Path, tokenizer_model: Tokenizer | None = None) -> Prepared | None:
