@@ -14,8 +14,7 @@ from minitx.system.errors import require
 
 # Parts of the standard library that are no modules to read about, or hold generated tables.
 SKIPPED = {"test", "tests", "idle_test", "idlelib", "lib2to3", "turtledemo", "encodings", "ensurepip", "pydoc_data"}
-MIN_DOCUMENT = 200  # characters
-CUT = 100  # characters: a passage of twice as many holds a whole one of the cuts that are made at every 100th
+MIN_DOCUMENT, CUT = 200, 100  # characters; cuts lie end to end, so any passage of twice a cut holds a whole one
 REPEATED_DOCUMENTS, REPEATED_LETTERS = 30_000, "abcdefghijklmnop"
 
 

@@ -1,9 +1,9 @@
 """How much of the validation text stands in the training text too, where a model may learn it by heart."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from minitx.data.sources import Piece
 from minitx.data.spool import MAX_CHARACTERS
@@ -11,15 +11,14 @@ from minitx.data.spool import MAX_CHARACTERS
 STRETCH = 200  # characters
 END = "\0"  # fills a document, with at least one, up to whole stretches
 BASE = 0x9E3779B97F4A7C15  # of the hash: any large odd number
-Numbers = np.ndarray[Any, np.dtype[Any]]
 
 
 def share_in_training(pieces: Callable[[], Iterator[tuple[str, Piece]]]) -> float:
     """The share of validation text, in stretches of `STRETCH` characters, that stands anywhere in the training text.
 
-    `pieces()` gives the text anew, each piece with its split. The stretches of a document lie end to end; what remains
-    at its end is not looked up. A document shorter than a stretch is looked up at the ends of training documents.
-    Stretches are told apart by a rolling hash (Karp and Rabin 1987), the sum of character i times BASE**i modulo 2**64.
+    `pieces()` gives the text anew, each piece with its split. Stretches lie end to end; the rest of a document after
+    its last is not looked up, but a shorter document is, at the ends of training documents. Rolling hashes stand for
+    them (Karp and Rabin 1987): the sum of character i times BASE**i, modulo 2**64.
     """
     exponents = np.arange(2 * (MAX_CHARACTERS + STRETCH), dtype=np.uint64)
     powers, inverses = np.uint64(BASE) ** exponents, np.uint64(pow(BASE, -1, 1 << 64)) ** exponents
@@ -44,16 +43,16 @@ def share_in_training(pieces: Callable[[], Iterator[tuple[str, Piece]]]) -> floa
     return float(size[looked_up][found[index]].sum() / max(1, size[looked_up].sum()))
 
 
-def _blocks(pieces: Iterator[tuple[str, Piece]], split: str, overlap: int) -> Iterator[Numbers]:
+def _blocks(pieces: Iterator[tuple[str, Piece]], split: str, overlap: int) -> Iterator[npt.NDArray[np.uint32]]:
     """The characters of a split as numbers, in blocks; each begins with the last `overlap` of the block before it."""
-    text, size = "", 0
+    text = END * overlap
     for name, piece in pieces:
         if name == split:
-            size += len(piece.text)
-            text += piece.text + END * (STRETCH - size % STRETCH if piece.last else 0)
-            size = 0 if piece.last else size
+            text += piece.text
+            if piece.last:
+                text += END * (STRETCH - (len(text) - overlap) % STRETCH)
             if len(text) >= MAX_CHARACTERS:
-                end = len(text) - len(text) % STRETCH
+                end = len(text) - (len(text) - overlap) % STRETCH
                 yield np.frombuffer(text[:end].encode("utf-32-le"), "<u4")
                 text = text[end - overlap :]
     yield np.frombuffer(text.encode("utf-32-le"), "<u4")

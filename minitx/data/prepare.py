@@ -176,12 +176,11 @@ def _build(
     fingerprint = "".join(spool.fingerprint for spool in spools.values())
     if len(spools) > 1:
         fingerprint = sha256(fingerprint.encode())
-    val_in_train = share_in_training(pieces)
+    about = {"val_fingerprint": val_digest.hexdigest(), "val_in_train": share_in_training(pieces)}
     for spool in spools.values():
         spool.path.unlink()
-    checksums = {name: checksum(folder / name) for name in FILES}
-    about = {"fingerprint": fingerprint, "val_fingerprint": val_digest.hexdigest(), "val_in_train": val_in_train}
-    write_atomically(folder / "meta.json", json_bytes({**counts, **about, "checksums": checksums}))
+    about |= {"fingerprint": fingerprint, "checksums": {name: checksum(folder / name) for name in FILES}}
+    write_atomically(folder / "meta.json", json_bytes({**counts, **about}))
 
 
 def _load(folder: Path, tokenizer_model: Tokenizer | None = None) -> Prepared | None:
