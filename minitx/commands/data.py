@@ -1,4 +1,4 @@
-"""`minitx data`: prepare a text for training and print its size: documents, bytes, tokens."""
+"""`minitx data`: prepare a text for training and print its size: documents, bytes, tokens, and its split."""
 
 from collections.abc import Sequence
 
@@ -13,6 +13,7 @@ def main(arguments: Sequence[str], prog: str) -> int:
 
     prepared = prepare(config.data, config.tokenizer, config.seed, progress=True)
     for name, value in prepared.describe().items():
-        print(f"{name:18} {value:,}" if isinstance(value, int) else f"{name:18} {value}")
+        shown = f"{value:,}" if isinstance(value, int) else f"{value:.2%}" if isinstance(value, float) else value
+        print(f"{name:18} {shown}")
     print(f"{'kept in':18} {prepared.folder}")
     return 0

@@ -14,25 +14,47 @@ from minitx.system.errors import require
 
 # Parts of the standard library that are no modules to read about, or hold generated tables.
 SKIPPED = {"test", "tests", "idle_test", "idlelib", "lib2to3", "turtledemo", "encodings", "ensurepip", "pydoc_data"}
-MIN_MODULE = 200  # characters
+MIN_DOCUMENT, CUT = 200, 100  # characters; cuts lie end to end, so any passage of twice a cut holds a whole one
 REPEATED_DOCUMENTS, REPEATED_LETTERS = 30_000, "abcdefghijklmnop"
 
 
 def python_docs() -> Iterator[str]:
-    """A document for each topic of the language reference, then one for each module of the standard library."""
+    """A document for each topic of the language reference, then one for each module of the standard library.
+
+    Topics contain one another and modules copy docstrings, but no two documents here share 200 characters in a row:
+    paragraphs that repeat an earlier document are left out, and so are documents that lose more than half by that.
+    """
+    cuts: set[str] = set()  # of the documents so far
+    for text in _topics_and_modules():
+        new = _new_paragraphs(text, cuts)
+        if len(new) >= max(MIN_DOCUMENT, len(text) / 2):
+            cuts.update(new[start : start + CUT] for start in range(0, len(new) - CUT + 1, CUT))
+            yield new
+
+
+def _new_paragraphs(text: str, cuts: set[str]) -> str:
+    """`text` without the paragraphs that hold one of `cuts`, or the end of one that begins before them."""
+    new = ""
+    for paragraph in text.split("\n\n"):
+        longer = f"{new}{paragraph}\n\n"
+        starts = range(max(0, len(new) - CUT + 1), len(longer) - CUT + 1)
+        if cuts.isdisjoint(longer[start : start + CUT] for start in starts):
+            new = longer
+    return new.removesuffix("\n\n")
+
+
+def _topics_and_modules() -> Iterator[str]:
     topics: dict[str, str] = {}
     with contextlib.suppress(ImportError):  # some systems leave it out of Python
         topics = importlib.import_module("pydoc_data.topics").topics
-    yield from dict.fromkeys(topics[name] for name in sorted(topics))  # two names may share a text
+    yield from sorted(sorted(set(topics.values())), key=len, reverse=True)  # a topic comes after one that contains it
     library = Path(sysconfig.get_path("stdlib"))
     used: set[str] = set()
     for path in sorted(library.rglob("*.py"), key=lambda path: path.relative_to(library).parts):
         parts = path.relative_to(library).with_suffix("").parts
         # Folders with a hyphen hold no modules of the library: site-packages, lib-dynload, config-3.11-….
         if SKIPPED.isdisjoint(parts) and not any("-" in part for part in parts):
-            text = _module_document(path, ".".join(parts).removesuffix(".__init__"), used)
-            if len(text) >= MIN_MODULE:
-                yield text
+            yield _module_document(path, ".".join(parts).removesuffix(".__init__"), used)
     require(bool(topics or used), f"python-docs finds no modules in {library}: name a file as data.source.")
 
 

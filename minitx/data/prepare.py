@@ -6,6 +6,7 @@ another name and renamed, so that an interrupted run, or a second one at the sam
 
 import contextlib
 import dataclasses
+import hashlib
 import importlib.metadata
 import os
 import re
@@ -24,6 +25,7 @@ from tqdm import tqdm
 from minitx.config import DataConfig, TokenizerConfig
 from minitx.data import sources
 from minitx.data.encode import sample, write_token_files
+from minitx.data.overlap import share_in_training
 from minitx.data.sources import Piece
 from minitx.data.split import divide
 from minitx.data.spool import Spool
@@ -32,7 +34,7 @@ from minitx.data.tokenizer import Tokenizer
 from minitx.system.errors import UserError, require
 from minitx.system.files import checksum, digest, json_bytes, read_json, sha256, write_atomically
 
-FORMAT = 4  # of the prepared folder; folders of another format are never looked at
+FORMAT = 5  # of the prepared folder; folders of another format are never looked at
 FILES = ("tokenizer.model", "train.npy", "val.npy")
 MAX_AGE = 24 * 3600  # seconds; an unfinished folder that is older was left by a dead run
 
@@ -50,8 +52,10 @@ class Prepared:
     train_documents: int
     val_documents: int
     fingerprint: str  # SHA-256 over the text of all documents, in hexadecimal
+    val_fingerprint: str  # the same over those that validate: it tells one split from another
+    val_in_train: float  # share of the validation text that stands in the training text too, see `share_in_training`
 
-    def describe(self) -> dict[str, int | str]:
+    def describe(self) -> dict[str, int | float | str]:
         """The corpus in plain numbers."""
         return {
             "fingerprint": self.fingerprint,
@@ -64,6 +68,8 @@ class Prepared:
             "train_bytes": self.train_bytes,
             "val_documents": self.val_documents,
             "val_bytes": self.val_bytes,
+            "val_fingerprint": self.val_fingerprint,
+            "val_in_train": self.val_in_train,
         }
 
 
@@ -79,7 +85,7 @@ def prepare(
 ) -> Prepared:
     """Read, split and tokenize the text that `data` names, or load it from the cache.
 
-    seed: decides which documents are held out, unless `data.seed` does.
+    seed: of the run; decides which documents are held out if `data.seed` is None.
     tokenizer_model: is used instead of training one.
     cached_folder: where a resumed run found its Hub data; read from there, without contacting the Hub.
     workers: threads that encode; by default one per core.
@@ -156,6 +162,9 @@ def _build(
             return divide(spools["train"], data, seed)
         return ((split, piece) for split, spool in spools.items() for piece in spool)
 
+    val_digest = hashlib.sha256()
+    for split, piece in pieces():
+        val_digest.update(piece.text.encode() + b"\xff" * piece.last if split == "val" else b"")
     total = sum(spool.bytes for spool in spools.values())
     if tokenizer is None:
         training = (piece for split, piece in pieces() if split == "train")
@@ -167,10 +176,11 @@ def _build(
     fingerprint = "".join(spool.fingerprint for spool in spools.values())
     if len(spools) > 1:
         fingerprint = sha256(fingerprint.encode())
+    about = {"val_fingerprint": val_digest.hexdigest(), "val_in_train": share_in_training(pieces)}
     for spool in spools.values():
         spool.path.unlink()
-    checksums = {name: checksum(folder / name) for name in FILES}
-    write_atomically(folder / "meta.json", json_bytes({**counts, "fingerprint": fingerprint, "checksums": checksums}))
+    about |= {"fingerprint": fingerprint, "checksums": {name: checksum(folder / name) for name in FILES}}
+    write_atomically(folder / "meta.json", json_bytes({**counts, **about}))
 
 
 def _load(folder: Path, tokenizer_model: Tokenizer | None = None) -> Prepared | None:

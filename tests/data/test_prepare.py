@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from minitx.config import DataConfig, TokenizerConfig
+from minitx.commands.data import main
+from minitx.config import Config, DataConfig, TokenizerConfig
+from minitx.config.parsing import load_config
 from minitx.data import encode, spool
 from minitx.data import prepare as data_module
 from minitx.data.prepare import Prepared, check_length, prepare
 from minitx.data.split import held_out
 from minitx.data.tokenizer import Tokenizer
+from minitx.run.folder import Run
 from minitx.system.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -78,7 +83,7 @@ def test_position_split_is_exact_across_documents_and_chunks(
 def test_document_split(tmp_path: Path) -> None:
     texts = [f"document {i}\n  of many\n" for i in range(200)]
     config = source(tmp_path, texts)
-    one, two = (prepare(config, CHAR, seed, progress=False) for seed in (1, 2))
+    one, two = (prepare(replace(config, seed=seed), CHAR, 1, progress=False) for seed in (1, 2))
     train, val = documents(one, "train"), documents(one, "val")
     assert sorted(train + val) == sorted(texts)
     assert train == [text for text in texts if text in set(train)]
@@ -87,6 +92,20 @@ def test_document_split(tmp_path: Path) -> None:
     assert one.fingerprint == two.fingerprint
     by_position = prepare(replace(config, split_by="position"), CHAR, 1, progress=False)
     assert "".join(documents(by_position, "train") + documents(by_position, "val")) == "".join(texts)
+
+
+def test_the_seed_of_a_run_does_not_move_the_split(tmp_path: Path) -> None:
+    """Only `data.seed: null`, which stands in config.yaml of older runs, still takes it."""
+    texts = [f"document {i}\n  of many\n" for i in range(200)]
+    config = source(tmp_path, texts)
+    assert len({prepare(config, CHAR, seed, progress=False).val_fingerprint for seed in (1, 2, 1337)}) == 1
+    file = tmp_path / "config.yaml"
+    file.write_text(f"seed: 2\ndata:\n  source: {config.source}\n  seed: null\n")
+    old = load_config(file)
+    as_before, other = (prepare(old.data, CHAR, seed, progress=False) for seed in (old.seed, 3))
+    assert as_before.val_fingerprint == prepare(replace(config, seed=2), CHAR, 1, progress=False).val_fingerprint
+    assert documents(as_before, "val") == [texts[i] for i in sorted(held_out([*map(len, texts)], 0.1, 2))]
+    assert other.val_fingerprint != as_before.val_fingerprint
 
 
 def test_held_out_takes_its_share_of_the_text_and_depends_on_the_seed() -> None:
@@ -171,10 +190,30 @@ def test_fingerprint_tells_documents_apart(tmp_path: Path) -> None:
     assert len(prints) == 2
 
 
+def test_a_run_says_which_text_validates_and_how_much_of_it_stands_in_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = ["".join(random.Random(i).choices("abcdefgh", k=1000)) for i in range(150)]
+    (validates,) = held_out([1000] * 150, 0.01, 1337)
+    texts[validates - 1] = "x" + texts[validates][200:600] + texts[validates - 1][401:]
+    config = replace(source(tmp_path, texts), val_fraction=0.01)
+    for _ in ("built", "from the cache"):
+        prepared = prepare(config, CHAR, 1, progress=False)
+        run = Run.create(str(tmp_path / "run"), Config(), prepared.tokenizer, prepared.describe())
+        about = run.read_json("data.json")
+        assert about["val_fingerprint"] == sha256(texts[validates].encode() + b"\xff").hexdigest()
+        assert about["val_in_train"] == 0.4
+    assert main(["--data.source", config.source, "--data.val_fraction", "0.01", "--tokenizer.type", "char"], "") == 0
+    shown = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert (shown["val_fingerprint"], shown["val_in_train"]) == (about["val_fingerprint"], "40.00%")
+
+
 SCRIPT = """
 import sys, time
 from minitx.data import prepare as data
-from minitx.config import DataConfig, TokenizerConfig
+from minitx.commands.data import main
+from minitx.config import Config, DataConfig, TokenizerConfig
+from minitx.config.parsing import load_config
 if sys.argv[2] == "slow":
     encode = data.Tokenizer.encode_batch
     def slowly(tokenizer, texts):
