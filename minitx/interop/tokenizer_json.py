@@ -24,7 +24,10 @@ LETTERS |= {byte: chr(256 + i) for i, byte in enumerate(byte for byte in range(2
 
 
 def tokenizer_files(tokenizer: Tokenizer) -> dict[str, dict[str, Any]]:
-    """The content of tokenizer.json and tokenizer_config.json; none for a model that the library cannot follow."""
+    """The content of tokenizer_config.json, and of tokenizer.json where the library can follow the model exactly.
+
+    With the first alone, AutoTokenizer fails, as it should; with neither, it would make an empty Qwen tokenizer.
+    """
     from sentencepiece.sentencepiece_model_pb2 import ModelProto, TrainerSpec
 
     model = ModelProto.FromString(tokenizer.proto)
@@ -32,29 +35,32 @@ def tokenizer_files(tokenizer: Tokenizer) -> dict[str, dict[str, Any]]:
     of_text = [piece.type in (piece.NORMAL, piece.USER_DEFINED) for piece in model.pieces]
     scores = {name: piece.score for name, piece, is_text in zip(names, model.pieces, of_text, strict=True) if is_text}
     alone = {"\n", *(piece.piece for piece in model.pieces if piece.type == piece.USER_DEFINED)}
-    is_exact = len({*names}) == len(names) and all(character in scores for name in scores for character in name)
-    is_exact &= not any(piece.type == piece.UNUSED for piece in model.pieces)
-    is_exact &= not any(symbol in name for symbol in alone for name in scores if name != symbol)
+    long = [name for name in scores if len(name) > 1]
+    conditions = [
+        kind in (TrainerSpec.UNIGRAM, TrainerSpec.BPE, TrainerSpec.CHAR)
+        and not model.normalizer_spec.precompiled_charsmap,
+        len({*names}) == len(names) and not any(piece.type == piece.UNUSED for piece in model.pieces),
+        all(character in scores for name in long for character in name),  # so only unknown characters become bytes
+        not any(symbol in name for name in long for symbol in alone),
+        (kind == TrainerSpec.UNIGRAM) == (scores.get("\n", 0) < 0),  # see `scores_on_grid`
+    ]
     lines: dict[str, Any] = {"type": "Split", "pattern": {"String": "\n"}, "behavior": "Isolated", "invert": False}
     if kind == TrainerSpec.UNIGRAM:
-        is_exact &= all(LEAST_SCORE <= score < 0 and score * GRID % 1 == 0 for score in scores.values())
+        conditions += [LEAST_SCORE <= score < 0 and score * GRID % 1 == 0 for score in scores.values()]
         lines["pattern"] = {"Regex": rf"\n|[^\n]{{1,{MAX_LINE}}}"}
         as_bytes = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
         before, after = {"type": "Sequence", "pretokenizers": [lines, as_bytes]}, as_bytes
         rules = unigram(names, scores)
     else:
-        merges = merges_of(scores) if kind == TrainerSpec.BPE else []
-        is_exact &= kind in (TrainerSpec.BPE, TrainerSpec.CHAR)
+        conditions += [len({scores[name] for name in long}) == len(long)]
         before, after = lines, {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]}
         vocabulary = {name: i for i, name in enumerate(names)}
-        rules = {"type": "BPE", "vocab": vocabulary, "merges": merges, "byte_fallback": True}
-    if not is_exact:
-        return {}
+        rules = {"type": "BPE", "vocab": vocabulary, "merges": merges_of(scores), "byte_fallback": True}
     end = names[tokenizer.end_of_document]
     about = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": end, "eos_token": end}
     about |= {"split_special_tokens": True, "clean_up_tokenization_spaces": False}  # text is never a control token
     content = {"version": "1.0", "added_tokens": [], "pre_tokenizer": before, "decoder": after, "model": rules}
-    return {"tokenizer.json": content, "tokenizer_config.json": about}
+    return {"tokenizer_config.json": about} | ({"tokenizer.json": content} if all(conditions) else {})
 
 
 def unigram(names: list[str], scores: dict[str, float]) -> dict[str, Any]:
@@ -62,10 +68,11 @@ def unigram(names: list[str], scores: dict[str, float]) -> dict[str, Any]:
     written = {name: "".join(LETTERS[byte] for byte in name.encode()) for name in scores}
     taken, vocabulary = {*written.values()}, []
     for name in names:
-        letter = LETTERS[int(name[3:5], 16)] if name not in scores and re.fullmatch("<0x[0-9A-F]{2}>", name) else None
+        byte = re.fullmatch("<0x([0-9A-F]{2})>", name)
+        letter = LETTERS[int(byte[1], 16)] if byte else name
         if name in scores:
             vocabulary.append([written[name], scores[name]])
-        elif letter is not None and letter not in taken:
+        elif byte and letter not in taken:
             vocabulary.append([letter, BYTE_SCORE])
         else:  # a control token, or the byte of a character that has a token
             vocabulary.append([name, NEVER])
