@@ -60,6 +60,7 @@ class Tokenizer:
         from sentencepiece import SentencePieceProcessor
 
         self.proto = proto
+        require(bool(proto), f"{origin} is empty: give a SentencePiece model that minitx wrote.")
         try:
             self._model = SentencePieceProcessor(model_proto=proto)
             self._bytes = self._token_table()

@@ -161,12 +161,13 @@ def imported_config(content: Any, origin: str = "config.json") -> tuple[ModelCon
     is_full &= kind == "qwen3" or not given.has("sliding_window")  # Qwen3 ignores the width without use_sliding_window
     require(is_full, f"{origin} asks for attention in windows, or in other layers than it has: minitx lacks that.")
     given.expect(type(given.content["tie_word_embeddings"]) is bool, "tie_word_embeddings", "true or false")
+    theta, *_ = [fields.number("rope_theta") for fields in (rope, given) if "rope_theta" in fields.content]
     config = ModelConfig(
         **settings,
         norm_eps=given.number("rms_norm_eps"),
         tie_embeddings=given.content["tie_word_embeddings"],
         qk_norm=kinds[kind],
-        rope_theta=(rope if rope.has("rope_theta") else given).number("rope_theta"),
+        rope_theta=theta,
     )
     head_dim = given.whole("head_dim", 1, MAX_WIDTH) if given.has("head_dim") else config.d_head
     require(head_dim == config.d_head, f"The heads are {head_dim} wide, but d_model / n_head is {config.d_head}.")
