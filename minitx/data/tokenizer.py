@@ -29,7 +29,7 @@ RESERVED = re.compile("[\n\0\u2581\u2585]")  # SentencePiece's trainer drops who
 GRID, MAX_LINE, LEAST_SCORE = 64, 8192, -22
 """A sum of MAX_LINE scores, one for each character of a line, is exact where they are multiples of 1/GRID and at least
 LEAST_SCORE; unknown characters get 10 less than the least."""
-PARTS = re.compile(rb"(?s:.{0,8191}\n)|(?:[^\n\x80-\xbf][\x80-\xbf]*){1,8192}")
+PARTS = re.compile(rb"(?s:.{0,%d}\n)|(?:[^\n\x80-\xbf][\x80-\xbf]*){1,%d}" % (MAX_LINE - 1, MAX_LINE))
 """As many whole lines as fit into MAX_LINE bytes, or at most MAX_LINE characters of one line."""
 SPACE_ALONE = re.compile(f"({SPACE})".encode())
 MAX_BYTES = 16 << 20
@@ -127,16 +127,13 @@ class Tokenizer:
         """Token ids of UTF-8 texts. Several threads may call this, for SentencePiece works outside Python's lock."""
         # U+2581 would come back as a space. So texts are encoded around it, and byte tokens put in its place.
         parts = [self._parts(text) for text in texts]
-        encoded: list[Ids] = self._model.encode([*itertools.chain(*parts)], return_type="numpy", num_threads=1)
+        plain = [part for of_text in parts for part in of_text if part != SPACE.encode()]
+        encoded: list[Ids] = self._model.encode(plain, return_type="numpy", num_threads=1)
         if len(encoded) == len(texts):
             return encoded
-        marker_ids, arrays = np.array([self._byte_id(byte) for byte in SPACE.encode()], np.int32), iter(encoded)
-        return [
-            np.concatenate(
-                [marker_ids if part == SPACE.encode() else ids for part, ids in zip(of_text, arrays, strict=False)]
-            )
-            for of_text in parts
-        ]
+        space, arrays = np.array([self._byte_id(byte) for byte in SPACE.encode()], np.int32), iter(encoded)
+        ids_of = ([space if part == SPACE.encode() else next(arrays) for part in of_text] for of_text in parts)
+        return [np.concatenate(ids) for ids in ids_of]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`. Bytes that form no whole character become U+FFFD; end of document is left out."""

@@ -69,7 +69,10 @@ def export_folder(model: Transformer, tokenizer: Tokenizer, folder: Path) -> boo
     require(path.is_dir() or not path.exists(), f"{folder} is a file: name a folder that export can make.")
     inside = {file.name for file in path.iterdir()} if path.exists() else set()
     is_ours = not inside or (CHECKSUM_FILE in inside and inside <= {*FILES, *OUR_FILES})
-    require(is_ours and path != Path.cwd(), f"{folder} holds other files than an export: name a new folder.")
+    require(
+        is_ours and path != Path.cwd(),
+        f"{folder} is the current folder, or holds other files than an export: name a new one.",
+    )
     with replacing(path) as draft:
         export_model(model, draft, tokenizer.end_of_document)
         tokenizer.save(draft / TOKENIZER_FILES[0])
