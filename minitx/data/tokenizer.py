@@ -2,6 +2,9 @@
 
 `decode` gives back exactly what `encode` was given, for every string without lone surrogates. Text never becomes a
 control token: end of document, or the unknown token that SentencePiece insists on.
+
+A line has the same tokens wherever it stands. SentencePiece adds the scores of a unigram model in float32, where
+rounding would decide between equal splits. So scores are multiples of 1/GRID, and long texts are encoded in parts.
 """
 
 import io
@@ -16,16 +19,24 @@ import numpy as np
 
 from minitx.config import TokenizerConfig
 from minitx.system.errors import UserError, require
-from minitx.system.files import sha256, write_atomically
+from minitx.system.files import read_file, sha256, write_atomically
 
 Ids = np.ndarray[Any, np.dtype[np.int32]]
 
 END_OF_DOCUMENT = "<|endoftext|>"
 SPACE = "\u2581"  # how SentencePiece writes a space inside a token; in a text the character needs care
 RESERVED = re.compile("[\n\0\u2581\u2585]")  # SentencePiece's trainer drops whole sentences that hold the last two
+GRID, MAX_LINE, LEAST_SCORE = 64, 8192, -22
+"""A sum of MAX_LINE scores, one for each character of a line, is exact where they are multiples of 1/GRID and at least
+LEAST_SCORE; unknown characters get 10 less than the least."""
+PARTS = re.compile(rb"(?s:.{0,%d}\n)|(?:[^\n\x80-\xbf][\x80-\xbf]*){1,%d}" % (MAX_LINE - 1, MAX_LINE))
+"""As many whole lines as fit into MAX_LINE bytes, or at most MAX_LINE characters of one line."""
+SPACE_ALONE = re.compile(f"({SPACE})".encode())
+MAX_BYTES = 16 << 20
+"""Of a model file; the largest vocabularies take 5 MB."""
 MAX_SENTENCE = 4096  # characters; the trainer takes no sentence of unbounded length
 LABELS = str.maketrans({"\n": "⏎", "\t": "⇥", "\r": "␍", " ": "␣", SPACE: "␣"})
-TRIAL = "  two  spaces \n\tﬁ é \u2581 日 <s></s><unk><0x0A> \0 "
+TRIAL = "  two  spaces \n\tﬁ é \u2581 日 \U0010ffff <s></s><unk><0x0A> \0 "
 
 # Keeps the text unchanged: no Unicode normalisation, no space added or removed, bytes for unknown characters.
 LOSSLESS: dict[str, Any] = {
@@ -49,13 +60,15 @@ class Tokenizer:
         from sentencepiece import SentencePieceProcessor
 
         self.proto = proto
+        require(bool(proto), f"{origin} is empty: give a SentencePiece model that minitx wrote.")
         try:
             self._model = SentencePieceProcessor(model_proto=proto)
-            count = self._model.get_piece_size()
-        except (RuntimeError, ValueError) as error:
+            self._bytes = self._token_table()
+            self._is_on_grid = self._model.get_score(self._model.piece_to_id("\n")) < 0  # see `scores_on_grid`
+        except (RuntimeError, ValueError, IndexError) as error:  # ValueError: a token that is not UTF-8
             raise UserError(f"{origin} is not a SentencePiece model: give one that minitx wrote.") from error
         require(
-            count >= 256 and all(self._model.is_byte(self._byte_id(byte)) for byte in range(256)),
+            all(self._model.is_byte(self._byte_id(byte)) for byte in range(256)),
             f"{origin} has no token for each of the 256 bytes, so it would lose text: give one that minitx wrote.",
         )
         require(self._model.eos_id() >= 0, f"{origin} has no end-of-document token: give one that minitx wrote.")
@@ -94,16 +107,13 @@ class Tokenizer:
             )
         except RuntimeError as error:
             raise _training_error(config, str(error)) from error
-        return cls(model.getvalue())
+        proto = model.getvalue()
+        return cls(scores_on_grid(proto) if config.type == "unigram" else proto)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read a model file; raises `UserError` if it is missing or damaged."""
-        try:
-            proto = Path(path).read_bytes()
-        except OSError as error:
-            raise UserError(f"Tokenizer model {path} cannot be read ({error.strerror}): check the path.") from error
-        return cls(proto, origin=str(path))
+        return cls(read_file(Path(path), MAX_BYTES), origin=str(path))
 
     def save(self, path: str | Path) -> None:
         """Write the model file and flush it to disk."""
@@ -116,18 +126,14 @@ class Tokenizer:
     def encode_batch(self, texts: Sequence[bytes]) -> list[Ids]:
         """Token ids of UTF-8 texts. Several threads may call this, for SentencePiece works outside Python's lock."""
         # U+2581 would come back as a space. So texts are encoded around it, and byte tokens put in its place.
-        marker = SPACE.encode()
-        parts = [part for text in texts for part in text.split(marker)]
-        arrays: list[Ids] = self._model.encode(parts, return_type="numpy", num_threads=1)
-        if len(parts) == len(texts):
-            return arrays
-        marker_ids = np.array([self._byte_id(byte) for byte in marker], np.int32)
-        encoded = iter(arrays)
-        joined: list[Ids] = []
-        for text in texts:
-            parts_of_text = itertools.islice(encoded, text.count(marker) + 1)
-            joined.append(np.concatenate([array for part in parts_of_text for array in (marker_ids, part)][1:]))
-        return joined
+        parts = [self._parts(text) for text in texts]
+        plain = [part for of_text in parts for part in of_text if part != SPACE.encode()]
+        encoded: list[Ids] = self._model.encode(plain, return_type="numpy", num_threads=1)
+        if len(encoded) == len(texts):
+            return encoded
+        space, arrays = np.array([self._byte_id(byte) for byte in SPACE.encode()], np.int32), iter(encoded)
+        ids_of = ([space if part == SPACE.encode() else next(arrays) for part in of_text] for of_text in parts)
+        return [np.concatenate(ids) for ids in ids_of]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`. Bytes that form no whole character become U+FFFD; end of document is left out."""
@@ -159,8 +165,12 @@ class Tokenizer:
             return piece
         return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in piece.translate(LABELS))
 
-    @cached_property
-    def _bytes(self) -> list[bytes]:
+    def _parts(self, text: bytes) -> list[bytes]:
+        """What SentencePiece encodes at once: U+2581 by itself, and parts of a text too long to add scores exactly."""
+        chunks = PARTS.findall(text) if self._is_on_grid and len(text) > MAX_LINE else [text]
+        return [part for chunk in chunks for part in SPACE_ALONE.split(chunk)]
+
+    def _token_table(self) -> list[bytes]:
         ids = range(self._model.get_piece_size())
         pieces = ["" if self._model.is_control(i) else str(self._model.id_to_piece(i)) for i in ids]
         table = [piece.replace(SPACE, " ").encode() for piece in pieces]
@@ -171,6 +181,18 @@ class Tokenizer:
 
     def _byte_id(self, byte: int) -> int:
         return int(self._model.piece_to_id(f"<0x{byte:02X}>"))
+
+
+def scores_on_grid(proto: bytes) -> bytes:
+    """A unigram model with scores that are multiples of 1/GRID; the line break becomes a token with such a score."""
+    from sentencepiece.sentencepiece_model_pb2 import ModelProto
+
+    model = ModelProto.FromString(proto)
+    for piece in model.pieces:
+        piece.score = round(piece.score * GRID) / GRID
+        if piece.piece == "\n":  # no other token has one, so its score decides nothing
+            piece.type, piece.score = piece.NORMAL, -1.0
+    return bytes(model.SerializeToString())
 
 
 def utf8(text: str) -> bytes:

@@ -1,22 +1,25 @@
-"""Export models to the `transformers` library, and import its Llama and Qwen3, with the same logits.
+"""Export models to the `transformers` library, with the same logits and, where it can hold the tokenizer, the same ids.
 
-A model without query-key norm has Llama's architecture, one with it Qwen3's.
+A model without query-key norm has Llama's architecture, one with it Qwen3's. `hf_import` reads such folders.
 """
 
 import dataclasses
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from minitx.config import ModelConfig
+from minitx.data.tokenizer import Tokenizer
+from minitx.interop.tokenizer_json import tokenizer_files
 from minitx.model import Transformer
 from minitx.system.errors import UserError, require
+from minitx.system.files import checksum, json_bytes, replacing
 
 NAMES = {
     "embedding": "model.embed_tokens",
@@ -49,8 +52,36 @@ SETTINGS = {
 """Our setting → its key in the config.json of transformers."""
 
 FILES = ("config.json", "model.safetensors")
+TOKENIZER_FILES = ("sentencepiece.model", "tokenizer.model")
+"""What export writes, and what older folders have: a name that transformers takes for a tokenizer of Llama's own."""
+CHECKSUM_FILE = "minitx.json"
+OUR_FILES = (TOKENIZER_FILES[0], "tokenizer.json", "tokenizer_config.json", CHECKSUM_FILE)
 ARCHITECTURES = {False: ("llama", "LlamaForCausalLM"), True: ("qwen3", "Qwen3ForCausalLM")}
 """Whether the model has query-key norm → model_type and class in transformers."""
+
+
+def export_folder(model: Transformer, tokenizer: Tokenizer, folder: Path) -> bool:
+    """Write model, tokenizer and checksums, as a whole; whether AutoTokenizer gives the same ids.
+
+    A folder that an export wrote is replaced; raises UserError for any other file or folder, and as `exported_config`.
+    """
+    path = Path(os.path.realpath(folder))
+    require(path.is_dir() or not path.exists(), f"{folder} is a file: name a folder that export can make.")
+    inside = {file.name for file in path.iterdir()} if path.exists() else set()
+    is_ours = not inside or (CHECKSUM_FILE in inside and inside <= {*FILES, *OUR_FILES})
+    require(
+        is_ours and path != Path.cwd(),
+        f"{folder} is the current folder, or holds other files than an export: name a new one.",
+    )
+    with replacing(path) as draft:
+        export_model(model, draft, tokenizer.end_of_document)
+        tokenizer.save(draft / TOKENIZER_FILES[0])
+        of_transformers = tokenizer_files(tokenizer)
+        for name, content in of_transformers.items():  # without tokenizer.json, AutoTokenizer refuses the folder
+            (draft / name).write_text(json.dumps(content, ensure_ascii=False) + "\n", "utf-8")
+        about = {file.name: {"bytes": file.stat().st_size, "sha256": checksum(file)} for file in draft.iterdir()}
+        (draft / CHECKSUM_FILE).write_bytes(json_bytes({"files": about}))
+    return "tokenizer.json" in of_transformers
 
 
 def export_model(model: Transformer, folder: Path, end_of_document: int) -> None:
@@ -59,7 +90,10 @@ def export_model(model: Transformer, folder: Path, end_of_document: int) -> None
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
     weights = {name: parameter.detach().cpu().contiguous() for name, parameter in renamed_parameters(model).items()}
-    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    try:
+        save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    except SafetensorError as error:
+        raise UserError(f"{folder} cannot be written ({error}): make room there, or name another folder.") from error
 
 
 def renamed_parameters(model: Transformer) -> dict[str, Tensor]:
@@ -99,52 +133,3 @@ def exported_config(config: ModelConfig, vocab_size: int, end_of_document: int) 
         "dtype": "float32",
         **{theirs: getattr(config, ours) for ours, theirs in SETTINGS.items()},
     }
-
-
-@torch.no_grad()
-def import_model(folder: Path) -> Transformer:
-    """The model in a folder with config.json and model.safetensors; raises UserError when minitx cannot hold it."""
-    require(folder.is_dir(), f"There is no folder {folder}: name one that holds {' and '.join(FILES)}.")
-    missing = [name for name in FILES if not (folder / name).is_file()]
-    require(not missing, f"{folder} holds no model of transformers: there is no {' and no '.join(missing)} in it.")
-    try:
-        content = json.loads((folder / "config.json").read_text("utf-8"))
-        weights: dict[str, Tensor] = load_file(folder / "model.safetensors")
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{folder} holds no model of transformers that can be read ({reason}).") from error
-    model = Transformer(*imported_config(content))
-    parameters = renamed_parameters(model)
-    if model.config.tie_embeddings:
-        weights.pop("lm_head.weight", None)
-    odd = sorted(parameters.keys() ^ weights.keys())
-    require(not odd, f"The weights in {folder} do not fit: {', '.join(odd[:3])} is missing or unknown.")
-    for name, parameter in parameters.items():
-        require(
-            parameter.shape == weights[name].shape,
-            f"The weights in {folder} do not fit: {name} is {[*weights[name].shape]}, not {[*parameter.shape]}.",
-        )
-        parameter.copy_(weights[name])
-    return model
-
-
-def imported_config(content: dict[str, Any]) -> tuple[ModelConfig, int]:
-    """Our settings and the vocabulary size of a config.json of transformers; raises UserError where minitx lacks it."""
-    kinds = {model_type: qk_norm for qk_norm, (model_type, _) in ARCHITECTURES.items()}
-    kind = str(content.get("model_type"))
-    require(kind in kinds, f"The model is of type {kind!r}, but only {' and '.join(kinds)} can be imported.")
-    optional = ("num_key_value_heads", "tie_word_embeddings")
-    missing = [key for key in (*SETTINGS.values(), "vocab_size") if key not in (*content, *optional)]
-    require(not missing, f"config.json lacks {', '.join(missing)}.")
-    rope = content.get("rope_parameters") or content.get("rope_scaling") or {}
-    require(
-        rope.get("rope_type", "default") == "default",
-        f"The model has rotary positions of type {rope.get('rope_type')}, which minitx lacks.",
-    )
-    require(not (content.get("attention_bias") or content.get("mlp_bias")), "The model has biases, which minitx lacks.")
-    settings = {ours: content[theirs] for ours, theirs in SETTINGS.items() if theirs in content}
-    theta = float(rope.get("rope_theta", content.get("rope_theta", 10000.0)))
-    config = ModelConfig(**settings, qk_norm=kinds[kind], rope_theta=theta)
-    head_dim = content.get("head_dim") or config.d_head
-    require(head_dim == config.d_head, f"The heads are {head_dim} wide, but d_model / n_head is {config.d_head}.")
-    return config, int(content["vocab_size"])

@@ -7,16 +7,19 @@ from minitx.data.prepare import Prepared, check_length, prepare
 from minitx.data.token_files import Tokens
 from minitx.run.folder import Run
 from minitx.system.errors import UserError
+from minitx.system.text import warn
 
 
 def prepared_text(config: Config, run: Run | None = None, remedy: str = "") -> Prepared:
     """The text that `config` names, split and tokenized.
 
     With `run`, its tokenizer is used, and Hub data comes from the cache while the cache still has it. Raises UserError,
-    which ends in `remedy`, where the text is no longer the one that the run learned from. An imported run has no
-    recorded text, so nothing is compared.
+    which ends in `remedy`, where the text is no longer the one that the run learned from. An imported run has none, so
+    another stands in for it, and a warning says which.
     """
     about = run.read_json("data.json") if run else {}
+    if run and "fingerprint" not in about:
+        warn(f"{run.path} was imported without a text: {config.data.source} (its data.source) stands in for it.")
     tokenizer, cached = run.tokenizer() if run else None, about.get("prepared")
     prepared = prepare(
         config.data, config.tokenizer, config.seed, progress=True, tokenizer_model=tokenizer, cached_folder=cached

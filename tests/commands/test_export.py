@@ -1,4 +1,7 @@
-"""`minitx export` of a run without an architecture in transformers. The rest is in tests/test_end_to_end.py."""
+"""`minitx export` onto what is already there, and of a run without an architecture in transformers.
+
+The rest is in tests/interop and tests/test_end_to_end.py.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import pytest
 
 from minitx.__main__ import main
 from minitx.config import ModelConfig
+from minitx.system.files import checksum, read_json
 from minitx.training.session import train
 from tests.small import small_config
 
@@ -22,3 +26,27 @@ def test_latent_attention_is_refused_in_one_sentence(tmp_path: Path, capsys: pyt
     error = capsys.readouterr().err
     assert error.startswith("error: The model has latent attention, which neither Llama") and error.count("\n") == 1
     assert not (tmp_path / "exported").exists()
+
+
+def test_only_an_export_is_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config, folder = small_config(tmp_path, steps=1, sample_every=0), tmp_path / "exported"
+    assert train(config) == 0
+    assert main(["export", config.out, str(folder)]) == 0
+    assert "AutoTokenizer.from_pretrained" in capsys.readouterr().out
+    (folder / "config.json").write_text("damaged")
+    (tmp_path / f".exported-{2**22 + 1}").mkdir()  # a draft of a process that was killed
+    assert main(["export", config.out, str(folder)]) == 0
+    about = read_json(folder / "minitx.json")["files"]
+    assert {file.name for file in folder.iterdir()} == {*about, "minitx.json"}
+    assert all(about[name]["sha256"] == checksum(folder / name) for name in about)
+    assert not list(tmp_path.glob(".exported*"))
+
+    (folder / "mine.txt").write_text("mine")
+    (tmp_path / "of others").mkdir()
+    (tmp_path / "of others" / "config.json").write_text("theirs")
+    capsys.readouterr()
+    for name in ("exported", "of others", "text.txt"):
+        assert main(["export", config.out, str(tmp_path / name)]) == 2
+        error = capsys.readouterr().err
+        assert f"{name} is a file" in error or "holds other files than an export" in error
+    assert (folder / "mine.txt").exists() and (tmp_path / "of others" / "config.json").read_text() == "theirs"

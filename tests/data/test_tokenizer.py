@@ -80,6 +80,18 @@ def test_equal_texts_give_equal_models_and_files_hold_them(kind: str, tmp_path: 
     assert Tokenizer.load(tmp_path / "tokenizer.model").digest == again.digest
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_line_has_the_same_tokens_wherever_it_stands(kind: str) -> None:
+    """The sums of scores before it decided by their rounding, in which order "   " became "  " and " "."""
+    tokenizer, before = TOKENIZERS[kind], TEXT[:5000].rpartition("\n")[0] + "\n"
+    lines = [" " * width + text for width in range(40) for text in ("", "return x", "|")]
+    ids = [tokenizer.encode(line) for line in lines]
+    for line, expected in zip(lines, ids, strict=True):
+        assert tokenizer.encode(before + line)[-len(expected) :] == expected or not expected
+    joined = [[*line, *tokenizer.encode("\n")] for line in ids * 20]
+    assert tokenizer.encode("".join(f"{line}\n" for line in lines * 20)) == [i for line in joined for i in line]
+
+
 def test_lines_do_not_merge() -> None:
     for tokenizer in TOKENIZERS.values():
         tokens = [tokenizer.token_bytes(i) for i in range(tokenizer.vocab_size)]

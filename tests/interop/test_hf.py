@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
+import math
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from minitx.config import ModelConfig
-from minitx.interop.hf import export_model, import_model
+from minitx.interop.hf import export_model, exported_config, renamed_parameters
+from minitx.interop.hf_import import import_model, imported_config
 from minitx.model import Transformer
 from minitx.system.errors import UserError
 
@@ -83,22 +88,90 @@ def test_there_and_back_is_the_same_model(tmp_path: Path) -> None:
         assert torch.equal(ours, theirs), name
 
 
-@pytest.mark.parametrize(
-    ("change", "sentence"),
-    [
-        ({"model_type": "gpt2"}, "of type 'gpt2', but only llama and qwen3"),
-        ({"attention_bias": True}, "biases"),
-        ({"rope_parameters": {"rope_type": "yarn"}}, "type yarn"),
-        ({"head_dim": 64}, "heads are 64 wide"),
-        ({"num_hidden_layers": 5}, "do not fit: model.layers.2"),
-        ({"intermediate_size": 7}, r"model\.layers\.0\.mlp\.gate_proj\.weight is \[96, 32\], not \[7, 32\]"),
-    ],
-)
+LACKING = [
+    ({"model_type": "gpt2"}, "of type 'gpt2', but only llama and qwen3"),
+    ({"attention_bias": True}, "sets attention_bias to True, but minitx has only false"),
+    ({"mlp_bias": True}, "sets mlp_bias"),
+    ({"hidden_act": "gelu"}, "sets hidden_act to 'gelu', but minitx has only \"silu\""),
+    ({"quantization_config": {"bits": 4}}, "sets quantization_config"),
+    ({"partial_rotary_factor": 0.5}, "sets partial_rotary_factor"),
+    ({"rope_parameters": {"rope_type": "yarn"}}, "sets rope_parameters.rope_type to 'yarn'"),
+    ({"rope_parameters": {"rope_theta": 1e4, "factor": 2.0}}, "sets rope_parameters.factor to 2.0"),
+    (
+        {"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2.0}},
+        "sets rope_scaling.type to 'linear'",
+    ),
+    ({"rope_scaling": {"type": "dynamic"}}, "both rope_scaling and rope_parameters"),
+    ({"sliding_window": 8}, "windows"),
+    ({"layer_types": ["full_attention", "sliding_attention"]}, "windows"),
+    ({"embedding_multiplier": 12.0}, "sets embedding_multiplier to 12.0, which minitx does not know"),
+    ({"head_dim": 64}, "heads are 64 wide"),
+    ({"num_hidden_layers": 1}, "do not fit: model.layers.1"),
+    ({"num_hidden_layers": 5}, "describes 70,816 parameters, but .* holds 30,688"),
+    ({"intermediate_size": 7}, r"model\.layers\.0\.mlp\.gate_proj\.weight is \[96, 32\], not \[7, 32\]"),
+]
+
+
+@pytest.mark.parametrize(("change", "sentence"), LACKING)
 def test_what_cannot_be_imported_is_named(change: dict[str, object], sentence: str, tmp_path: Path) -> None:
+    """Older spellings and unknown keys were taken without a word, and logits were off by 10 and more."""
     export_model(random_model(SHAPES["llama"]), tmp_path, end_of_document=0)
     file = tmp_path / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     with pytest.raises(UserError, match=sentence):
+        import_model(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["LlamaConfig", "Qwen3Config"])
+def test_every_key_that_transformers_writes_is_known(kind: str) -> None:
+    content = getattr(transformers, kind)(
+        hidden_size=64, num_attention_heads=4, num_key_value_heads=2, head_dim=16
+    ).to_dict()
+    config, vocab_size = imported_config({**content, "torch_dtype": "float32"})
+    assert (config.d_model, config.n_head, vocab_size) == (64, 4, content["vocab_size"])
+    with pytest.raises(UserError, match="use_sliding_window to True"):
+        imported_config({**content, "use_sliding_window": True})
+
+
+def test_what_is_missing_means_what_transformers_means() -> None:
+    sizes = {"hidden_size": 4096, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 32}
+    sizes |= {"vocab_size": 9, "max_position_embeddings": 8}
+    for kind in ("llama", "qwen3"):
+        config, _ = imported_config({**sizes, "model_type": kind, "rms_norm_eps": 1e-6})
+        theirs = transformers.AutoConfig.for_model(kind, **sizes)
+        assert config.kv_heads == theirs.num_key_value_heads and config.d_head == theirs.head_dim
+        assert config.rope_theta == theirs.rope_parameters["rope_theta"]
+        assert config.tie_embeddings == theirs.tie_word_embeddings
+    with pytest.raises(UserError, match="heads are 128 wide, but d_model / n_head is 16"):
+        imported_config({**sizes, "hidden_size": 512, "model_type": "qwen3", "rms_norm_eps": 1e-6})
+
+
+def test_every_odd_value_ends_in_a_sentence() -> None:
+    content = exported_config(SHAPES["llama"], 61, 0)
+    odd = [None, 10**400, 1e308, math.nan, math.inf, "64", 2.0, True, -1, 0, [], [[1]], {}, {"a": [1]}]
+    taken = {key: [] for key in content}  # type: dict[str, list[object]]
+    for key, value in itertools.product(content, odd):
+        with contextlib.suppress(UserError):
+            imported_config(content | {key: value})
+            taken[key].append(value)
+    assert taken["model_type"] == taken["hidden_act"] == taken["hidden_size"] == taken["num_attention_heads"] == []
+    assert taken["rms_norm_eps"] == [2.0] and taken["num_key_value_heads"] == taken["head_dim"] == [None]
+    for content in ([], 3, None, {}, [["model_type"]]):  # type: ignore[assignment]  # what JSON can hold
+        with pytest.raises(UserError, match="is damaged"):
+            imported_config(content)
+
+
+def test_weights_that_are_not_finite_or_not_numbers_are_refused(tmp_path: Path) -> None:
+    model = random_model(SHAPES["llama"])
+    with torch.no_grad():
+        model.final_norm.weight[3] = torch.inf
+    export_model(model, tmp_path, end_of_document=0)
+    with pytest.raises(UserError, match=r"model\.norm\.weight holds infinity or NaN"):
+        import_model(tmp_path)
+    weights = {name: weight.detach() for name, weight in renamed_parameters(random_model(SHAPES["llama"])).items()}
+    weights["model.norm.weight"] = weights["model.norm.weight"].to(torch.int8)
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=r"holds model\.norm\.weight in torch\.int8"):
         import_model(tmp_path)
 
 
@@ -120,5 +193,5 @@ def test_a_folder_without_a_model(tmp_path: Path) -> None:
         import_model(tmp_path / "nosuch")
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).write_text("x")
-    with pytest.raises(UserError, match=r"that can be read \(Expecting value"):
+    with pytest.raises(UserError, match=r"config.json is damaged: it is not JSON"):
         import_model(tmp_path)
