@@ -34,6 +34,7 @@ def main(arguments: Sequence[str], prog: str) -> int:
         run.save_config(dataclasses.replace(config, out=str(path)))
         checkpoints.save(run.path, model, {}, {"step": 0}, best=True, keep=1)
         probes = [show_probe(model, tokenizer, probe) for probe in config.log.read_probes()]
-        snapshots.write(run.path, 0, snapshots.encode(0, probes))  # lists the run in the Attention tab
+        shown = snapshots.encode(0, probes, run=snapshots.run_id(run.path) or "")
+        snapshots.write(run.path, 0, shown)  # lists the run in the Attention tab
     print(f'{options.folder} is in {path}. Next:\n  python generate.py {path} --prompt "The"')
     return 0
