@@ -46,6 +46,13 @@ class Fields:
         self.expect(is_number, name, f"a number from {least} to {most}")
         return float(value)
 
+    def number_or_nan(self, name: Any, most: float = LARGEST) -> float:
+        """A finite number from -`most` to `most`; NaN for null, NaN and infinity."""
+        value = self.content.get(name, MISSING)
+        if value is None or (isinstance(value, float) and not math.isfinite(value)):
+            return math.nan
+        return self.number(name, -most, most)
+
     def text(self, name: Any, pattern: str = r"[\s\S]*", expected: str = "a text") -> str:
         """A text that fits the regular expression `pattern`, which `expected` describes."""
         value = self.content.get(name, MISSING)

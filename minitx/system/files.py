@@ -11,13 +11,15 @@ import shutil
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from minitx.system.errors import UserError, require
 from minitx.system.fields import parse_json
 
 MAX_BYTES = 64 << 20
-"""Bytes of a file that is read as a whole, such as JSON; a larger one is refused."""
+"""Bytes of a file that is read as a whole; a larger one is refused."""
+MAX_JSON = 4 << 20
+"""Bytes of a JSON file, which may take 50 times that in memory."""
 
 
 def open_regular(file: Path, most: float = math.inf) -> io.BufferedReader:
@@ -36,6 +38,13 @@ def read_file(file: Path, most: int = MAX_BYTES) -> bytes:
     """The content of a plain file; raises as `open_regular`."""
     with open_regular(file, most) as opened, reading(file):
         return opened.read()
+
+
+def open_log(file: Path) -> TextIO:
+    """Open a plain file to add text at its end; raises UserError where a folder, a pipe or a device has its name."""
+    is_free = file.is_file() or not os.path.lexists(file)
+    require(is_free, f"{file} cannot be written: it is a folder, a pipe or a device, not a plain file.")
+    return file.open("a", encoding="utf-8")
 
 
 def write_atomically(file: Path, content: bytes) -> None:
@@ -200,9 +209,9 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def checksum(file: Path) -> str:
+def checksum(file: Path, most: float = math.inf) -> str:
     """SHA-256 of a plain file, in hexadecimal; raises as `open_regular`."""
-    with open_regular(file) as opened, reading(file):
+    with open_regular(file, most) as opened, reading(file):
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
@@ -213,7 +222,7 @@ def json_bytes(content: dict[str, Any]) -> bytes:
 
 def read_json(file: Path) -> dict[str, Any]:
     """The content that `json_bytes` wrote, without the checksum; raises UserError where it is missing or damaged."""
-    content = parse_json(read_file(file), str(file))
+    content = parse_json(read_file(file, MAX_JSON), str(file))
     checksum_inside = content.pop("sha256", None) if isinstance(content, dict) else None
     require(checksum_inside is not None, f"{file} is damaged: it has no checksum.")
     require(checksum_inside == digest(content), f"{file} has changed since it was written.")

@@ -55,8 +55,8 @@ def test_named_heads_go_and_what_is_left_is_a_whole_run(run: Run, capsys: pytest
     assert before["parameters"] - after["parameters"] == (3 * 2 + 1 * 2) * 4 * 16
     assert (before["cache bytes per token"], after["cache bytes per token"]) == (2 * 4 * 4 * 4, 2 * 3 * 4 * 4)
 
-    state, old = pruned.checkpoint("last").state, run.checkpoint("last").state
-    assert (state["step"], state["tokens"], state["batches"]) == (30, old["tokens"], old["batches"])
+    now, old = pruned.checkpoint("last"), run.checkpoint("last")
+    assert (now.step, now.progress.tokens, now.batches) == (30, old.progress.tokens, old.batches)
     summary = pruned.read_json("summary.json")
     assert summary["val_loss"] == pruned.metrics()[-1]["val_loss"] == after["validation loss (nats per token)"]
     events = EventAccumulator(new)

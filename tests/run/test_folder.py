@@ -14,7 +14,7 @@ import yaml
 from minitx.config import Config, TokenizerConfig
 from minitx.data.tokenizer import Tokenizer
 from minitx.run import checkpoints
-from minitx.run.folder import Run, new_folder
+from minitx.run.folder import Run
 from minitx.run.logs import cut_logs
 from minitx.system.errors import UserError
 from minitx.system.files import checksum, json_bytes, read_json, sha256, write_atomically
@@ -50,7 +50,7 @@ def old(run: Run) -> Run:
 
 
 def test_a_name_taken_gets_a_number(tmp_path: Path) -> None:
-    names = [new_folder(str(tmp_path / "runs" / "a")).name for _ in range(3)]
+    names = [made(tmp_path / "runs" / "a").path.name for _ in range(3)]
     assert names == ["a", "a-2", "a-3"]
 
 
@@ -104,7 +104,7 @@ def test_pointers_and_links_lead_nowhere_else(tmp_path: Path) -> None:
     (run.path / "checkpoints" / "step-x").mkdir()
     (run.path / "metrics.jsonl").symlink_to(outside.path / "checkpoints" / "last")
     assert run.checkpoint("best").step == 1
-    with pytest.raises(UserError, match="step-000000 is damaged"):
+    with pytest.raises(UserError, match="step-000000/state.json is damaged: step is 5"):
         run.checkpoint("0")
     cut_logs(run.path, {}, 0)
     saved(run, 3, keep=1)

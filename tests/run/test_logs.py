@@ -27,13 +27,13 @@ def test_logs_are_cut_back_to_the_checkpoint(tmp_path: Path, capsys: pytest.Capt
     assert [line["step"] for line in run.metrics()] == [1, 2, 3, 4]
     (tmp_path / "events.out.tfevents.1").write_bytes(b"curves and more")
     (tmp_path / "events.out.tfevents.2").write_bytes(b"later")
-    cut_logs(tmp_path, run.checkpoint("last").state["logs"], 3)
+    cut_logs(tmp_path, run.checkpoint("last").logs, 3)
     assert [line["step"] for line in run.metrics()] == [1, 2, 3]
     assert [file.name for file in log_files(tmp_path)] == ["events.out.tfevents.1", "metrics.jsonl"]
     assert log_files(tmp_path)[0].read_bytes() == b"curves" and capsys.readouterr().err == ""
     (tmp_path / "metrics.jsonl").write_bytes((tmp_path / "metrics.jsonl").read_bytes().replace(b"0.1", b"9.1"))
     (tmp_path / "events.out.tfevents.1").unlink()
-    cut_logs(tmp_path, run.checkpoint("last").state["logs"], 3)
+    cut_logs(tmp_path, run.checkpoint("last").logs, 3)
     warning = capsys.readouterr().err
     assert "metrics.jsonl has changed" in warning and "events.out.tfevents.1 is missing" in warning
     cut_logs(tmp_path, {}, 0)
