@@ -11,7 +11,6 @@ import errno
 import math
 import os
 import re
-import sys
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -210,8 +209,7 @@ def read_state(path: Path) -> tuple[Checkpoint, dict[str, Recorded]]:
     fields.expect(fields.whole("step") == step, "step", f"{step}, as its folder says,")
     progress, batches = Progress(step), None
     if "tokens" in fields:  # an imported run has trained nothing
-        unevaluated = fields.inside("unevaluated", list, 2, 2) if fields.has("unevaluated") else None
-        val_loss, best_val_loss = (loss_in(fields, name) for name in ("val_loss", "best_val_loss"))
+        val_loss, best_val_loss = fields.number_or_nan("val_loss"), fields.number_or_nan("best_val_loss")
         progress = Progress(
             step=step,
             tokens=fields.whole("tokens"),
@@ -220,7 +218,7 @@ def read_state(path: Path) -> tuple[Checkpoint, dict[str, Recorded]]:
             best_val_loss=math.inf if math.isnan(best_val_loss) else best_val_loss,
             best_step=fields.whole("best_step"),
             skipped=fields.whole("skipped"),
-            unevaluated=None if unevaluated is None else [loss_in(unevaluated, place) for place in unevaluated],
+            unevaluated=fields.numbers("unevaluated", 2, 2) if fields.has("unevaluated") else None,
         )
         at = fields.inside("batches", dict)
         batches = {name: at.whole(name) for name in ("epoch", "position")}
@@ -228,11 +226,6 @@ def read_state(path: Path) -> tuple[Checkpoint, dict[str, Recorded]]:
     checksums = fields.inside("checksums", dict)
     recorded = {name: read_record(checksums, name) for name in (MODEL_FILE, OPTIMIZER_FILE)}
     return Checkpoint(path, progress, batches, best, read_log_state(fields)), recorded
-
-
-def loss_in(fields: Fields, name: Any) -> float:
-    """A loss or the norm of a gradient, which may be as large as a number can be; NaN if it is not finite."""
-    return fields.number_or_nan(name, sys.float_info.max)
 
 
 def save_weights(model: Transformer, file: Path) -> None:

@@ -12,7 +12,6 @@ import dataclasses
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +52,7 @@ class Run:
         run = Run(hidden / path.name)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            files.remove_drafts(path.parent, rf"{re.escape(Path(out).name)}(?:-[0-9]+)?", spare_running=True)
+            files.remove_drafts_of(Path(out))
             run.path.mkdir(parents=True)
         except OSError as error:
             raise UserError(
@@ -120,10 +119,10 @@ class Run:
 
     def check_config(self) -> None:
         """Raise UserError unless config.yaml is as minitx wrote it, or begins with the line "# edited"."""
-        file, about = self.path / "config.yaml", self.about()
+        file = self.path / "config.yaml"
         content = files.read_file(file)
-        if about.config is not None:
-            is_whole = files.sha256(content) in (about.config, about.previous_config)
+        if expected := self.about("config"):
+            is_whole = files.sha256(content) in (expected, self.about("previous_config"))
         elif seal := SEAL.match(content):
             is_whole = files.sha256(content[seal.end() :]).encode() == seal[1]
         else:
@@ -136,15 +135,14 @@ class Run:
     def tokenizer(self) -> Tokenizer:
         """The tokenizer of the run; raises UserError where its file has changed."""
         file = self.path / "tokenizer.model"
-        content, expected = files.read_file(file), self.about().tokenizer
+        content, expected = files.read_file(file), self.about("tokenizer")
         require(files.sha256(content) == expected, f"{file} has changed since the run began: restore it from a copy.")
         return Tokenizer(content, origin=str(file))
 
-    def about(self) -> "About":
-        """What data.json says; raises UserError where it is missing or damaged."""
-        fields = Fields(self.read_json("data.json"), str(self.path / "data.json"))
-        names = [field.name for field in dataclasses.fields(About)]
-        return About(**{name: fields.text(name) if fields.has(name) else None for name in names})
+    def about(self, name: str) -> str | None:
+        """What data.json says of `name`, such as the checksum of the tokenizer; None where it says nothing."""
+        fields = self.fields("data.json")
+        return fields.text(name) if fields.has(name) else None
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write a JSON file of the run, with a checksum of its content; NaN and infinity become null."""
@@ -153,6 +151,10 @@ class Run:
     def read_json(self, name: str) -> dict[str, Any]:
         """The content of a JSON file of the run; raises UserError where it is missing or damaged."""
         return files.read_json(self.path / name)
+
+    def fields(self, name: str) -> Fields:
+        """The content of a JSON file of the run, to be read field by field; raises as `read_json`."""
+        return Fields(self.read_json(name), str(self.path / name))
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -165,6 +167,7 @@ class Run:
         except OSError:  # a file system without locks, or one that is read-only, which the first write reports
             pass
         try:
+            files.remove_drafts_of(self.path)
             for folder in (self.path, self.path / checkpoints.FOLDER, self.path / "attention"):
                 files.remove_drafts(folder)
             yield
@@ -198,21 +201,6 @@ class Run:
         model = Transformer(config.model, tokenizer.vocab_size)
         chosen.load_weights(model)
         return model.to(device).eval(), chosen.path.name
-
-
-@dataclass(frozen=True)
-class About:
-    """What data.json says of a run that minitx itself uses."""
-
-    tokenizer: str | None
-    """Checksum of tokenizer.model."""
-    config: str | None
-    """Checksum of config.yaml; runs of older versions have none."""
-    previous_config: str | None
-    fingerprint: str | None
-    """Checksum of the text; an imported run has none."""
-    prepared: str | None
-    """Name of the text's folder in the cache."""
 
 
 def free_name(out: str) -> Path:

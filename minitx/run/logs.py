@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from minitx.system import files
-from minitx.system.errors import UserError
+from minitx.system.errors import UserError, require
 from minitx.system.fields import LARGEST, Fields, parse_json
 from minitx.system.text import warn
 
@@ -38,13 +38,8 @@ def append_line(file: Path, line: dict[str, Any]) -> None:
 def as_line(file: Path, line: dict[str, Any]) -> str:
     """A line of JSON; one of heads.jsonl ends with a checksum of its own."""
     content = files.without_nan(line)
-    seal = {"sha256": short_digest(content)} if file.name == HEADS_FILE else {}
+    seal = {"sha256": files.digest(content)[:16]} if file.name == HEADS_FILE else {}
     return json.dumps({**content, **seal}, allow_nan=False) + "\n"
-
-
-def short_digest(content: dict[str, Any]) -> str:
-    """The checksum of a line."""
-    return files.digest(content)[:16]
 
 
 def read_lines(file: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
@@ -60,7 +55,9 @@ def read_lines(file: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
                 line = Fields(parse_json(text, str(file)), str(file))
                 line.whole("step")
                 seal = line.content.pop("sha256", None)  # lines of older versions have none
-                line.expect(seal is None or seal == short_digest(line.content), "sha256", "the checksum of the line")
+                line.expect(
+                    seal is None or seal == files.digest(line.content)[:16], "sha256", "the checksum of the line"
+                )
                 yield number, line.content
             except UserError:
                 yield number, None
@@ -89,21 +86,18 @@ def read_heads(run: Path, saved: Recorded | None) -> list[dict[str, Any]]:
     return sorted(lines, key=lambda line: int(line["step"]))
 
 
-def check_heads(line: Fields) -> dict[str, tuple[int, int]]:
-    """Layers and heads of each score in a line of heads.jsonl; raises UserError where it is not as it is written."""
+def check_heads(line: Fields) -> dict[str, list[int]]:
+    """The heads in each layer, by score, in a line of heads.jsonl; raises UserError where it is not as written."""
+    line.expect({*line} <= {"step", "scores", "chance", "links", "repeated_loss"}, "step", "no other field")
     shapes, scores, chance = {}, line.inside("scores", dict, 1, 50), line.inside("chance", dict, 0, 50)
     for name in scores:
-        scores.expect(re.fullmatch("[a-z_]{1,50}", name) is not None, name, "the name of a score")
         layers = scores.inside(name, list, 1)
-        rows = [layers.inside(layer, list, 1) for layer in layers]
-        layers.expect(len({*map(len, rows)}) == 1, 0, "as many heads as in the other layers")
-        shapes[name] = (len(rows), len(rows[0]))
-        for row in (*rows, *([chance] if chance.has(name) else [])):
-            for place in row:
-                row.number_or_nan(place)
-    losses = line.inside("repeated_loss", list, 2, 2)
-    for half in losses:
-        losses.number_or_nan(half)
+        shapes[name] = [len(layers.numbers(layer)) for layer in layers]
+        is_score = re.fullmatch("[a-z_]{1,50}", name) and len({*shapes[name]}) == 1
+        scores.expect(bool(is_score), name, "a score of every head")
+        if name in chance:
+            chance.number_or_nan(name)
+    line.numbers("repeated_loss", 2, 2)
     return shapes
 
 
@@ -156,28 +150,22 @@ def cut_logs(run: Path, saved: dict[str, Recorded], step: int) -> None:
         if not os.path.lexists(file):
             warn(f"{file} is missing: its part up to the checkpoint is lost.")
             continue
+        require(not file.is_symlink(), f"{file} is a link, which would lead out of the run: put the file itself there.")
         if first_checksum(file, before.bytes) != before.sha256:
             warn(f"{file} has changed since the checkpoint: lines that cannot be read are lost.")
             if name in (METRICS_FILE, HEADS_FILE):
                 lines = [line for _, line in read_lines(file) if line and line["step"] <= step]
                 files.write_atomically(file, "".join(as_line(file, line) for line in lines).encode())
                 continue
-        if file.stat().st_size != before.bytes or file.is_symlink():
-            with files.replacing(file) as draft, draft.open("xb") as kept, files.with_filename(file):
-                kept.writelines(first_bytes(file, before.bytes))
-
-
-def first_bytes(file: Path, count: int) -> Iterator[bytes]:
-    """The first `count` bytes of a plain file, in pieces; raises as `open_regular`."""
-    with files.open_regular(file) as opened, files.reading(file):
-        while piece := opened.read(min(count, 1 << 20)):
-            count -= len(piece)
-            yield piece
+        if file.stat().st_size > before.bytes:
+            os.truncate(file, before.bytes)
 
 
 def first_checksum(file: Path, count: int) -> str:
-    """SHA-256 of the first `count` bytes of a plain file, in hexadecimal."""
+    """SHA-256 of the first `count` bytes of a plain file, in hexadecimal; raises as `open_regular`."""
     found = hashlib.sha256()
-    for piece in first_bytes(file, count):
-        found.update(piece)
+    with files.open_regular(file) as opened, files.reading(file):
+        while piece := opened.read(min(count, 1 << 20)):
+            found.update(piece)
+            count -= len(piece)
     return found.hexdigest()

@@ -16,12 +16,11 @@ def prepared_text(config: Config, run: Run | None = None, remedy: str = "") -> P
     which ends in `remedy`, where the text is no longer the one that the run learned from. An imported run has no
     recorded text, so nothing is compared.
     """
-    about = run.about() if run else None
-    tokenizer, cached = run.tokenizer() if run else None, about.prepared if about else None
+    tokenizer, cached = run.tokenizer() if run else None, run.about("prepared") if run else None
     prepared = prepare(
         config.data, config.tokenizer, config.seed, progress=True, tokenizer_model=tokenizer, cached_folder=cached
     )
-    if run and about and about.fingerprint not in (None, prepared.fingerprint):
+    if run and run.about("fingerprint") not in (None, prepared.fingerprint):
         raise UserError(f"The text that {run.path} learned from has changed since: {remedy}.")
     check_length(prepared, config.model.context_length)
     return prepared

@@ -29,7 +29,7 @@ from minitx.run.text import prepared_text
 from minitx.studies.comparison_report import Speeds, TrialResult, log_speeds, write_comparison
 from minitx.system.errors import require
 from minitx.system.fields import Fields
-from minitx.system.files import open_log, remove
+from minitx.system.files import open_log, remove, remove_drafts_of
 from minitx.system.runtime import Runtime, choose_runtime
 from minitx.system.timing import Candidate, alternate
 from minitx.training.loop import train_step, training_loss
@@ -140,6 +140,7 @@ def comparison_plan(config: Config, variants: Variants, seeds: Sequence[int], fi
 def comparison_folder(out: str, plan: dict[str, Any]) -> Path:
     """The folder of this comparison: `out`, or `out`-2, `out`-3 … where that is taken by anything else."""
     folder, number = Path(out), 1
+    remove_drafts_of(folder)
     while os.path.lexists(folder):
         if (folder / FILE).is_file() and Run(folder).read_json(FILE).get("plan") == plan:
             return folder
@@ -152,7 +153,7 @@ def comparison_folder(out: str, plan: dict[str, Any]) -> Path:
 
 def recorded_speeds(folder: Path, variants: Variants) -> Speeds | None:
     """The speeds that comparison.json keeps; None before they are measured."""
-    content = Fields(Run(folder).read_json(FILE), str(folder / FILE))
+    content = Run(folder).fields(FILE)
     if "speeds" not in content:
         return None
     speeds: dict[str, dict[str, list[float]]] = {name: {} for name in variants}
@@ -220,7 +221,7 @@ def trial_result(variant: str, config: Config) -> TrialResult:
 def read_summary(config: Config) -> Fields:
     """summary.json of a finished run; raises UserError where it is damaged, or of another run."""
     path = Path(config.out)
-    summary = Fields(Run(path).read_json(SUMMARY), str(path / SUMMARY))
+    summary = Run(path).fields(SUMMARY)
     newest = checkpoints.newest_state(path)
     expected = newest.progress.seconds if newest and newest.step == config.train.steps else summary.number("seconds")
     summary.expect(summary.number("seconds") == expected, "seconds", f"{expected}, as in the last checkpoint,")

@@ -61,7 +61,7 @@ def replacing(path: Path) -> Iterator[Path]:
     killed process left.
     """
     draft, old = draft_of(path), draft_of(path.with_name(f"{path.name}-old"))
-    remove_drafts(path.parent, rf"{re.escape(path.name)}(?:-old)?", spare_running=True)
+    remove_drafts_of(path)
     try:
         yield draft
         with with_filename(path):
@@ -91,6 +91,11 @@ def remove_drafts(folder: Path, pattern: str = ".+", *, spare_running: bool = Fa
         match = re.fullmatch(rf"\.(?:{pattern})-([0-9]+)", path.name)
         if match and not (spare_running and is_running(int(match[1]))):
             remove(path)
+
+
+def remove_drafts_of(path: Path) -> None:
+    """Remove what killed processes left half-written of `path`, and of `path`-2, `path`-3 …, if they run no more."""
+    remove_drafts(path.parent, rf"{re.escape(path.name)}(?:-old|-[0-9]+)?", spare_running=True)
 
 
 def is_running(process: int) -> bool:

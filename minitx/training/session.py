@@ -42,7 +42,7 @@ def train(config: Config, resume: str | None = None) -> int:
     run = Run.find(resume)
     before = run.config()
     why = "it has no optimizer state. Generate from it, or prune it: the pruned run can be trained"
-    require(run.about().fingerprint is not None, f"The run {run.path} was imported, so {why}.")
+    require(run.about("fingerprint") is not None, f"The run {run.path} was imported, so {why}.")
     for key in setting_names(Config):
         section, setting = key.partition(".")[0], attrgetter(key)
         is_same = section not in ("seed", "data", "tokenizer", "model") or setting(before) == setting(config)
