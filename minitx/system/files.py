@@ -67,12 +67,12 @@ def replacing(path: Path) -> Iterator[Path]:
         with with_filename(path):
             for part in [*draft.rglob("*"), draft]:
                 flush_to_disk(part)
+        if draft.is_dir() and path.exists():
+            path.rename(old)
+        draft.replace(path)
     except BaseException:
         remove(draft)
         raise
-    if draft.is_dir() and path.exists():
-        path.rename(old)
-    draft.replace(path)
     flush_to_disk(path.parent)
     remove(old)
 
