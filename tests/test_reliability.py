@@ -199,7 +199,7 @@ def test_an_evaluation_that_is_stopped_is_done_again(tmp_path: Path, monkeypatch
     written(tmp_path, small_config(tmp_path), "small")
     assert quickly(tmp_path, "train.py", "--config", "small.yaml").returncode == 143
     run = Run(tmp_path / "runs" / "small")
-    assert run.checkpoint("last").state["unevaluated"] is not None and run.checkpoint("last").step == 6
+    assert run.checkpoint("last").progress.unevaluated is not None and run.checkpoint("last").step == 6
     assert [line["step"] for line in run.metrics()] == [1, 2, 3, 4, 5]
     assert quickly(tmp_path, "train.py", "--resume", "runs/small").returncode == 0
     assert quickly(tmp_path, "train.py", "--config", "small.yaml", "--out", "runs/whole").returncode == 0

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from minitx.commands.shared import exclude, parse_list
 from minitx.config import Config
 from minitx.config.parsing import instantiate, new_parser, option_value, parse
-from minitx.system.errors import require
+from minitx.system.errors import require_bounds
 
 DEFAULT_HEADS = "1,2,4,8,16"
 KINDS = ("multi_head", "grouped_query", "multi_query", "latent")
@@ -27,12 +27,12 @@ def main(arguments: Sequence[str], prog: str) -> int:
     options = parse(parser, Config, arguments)
     config = instantiate(parser, options, Config)
     exclude(options, "heads", "kinds")
-    require(options.seeds >= 1, f"--seeds is {options.seeds}, but at least 1 is needed.")
+    require_bounds(options, "--", "seeds", at_least=1)
     counts = kinds = None
     if options.kinds is None:
         heads = options.heads or DEFAULT_HEADS
         complaint = f"--heads is {heads!r}, but it takes head counts with commas, each once, such as {DEFAULT_HEADS}."
-        counts = [int(count) for count in parse_list(heads, "[0-9]*[1-9][0-9]*", complaint)]
+        counts = [int(count) for count in parse_list(heads, "0*[1-9][0-9]{0,8}", complaint)]
     else:
         complaint = f"--kinds is {options.kinds!r}, but it takes some of {names}, each once, or all."
         kinds = parse_list(names if options.kinds == "all" else options.kinds, "|".join(KINDS), complaint)

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str], prog: str) -> int:
 
     run, text = Run.find(options.run), options.text
     if options.history is not None:
-        lines = run.metrics(HEADS_FILE)
+        lines = run.heads()
         require(bool(lines), f"{run.path} has no {HEADS_FILE}: train with log.heads_every above 0.")
         from minitx.heads.figures import history_figure
 

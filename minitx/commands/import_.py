@@ -1,15 +1,12 @@
 """`minitx import FOLDER RUN`: make a run of a Llama or Qwen3 model with a SentencePiece tokenizer."""
 
-import dataclasses
 from collections.abc import Sequence
-from itertools import count
 from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
 from minitx.config import Config, TokenizerConfig
 from minitx.config.parsing import parse_plain
-from minitx.system.files import replacing
 
 
 def main(arguments: Sequence[str], prog: str) -> int:
@@ -26,15 +23,12 @@ def main(arguments: Sequence[str], prog: str) -> int:
     from minitx.run.folder import Run
 
     model, tokenizer = import_folder(Path(options.folder))
-    names = (Path(options.run if i == 1 else f"{options.run}-{i}") for i in count(1))
-    path = next(name for name in names if not name.exists())
     config = Config(model=model.config, tokenizer=TokenizerConfig(vocab_size=max(300, model.vocab_size)))
-    with replacing(path) as draft:
-        run = Run.create(str(draft), config, tokenizer, {"vocabulary": tokenizer.vocab_size})
-        run.save_config(dataclasses.replace(config, out=str(path)))
+    with Run.building(options.run) as run:
+        run.furnish(config, tokenizer, {"vocabulary": tokenizer.vocab_size})
         checkpoints.save(run.path, model, {}, {"step": 0}, best=True, keep=1)
         probes = [show_probe(model, tokenizer, probe) for probe in config.log.read_probes()]
         shown = snapshots.encode(0, probes, run=snapshots.run_id(run.path) or "")
         snapshots.write(run.path, 0, shown)  # lists the run in the Attention tab
-    print(f'{options.folder} is in {path}. Next:\n  python generate.py {path} --prompt "The"')
+    print(f'{options.folder} is in {run.path}. Next:\n  python generate.py {run.path} --prompt "The"')
     return 0

@@ -10,7 +10,7 @@ from typing import Literal
 
 from minitx.commands.shared import exclude, parse_list, run_parser
 from minitx.config.parsing import parse_plain
-from minitx.system.errors import require
+from minitx.system.errors import require, require_bounds
 
 
 def main(arguments: Sequence[str], prog: str) -> int:
@@ -36,12 +36,12 @@ def main(arguments: Sequence[str], prog: str) -> int:
     exclude(options, "heads", "keep_fraction")
     is_chosen = heads is not None or share is not None or options.curve
     require(is_chosen, "Nothing to do: name --heads, give --keep_fraction, or ask for the --curve.")
-    require(share is None or 0 < share < 1, f"--keep_fraction is {share}, but it must lie between 0 and 1.")
-    for name, least in (("finetune_steps", 0), ("random_orders", 0), ("tokens", 2), ("seed", 0)):
-        require(options[name] >= least, f"--{name} is {options[name]}, but it must be at least {least}.")
+    require_bounds(options, "--", "keep_fraction", above=0, below=1)
+    require_bounds(options, "--", "finetune_steps random_orders seed", at_least=0)
+    require_bounds(options, "--", "tokens", at_least=2)
     if heads is not None:
         complaint = f"--heads is {heads!r}, but it takes heads as layer.head with commas, each once, such as 0.1,2.3."
-        parts = parse_list(heads, r"[0-9]+\.[0-9]+", complaint)
+        parts = parse_list(heads, r"[0-9]{1,9}\.[0-9]{1,9}", complaint)
         options.heads = [(int(layer), int(head)) for layer, head in (part.split(".") for part in parts)]
 
     from minitx.studies.pruned_run import prune_run

@@ -27,6 +27,8 @@ def parse_train(arguments: Sequence[str], prog: str) -> tuple[Config, str | None
         file = Path(resume) / "config.yaml"
         missing = f"There is no run in {resume} to resume ({file} is missing): name a folder such as runs/default."
         require(file.is_file(), missing)
+        stays = option_value(arguments, "--out") is None
+        require(stays, f"A resumed run stays in its folder {resume}: leave --out out, or start a new run.")
         alone = option_value(arguments, "--config") is None
         require(alone, "--resume takes the run's own configuration: leave --config out.")
         from minitx.run.folder import Run

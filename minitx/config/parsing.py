@@ -4,11 +4,12 @@ jsonargparse parses. This module checks files before it, and puts its complaints
 so that `--help` answers at once.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import re
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,11 +18,14 @@ from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
 from minitx.config import Config
 from minitx.system.errors import UserError, nearest, require
+from minitx.system.files import read_file
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 T = TypeVar("T", bound=object)
 MAX_BYTES = 1 << 17  # of a YAML file of settings; those that ship have less than a thousandth of it
+MAX_DIGITS = 100  # of a number in a YAML file of settings
+TOO_LONG = "A setting has a number with too many digits: give a shorter one."
 MAX_LEVELS = 10  # of lists and sections inside one another in a YAML file of settings
 
 
@@ -51,15 +55,26 @@ def parse(parser: ArgumentParser, settings: type[T], arguments: Sequence[str]) -
 def parse_plain(parser: ArgumentParser, arguments: Sequence[str]) -> Any:
     """`parser.parse_args`, whose complaints become `UserError`s that say what to do."""
     try:
-        return parser.parse_args(list(arguments))
+        with numbers_in_words():
+            return parser.parse_args(list(arguments))
     except ArgumentError as error:
         raise UserError(explain(str(error), option_types(parser))) from error
 
 
 def instantiate(parser: ArgumentParser, namespace: Any, settings: type[T]) -> T:
     """The dataclass that a parsed namespace describes."""
-    plain = parser.instantiate(namespace)
-    return settings(**{field.name: plain[field.name] for field in dataclasses.fields(typing.cast(Any, settings))})
+    with numbers_in_words():
+        plain = parser.instantiate(namespace)
+        return settings(**{field.name: plain[field.name] for field in dataclasses.fields(typing.cast(Any, settings))})
+
+
+@contextlib.contextmanager
+def numbers_in_words() -> Iterator[None]:
+    """Turn the errors of a number with hundreds of digits into a `UserError`."""
+    try:
+        yield
+    except (ValueError, OverflowError) as error:
+        raise UserError(TOO_LONG) from error
 
 
 def option_value(arguments: Sequence[str], option: str) -> str | None:
@@ -84,20 +99,17 @@ def check_file(file: Path, names: Sequence[str]) -> None:
     """Raise `UserError` unless `file` is YAML that sets only settings in `names`."""
     require(file.is_file(), f"There is no configuration file {file}.")
     try:
-        size = file.stat().st_size
-        require(size <= MAX_BYTES, f"{file} has {size} bytes, but settings need no more than {MAX_BYTES}.")
-        text = file.read_text("utf-8")
+        text = read_file(file, MAX_BYTES).decode()
         check_shape(file, text)
+        check_node(file, yaml.compose(text, yaml.SafeLoader))
         content = yaml.safe_load(text)
     except UnicodeDecodeError as error:
         raise UserError(f"{file} is not UTF-8 text (byte {error.start}).") from error
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}.") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" (line {mark.line + 1})" if mark else ""
         raise UserError(f"{file} is not valid YAML{line}.") from error
-    except ValueError as error:  # such as a date of month 13, or a number of 5000 digits
+    except ValueError as error:  # such as a date of month 13
         raise UserError(f"{file} holds a value that cannot be read: {error}.") from error
     require(content is None or isinstance(content, dict), f"{file} holds no settings: write lines such as 'seed: 1'.")
     check_keys(content or {}, "", file, names)
@@ -113,6 +125,22 @@ def check_shape(file: Path, text: str) -> None:
         require(is_plain, f"{file} has an anchor, an alias or a tag (line {line}): write the settings out.")
         level += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         require(level <= MAX_LEVELS, f"{file} has more than {MAX_LEVELS} levels (line {line}): write it flatter.")
+
+
+def check_node(file: Path, node: Any) -> None:
+    """Raise `UserError` for a key that is there twice, and for numbers too long or in YAML's base 60 (1:30 is 90)."""
+    keys: set[str] = set()
+    for part in node.value if isinstance(node, yaml.CollectionNode) else ():
+        if isinstance(part, tuple):
+            key, part = part
+            line = f"line {key.start_mark.line + 1}"
+            require(str(key.value) not in keys, f"{file} sets {key.value} a second time ({line}): leave one out.")
+            keys.add(str(key.value))
+        check_node(file, part)
+    if isinstance(node, yaml.ScalarNode) and node.tag.endswith((":int", ":float")):
+        is_plain, line = len(node.value) <= MAX_DIGITS and ":" not in node.value, f"line {node.start_mark.line + 1}"
+        advice = "write a shorter one without colons, or a text in quotes"
+        require(is_plain, f"{file} has the number {node.value[:20]} ({line}): {advice}.")
 
 
 def check_keys(content: dict[Any, Any], prefix: str, file: Path, names: Sequence[str]) -> None:
@@ -149,6 +177,8 @@ def explain(message: str, types_by_option: dict[str, Any]) -> str:
         return f"There is no option {unknown[1]}{hint}: see --help."
     key = re.search(r'Parser key "([^"]+)"', message)
     value = re.search(r"(?:Got|Given) value: (.*)", message, re.DOTALL)
+    if "integer string conversion" in message:
+        return TOO_LONG
     if key and value and types_by_option.get(key[1]) is not None:
         return f"{key[1]} is {value[1]!r}, but it takes {in_words(types_by_option[key[1]])}."
     if key and any(option.startswith(key[1] + ".") for option in types_by_option):

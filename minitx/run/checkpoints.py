@@ -8,10 +8,11 @@ file and of itself. Nothing is ever unpickled.
 
 import contextlib
 import errno
+import math
 import os
 import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +21,48 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from minitx.model import Transformer
-from minitx.run.logs import log_state
+from minitx.run.logs import Recorded, log_state, read_log_state, read_record, record
 from minitx.system import files
 from minitx.system.errors import UserError, require
+from minitx.system.fields import Fields
 from minitx.system.text import warn
 
 FOLDER = "checkpoints"
 MODEL_FILE, OPTIMIZER_FILE, STATE_FILE = "model.safetensors", "optimizer.pt", "state.json"
 
 
+@dataclass
+class Progress:
+    """How far a run is."""
+
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    """Seconds of training steps alone: the clock stops for everything else."""
+    val_loss: float | None = None
+    best_val_loss: float = math.inf
+    best_step: int = 0
+    skipped: int = 0
+    """Bad steps that were left out."""
+    unevaluated: list[float] | None = None
+    """Loss and gradient norm of the last step if a signal ended its evaluation, which a resumed run then repeats."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
-    """A whole checkpoint: its folder and the content of state.json (step, tokens, seconds, val_loss, batches, …)."""
+    """A checkpoint: its folder, and the content of its state.json."""
 
     path: Path
-    state: dict[str, Any]
+    progress: Progress
+    batches: dict[str, int] | None = None
+    """What `Batches.restore` takes; None of an imported run."""
+    best: str | None = None
+    """Name of the run's best checkpoint so far."""
+    logs: dict[str, Recorded] = field(default_factory=dict)
 
     @property
     def step(self) -> int:
-        return int(self.state["step"])
+        return self.progress.step
 
     @torch.no_grad()
     def load_weights(self, model: Transformer) -> None:
@@ -51,10 +75,11 @@ class Checkpoint:
         # minitx 0.1 saved norms of layers that pruning left without heads.
         lost = tuple(f"blocks.{i}.attention." for i, block in enumerate(model.blocks) if block.attention is None)
         odd = sorted(parameters.keys() ^ {name for name in weights if not name.startswith(lost)})
-        require(not odd, f"{file} does not fit the model: {', '.join(odd[:3])} is in one and not in the other.")
+        misfit = f"{file} does not fit the model of config.yaml"
+        require(not odd, f"{misfit}: {', '.join(odd[:3])} is in one and not in the other.")
         for name, parameter in parameters.items():
             saved, expected = tuple(weights[name].shape), tuple(parameter.shape)
-            require(saved == expected, f"{file} does not fit the model: {name} is {saved}, not {expected}.")
+            require(saved == expected, f"{misfit}: {name} is {saved}, not {expected}.")
             parameter.copy_(weights[name])
 
     def load_optimizer(self) -> dict[str, Any]:
@@ -102,11 +127,16 @@ def save(
 
 def best_before(run: Path, step: int) -> str | None:
     """Name of the best checkpoint up to `step`, from the newest state.json that can be read; None if there is none."""
+    state = newest_state(run, step)
+    return state.best if state and state.best in names(run) else None
+
+
+def newest_state(run: Path, step: float = math.inf) -> Checkpoint | None:
+    """The newest checkpoint up to `step` whose state.json can be read; its other files are not checked."""
     for other in reversed(steps(run)):
-        if other <= step:
-            with contextlib.suppress(UserError):
-                best = files.read_json(run / FOLDER / files.step_name(other) / STATE_FILE).get("best")
-                return best if best in names(run) else None
+        with contextlib.suppress(UserError):
+            if other <= step:
+                return read_state(run / FOLDER / files.step_name(other))[0]
     return None
 
 
@@ -125,8 +155,8 @@ def find(run: Path, name: str) -> Checkpoint:
     checkpoint, faults = newest_whole(run)
     if checkpoint is None:
         raise UserError(f"The run {run} has no whole checkpoint: {faults[0]}")
-    best = checkpoint.state.get("best")
-    if name == "best" and isinstance(best, str) and best != checkpoint.path.name:
+    best = checkpoint.best
+    if name == "best" and best is not None and best != checkpoint.path.name:
         try:
             require(best in names(run), f"The best checkpoint of {run} is missing.")
             checkpoint = read_checkpoint(run / FOLDER / best)
@@ -153,45 +183,49 @@ def write_checkpoint(place: Path, model: Transformer, optimizer_state: dict[str,
 
     Raises OSError where it cannot be written; a checkpoint that was in `place` then stays as it was.
     """
-    draft, old = files.draft_of(place), files.draft_of(place.with_name("old"))
-    try:
-        files.remove(draft)
-        files.remove(old)
-        draft.mkdir(parents=True)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with files.replacing(place) as draft:
+        draft.mkdir()
         save_weights(model, draft / MODEL_FILE)
         save_optimizer(optimizer_state, draft / OPTIMIZER_FILE)
-        checksums = {name: files.checksum(draft / name) for name in (MODEL_FILE, OPTIMIZER_FILE)}
-        files.write_atomically(draft / STATE_FILE, files.json_bytes({**state, "checksums": checksums}))
-        for file in draft.iterdir():
-            files.flush_to_disk(file)
-        files.flush_to_disk(draft)
-    except BaseException:
-        files.remove(draft)
-        raise
-    if place.exists():  # a damaged one that a resumed run stepped over
-        place.rename(old)
-    draft.rename(place)
-    files.flush_to_disk(place.parent)
-    files.remove(old)
+        checksums = {name: record(draft / name)._asdict() for name in (MODEL_FILE, OPTIMIZER_FILE)}
+        content = files.without_nan({**state, "checksums": checksums})
+        files.write_atomically(draft / STATE_FILE, files.json_bytes(content))
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """The checkpoint in `path`, after checking every file; raises UserError that names the damaged one."""
-    damaged = f"The checkpoint {path} is damaged"
-    try:
-        state = files.read_json(path / STATE_FILE)
-        step, checksums = state["step"], {name: str(state["checksums"][name]) for name in (MODEL_FILE, OPTIMIZER_FILE)}
-    except (UserError, KeyError, TypeError) as error:
-        raise UserError(f"{damaged}: {STATE_FILE} is missing or unreadable.") from error
-    require(step == files.step_of(path.name), f"{damaged}: {STATE_FILE} is of step {step}.")
-    for name, expected in checksums.items():
-        require((path / name).is_file(), f"{damaged}: {name} is missing.")
-        try:
-            actual = files.checksum(path / name)
-        except OSError as error:
-            raise UserError(f"{damaged}: {name} cannot be read ({error.strerror}).") from error
-        require(actual == expected, f"{damaged}: {name} has changed since it was saved.")
-    return Checkpoint(path, state)
+    checkpoint, recorded = read_state(path)
+    for name, before in recorded.items():
+        is_same = files.checksum(path / name, before.bytes) == before.sha256
+        require(is_same, f"{path / name} is damaged: it has changed since it was saved.")
+    return checkpoint
+
+
+def read_state(path: Path) -> tuple[Checkpoint, dict[str, Recorded]]:
+    """What state.json in `path` says of the run and of the other files; raises UserError that names a wrong field."""
+    fields = Fields(files.read_json(path / STATE_FILE), str(path / STATE_FILE))
+    step = files.step_of(path.name)
+    fields.expect(fields.whole("step") == step, "step", f"{step}, as its folder says,")
+    progress, batches = Progress(step), None
+    if "tokens" in fields:  # an imported run has trained nothing
+        val_loss, best_val_loss = fields.number_or_nan("val_loss"), fields.number_or_nan("best_val_loss")
+        progress = Progress(
+            step=step,
+            tokens=fields.whole("tokens"),
+            seconds=fields.number("seconds", most=1e9),
+            val_loss=None if math.isnan(val_loss) else val_loss,
+            best_val_loss=math.inf if math.isnan(best_val_loss) else best_val_loss,
+            best_step=fields.whole("best_step"),
+            skipped=fields.whole("skipped"),
+            unevaluated=fields.numbers("unevaluated", 2, 2) if fields.has("unevaluated") else None,
+        )
+        at = fields.inside("batches", dict)
+        batches = {name: at.whole(name) for name in ("epoch", "position")}
+    best = fields.text("best", "step-[0-9]{6,12}", "the name of a checkpoint") if fields.has("best") else None
+    checksums = fields.inside("checksums", dict)
+    recorded = {name: read_record(checksums, name) for name in (MODEL_FILE, OPTIMIZER_FILE)}
+    return Checkpoint(path, progress, batches, best, read_log_state(fields)), recorded
 
 
 def save_weights(model: Transformer, file: Path) -> None:

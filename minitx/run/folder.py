@@ -9,6 +9,7 @@ Each checkpoint keeps checksums of itself and of the logs up to its step.
 
 import contextlib
 import dataclasses
+import os
 import re
 import secrets
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from minitx.model_size import require_memory
 from minitx.run import checkpoints, logs
 from minitx.system import files
 from minitx.system.errors import UserError, require
+from minitx.system.fields import Fields
 
 SEAL = re.compile(rb"# sha256 of the lines below \(take this line out if you edit them\): ([0-9a-f]{64})\n")
 """First line of config.yaml in runs of older versions, which have no checksum of it in data.json."""
@@ -39,20 +41,49 @@ class Run:
         self.path = path
 
     @staticmethod
-    def create(out: str, config: Config, tokenizer: Tokenizer, about_text: dict[str, Any]) -> "Run":
-        """A new run in the folder `out`, or `out`-2, `out`-3 … if that exists; about_text: `Prepared.describe`.
+    @contextlib.contextmanager
+    def building(out: str) -> Iterator["Run"]:
+        """An empty run folder under a hidden name; at the end it becomes `out`, or `out`-2, `out`-3 … if that exists.
 
-        config.yaml is written last: a folder with that file has all that resuming needs.
+        Until then `run.path` ends with the name to come. After an exception, and after a kill at any moment, nothing
+        of it is left but the hidden folder, which the next call removes. Raises UserError where it cannot be made.
         """
-        run = Run(new_folder(out))
+        path = free_name(out)
+        hidden = files.draft_of(path)
+        run = Run(hidden / path.name)
         try:
-            tokenizer.save(run.path / "tokenizer.model")
-            run.write_json("data.json", {**about_text, "tokenizer": tokenizer.digest, "id": secrets.token_hex(8)})
-            run.save_config(dataclasses.replace(config, out=str(run.path)))
-        except BaseException:
-            files.remove(run.path)
-            raise
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files.remove_drafts_of(Path(out))
+            run.path.mkdir(parents=True)
+        except OSError as error:
+            raise UserError(
+                f"The run folder {out} cannot be made: {error.strerror}; set out to another place."
+            ) from error
+        try:
+            yield run
+            run.path = moved(run.path, out)
+            if run.path != path:  # another process took the name meanwhile
+                run.save_config(dataclasses.replace(run.config(), out=str(run.path)))
+        finally:
+            files.remove(hidden)
+
+    @staticmethod
+    def create(out: str, config: Config, tokenizer: Tokenizer, about_text: dict[str, Any]) -> "Run":
+        """A new run in the folder `out`, or as `building` says; about_text: `Prepared.describe`."""
+        with Run.building(out) as run:
+            run.furnish(config, tokenizer, about_text)
         return run
+
+    def furnish(self, config: Config, tokenizer: Tokenizer, about_text: dict[str, Any]) -> Config:
+        """Write the tokenizer, data.json and config.yaml, all that resuming needs, into a run of `building`.
+
+        Returns the configuration with the folder that the run will have.
+        """
+        tokenizer.save(self.path / "tokenizer.model")
+        self.write_json("data.json", {**about_text, "tokenizer": tokenizer.digest, "id": secrets.token_hex(8)})
+        config = dataclasses.replace(config, out=str(self.path.parent.parent / self.path.name))
+        self.save_config(config)
+        return config
 
     @staticmethod
     def find(path: str | None, root: str = "runs") -> "Run":
@@ -90,13 +121,9 @@ class Run:
     def check_config(self) -> None:
         """Raise UserError unless config.yaml is as minitx wrote it, or begins with the line "# edited"."""
         file = self.path / "config.yaml"
-        try:
-            content = file.read_bytes()
-        except OSError as error:
-            raise UserError(f"{file} cannot be read: {error.strerror}.") from error
-        about = self.read_json("data.json") if (self.path / "data.json").exists() else {}
-        if "config" in about:
-            is_whole = files.sha256(content) in (about["config"], about.get("previous_config"))
+        content = files.read_file(file)
+        if expected := self.about("config"):
+            is_whole = files.sha256(content) in (expected, self.about("previous_config"))
         elif seal := SEAL.match(content):
             is_whole = files.sha256(content[seal.end() :]).encode() == seal[1]
         else:
@@ -109,12 +136,14 @@ class Run:
     def tokenizer(self) -> Tokenizer:
         """The tokenizer of the run; raises UserError where its file has changed."""
         file = self.path / "tokenizer.model"
-        if file.is_file() and (self.path / "data.json").exists():
-            require(
-                files.checksum(file) == self.read_json("data.json").get("tokenizer"),
-                f"{file} has changed since the run began: restore it from a copy.",
-            )
-        return Tokenizer.load(file)
+        content, expected = files.read_file(file), self.about("tokenizer")
+        require(files.sha256(content) == expected, f"{file} has changed since the run began: restore it from a copy.")
+        return Tokenizer(content, origin=str(file))
+
+    def about(self, name: str) -> str | None:
+        """What data.json says of `name`, such as the checksum of the tokenizer; None where it says nothing."""
+        fields = self.fields("data.json")
+        return fields.text(name) if fields.has(name) else None
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write a JSON file of the run, with a checksum of its content; NaN and infinity become null."""
@@ -123,6 +152,10 @@ class Run:
     def read_json(self, name: str) -> dict[str, Any]:
         """The content of a JSON file of the run; raises UserError where it is missing or damaged."""
         return files.read_json(self.path / name)
+
+    def fields(self, name: str) -> Fields:
+        """The content of a JSON file of the run, to be read field by field; raises as `read_json`."""
+        return Fields(self.read_json(name), str(self.path / name))
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -135,6 +168,7 @@ class Run:
         except OSError:  # a file system without locks, or one that is read-only, which the first write reports
             pass
         try:
+            files.remove_drafts_of(self.path)
             for folder in (self.path, self.path / checkpoints.FOLDER, self.path / "attention"):
                 files.remove_drafts(folder)
             yield
@@ -149,7 +183,12 @@ class Run:
 
     def metrics(self, name: str = logs.METRICS_FILE) -> list[dict[str, Any]]:
         """The readable lines of metrics.jsonl, or of the file `name`."""
-        return logs.read_lines(self.path / name)
+        return [line for _, line in logs.read_lines(self.path / name) if line is not None]
+
+    def heads(self) -> list[dict[str, Any]]:
+        """The lines of heads.jsonl; see `logs.read_heads`."""
+        newest = checkpoints.newest_state(self.path)
+        return logs.read_heads(self.path, newest.logs.get(logs.HEADS_FILE) if newest else None)
 
     def checkpoint(self, name: str) -> checkpoints.Checkpoint:
         """The checkpoint last, best, or of a step such as 500; see `checkpoints.find`."""
@@ -165,17 +204,24 @@ class Run:
         return model.to(device).eval(), chosen.path.name
 
 
-def new_folder(out: str) -> Path:
-    """A new folder `out`, or `out`-2, `out`-3 … if that exists; raises UserError where it cannot be made."""
+def free_name(out: str) -> Path:
+    """The first of `out`, `out`-2, `out`-3 … that nothing has."""
     path, number = Path(out), 1
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        while True:
-            try:
-                path.mkdir()
-                return path
-            except FileExistsError:
-                number += 1
-                path = Path(f"{out}-{number}")
-    except OSError as error:
-        raise UserError(f"The run folder {out} cannot be made: {error.strerror}; set out to another place.") from error
+    while os.path.lexists(path):
+        number += 1
+        path = Path(f"{out}-{number}")
+    return path
+
+
+def moved(folder: Path, out: str) -> Path:
+    """Move `folder` to `out`, or to `out`-2, `out`-3 … if that exists, and return where it is."""
+    while True:
+        path = free_name(out)
+        try:
+            folder.rename(path)
+        except OSError:
+            if not os.path.lexists(path):
+                raise
+        else:
+            files.flush_to_disk(path.parent)
+            return path

@@ -17,14 +17,13 @@ def prepared_text(config: Config, run: Run | None = None, remedy: str = "") -> P
     which ends in `remedy`, where the text is no longer the one that the run learned from. An imported run has none, so
     another stands in for it, and a warning says which.
     """
-    about = run.read_json("data.json") if run else {}
-    if run and "fingerprint" not in about:
+    if run and run.about("fingerprint") is None:
         warn(f"{run.path} was imported without a text: {config.data.source} (its data.source) stands in for it.")
-    tokenizer, cached = run.tokenizer() if run else None, about.get("prepared")
+    tokenizer, cached = run.tokenizer() if run else None, run.about("prepared") if run else None
     prepared = prepare(
         config.data, config.tokenizer, config.seed, progress=True, tokenizer_model=tokenizer, cached_folder=cached
     )
-    if run and about.get("fingerprint") not in (None, prepared.fingerprint):
+    if run and run.about("fingerprint") not in (None, prepared.fingerprint):
         raise UserError(f"The text that {run.path} learned from has changed since: {remedy}.")
     check_length(prepared, config.model.context_length)
     return prepared

@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import json
 import math
-import shutil
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -24,10 +24,12 @@ from minitx.generation.generate import generate
 from minitx.model import Transformer, evaluating
 from minitx.model_size import matrix_parameters
 from minitx.run import checkpoints
-from minitx.run.folder import Run, new_folder
+from minitx.run.folder import Run
 from minitx.run.text import prepared_text
 from minitx.studies.comparison_report import Speeds, TrialResult, log_speeds, write_comparison
 from minitx.system.errors import require
+from minitx.system.fields import Fields
+from minitx.system.files import open_log, remove, remove_drafts_of
 from minitx.system.runtime import Runtime, choose_runtime
 from minitx.system.timing import Candidate, alternate
 from minitx.training.loop import train_step, training_loss
@@ -38,6 +40,8 @@ Variants = Mapping[str, ModelConfig]
 """The models that are compared, by name."""
 Trials = Mapping[tuple[str, int], Config]
 """Variant and seed → the configuration of that run."""
+
+FILE, SUMMARY = "comparison.json", "summary.json"
 
 
 def compare(config: Config, counts: list[int] | None, kinds: list[str] | None, n_seeds: int) -> int:
@@ -66,18 +70,18 @@ def compare(config: Config, counts: list[int] | None, kinds: list[str] | None, n
     status = train_missing(folder, trials)
     if status:
         return status
-    if "runs" not in Run(folder).read_json("comparison.json"):
+    results = [trial_result(name, trials[name, seed]) for name in variants for seed in seeds]
+    speeds = recorded_speeds(folder, variants)
+    if speeds is None:
         print("timing training steps and decoding", flush=True)
         speeds = time_variants(variants, config, prepared, runtime)
-        results = [trial_result(name, trials[name, seed]) for name in variants for seed in seeds]
         log_speeds(folder, results, speeds, config.train.steps + 1)
-        tokens = config.train.batch_size * config.train.grad_accum * config.model.context_length
-        title = (
-            f"{len(variants)} models × {n_seeds} seed{'s' * (n_seeds > 1)}, {config.train.steps} steps of "
-            f"{tokens:,} tokens, {runtime.device}"
-        )
-        write_comparison(folder, plan, results, speeds, title)
-    print(f"\n{(folder / 'comparison.md').read_text('utf-8')}")
+    tokens = config.train.batch_size * config.train.grad_accum * config.model.context_length
+    title = (
+        f"{len(variants)} models × {n_seeds} seed{'s' * (n_seeds > 1)}, {config.train.steps} steps of "
+        f"{tokens:,} tokens, {runtime.device}"
+    )
+    print(f"\n{write_comparison(folder, plan, results, speeds, title)}")
     print(f"Table, picture and figures are in {folder}/comparison.md, .png, .json. Next:")
     print(f"  tensorboard --logdir {folder}")
     return 0
@@ -135,14 +139,29 @@ def comparison_plan(config: Config, variants: Variants, seeds: Sequence[int], fi
 def comparison_folder(out: str, plan: dict[str, Any]) -> Path:
     """The folder of this comparison: `out`, or `out`-2, `out`-3 … where that is taken by anything else."""
     folder, number = Path(out), 1
-    while folder.exists():
-        if (folder / "comparison.json").is_file() and Run(folder).read_json("comparison.json").get("plan") == plan:
+    remove_drafts_of(folder)
+    while os.path.lexists(folder):
+        if (folder / FILE).is_file() and Run(folder).read_json(FILE).get("plan") == plan:
             return folder
         number += 1
         folder = Path(f"{out}-{number}")
-    folder = new_folder(str(folder))
-    Run(folder).write_json("comparison.json", {"plan": plan})
-    return folder
+    with Run.building(out) as comparison:
+        comparison.write_json(FILE, {"plan": plan})
+    return comparison.path
+
+
+def recorded_speeds(folder: Path, variants: Variants) -> Speeds | None:
+    """The speeds that comparison.json keeps; None before they are measured."""
+    content = Run(folder).fields(FILE)
+    if "speeds" not in content:
+        return None
+    speeds: dict[str, dict[str, list[float]]] = {name: {} for name in variants}
+    for name in variants:
+        of_variant = content.inside("speeds", dict).inside(name, dict)
+        for label in ("training", "decoding"):
+            rounds = of_variant.inside(label, list, 1)
+            speeds[name][label] = [rounds.number(place, 1e-9) for place in rounds]
+    return speeds
 
 
 def train_missing(folder: Path, trials: Trials) -> int:
@@ -156,17 +175,17 @@ def train_missing(folder: Path, trials: Trials) -> int:
         label = f"{number}/{len(trials)} {name}, seed {seed}"
         if (name, seed) in missing:
             print(f"{label}: training", flush=True)
-            with (folder / "training.log").open("a", encoding="utf-8") as log, contextlib.redirect_stdout(log):
+            with open_log(folder / "training.log") as log, contextlib.redirect_stdout(log):
                 status = train_trial(config)
             if status:
                 print(f"Stopped. The same command goes on with the comparison in {folder}.", file=sys.stderr)
                 return status
             trained += 1
-        summary = Run(Path(config.out)).read_json("summary.json")
+        summary = read_summary(config)
         left = (time.monotonic() - began) / max(1, trained) * (len(missing) - trained)
         print(
-            f"{label}: validation loss {summary['val_loss']:.3f}, "
-            f"{summary['tokens'] / summary['seconds']:,.0f} tokens/s"
+            f"{label}: validation loss {summary.number('val_loss'):.3f}, "
+            f"{summary.whole('tokens') / summary.number('seconds', 1e-9):,.0f} tokens/s"
             + (f", {left / 60:.0f} min left" if trained < len(missing) else ""),
             flush=True,
         )
@@ -175,15 +194,15 @@ def train_missing(folder: Path, trials: Trials) -> int:
 
 def is_trained(config: Config) -> bool:
     """Whether a run is finished: its summary.json is written last; raises UserError where that file is damaged."""
-    run = Run(Path(config.out))
-    return (run.path / "summary.json").exists() and run.read_json("summary.json")["steps"] == config.train.steps
+    is_there = os.path.lexists(Path(config.out) / SUMMARY)
+    return is_there and read_summary(config).whole("steps") == config.train.steps
 
 
 def train_trial(config: Config) -> int:
     """Train a run to its end, from its last checkpoint if it has one; the exit status."""
     path = Path(config.out)
-    if path.exists() and checkpoints.newest_whole(path)[0] is None:
-        shutil.rmtree(path)  # killed before its first checkpoint
+    if checkpoints.newest_whole(path)[0] is None:
+        remove(path)  # killed before its first checkpoint
     try:
         return train(config, resume=config.out if path.exists() else None)
     finally:
@@ -192,10 +211,20 @@ def train_trial(config: Config) -> int:
 
 def trial_result(variant: str, config: Config) -> TrialResult:
     """What a finished run reached, from its summary.json."""
-    run = Run(Path(config.out))
-    summary = run.read_json("summary.json")
-    names = ("parameters", "val_loss", "val_bits_per_byte", "cache_bytes_per_token")
-    return TrialResult(variant, config.seed, run.path.name, **{name: summary[name] for name in names})
+    summary = read_summary(config)
+    names = ("val_loss", "val_bits_per_byte", "cache_bytes_per_token")
+    figures = {name: summary.number(name) for name in names}
+    return TrialResult(variant, config.seed, Path(config.out).name, summary.whole("parameters", 1), **figures)
+
+
+def read_summary(config: Config) -> Fields:
+    """summary.json of a finished run; raises UserError where it is damaged, or of another run."""
+    path = Path(config.out)
+    summary = Run(path).fields(SUMMARY)
+    newest = checkpoints.newest_state(path)
+    expected = newest.progress.seconds if newest and newest.step == config.train.steps else summary.number("seconds")
+    summary.expect(summary.number("seconds") == expected, "seconds", f"{expected}, as in the last checkpoint,")
+    return summary
 
 
 def time_variants(variants: Variants, config: Config, prepared: Prepared, runtime: Runtime) -> Speeds:

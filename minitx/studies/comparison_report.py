@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from minitx.run.folder import Run
-from minitx.system.figures import new_figure, save_picture
+from minitx.system.figures import new_figure, picture
+from minitx.system.files import write_atomically
 from minitx.system.text import markdown_table
 from minitx.tensorboard.writer import EventWriter
 from minitx.training.report import COMPARED
@@ -34,10 +35,11 @@ class TrialResult:
 
 def write_comparison(
     folder: Path, plan: dict[str, Any], results: Sequence[TrialResult], speeds: Speeds, title: str
-) -> None:
-    """Write comparison.json, comparison.md and comparison.png into `folder`."""
+) -> str:
+    """Write comparison.json, comparison.md and comparison.png into `folder`; returns the table under its title."""
     summaries = summarise(results, speeds)
-    (folder / "comparison.md").write_text(f"{title}\n\n{comparison_table(summaries)}\n", "utf-8")
+    text = f"{title}\n\n{comparison_table(summaries)}\n"
+    write_atomically(folder / "comparison.md", text.encode())
     draw_comparison(results, speeds, folder / "comparison.png", title)
     content = {
         "plan": plan,
@@ -46,6 +48,7 @@ def write_comparison(
         "speeds": speeds,
     }
     Run(folder).write_json("comparison.json", content)
+    return text
 
 
 def log_speeds(folder: Path, results: Sequence[TrialResult], speeds: Speeds, step: int) -> None:
@@ -152,4 +155,4 @@ def draw_comparison(results: Sequence[TrialResult], speeds: Speeds, file: Path, 
         axes.set_xlim(-0.6, len(names) - 0.4)
         axes.tick_params(axis="y", labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
-    save_picture(figure, file)
+    write_atomically(file, picture(figure))

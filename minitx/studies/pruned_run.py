@@ -10,7 +10,7 @@ from torch import Tensor
 from minitx.fast.compiler import spare_the_compiler
 from minitx.model import Transformer
 from minitx.model_size import cache_bytes_per_token
-from minitx.run.checkpoints import Checkpoint
+from minitx.run.checkpoints import Checkpoint, Progress
 from minitx.run.folder import Run
 from minitx.run.text import prepared_text
 from minitx.studies import pruning
@@ -24,7 +24,7 @@ from minitx.training.divergence import check_weights
 from minitx.training.loop import evaluate
 from minitx.training.report import Report
 from minitx.training.session import train
-from minitx.training.state import Progress, Training, bits_per_byte, due_after
+from minitx.training.state import Training, bits_per_byte, due_after
 
 
 def prune_run(
@@ -53,7 +53,7 @@ def prune_run(
     all_heads, batch_size, half = pruning.heads_of(model.config), config.train.batch_size, len(prepared.val) // 2
     require(half >= 2, "The validation text is too short to choose heads on one half and measure on the other.")
     first_half, second_half = prepared.val[:half][:tokens], prepared.val[half:][:tokens]
-    measured = path = None
+    measured, path = None, original.path
     with (
         pruning.removal_loss(model, first_half, batch_size, runtime, "choosing heads") as choosing_loss,
         pruning.removal_loss(model, second_half, batch_size, runtime, "measuring the curve") as curve_loss,
@@ -65,14 +65,24 @@ def prune_run(
     if heads:
         smaller = pruning.prune(model, heads)
         config = dataclasses.replace(config, model=smaller.config)
-        new_run = Run.create(out or f"{original.path}-pruned", config, prepared.tokenizer, prepared.describe())
-        config, path = new_run.config(), new_run.path
-        pruned = Training(config, new_run, prepared, runtime, smaller)
-        save_pruned(pruned, chosen)
-        report_pruning(original, chosen, model, pruned, sorted(heads))
+        with Run.building(out or f"{original.path}-pruned") as new_run:
+            config = new_run.furnish(config, prepared.tokenizer, prepared.describe())
+            pruned = Training(config, new_run, prepared, runtime, smaller)
+            save_pruned(pruned, chosen)
+            report = report_pruning(original, chosen, model, pruned, sorted(heads))
+            if measured:
+                write_curve(measured, new_run.path, original.path.name)
+        path = new_run.path
+        print(f"{report}\nThe pruned run is in {path}.{'' if finetune_steps else ' Next:'}")
+        if not finetune_steps:
+            print(f'  python generate.py {path} --prompt "The"')
+            print(f"  python train.py --resume {path} --train.steps {chosen.step + 100}")
+    elif measured:
+        write_curve(measured, path, original.path.name)
     if measured:
-        write_curve(measured, path or original.path, original.path.name)
-    if path and finetune_steps:
+        print(f"\n{measured.text(original.path.name)}")
+        print(f"\nTable, picture and figures are in {path}/pruning_curve.md, .png, .json.")
+    if heads and finetune_steps:
         longer = dataclasses.replace(config.train, steps=chosen.step + finetune_steps)
         return train(dataclasses.replace(config, train=longer), resume=str(path))
     return 0
@@ -85,12 +95,12 @@ def save_pruned(pruned: Training, checkpoint: Checkpoint) -> None:
     """
     config, prepared = pruned.config, pruned.prepared
     loss = evaluate(pruned.model, prepared.val, config.train.batch_size, pruned.runtime)
-    state, step = {"tokens": 0, "seconds": 0.0, **checkpoint.state}, checkpoint.step
-    pruned.progress = Progress(step, state["tokens"], state["seconds"], loss, loss, step)
-    if "batches" in state:  # an imported run has none
-        pruned.batches.restore(state["batches"])
+    before, step = checkpoint.progress, checkpoint.step
+    pruned.progress = Progress(step, before.tokens, before.seconds, loss, loss, step)
+    if checkpoint.batches is not None:  # an imported run has none
+        pruned.restore_batches(checkpoint)
     torch.manual_seed(config.seed)
-    line = {"step": step, "tokens": state["tokens"], "seconds": state["seconds"], "train_loss": None}
+    line = {"step": step, "tokens": before.tokens, "seconds": before.seconds, "train_loss": None}
     measured = {"val_loss": loss, "val_bits_per_byte": bits_per_byte(loss, len(prepared.val), prepared.val_bytes)}
     rest = {"learning_rate": None, "grad_norm": None, "tokens_per_second": None}
     pruned.run.append_metrics({**line, **measured, **rest})
@@ -102,9 +112,9 @@ def save_pruned(pruned: Training, checkpoint: Checkpoint) -> None:
     pruned.save(best=True)
 
 
-def report_pruning(run: Run, checkpoint: Checkpoint, whole: Transformer, pruned: Training, gone: list[Head]) -> None:
-    """Measure both models, print the figures and write them into pruning.json."""
-    val, device, path = pruned.prepared.val, pruned.runtime.device, pruned.run.path
+def report_pruning(run: Run, checkpoint: Checkpoint, whole: Transformer, pruned: Training, gone: list[Head]) -> str:
+    """Measure both models, write the figures into pruning.json, and return them as text."""
+    val, device = pruned.prepared.val, pruned.runtime.device
     window = torch.from_numpy(val[: whole.config.context_length].astype("int64"))[None].to(device)  # (1, seq)
     models = {"before": whole, "after": pruned.model}
     losses = [evaluate(whole, val, pruned.config.train.batch_size, pruned.runtime), pruned.progress.best_val_loss]
@@ -127,12 +137,10 @@ def report_pruning(run: Run, checkpoint: Checkpoint, whole: Transformer, pruned:
     for name, before in figures["before"].items():
         form = ",.3f" if "loss" in name else ",.0f"
         rows.append([name, f"{before:{form}}", f"{figures['after'][name]:{form}}"])
-    print(
+    return (
         f"\nremoved {', '.join(removed)} of {run.path} ({checkpoint.path.name})\n"
         f"\n{markdown_table(['', 'before', 'after'], rows)}\n"
         f"\nLogits differ from those of the masked model by at most {difference:.1g}."
-        f'\nThe pruned run is in {path}. Next:\n  python generate.py {path} --prompt "The"\n'
-        f"  python train.py --resume {path} --train.steps {checkpoint.step + 100}"
     )
 
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from minitx.run.folder import Run
 from minitx.studies.pruning import Head, LossWithout, greedy_order, head_names, importance_order, random_order
-from minitx.system.figures import new_figure, save_picture
+from minitx.system.figures import new_figure, picture
+from minitx.system.files import write_atomically
 from minitx.system.text import markdown_table
 
 
@@ -24,6 +25,10 @@ class Curve:
     losses: dict[str, list[float]]
     random_orders: list[list[str]]
     random_losses: list[list[float]]
+
+    def text(self, run_name: str) -> str:
+        """The table under its title."""
+        return f"{run_name}: loss against heads removed\n\n{self.table()}"
 
     def table(self) -> str:
         """Heads removed against losses, as Markdown; of random orders the mean and sample standard deviation."""
@@ -63,12 +68,11 @@ def measure_curve(
 
 
 def write_curve(curve: Curve, folder: Path, run_name: str) -> None:
-    """Write pruning_curve.md, .png and .json into `folder`, and print the table."""
-    title, table = f"{run_name}: loss against heads removed", curve.table()
-    (folder / "pruning_curve.md").write_text(f"{title}\n\n{table}\n", "utf-8")
-    draw_curve(curve, folder / "pruning_curve.png", title)
+    """Write pruning_curve.md, .png and .json into `folder`."""
+    text = curve.text(run_name)
+    write_atomically(folder / "pruning_curve.md", f"{text}\n".encode())
+    draw_curve(curve, folder / "pruning_curve.png", text.partition("\n")[0])
     Run(folder).write_json("pruning_curve.json", vars(curve))
-    print(f"\n{title}\n\n{table}\n\nTable, picture and figures are in {folder}/pruning_curve.md, .png, .json.")
 
 
 def draw_curve(curve: Curve, file: Path, title: str) -> None:
@@ -90,4 +94,4 @@ def draw_curve(curve: Curve, file: Path, title: str) -> None:
     axes.legend(frameon=False)
     axes.set_title(title, fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
-    save_picture(figure, file)
+    write_atomically(file, picture(figure))

@@ -1,7 +1,9 @@
 """Errors that a person can put right, and hints for mistyped names."""
 
 import difflib
+import math
 import operator
+import reprlib
 
 
 class UserError(Exception):
@@ -17,11 +19,14 @@ def require(condition: bool, message: str) -> None:
 def require_bounds(settings: object, section: str, names: str, **bounds: float) -> None:
     """Raise `UserError` unless every setting in `names` is None or within `bounds`: at_least, above, at_most, below."""
     tests = {"at_least": operator.ge, "above": operator.gt, "at_most": operator.le, "below": operator.lt}
-    words = " and ".join(f"{test.replace('_', ' ')} {bound}" for test, bound in bounds.items())
+    words = " and ".join(
+        "a finite number" if bound == math.inf else f"{test.replace('_', ' ')} {bound}"
+        for test, bound in bounds.items()
+    )
     for name in names.split():
         value = getattr(settings, name)
         is_within = value is None or all(tests[test](value, bound) for test, bound in bounds.items())
-        require(is_within, f"{section}{name} is {value}, but it must be {words}.")
+        require(is_within, f"{section}{name} is {reprlib.repr(value)}, but it must be {words}.")
 
 
 def nearest(name: str, names: list[str]) -> str:

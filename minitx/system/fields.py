@@ -46,6 +46,18 @@ class Fields:
         self.expect(is_number, name, f"a number from {least} to {most}")
         return float(value)
 
+    def number_or_nan(self, name: Any) -> float:
+        """A finite number, as large as a loss or a gradient may become; NaN for null, NaN and infinity."""
+        value = self.content.get(name, MISSING)
+        if value is None or (isinstance(value, float) and not math.isfinite(value)):
+            return math.nan
+        return self.number(name, -1e39, 1e39)
+
+    def numbers(self, name: Any, least: int = 1, most: int = 10**6) -> list[float]:
+        """A list of `least` to `most` numbers; NaN for null, NaN and infinity."""
+        inside = self.inside(name, list, least, most)
+        return [inside.number_or_nan(place) for place in inside]
+
     def text(self, name: Any, pattern: str = r"[\s\S]*", expected: str = "a text") -> str:
         """A text that fits the regular expression `pattern`, which `expected` describes."""
         value = self.content.get(name, MISSING)

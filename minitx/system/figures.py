@@ -21,6 +21,11 @@ def new_figure(width: float, height: float) -> Figure:
 
 def save_picture(figure: Figure, name: str | Path) -> None:
     """Save a figure in the format of the suffix of `name`; raises UserError where it cannot be written."""
+    write_output(name, picture(figure, Path(name).suffix[1:]))
+
+
+def picture(figure: Figure, form: str = "png") -> bytes:
+    """A figure as the content of a file."""
     drawn = io.BytesIO()
-    figure.savefig(drawn, format=Path(name).suffix[1:], dpi=120)
-    write_output(name, drawn.getvalue())
+    figure.savefig(drawn, format=form, dpi=120)
+    return drawn.getvalue()

@@ -11,13 +11,15 @@ import shutil
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from minitx.system.errors import UserError, require
 from minitx.system.fields import parse_json
 
 MAX_BYTES = 64 << 20
-"""Bytes of a file that is read as a whole, such as JSON; a larger one is refused."""
+"""Bytes of a file that is read as a whole; a larger one is refused."""
+MAX_JSON = 4 << 20
+"""Bytes of a JSON file, which may take 50 times that in memory."""
 
 
 def open_regular(file: Path, most: float = math.inf) -> io.BufferedReader:
@@ -38,6 +40,13 @@ def read_file(file: Path, most: int = MAX_BYTES) -> bytes:
         return opened.read()
 
 
+def open_log(file: Path) -> TextIO:
+    """Open a plain file to add text at its end; raises UserError where a folder, a pipe or a device has its name."""
+    is_free = file.is_file() or not os.path.lexists(file)
+    require(is_free, f"{file} cannot be written: it is a folder, a pipe or a device, not a plain file.")
+    return file.open("a", encoding="utf-8")
+
+
 def write_atomically(file: Path, content: bytes) -> None:
     """Replace `file` by `content` so that a reader sees either the old or the new, even after a power cut."""
     with replacing(file) as draft, with_filename(file), draft.open("xb") as opened:
@@ -52,7 +61,7 @@ def replacing(path: Path) -> Iterator[Path]:
     killed process left.
     """
     draft, old = draft_of(path), draft_of(path.with_name(f"{path.name}-old"))
-    remove_drafts(path.parent, rf"{re.escape(path.name)}(?:-old)?", spare_running=True)
+    remove_drafts_of(path)
     try:
         yield draft
         with with_filename(path):
@@ -84,6 +93,11 @@ def remove_drafts(folder: Path, pattern: str = ".+", *, spare_running: bool = Fa
         match = re.fullmatch(rf"\.(?:{pattern})-([0-9]+)", path.name)
         if match and not (spare_running and is_running(int(match[1]))):
             remove(path)
+
+
+def remove_drafts_of(path: Path) -> None:
+    """Remove what killed processes left half-written of `path`, and of `path`-2, `path`-3 …, if they run no more."""
+    remove_drafts(path.parent, rf"{re.escape(path.name)}(?:-old|-[0-9]+)?", spare_running=True)
 
 
 def is_running(process: int) -> bool:
@@ -202,9 +216,9 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def checksum(file: Path) -> str:
+def checksum(file: Path, most: float = math.inf) -> str:
     """SHA-256 of a plain file, in hexadecimal; raises as `open_regular`."""
-    with open_regular(file) as opened, reading(file):
+    with open_regular(file, most) as opened, reading(file):
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
@@ -215,7 +229,7 @@ def json_bytes(content: dict[str, Any]) -> bytes:
 
 def read_json(file: Path) -> dict[str, Any]:
     """The content that `json_bytes` wrote, without the checksum; raises UserError where it is missing or damaged."""
-    content = parse_json(read_file(file), str(file))
+    content = parse_json(read_file(file, MAX_JSON), str(file))
     checksum_inside = content.pop("sha256", None) if isinstance(content, dict) else None
     require(checksum_inside is not None, f"{file} is damaged: it has no checksum.")
     require(checksum_inside == digest(content), f"{file} has changed since it was written.")

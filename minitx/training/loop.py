@@ -13,12 +13,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from minitx.attention import HeadAccess
-from minitx.config import Config, TrainConfig
+from minitx.config import TrainConfig
 from minitx.data.batches import Batches, validation_windows
-from minitx.data.prepare import Prepared
 from minitx.model import Transformer, evaluating, next_token_loss
-from minitx.run.checkpoints import Checkpoint
-from minitx.run.folder import Run
 from minitx.system.runtime import Runtime
 from minitx.system.signals import Stopped, StopRequest
 from minitx.training.divergence import check_weights, is_finite, record_bad_step
@@ -89,13 +86,9 @@ def evaluate(
     return float(total) / (len(tokens) - 1)
 
 
-def fit(config: Config, run: Run, prepared: Prepared, runtime: Runtime, checkpoint: Checkpoint | None = None) -> int:
-    """Train to the last step, from the start or from `checkpoint`; the number of the signal that ended it, or 0."""
-    torch.manual_seed(config.seed)
-    model = Transformer(config.model, prepared.tokenizer.vocab_size).to(runtime.device)
-    training = Training(config, run, prepared, runtime, model)
-    if checkpoint is not None:
-        training.restore(checkpoint)
+def fit(training: Training) -> int:
+    """Train to the last step, from where `training` is; the number of the signal that ended it, or 0."""
+    config, runtime, model = training.config, training.runtime, training.model
     loss_of, parameters = runtime.compiled(training_loss(model)), list(model.parameters())
     optimizers, batches = training.optimizers, training.batches
     # On a GPU a check makes the CPU wait.

@@ -15,6 +15,7 @@ from minitx.config import GenerateConfig
 from minitx.generation.generate import complete
 from minitx.heads import snapshots
 from minitx.model_size import cache_bytes_per_token, parameters_by_part
+from minitx.system.files import read_file
 from minitx.system.memory import memory_bytes
 from minitx.system.text import visible, warn
 from minitx.tensorboard.writer import METRIC_TAGS, EventWriter
@@ -119,7 +120,7 @@ class Report:
             if self.start_step == 0:
                 settings = flatten(training.config.to_dict())
                 card = model_card(training.model, training.prepared, training.runtime)
-                self.events.text("Run/configuration", (path / "config.yaml").read_text("utf-8"), 0)
+                self.events.text("Run/configuration", read_file(path / "config.yaml").decode(), 0)
                 self.events.markdown("Run/model card", card, 0)
                 self.events.hyperparameters(settings, dict.fromkeys(RESULTS + COMPARED, math.nan))
         return self.events

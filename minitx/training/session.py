@@ -1,14 +1,20 @@
 """A training run from configuration to finished run folder, new or resumed."""
 
 import dataclasses
+import os
 import signal
+from operator import attrgetter
+
+import torch
 
 from minitx.config import Config
+from minitx.config.parsing import setting_names
 from minitx.data.prepare import Prepared
 from minitx.fast.compiler import spare_the_compiler
+from minitx.model import Transformer
 from minitx.model_size import require_memory
 from minitx.run import checkpoints
-from minitx.run.checkpoints import Checkpoint
+from minitx.run.checkpoints import Checkpoint, Progress
 from minitx.run.folder import Run
 from minitx.run.logs import cut_logs
 from minitx.run.text import prepared_text
@@ -18,6 +24,7 @@ from minitx.system.files import remove
 from minitx.system.runtime import Runtime, choose_runtime
 from minitx.system.text import warn
 from minitx.training.loop import fit
+from minitx.training.state import Training
 
 
 def train(config: Config, resume: str | None = None) -> int:
@@ -31,26 +38,39 @@ def train(config: Config, resume: str | None = None) -> int:
         prepared = prepared_text(config)
         run = Run.create(config.out, config, prepared.tokenizer, prepared.describe())
         with run.locked():
-            return fit_run(config, run, prepared, runtime, None)
+            return fit_run(begin(config, run, prepared, runtime))
     run = Run.find(resume)
     before = run.config()
     why = "it has no optimizer state. Generate from it, or prune it: the pruned run can be trained"
-    require("fingerprint" in run.read_json("data.json"), f"The run {run.path} was imported, so {why}.")
-    for name in ("seed", "data", "tokenizer", "model"):
-        is_same = getattr(before, name) == getattr(config, name)
-        require(is_same, f"A resumed run keeps its {name} settings: leave --{name} out, or start a new run.")
+    require(run.about("fingerprint") is not None, f"The run {run.path} was imported, so {why}.")
+    for key in setting_names(Config):
+        section, setting = key.partition(".")[0], attrgetter(key)
+        is_same = section not in ("seed", "data", "tokenizer", "model") or setting(before) == setting(config)
+        require(is_same, f"A resumed run keeps its {section} settings: leave --{key} out, or start a new run.")
     with run.locked():
         prepared = prepared_text(config, run, "resume where it is unchanged, or start a new run")
-        checkpoint = rewind(run, config.train.steps)
+        checkpoint = newest(run, config.train.steps, before.train.steps)
+        training = begin(config, run, prepared, runtime)
+        if checkpoint is not None:
+            training.restore(checkpoint)
+        rewind(run, checkpoint)  # nothing in the folder has changed before
         run.save_config(dataclasses.replace(config, out=str(run.path)))
-        return fit_run(config, run, prepared, runtime, checkpoint)
+        return fit_run(training)
 
 
-def fit_run(config: Config, run: Run, prepared: Prepared, runtime: Runtime, checkpoint: Checkpoint | None) -> int:
+def begin(config: Config, run: Run, prepared: Prepared, runtime: Runtime) -> Training:
+    """A run at step 0."""
+    torch.manual_seed(config.seed)
+    model = Transformer(config.model, prepared.tokenizer.vocab_size).to(runtime.device)
+    return Training(config, run, prepared, runtime, model)
+
+
+def fit_run(training: Training) -> int:
     """Train, and say how to go on if that ends early; the exit status."""
+    run = training.run
     print(f"run folder {run.path}", flush=True)
     try:
-        stopped_by = fit(config, run, prepared, runtime, checkpoint)
+        stopped_by = fit(training)
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -63,10 +83,11 @@ def fit_run(config: Config, run: Run, prepared: Prepared, runtime: Runtime, chec
     return 0
 
 
-def rewind(run: Run, steps: int) -> Checkpoint | None:
-    """Put the run folder back to its newest whole checkpoint and return that; None to begin again at step 0.
+def newest(run: Run, steps: int, steps_before: int) -> Checkpoint | None:
+    """The newest whole checkpoint of a run; None to begin again at step 0.
 
-    Raises UserError where no checkpoint is whole, and where the run has already trained its `steps`.
+    Raises UserError where no checkpoint is whole, and where the run has already trained its `steps`; it was to train
+    `steps_before`.
     """
     checkpoint, faults = checkpoints.newest_whole(run.path)
     for fault in faults:
@@ -74,14 +95,18 @@ def rewind(run: Run, steps: int) -> Checkpoint | None:
     if checkpoint is None and faults:
         again = f"remove {run.path / checkpoints.FOLDER} to begin again at step 0"
         raise UserError(f"The run {run.path} has no whole checkpoint: restore one from a copy, or {again}.")
-    step = checkpoint.step if checkpoint else 0
-    if step > steps or (step == steps and (run.path / "summary.json").exists()):
-        more = f"give more steps, as in --train.steps {2 * step}"
-        raise UserError(f"The run {run.path} is finished at step {step}: to go on, {more}.")
-    try:
-        cut_logs(run.path, checkpoint.state["logs"] if checkpoint else {}, step)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"The last checkpoint of {run.path} was not written by minitx: it has no logs.") from error
+    progress = checkpoint.progress if checkpoint else Progress()
+    step, is_measured = progress.step, progress.val_loss is not None or progress.unevaluated is not None
+    is_whole = steps >= steps_before and is_measured and not os.path.lexists(run.path / "summary.json")
+    is_finished = step == steps and not is_whole
+    more = f"give more steps, as in --train.steps {2 * step}"
+    require(step <= steps and not is_finished, f"The run {run.path} is finished at step {step}: to go on, {more}.")
+    return checkpoint
+
+
+def rewind(run: Run, checkpoint: Checkpoint | None) -> None:
+    """Put the run folder back to `checkpoint`, or to step 0."""
+    step, logs = (checkpoint.step, checkpoint.logs) if checkpoint else (0, {})
+    cut_logs(run.path, logs, step)
     remove(run.path / "summary.json")
     print(f"going on from step {step}", flush=True)
-    return checkpoint

@@ -2,7 +2,7 @@
 
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -13,8 +13,9 @@ from minitx.data.batches import Batches
 from minitx.data.prepare import Prepared
 from minitx.model import Transformer
 from minitx.run import checkpoints
+from minitx.run.checkpoints import Checkpoint, Progress
 from minitx.run.folder import Run
-from minitx.system.errors import UserError, require
+from minitx.system.errors import UserError
 from minitx.system.runtime import Runtime
 from minitx.training.optim import build_optimizers, learning_rate_factor
 
@@ -45,23 +46,6 @@ def due_after(step: int, config: Config) -> Due:
         snapshot=due(log.snapshots_every),
         sample=due(train.sample_every),
     )
-
-
-@dataclass
-class Progress:
-    """How far a run is: what a checkpoint keeps beside weights, optimizer and generator state."""
-
-    step: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    """Seconds of training steps alone: the clock stops for everything else."""
-    val_loss: float | None = None
-    best_val_loss: float = math.inf
-    best_step: int = 0
-    skipped: int = 0
-    """Bad steps that were left out."""
-    unevaluated: list[float] | None = None
-    """Loss and gradient norm of the last step if a signal ended its evaluation, which a resumed run then repeats."""
 
 
 class Training:
@@ -131,7 +115,7 @@ class Training:
         checkpoints.save(self.run.path, self.model, optimizer_state, state, best=best, keep=keep)
         self.saved_step = self.step
 
-    def restore(self, checkpoint: checkpoints.Checkpoint) -> None:
+    def restore(self, checkpoint: Checkpoint) -> None:
         """Put everything back as `save` left it; raises UserError where the checkpoint holds something else."""
         checkpoint.load_weights(self.model)
         saved = checkpoint.load_optimizer()
@@ -147,16 +131,23 @@ class Training:
             torch.set_rng_state(saved["random_cpu"])
             if self.runtime.device.type == "cuda" and "random_cuda" in saved:
                 torch.cuda.set_rng_state(saved["random_cuda"], self.runtime.device)
-            self.batches.restore(checkpoint.state["batches"])
-            progress = Progress(**{name: checkpoint.state[name] for name in vars(Progress())})
-            numbers = [progress.tokens, progress.seconds, progress.best_val_loss, *(progress.unevaluated or [])]
-            require(all(isinstance(number, int | float) for number in numbers), f"{numbers} are not all numbers")
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
             raise UserError(
                 f"The checkpoint {checkpoint.path} does not fit this run ({type(error).__name__}: {error}): it was "
                 "written with other settings, or not by minitx."
             ) from error
-        self.progress, self.logged, self.saved_step = progress, replace(progress), progress.step
+        self.restore_batches(checkpoint)
+        self.progress, self.logged, self.saved_step = checkpoint.progress, replace(checkpoint.progress), checkpoint.step
+
+    def restore_batches(self, checkpoint: Checkpoint) -> None:
+        """Go on in the training text where `checkpoint` was; raises UserError where it was nowhere in this text."""
+        file = checkpoint.path / checkpoints.STATE_FILE
+        if checkpoint.batches is None:
+            raise UserError(f"{file} does not fit this run: it has no place in a training text.")
+        try:
+            self.batches.restore(checkpoint.batches)
+        except UserError as error:
+            raise UserError(f"{file} does not fit this run: {error}") from error
 
 
 def drop_lost_norms(adamw: dict[str, Any], model: Transformer) -> None:

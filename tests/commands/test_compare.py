@@ -164,11 +164,34 @@ def test_a_comparison_cut_off_goes_on_where_it_was(
     assert losses("runs/cut") == losses("runs/whole") and len(losses("runs/cut")) == 3
 
     capsys.readouterr()
-    assert main([*command, "--out", "runs/cut"]) == 0  # done: only shown again
-    assert steps[0] == 3 * STEPS
+    table, speeds = (
+        Path("runs/cut/comparison.md").read_text("utf-8"),
+        Run(Path("runs/cut")).read_json("comparison.json"),
+    )
+    Path("runs/cut/comparison.md").write_text("made up")
+    Path("runs/cut/comparison.png").unlink()
+    assert main([*command, "--out", "runs/cut"]) == 0  # done: nothing is measured again, but drawn from the runs
+    assert steps[0] == 3 * STEPS and Run(Path("runs/cut")).read_json("comparison.json") == speeds
+    assert Path("runs/cut/comparison.md").read_text("utf-8") == table and Path("runs/cut/comparison.png").exists()
     assert Path("runs/cut/comparison.md").read_text("utf-8") in capsys.readouterr().out
     assert main([*command, "--out", "runs/cut", "--train.steps", "2"]) == 0  # another one
     assert len(losses("runs/cut-2")) == 3 and losses("runs/cut") == losses("runs/whole")
+
+
+def test_a_comparison_notices_what_is_not_its_own(config_file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["compare", "--config", config_file, "--heads", "1,2", "--seeds", "1", "--out", "runs/a"]
+    assert main(command) == 0
+    one, two = (Path("runs/a") / f"{name}-seed-1337" / "summary.json" for name in ("1-head", "2-heads"))
+    kept = one.read_bytes()
+    summary, comparison = Run(one.parent).read_json("summary.json"), Run(Path("runs/a")).read_json("comparison.json")
+    one.write_bytes(two.read_bytes())
+    assert main(command) == 2 and "summary.json is damaged: seconds is" in capsys.readouterr().err
+    Run(one.parent).write_json("summary.json", {**summary, "val_loss": None})
+    assert main(command) == 2 and "summary.json is damaged: val_loss is None, but a number" in capsys.readouterr().err
+    one.write_bytes(kept)
+    odd = {**comparison["speeds"], "1 head": {"training": [0], "decoding": [1]}}
+    Run(Path("runs/a")).write_json("comparison.json", {**comparison, "speeds": odd})
+    assert main(command) == 2 and "comparison.json is damaged: speeds.1 head.training.0 is 0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

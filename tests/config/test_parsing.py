@@ -79,6 +79,12 @@ def test_shipped_configurations_load(file: Path) -> None:
         (["extra"], "extra"),
         (["--config", "nowhere.yaml"], "no configuration file nowhere.yaml"),
         (["--resume", "nowhere"], "no run in nowhere to resume"),
+        (["--train.learning_rate", "1e999"], "train.learning_rate is inf, but it must be above 0 and a finite number"),
+        *[
+            ([option, value], "a number with too many digits: give a shorter one")
+            for option in ("--seed", "--train.learning_rate")
+            for value in ("9" * 5000, "1:" * 3000 + "1", "0x" + "f" * 5000)
+        ],
     ],
 )
 def test_mistakes_on_the_command_line(arguments: list[str], sentence: str) -> None:
@@ -131,8 +137,17 @@ def test_without_private_parts_messages_are_those_of_jsonargparse(
         (b"seed: !!python/object/apply:os.system ['true']\n", "an anchor, an alias or a tag (line 1)"),
         (b"log:\n  probes: " + b"[" * 50_000, "more than 10 levels (line 2)"),
         (b"a: " * 12 + b"1\n", "not valid YAML"),
-        (b"log:\n  probes: [" + b"x" * 10_000_000 + b"]\n", "has 10000018 bytes, but settings need no more than"),
-        (b"seed: " + b"9" * 5000 + b"\n", "holds a value that cannot be read"),
+        (
+            b"log:\n  probes: [" + b"x" * 10_000_000 + b"]\n",
+            "cannot be read: it has 10,000,018 bytes, but at most 131,072",
+        ),
+        (b"seed: " + b"9" * 5000 + b"\n", "has the number 99999999999999999999 (line 1): write a shorter one"),
+        (b"train:\n  learning_rate: " + b"9" * 400 + b"\n", "has the number 99999999999999999999 (line 2)"),
+        (b"seed: 1:30:00\n", "has the number 1:30:00 (line 1): write a shorter one without colons"),
+        (b"seed: " + b"1:" * 3000 + b"1\n", "has the number 1:1:1:1:1:1:1:1:1:1: (line 1)"),
+        (b"seed: 0x" + b"f" * 5000 + b"\n", "has the number 0xffff"),
+        (b"seed: 1\nmodel:\n  n_layer: 1\n  n_layer: 2\n", "sets n_layer a second time (line 4): leave one out"),
+        (b"? [a, b]\n: 1\n", "not valid YAML"),
         (b"seed: 2020-13-45\n", "holds a value that cannot be read"),
         (b"model:\n  d_model: 1000000000000\n", "model.d_model is 1000000000000, but it must be at most"),
     ],

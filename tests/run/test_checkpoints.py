@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import errno
 import math
+import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from minitx.run.checkpoints import (
     Checkpoint,
+    Progress,
     names,
     newest_whole,
     read_checkpoint,
+    read_state,
     save_optimizer,
     save_weights,
     write_checkpoint,
@@ -39,13 +43,13 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
     place = tmp_path / "checkpoints" / "step-000007"
-    write_checkpoint(place, small_model(seed=1), {}, {"step": 7})
-    before = read_checkpoint(place).state
+    write_checkpoint(place, small_model(seed=1), {}, {"step": 7, "logs": {}})
+    before = read_state(place)
     with pytest.raises(TypeError):
-        write_checkpoint(place, small_model(seed=2), {}, {"step": 7, "odd": object()})
-    assert read_checkpoint(place).state == before
-    write_checkpoint(place, small_model(seed=2), {}, {"step": 7})
-    assert read_checkpoint(place).state["checksums"] != before["checksums"]
+        write_checkpoint(place, small_model(seed=2), {}, {"step": 7, "logs": {}, "odd": object()})
+    assert read_state(place) == before and read_checkpoint(place) == before[0]
+    write_checkpoint(place, small_model(seed=2), {}, {"step": 7, "logs": {}})
+    assert read_state(place)[1] != before[1]
     assert list(place.parent.iterdir()) == [place], "a draft or what was replaced is left"
 
 
@@ -65,7 +69,7 @@ def test_damage_is_named_and_stepped_over(
         file.write_bytes(content[:-20])
     else:
         file.unlink()
-    with pytest.raises(UserError, match=f"step-000002 is damaged: .*{name}"):
+    with pytest.raises(UserError, match=f"step-000002/{name} (is damaged|cannot be read|has changed)"):
         run.checkpoint("2")
     checkpoint, faults = newest_whole(run.path)
     assert checkpoint is not None and checkpoint.step == 1 and len(faults) == 1
@@ -96,7 +100,7 @@ def test_a_pickle_in_place_of_the_optimizer_is_not_run(tmp_path: Path) -> None:
 
 
 def test_weights_of_another_shape_are_named(tmp_path: Path) -> None:
-    file, checkpoint = tmp_path / "model.safetensors", Checkpoint(tmp_path, {})
+    file, checkpoint = tmp_path / "model.safetensors", Checkpoint(tmp_path, Progress())
     save_weights(small_model(vocab_size=30), file)
     with pytest.raises(UserError, match=r"embedding.weight is \(30, 16\), not \(31, 16\)"):
         checkpoint.load_weights(small_model(vocab_size=31))
@@ -148,14 +152,61 @@ def test_a_full_disk_is_named_and_not_a_fault_of_torch(tmp_path: Path) -> None:
         assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, "/dev/full")
 
 
-def test_infinity_and_nan_come_back_from_the_state(tmp_path: Path) -> None:
+STATE = {"step": 7, **vars(Progress()), "batches": {"epoch": 0, "position": 5}, "logs": {}} | {"step": 7}
+
+
+def test_infinity_and_nan_are_null_and_older_states_have_them(tmp_path: Path) -> None:
     """best_val_loss is infinite before the first evaluation, and a skipped step may have no finite loss."""
-    write_checkpoint(tmp_path / "step-000007", small_model(), {}, {"step": 7, "best_val_loss": math.inf, "x": math.nan})
-    state = read_checkpoint(tmp_path / "step-000007").state
-    assert state["best_val_loss"] == math.inf and math.isnan(state["x"])
+    place = tmp_path / "step-000007"
+    state = {**STATE, "val_loss": math.nan, "unevaluated": [math.nan, math.inf]}
+    write_checkpoint(place, small_model(), {}, state)
+    written = read_json(place / "state.json")
+    assert written["best_val_loss"] is None and written["unevaluated"] == [None, None]
+    older = {name: record["sha256"] for name, record in written["checksums"].items()}
+    for content in (written, {**written, **state, "checksums": older}):
+        (place / "state.json").write_bytes(json_bytes(content))
+        progress = read_checkpoint(place).progress
+        assert (progress.best_val_loss, progress.val_loss) == (math.inf, None)
+        assert progress.unevaluated is not None and all(map(math.isnan, progress.unevaluated))
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("step", ["7", 7.0, True, -1, 10**400, None]),
+        ("tokens", [None, 1.5, "1", -1, 10**400]),
+        ("seconds", [None, "x", 10**400, 1e308, -1, math.nan, []]),
+        ("val_loss", ["x", [], 10**400]),
+        ("best_step", [None, {}]),
+        ("skipped", [None, 0.5]),
+        ("batches", [None, [], {}, {"epoch": -1, "position": 0}, {"epoch": math.nan, "position": 0}]),
+        ("batches", [{"epoch": 0, "position": "x"}, {"epoch": 0}, {"epoch": 0, "position": 1 << 70}]),
+        ("unevaluated", [[1.0], [1.0, 2.0, 3.0], ["x", 1.0], {}, "x"]),
+        ("best", ["../x", ["x"], 7, "step-٠٠٠٠٠١"]),
+        ("logs", [None, [], {"metrics.jsonl": 3}, {"metrics.jsonl": {"bytes": math.inf, "sha256": "0" * 64}}]),
+        ("logs", [{"../x": {"bytes": 1, "sha256": "0" * 64}}, {"metrics.jsonl": {"bytes": 1, "sha256": "x"}}]),
+        ("checksums", [None, {}, {"model.safetensors": 3}]),
+    ],
+)
+def test_an_odd_value_in_the_state_is_named(name: str, values: list[Any], tmp_path: Path) -> None:
+    place = tmp_path / "step-000007"
+    write_checkpoint(place, small_model(), {}, STATE)
+    whole = read_json(place / "state.json")
+    for value in values:
+        (place / "state.json").write_bytes(json_bytes({**whole, name: value}))
+        with pytest.raises(UserError, match=rf"step-000007/state.json is damaged: {name}\S* is .* was expected\.$"):
+            read_checkpoint(place)
+
+
+def test_a_larger_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    place = tmp_path / "step-000007"
+    write_checkpoint(place, small_model(), {}, STATE)
+    os.truncate(place / "model.safetensors", 1 << 42)  # a hole: it takes no room
+    with pytest.raises(UserError, match="model.safetensors cannot be read: it has 4,398,046,511,104 bytes"):
+        read_checkpoint(place)
 
 
 def test_a_state_of_another_step_is_named(tmp_path: Path) -> None:
-    write_checkpoint(tmp_path / "step-000007", small_model(), {}, {"step": 8})
-    with pytest.raises(UserError, match="state.json is of step 8"):
+    write_checkpoint(tmp_path / "step-000007", small_model(), {}, {"step": 8, "logs": {}})
+    with pytest.raises(UserError, match="state.json is damaged: step is 8, but 7"):
         read_checkpoint(tmp_path / "step-000007")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import yaml
 from minitx.config import Config, TokenizerConfig
 from minitx.data.tokenizer import Tokenizer
 from minitx.run import checkpoints
-from minitx.run.folder import Run, new_folder
+from minitx.run.folder import Run
 from minitx.run.logs import cut_logs
 from minitx.system.errors import UserError
 from minitx.system.files import checksum, json_bytes, read_json, sha256, write_atomically
@@ -50,7 +52,7 @@ def old(run: Run) -> Run:
 
 
 def test_a_name_taken_gets_a_number(tmp_path: Path) -> None:
-    names = [new_folder(str(tmp_path / "runs" / "a")).name for _ in range(3)]
+    names = [made(tmp_path / "runs" / "a").path.name for _ in range(3)]
     assert names == ["a", "a-2", "a-3"]
 
 
@@ -93,6 +95,62 @@ def fail_at(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("minitx.system.files.write_atomically", write)
 
 
+def test_a_run_is_built_under_a_hidden_name(tmp_path: Path) -> None:
+    """A kill leaves a folder that is no run and blocks none; the next call removes it."""
+    config, out, dead = small_config(tmp_path), tmp_path / "runs" / "a", 1 << 30
+    (tmp_path / "runs" / f".a-2-{dead}" / "a-2").mkdir(parents=True)
+    (tmp_path / "runs" / f".b-{dead}").mkdir()
+    with Run.building(str(out)) as run:
+        assert not out.exists() and run.furnish(config, small_tokenizer(), {}).out == str(out)
+        (out / "other").mkdir(parents=True)  # by another process
+    assert run.path == tmp_path / "runs" / "a-2" and run.config().out == str(run.path)
+    with pytest.raises(KeyboardInterrupt), Run.building(str(out)):
+        raise KeyboardInterrupt
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == [f".b-{dead}", "a", "a-2"]
+
+
+STRANGE: dict[str, Callable[[Path], object]] = {
+    "pipe": lambda path: os.mkfifo(path),
+    "device": lambda path: path.symlink_to(os.devnull),
+    "loop": lambda path: path.symlink_to(path.name),
+    "hole of 4 TB": lambda path: path.open("xb").truncate(1 << 42),
+    "folder": lambda path: path.mkdir(),
+}
+USES: dict[str, Callable[[Run], object]] = {
+    "config.yaml": lambda run: run.config(),
+    "data.json": lambda run: run.config(),
+    "tokenizer.model": lambda run: run.tokenizer(),
+    "summary.json": lambda run: run.fields("summary.json"),
+    "metrics.jsonl": lambda run: run.metrics(),
+    "heads.jsonl": lambda run: run.heads(),
+    "checkpoints/step-000001/state.json": lambda run: run.checkpoint("1"),
+    "checkpoints/step-000001/model.safetensors": lambda run: run.checkpoint("1"),
+    "checkpoints/step-000001/optimizer.pt": lambda run: run.checkpoint("1"),
+}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has neither pipes in folders nor /dev/null")
+@pytest.mark.parametrize("kind", STRANGE)
+@pytest.mark.parametrize("name", USES)
+def test_only_plain_files_of_fitting_size_are_read(name: str, kind: str, tmp_path: Path) -> None:
+    """No wait for the writer of a pipe, no terabytes of memory."""
+    run = made(tmp_path / "run")
+    for log in ("metrics.jsonl", "heads.jsonl"):
+        run.append_metrics({"step": 1}, log)
+    saved(run, 1)
+    (run.path / name).unlink(missing_ok=True)
+    STRANGE[kind](run.path / name)
+    with pytest.raises(UserError, match=f"{name} cannot be read") as caught:
+        USES[name](run)
+    assert "\n" not in str(caught.value)
+    if name.endswith(".jsonl") and kind != "hole of 4 TB":
+        with pytest.raises(UserError, match=f"{name} cannot be written"):
+            run.append_metrics({"step": 2}, name)
+    if name.endswith(".jsonl") and kind != "folder":
+        with contextlib.suppress(UserError):  # a hole has changed, and what it began with is read
+            cut_logs(run.path, run.checkpoint("1").logs, 1)
+
+
 def test_pointers_and_links_lead_nowhere_else(tmp_path: Path) -> None:
     """Nothing outside the run folder is read as its own, changed or removed."""
     outside = Run(tmp_path / "outside")
@@ -104,7 +162,7 @@ def test_pointers_and_links_lead_nowhere_else(tmp_path: Path) -> None:
     (run.path / "checkpoints" / "step-x").mkdir()
     (run.path / "metrics.jsonl").symlink_to(outside.path / "checkpoints" / "last")
     assert run.checkpoint("best").step == 1
-    with pytest.raises(UserError, match="step-000000 is damaged"):
+    with pytest.raises(UserError, match="step-000000/state.json is damaged: step is 5"):
         run.checkpoint("0")
     cut_logs(run.path, {}, 0)
     saved(run, 3, keep=1)
@@ -117,7 +175,8 @@ def test_what_killed_processes_left_goes_and_two_cannot_train_at_once(tmp_path: 
     run = Run(tmp_path)
     saved(run, 1)
     (tmp_path / "attention").mkdir()
-    (tmp_path / "checkpoints" / ".step-000002-123").mkdir()
+    for name in ("step-000002-123", "old-123", "step-000002-old-123"):
+        (tmp_path / "checkpoints" / f".{name}").mkdir()
     for name in (".config.yaml-123", "attention/.step-000002.heads-123"):
         (tmp_path / name).write_text("half")
     with run.locked():

@@ -27,7 +27,7 @@ from minitx.studies.comparison import (
 )
 from minitx.studies.comparison_report import TrialResult, comparison_table, draw_comparison, summarise
 from minitx.system.errors import UserError
-from minitx.system.figures import save_picture
+from minitx.system.figures import picture
 from minitx.system.runtime import choose_runtime
 from minitx.system.timing import Timed
 from tests.small import small_config, small_model
@@ -121,11 +121,11 @@ def test_the_picture(
     speeds = {renamed[name]: speed for name, speed in SPEEDS.items()}
     figures: list[Figure] = []
 
-    def keep_and_save(figure: Figure, file: Path) -> None:
+    def keep(figure: Figure) -> bytes:
         figures.append(figure)
-        save_picture(figure, file)
+        return picture(figure)
 
-    monkeypatch.setattr("minitx.studies.comparison_report.save_picture", keep_and_save)
+    monkeypatch.setattr("minitx.studies.comparison_report.picture", keep)
     draw_comparison(runs, speeds, tmp_path / "a.png", "title")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     for axes in figures[0].axes:

@@ -63,7 +63,7 @@ def test_a_single_bad_step_is_skipped_only_when_asked(
     assert [line["step"] for line in lines] == list(range(1, 13))
     assert [line["step"] for line in lines if line["train_loss"] is None] == [5]
     assert (Path(config.out) / "diverged-000005.json").exists()
-    assert Run(Path(config.out)).checkpoint("last").state["skipped"] == 1
+    assert Run(Path(config.out)).checkpoint("last").progress.skipped == 1
     damaged_at((5, 7), monkeypatch)
     with pytest.raises(UserError, match="at step 7"):
         train(config)
