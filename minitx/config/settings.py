@@ -30,7 +30,7 @@ class DataConfig:
     """Which split of a Hub data set to validate on; by default, val_fraction of the training text is held out."""
     val_fraction: float = 0.1
     """Share of the text held out for validation, between 0 and 1."""
-    seed: int | None = 1337
+    seed: int | None = 1
     """Seed for the choice of documents to hold out, the same for runs of any seed; null takes the seed of the run."""
     split_by: Literal["auto", "document", "position"] = "auto"
     """What to hold out: whole documents (document) or the end of the text (position); auto holds out documents if the
