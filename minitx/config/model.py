@@ -6,6 +6,7 @@ from typing import Literal
 from minitx.system.errors import require, require_bounds
 
 MAX_WIDTH = 1 << 20  # also of heads and context; nobody trains more, so a larger number is a mistake
+MAX_LAYERS = 1000
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         require_bounds(self, "model.", "n_layer n_head n_kv_head d_model d_ff d_latent context_length", at_least=1)
         require_bounds(self, "model.", "n_head d_model d_ff context_length", at_most=MAX_WIDTH)
+        require_bounds(self, "model.", "n_layer", at_most=MAX_LAYERS)
         require_bounds(self, "model.", "dropout", at_least=0, below=1)
         require_bounds(self, "model.", "rope_theta norm_eps", above=0)
         counts = [n for n in range(1, self.d_model // 2 + 1) if self.d_model % (2 * n) == 0]

@@ -49,7 +49,13 @@ def parse(parser: ArgumentParser, settings: type[T], arguments: Sequence[str]) -
     """As `parse_plain`, for a parser of `new_parser`: a YAML file is checked first."""
     if (file := option_value(arguments, "--config")) is not None:
         check_file(Path(file), setting_names(settings))
-    return parse_plain(parser, arguments)
+    namespace = parse_plain(parser, arguments)
+    types = option_types(parser)
+    for name in setting_names(settings):  # jsonargparse takes null in a file for every type
+        hint = types.get(name)
+        is_right = namespace[name] is not None or hint is None or type(None) in typing.get_args(hint)
+        require(is_right, f"{name} is null, but it takes {in_words(hint)}.")
+    return namespace
 
 
 def parse_plain(parser: ArgumentParser, arguments: Sequence[str]) -> Any:

@@ -10,16 +10,15 @@ import hashlib
 import importlib.metadata
 import os
 import re
-import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from minitx.config import DataConfig, TokenizerConfig
@@ -32,11 +31,13 @@ from minitx.data.spool import Spool
 from minitx.data.token_files import Tokens, require_window
 from minitx.data.tokenizer import Tokenizer
 from minitx.system.errors import UserError, require
-from minitx.system.files import checksum, digest, json_bytes, read_json, sha256, write_atomically
+from minitx.system.fields import Fields
+from minitx.system.files import digest, json_bytes, read_json, remove, sha256, write_atomically
+from minitx.system.recorded import is_unchanged, read_record, record
 
-FORMAT = 5  # of the prepared folder; folders of another format are never looked at
+FORMAT = 6  # of the prepared folder; folders of another format are never looked at
 FILES = ("tokenizer.model", "train.npy", "val.npy")
-MAX_AGE = 24 * 3600  # seconds; an unfinished folder that is older was left by a dead run
+COUNTS = {"train_bytes": 0, "val_bytes": 1, "train_documents": 0, "val_documents": 0}  # and the least of each
 
 
 @dataclass(frozen=True)
@@ -119,11 +120,10 @@ def prepare(
             return cached
     try:
         root.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(root)
-        with tempfile.TemporaryDirectory(prefix="unfinished-", dir=root, ignore_cleanup_errors=True) as unfinished:
+        with _unfinished(root) as unfinished:
             cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-            _build(Path(unfinished), data, tokenizer, seed, progress, tokenizer_model, workers or cores)
-            return _move(Path(unfinished), folder)
+            _build(unfinished, data, tokenizer, seed, progress, tokenizer_model, workers or cores)
+            return _move(unfinished, folder)
     except OSError as error:
         raise UserError(
             f"The cache folder {root} cannot be written ({error.strerror or error}): make room there, or set "
@@ -179,22 +179,26 @@ def _build(
     about = {"val_fingerprint": val_digest.hexdigest(), "val_in_train": share_in_training(pieces)}
     for spool in spools.values():
         spool.path.unlink()
-    about |= {"fingerprint": fingerprint, "checksums": {name: checksum(folder / name) for name in FILES}}
+    about |= {"fingerprint": fingerprint, "checksums": {name: record(folder / name)._asdict() for name in FILES}}
     write_atomically(folder / "meta.json", json_bytes({**counts, **about}))
 
 
 def _load(folder: Path, tokenizer_model: Tokenizer | None = None) -> Prepared | None:
     """The corpus in `folder`; None if it is missing or damaged, or not of `tokenizer_model` (if that is given)."""
     try:
-        meta = read_json(folder / "meta.json")
-        if meta.pop("checksums") != {name: checksum(folder / name) for name in FILES}:
-            return None
+        meta = Fields(read_json(folder / "meta.json"), str(folder / "meta.json"))
+        checksums = meta.inside("checksums", dict)
+        is_whole = all(is_unchanged(folder / name, read_record(checksums, name)) for name in FILES)
         tokenizer = Tokenizer.load(folder / "tokenizer.model")
-        if tokenizer_model and tokenizer.digest != tokenizer_model.digest:
+        if not is_whole or (tokenizer_model and tokenizer.digest != tokenizer_model.digest):
             return None
         train, val = (np.load(folder / f"{split}.npy", mmap_mode="r", allow_pickle=False) for split in ("train", "val"))
-        return Prepared(folder, tokenizer, train, val, **meta)
-    except (OSError, ValueError, TypeError, KeyError, UserError):
+        if max(train.max(), val.max()) >= tokenizer.vocab_size:
+            return None
+        about: dict[str, Any] = {name: meta.whole(name, least) for name, least in COUNTS.items()}
+        about |= {name: meta.text(name, "[0-9a-f]{64}") for name in ("fingerprint", "val_fingerprint")}
+        return Prepared(folder, tokenizer, train, val, val_in_train=meta.number("val_in_train", 0, 1), **about)
+    except (OSError, ValueError, UserError):
         return None
 
 
@@ -205,16 +209,36 @@ def _move(unfinished: Path, folder: Path) -> Prepared:
             unfinished.rename(folder)
         if prepared := _load(folder):
             return prepared
-        shutil.rmtree(folder, ignore_errors=True)  # damaged, and in the way
+        remove(folder)  # damaged, and in the way
     raise UserError(f"The prepared data cannot be put into {folder}: remove that folder.")
 
 
-def _remove_leftovers(root: Path) -> None:
-    for folder in root.glob("unfinished-*"):
-        with contextlib.suppress(OSError):
-            newest = max(path.stat().st_mtime for path in [folder, *folder.iterdir()])
-            if time.time() - newest > MAX_AGE:
-                shutil.rmtree(folder, ignore_errors=True)
+@contextlib.contextmanager
+def _unfinished(root: Path) -> Iterator[Path]:
+    """An empty folder in `root` to fill; it is locked, so that others know that this process runs, and then removed.
+
+    Those that killed processes left are removed first.
+    """
+    with contextlib.ExitStack() as stack:
+        with contextlib.ExitStack() as briefly:
+            _lock(root / ".lock", briefly, seconds=10)  # or another process would remove the folder before it is locked
+            for left in root.glob("unfinished-*"):
+                if _lock(left / "lock", briefly):
+                    remove(left)
+            folder = Path(tempfile.mkdtemp(prefix="unfinished-", dir=root))
+            stack.callback(remove, folder)
+            _lock(folder / "lock", stack)
+        (folder / "text").mkdir()
+        yield folder / "text"
+
+
+def _lock(file: Path, stack: contextlib.ExitStack, seconds: float = 0) -> bool:
+    """Lock `file` until `stack` ends; False if another process has it, or if this file system has no locks."""
+    try:
+        stack.enter_context(FileLock(file).acquire(timeout=seconds))
+    except (Timeout, OSError, NotImplementedError):
+        return False
+    return True
 
 
 def _bar(label: str, total: int | None, progress: bool) -> "tqdm[NoReturn]":

@@ -19,7 +19,8 @@ from minitx.data.tokenizer import Tokenizer
 from minitx.interop.tokenizer_json import tokenizer_files
 from minitx.model import Transformer
 from minitx.system.errors import UserError, require
-from minitx.system.files import checksum, json_bytes, replacing
+from minitx.system.files import json_bytes, replacing
+from minitx.system.recorded import record
 
 NAMES = {
     "embedding": "model.embed_tokens",
@@ -79,7 +80,7 @@ def export_folder(model: Transformer, tokenizer: Tokenizer, folder: Path) -> boo
         of_transformers = tokenizer_files(tokenizer)
         for name, content in of_transformers.items():  # without tokenizer.json, AutoTokenizer refuses the folder
             (draft / name).write_text(json.dumps(content, ensure_ascii=False) + "\n", "utf-8")
-        about = {file.name: {"bytes": file.stat().st_size, "sha256": checksum(file)} for file in draft.iterdir()}
+        about = {file.name: record(file)._asdict() for file in draft.iterdir()}
         (draft / CHECKSUM_FILE).write_bytes(json_bytes({"files": about}))
     return "tokenizer.json" in of_transformers
 

@@ -23,7 +23,8 @@ from minitx.model import Transformer
 from minitx.model_size import parameter_count, require_memory
 from minitx.system.errors import UserError, require
 from minitx.system.fields import Fields, parse_json
-from minitx.system.files import checksum, open_regular, read_file, read_json, reading
+from minitx.system.files import open_regular, read_file, read_json, reading
+from minitx.system.recorded import is_unchanged, read_record
 
 OTHER_WEIGHTS = ("model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 FIXED: dict[str, tuple[Any, ...]] = {
@@ -83,11 +84,9 @@ def check_checksums(folder: Path) -> None:
         return
     listed = Fields(read_json(folder / CHECKSUM_FILE), str(folder / CHECKSUM_FILE)).inside("files", dict)
     for name in listed:
-        about, file = listed.inside(name, dict), folder / str(name)
-        is_same = file.is_file() and file.stat().st_size == about.whole("bytes")  # before a large file is read
-        is_same = is_same and checksum(file) == about.text("sha256")
+        file, before = folder / str(name), read_record(listed, name)
         remedy = f"export it again, or remove {CHECKSUM_FILE} to import it as it is"
-        require(is_same, f"{file} has changed since minitx exported it: {remedy}.")
+        require(is_unchanged(file, before), f"{file} has changed since minitx exported it: {remedy}.")
 
 
 def import_model(folder: Path) -> Transformer:

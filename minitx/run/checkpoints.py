@@ -21,10 +21,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from minitx.model import Transformer
-from minitx.run.logs import Recorded, log_state, read_log_state, read_record, record
+from minitx.run.logs import log_state, read_log_state
 from minitx.system import files
 from minitx.system.errors import UserError, require
 from minitx.system.fields import Fields
+from minitx.system.recorded import Recorded, is_unchanged, read_record, record
 from minitx.system.text import warn
 
 FOLDER = "checkpoints"
@@ -197,8 +198,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """The checkpoint in `path`, after checking every file; raises UserError that names the damaged one."""
     checkpoint, recorded = read_state(path)
     for name, before in recorded.items():
-        is_same = files.checksum(path / name, before.bytes) == before.sha256
-        require(is_same, f"{path / name} is damaged: it has changed since it was saved.")
+        require(is_unchanged(path / name, before), f"{path / name} is damaged: it has changed since it was saved.")
     return checkpoint
 
 

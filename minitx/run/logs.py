@@ -7,11 +7,12 @@ import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from minitx.system import files
 from minitx.system.errors import UserError, require
-from minitx.system.fields import LARGEST, Fields, parse_json
+from minitx.system.fields import Fields, parse_json
+from minitx.system.recorded import Recorded, read_record, record
 from minitx.system.text import warn
 
 METRICS_FILE, HEADS_FILE = "metrics.jsonl", "heads.jsonl"
@@ -20,13 +21,6 @@ MAX_BYTES = 1 << 30
 """Bytes of a log that is read line by line; a larger one is refused."""
 MAX_LINE = 1 << 24
 """Bytes of a line; the parts of a longer one are damaged lines."""
-
-
-class Recorded(NamedTuple):
-    """What a checkpoint records of a file; `bytes` is `LARGEST` where an older version recorded no size."""
-
-    bytes: int
-    sha256: str
 
 
 def append_line(file: Path, line: dict[str, Any]) -> None:
@@ -111,20 +105,6 @@ def log_state(run: Path) -> dict[str, dict[str, Any]]:
     for file in log_files(run):
         files.flush_to_disk(file)
     return {file.name: record(file)._asdict() for file in log_files(run)}
-
-
-def record(file: Path) -> Recorded:
-    """Size and checksum of a file now."""
-    return Recorded(file.stat().st_size, files.checksum(file))
-
-
-def read_record(fields: Fields, name: str) -> Recorded:
-    """The field `name` of state.json, written as `record(…)._asdict()`, or by older versions as the checksum alone."""
-    checksum = ("[0-9a-f]{64}", "a checksum")
-    if isinstance(fields.content.get(name), str):
-        return Recorded(LARGEST, fields.text(name, *checksum))
-    inside = fields.inside(name, dict)
-    return Recorded(inside.whole("bytes"), inside.text("sha256", *checksum))
 
 
 def read_log_state(state: Fields) -> dict[str, Recorded]:

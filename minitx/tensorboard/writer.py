@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minitx.heads.scores import IMPORTANCE, SCORES
-from minitx.system.files import with_filename
+from minitx.system.files import flush_to_disk, with_filename
 from minitx.system.text import visible
 
 Floats = NDArray[np.floating[Any]]
@@ -154,10 +154,11 @@ class EventWriter:
             self._writer.flush()
 
     def close(self) -> None:
-        """Flush and close; may be called twice."""
+        """Flush to disk and close; may be called twice."""
         with with_filename(self._file):
             if not self._writer.closed:
                 self._writer.close()
+                flush_to_disk(self._file)
 
     def _add(self, step: int, summaries: list[Any]) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary

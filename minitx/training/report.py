@@ -147,7 +147,7 @@ class Report:
         }
         results = {name: float(summary.get(name, math.nan)) for name in RESULTS + COMPARED}
         self.writer().hyperparameters(flatten(training.config.to_dict()), results)
-        self.flush()
+        self.writer().close()
         training.run.write_json("summary.json", summary)  # last: with it the run is finished
         return summary
 

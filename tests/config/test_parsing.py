@@ -125,6 +125,8 @@ def test_without_private_parts_messages_are_those_of_jsonargparse(
         (b"modle:\n  n_head: 4\n", "(did you mean model?)"),
         (b"model: 3\n", "model in "),
         (b"model: null\n", "model in "),
+        (b"model: {qk_norm: null}\n", "model.qk_norm is null, but it takes true or false"),
+        (b"model: {n_layer: 686430}\n", "model.n_layer is 686430, but it must be at most 1000"),
         (b"resume: x\n", "no setting resume in "),
         (b"seed: &a 1\n", "an anchor, an alias or a tag (line 1)"),
         (b"out: ! x\n", "an anchor, an alias or a tag (line 1)"),
