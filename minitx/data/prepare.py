@@ -198,7 +198,7 @@ def _load(folder: Path, tokenizer_model: Tokenizer | None = None) -> Prepared | 
         about: dict[str, Any] = {name: meta.whole(name, least) for name, least in COUNTS.items()}
         about |= {name: meta.text(name, "[0-9a-f]{64}") for name in ("fingerprint", "val_fingerprint")}
         return Prepared(folder, tokenizer, train, val, val_in_train=meta.number("val_in_train", 0, 1), **about)
-    except (OSError, ValueError, UserError):
+    except Exception:  # numpy can raise anything on a file made by hand
         return None
 
 
