@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -14,12 +13,7 @@ from typing import Any
 
 
 def main() -> None:
-    """Do one kind of harm, or be the process that is harmed."""
-    if sys.argv[1:2] == ["child"]:
-        from tests.reliability.kills import child
-
-        child(sys.argv[2], sys.argv[3], sys.argv[4:])
-        return
+    """Do one kind of harm, or every one."""
     import tests.reliability
 
     parser = argparse.ArgumentParser(description=tests.reliability.__doc__)
@@ -44,9 +38,7 @@ def main() -> None:
     damages = 500 if count is None else count
     kinds: dict[str, Callable[[Path], dict[str, Any]]] = {
         "crashes": lambda folder: crashes(folder, count, seed, verbs),
-        "damage": lambda folder: damage(
-            folder, 500 if count is None else count, seed, options.verbs, options.case, options.seconds
-        ),
+        "damage": lambda folder: damage(folder, damages, seed, verbs, options.case, options.seconds),
         "kills": lambda folder: dict(kills(folder, count or 30, seed)),
         "disk": disks,
         "long": lambda folder: long(folder, count or 10_000),

@@ -64,9 +64,11 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **cache, **more}
 
 
-def minitx(folder: Path, *arguments: str, harm: str = "none", **more: str) -> subprocess.CompletedProcess[str]:
-    """Run train.py or generate.py in a new process in `folder`, killed as `harm` says (see `kills.child`)."""
-    command = [sys.executable, "-m", "tests.reliability", "child", harm, *arguments]
+def minitx(folder: Path, *arguments: str, before: str = "pass", **more: str) -> subprocess.CompletedProcess[str]:
+    """Run train.py or generate.py in a new process in `folder`, after the line of Python `before`."""
+    verb, *rest = arguments
+    code = f"import sys; {before}; from minitx.__main__ import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, verb.removesuffix(".py"), *rest]
     env = environment(folder, **more)
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False)
 
@@ -188,23 +190,32 @@ def differences(run: Path, reference: Path) -> list[str]:
     return [name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)]
 
 
-def content(path: Path) -> Any:
+def holds(path: Path) -> Any:
     """What a file or folder holds, drafts left out; of a run or comparison what it says; None where nothing is."""
-    if not path.is_dir():
-        return path.read_bytes() if path.exists() else None
-    if (path / "config.yaml").exists():
-        return said(path)
-    if (path / "comparison.json").exists():
-        whole = json.loads((path / "comparison.json").read_text("utf-8"))
-        return [whole.get("plan"), whole.get("runs"), *(content(run) for run in sorted(path.iterdir()) if run.is_dir())]
-    files = {str(file.relative_to(path)): file for file in sorted(path.rglob("*")) if file.is_file()}
-    return {n: f.read_bytes() for n, f in files.items() if not any(map(DRAFT.fullmatch, n.split("/")))}
+    try:
+        if not path.is_dir():
+            return path.read_bytes() if path.exists() else None
+        if (path / "config.yaml").exists():
+            config = (path / "config.yaml").read_text("utf-8").partition("out:")[2].partition("\n")[2]
+            return [said(path), config, (path / "tokenizer.model").read_bytes()]
+        if (path / "comparison.json").exists():
+            whole = json.loads((path / "comparison.json").read_text("utf-8"))
+            return [
+                whole.get("plan"),
+                whole.get("runs"),
+                *(holds(run) for run in sorted(path.iterdir()) if run.is_dir()),
+            ]
+        files = {str(file.relative_to(path)): file for file in sorted(path.rglob("*")) if file.is_file()}
+        return {n: f.read_bytes() for n, f in files.items() if not any(map(DRAFT.fullmatch, n.split("/")))}
+    except (OSError, ValueError) as error:
+        return f"It cannot be read: {error}"
 
 
 def plain(text: str) -> str:
-    """What a command printed, without what depends on the clock."""
-    lines = [line for line in text.splitlines() if "per second" not in line and "tokens/s" not in line]
-    return re.sub(r"\d[\d,]* ± [\d,]+(?![\d.])|in [\d,]+ s;", "", re.sub(r"[ -]+", " ", "\n".join(lines)))
+    """What a command printed, without what depends on the clock, and without what `compare` trains meanwhile."""
+    lines = [line for line in text.splitlines() if not re.search(r"per second|: training$|^timing", line)]
+    clock = r"[\d,.]+ tokens/s|\d[\d,]* ± [\d,]+(?![\d.])|in [\d,]+ s;|, \d+ min left"
+    return re.sub(clock, "", re.sub(r"[ -]+", " ", "\n".join(lines)))
 
 
 # The verbs, and the folder that they work in

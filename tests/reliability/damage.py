@@ -26,7 +26,7 @@ from typing import Any
 import yaml
 
 from minitx.system.files import checksum, digest
-from tests.reliability.common import TEXT, VERBS, Outcome, Verb, afresh, build, content, forked, plain
+from tests.reliability.common import TEXT, VERBS, Outcome, Verb, afresh, build, forked, holds, plain
 
 FAULTS = ("unnoticed", "traceback", "hang", "memory", "left behind")
 PLAIN = ("null", "true", "1e308", "NaN", "Infinity", "-1", "0.5", '"x"', '""', '"../../x"', "[]", "{}")
@@ -39,8 +39,9 @@ WEIGHTS = {"flip": 5, "cut": 3, "copy": 4, "random": 1, "empty": 1, "remove": 1,
 WEIGHTS |= {"directory": 1, "loop": 1, "sparse": 1, "set": 0}
 """Kinds of damage → how often they are drawn."""
 FITS = " (checksums fit)"
-NUMBERS = r"(?<=tfevents).*|[0-9]{6}"
-"""What files of one kind differ in."""
+SOURCES = ("text.txt", "rows.jsonl")
+VARYING = r"(?<=tfevents\.)[0-9.]+|[0-9a-f]{32}"
+"""What the names of files have anew each time; a * stands for it in a line."""
 
 
 def fields(path: Path, line: int = 0) -> tuple[bytes, Any, bytes]:
@@ -50,7 +51,7 @@ def fields(path: Path, line: int = 0) -> tuple[bytes, Any, bytes]:
     end = start + width + int.from_bytes(raw[start : start + width], "little") if width else len(raw)
     if path.suffix == ".jsonl":
         lines = raw.splitlines(keepends=True)
-        start, end = len(b"".join(lines[:line])), len(b"".join(lines[: line + 1]))
+        start, end = len(b"".join(lines[:line])), len(b"".join(lines[: line + 1])) - 1
     part = raw[start + width : end]
     return raw[:start], yaml.safe_load(part) if path.suffix == ".yaml" else json.loads(part), raw[end:]
 
@@ -87,11 +88,13 @@ def draw(world: Path, file: str, random_: random.Random) -> str:
     path = world / file
     bytes_, fits = max(1, path.stat().st_size), random_.choice(["", "", FITS])
     weights = {**WEIGHTS, "set": 16 * (path.suffix in STRUCTURED)}
+    if file in SOURCES:  # 3 GB of text would be a text
+        del weights["sparse"]
     kind = random_.choices([*weights], [*weights.values()])[0]
     if kind == "copy":  # of the same kind from elsewhere, or any other
-        name = re.sub(NUMBERS, "*", path.name)
+        name = re.sub(f"{VARYING}|[0-9]{{6}}", "*", path.name)
         others = [other for other in sorted(world.rglob(random_.choice([name, name, "*.*"]))) if other.is_file()]
-        return f"copy {random_.choice(others).relative_to(world)}{fits}"
+        return f"copy {re.sub(VARYING, '*', str(random_.choice(others).relative_to(world)))}{fits}"
     if kind == "set":
         line = random_.randrange(path.read_bytes().count(b"\n")) if path.suffix == ".jsonl" else 0
         place = random_.choice([*places(fields(path, line)[1])])
@@ -101,9 +104,14 @@ def draw(world: Path, file: str, random_: random.Random) -> str:
     return f"{kind} {random_.randrange(at)}{fits}" if at else kind
 
 
+def named(world: Path, file: str) -> Path:
+    """The file of a name with *; the largest, which is that of the larger text."""
+    return max(world.glob(file), key=lambda path: path.stat().st_size)
+
+
 def harm(world: Path, file: str, damage: str) -> bool:
     """Do to a file what `damage` says; whether that changed anything."""
-    path = world / file
+    path = named(world, file)
     before, old = path.read_bytes(), checksum(path)
     kind, _, detail = damage.removesuffix(FITS).partition(" ")
     content = bytearray(before)
@@ -117,7 +125,7 @@ def harm(world: Path, file: str, damage: str) -> bool:
     elif kind == "random":
         content = bytearray(random.Random(int(detail)).randbytes(len(before)))
     elif kind == "copy":
-        content = bytearray((world / detail).read_bytes())
+        content = bytearray(named(world.with_name("whole"), detail).read_bytes())
     else:
         path.unlink()
         if kind == "fifo":
@@ -194,7 +202,7 @@ def read(world: Path, verb: Verb, seconds: int = 60, *, names: bool = False) -> 
             sys.addaudithook(hook)
         return verb()
 
-    return forked(world, called, lambda text: [plain(text), content(world / verb.made) if verb.made else None], seconds)
+    return forked(world, called, lambda text: [plain(text), holds(world / verb.made) if verb.made else None], seconds)
 
 
 def verdict(outcome: Outcome, expected: str, forged: bool) -> str:
@@ -216,7 +224,7 @@ def verdict(outcome: Outcome, expected: str, forged: bool) -> str:
 def lines(whole: Path, pairs: list[tuple[str, str]], random_: random.Random) -> Iterator[str]:
     """Random damages without end: every verb and file in turn."""
     for name, file in itertools.cycle(pairs):
-        yield f"{name} | {file} | {draw(whole, file, random_)}"
+        yield f"{name} | {re.sub(VARYING, '*', file)} | {draw(whole, file, random_)}"
 
 
 def damage(
@@ -244,15 +252,16 @@ def damage(
         world = afresh(folder, verb)
         if not harm(world, file, harmed):
             continue
-        is_new = verb.made and not (world / verb.made).exists()
+        is_new = not (world / (verb.made or ".")).exists()
         outcome = read(world, verb, seconds)
-        came = verdict(outcome, expected[name], FITS in harmed or (file in verb.reads and "data" in name))
-        if is_new and came.startswith("refused") and (world / verb.made).exists():
+        came = verdict(outcome, expected[name], FITS in harmed or (file in SOURCES and "data" in name))
+        if is_new and came.startswith("refused") and holds(world / verb.made):
             came = "left behind"
         done.update(("damages", came))
         if done["damages"] % 500 == 0:
             print(dict(done), flush=True)
-        by_kind.setdefault(name, {}).setdefault(re.sub(NUMBERS, "", Path(file).name), Counter())[came] += 1
+        by_kind.setdefault(name, {}).setdefault(re.sub("[0-9]{6}", "", Path(file).name), Counter())[came] += 1
         if came in FAULTS:
-            print(f"{came}: {line}\n    {outcome.last[:300]}", flush=True)
+            place = re.findall(r"(minitx/\S+)\", line (\d+)", outcome.err)[-1:]
+            print(f"{came}: {line}\n    {outcome.last[:300]} {place}", flush=True)
     return {"all": dict(done), **by_kind}

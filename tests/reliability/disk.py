@@ -58,7 +58,8 @@ def disk(folder: Path, sizes: list[int], *, mounted: bool, cached: bool = False)
             shutil.rmtree(place / "runs", ignore_errors=True)
             arguments = ["train.py", "--config", str(folder / "reference.yaml"), "--out", str(place / "runs" / "small")]
             cache = {} if cached else {"XDG_CACHE_HOME": str(place / "cache")}
-            ended = minitx(folder, *arguments, harm="none" if mounted else f"size:{size}", **cache)
+            limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))"
+            ended = minitx(folder, *arguments, before="pass" if mounted else limit, **cache)
             if ended.returncode == 0:
                 continue
             done["full"] += 1

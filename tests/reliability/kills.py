@@ -7,12 +7,9 @@ import dataclasses
 import http.server
 import os
 import random
-import resource
-import runpy
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -21,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from minitx.config import Config
-from tests.reliability.common import DRAFT, ROOT, differences, minitx, quickly, written
+from tests.reliability.common import DRAFT, differences, minitx, quickly, written
 from tests.reliability.crashes import count_operations
 from tests.small import small_config, small_text
 
@@ -29,54 +26,46 @@ KINDS = {"write": (1, 300), "evaluation": (1, 60), "step": (1, 24), "time": (0, 
 """What a kill waits for, and the range of its random number."""
 
 
-def child(harm: str, script: str, arguments: list[str]) -> None:
-    """Run a script of minitx; `harm` is none, or KIND:N: kill this process with SIGKILL before its N-th
+def end_at(kind: str, number: float) -> None:
+    """Kill this process with SIGKILL before its `number`-th
 
     - write: file operation in the folder runs, see `count_operations`,
     - evaluation: batch of an evaluation,
     - step: training step,
-    - time: N seconds after training began,
-    or limit every file to N bytes (size:N).
+    - time: second after training began.
     """
-    kind, _, number = harm.partition(":")
-    left = [float(number or 0)]
+    if kind == "write":
+        count_operations(Path("runs").absolute(), int(number))
+        return
+    import minitx.training.loop as training
+
+    name = {"time": "fit", "evaluation": "validation_windows", "step": "train_step"}[kind]
+    function, left = getattr(training, name), [int(number)]
 
     def count() -> None:
         left[0] -= 1
         if left[0] <= 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    if kind == "write":
-        count_operations(Path("runs").absolute(), int(left[0]))
-    elif kind == "size":
-        resource.setrlimit(resource.RLIMIT_FSIZE, (int(left[0]), int(left[0])))
-    elif kind != "none":
-        import minitx.training.loop as training
+    def end() -> None:
+        time.sleep(number)
+        os.kill(os.getpid(), signal.SIGKILL)
 
-        name = {"time": "fit", "evaluation": "validation_windows", "step": "train_step"}[kind]
-        function = getattr(training, name)
+    def counting(batches: Any) -> Any:
+        for batch in batches:
+            count()
+            yield batch
 
-        def end() -> None:
-            time.sleep(left[0])
-            os.kill(os.getpid(), signal.SIGKILL)
+    def harmed(*arguments: Any) -> Any:
+        if kind == "evaluation":
+            return counting(function(*arguments))
+        if kind == "step":
+            count()
+        else:
+            threading.Thread(target=end, daemon=True).start()
+        return function(*arguments)
 
-        def counting(batches: Any) -> Any:
-            for batch in batches:
-                count()
-                yield batch
-
-        def harmed(*arguments: Any) -> Any:
-            if kind == "evaluation":
-                return counting(function(*arguments))
-            if kind == "step":
-                count()
-            else:
-                threading.Thread(target=end, daemon=True).start()
-            return function(*arguments)
-
-        setattr(training, name, harmed)
-    sys.argv = [script, *arguments]
-    runpy.run_path(str(ROOT / script), run_name="__main__")
+    setattr(training, name, harmed)
 
 
 def variants(folder: Path) -> dict[str, Config]:
@@ -126,49 +115,41 @@ def kills(folder: Path, count: int, seed: int, names: list[str] | None = None) -
 
 
 def _kills(folder: Path, count: int, random_: random.Random, online: dict[str, dict[str, str]]) -> Counter[str]:
-    done: Counter[str] = Counter(dict.fromkeys(("kills", "runs", "divergent", "unresumable"), 0))
-    number = 0
+    done: Counter[str] = Counter()
     while done["kills"] < count:
+        number = done["runs"] + 1
         name = list(online)[number % len(online)]
-        number += 1
         run = folder / "runs" / f"{name}-killed-{number}"
-        for _ in range(random_.randint(1, 4)):
-            kind, harm = "none", "none"
-            if done["kills"] < count:
-                kind = random_.choice(list(KINDS))
-                at = random_.uniform(*KINDS[kind])
-                harm = f"{kind}:{at if kind == 'time' else round(at)}"
-            ended = go_on(folder, run, name, harm, online[name])
+        for left in reversed(range(random_.randint(2, 5))):
+            kind = random_.choice(list(KINDS))
+            end = f"from tests.reliability.kills import end_at; end_at({kind!r}, {random_.uniform(*KINDS[kind])})"
+            is_last = not left or done["kills"] >= count
+            ended = go_on(folder, run, name, "" if is_last else end, online[name])
             if ended.returncode != -signal.SIGKILL:
                 break
-            done["kills"] += 1
-            done[f"killed by {kind}{' in a resumed run' if '--resume' in ended.args else ''}"] += 1
-        else:
-            ended = go_on(folder, run, name, "none", online[name])
+            done.update(("kills", f"killed by {kind}{' in a resumed run' if '--resume' in ended.args else ''}"))
         done["runs"] += 1
         if ended.returncode != 0:
             done["unresumable"] += 1
             print(f"unresumable: {run.name}: {ended.stdout[-300:]}{ended.stderr[-1500:]}")
             continue
         unequal = differences(run, folder / "runs" / name)
-        done["divergent"] += bool(unequal)
-        left = [path.name for path in run.rglob("*") if DRAFT.fullmatch(path.name)]
-        done["drafts left"] += bool(left)
-        if unequal or left:
-            print(f"divergent: {run.name}: {'; '.join(unequal)}; drafts left: {left}")
-        print(f"{run.name}: {dict(done)}", flush=True)
+        left_drafts = [path.name for path in run.rglob("*") if DRAFT.fullmatch(path.name)]
+        done.update(["divergent"] * bool(unequal) + ["drafts left"] * bool(left_drafts))
+        print(f"{run.name}: {dict(done)} {'; '.join(unequal + left_drafts)}", flush=True)
     return done
 
 
-def go_on(folder: Path, run: Path, name: str, harm: str, more: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Resume a run, or begin it again if it was killed before it had a config.yaml."""
+def go_on(folder: Path, run: Path, name: str, end: str, more: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Resume a run, or begin it again if it was killed before it had a config.yaml; `end` kills it, if it is given."""
+    if (run / "summary.json").exists():  # finished at the very moment it was killed
+        return subprocess.CompletedProcess([], 0, "", "")
     if (run / "config.yaml").exists():
-        if (run / "summary.json").exists():  # finished at the very moment it was killed
-            return subprocess.CompletedProcess([], 0, "", "")
         if more:
             more = {**more, "HF_HUB_OFFLINE": "1"}  # the Hub is gone: a resumed run does without it
-        elif harm == "none":
+        elif not end:
             return quickly(folder, "train.py", "--resume", f"runs/{run.name}")
-        return minitx(folder, "train.py", "--resume", f"runs/{run.name}", harm=harm, **more)
+        return minitx(folder, "train.py", "--resume", f"runs/{run.name}", before=end or "pass", **more)
     shutil.rmtree(run, ignore_errors=True)  # so that the next one has its name
-    return minitx(folder, "train.py", "--config", f"{name}.yaml", "--out", f"runs/{run.name}", harm=harm, **more)
+    new = ("--config", f"{name}.yaml", "--out", f"runs/{run.name}")
+    return minitx(folder, "train.py", *new, before=end or "pass", **more)
