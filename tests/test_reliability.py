@@ -19,30 +19,109 @@ import pytest
 from minitx.run.checkpoints import names, newest_whole
 from minitx.run.folder import Run
 from minitx.system.files import checksum, json_bytes, read_json
-from tests import reliability
-from tests.reliability import ROOT, differences, environment, in_process, minitx, quickly, written
+from tests.reliability.common import ROOT, curves, differences, environment, in_process, minitx, quickly, written
+from tests.reliability.disk import disk, small_disk
+from tests.reliability.kills import kills
 from tests.small import small_config
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has neither SIGKILL nor limits on the size of files")
 
+STEP, FIRST, TAB = (
+    "runs/whole/checkpoints/step-000008/",
+    "compare/1-head-seed-1337/",
+    "runs/whole/attention/step-000008.heads",
+)
+FORGED = {
+    f"generate | {STEP}state.json": {"step": ["1e308", '"4"'], "checksums": ["{}"], "best": ['"../../../x"', '["x"]']},
+    f"prune | {STEP}state.json": {"batches": ["Infinity", '{"epoch": -1, "position": 0}'], "seconds": ["null"]},
+    f"train --resume | {STEP}state.json": {
+        "batches": ["[]", '{"epoch": "x", "position": 0}', f'{{"epoch": 0, "position": {1 << 70}}}'],
+        "logs": ["null", '{"metrics.jsonl": 3}', '{"metrics.jsonl": {"bytes": Infinity, "sha256": ""}}'],
+        "unevaluated": ["[1]", "[1, 2, 3]"],
+        "seconds": ["10**400", '"x"'],
+        "val_loss": ['"x"'],
+    },
+    "prune | runs/whole/data.json": {"prepared": ["-1"]},
+    "heads --text | runs/whole/config.yaml": {"seed": ["5,000 digits"], "model": ["null"]},
+    "train --resume | cache/minitx/*/meta.json": {"val_bytes": ["10**400", '"x"'], "fingerprint": ["true"]},
+    f"compare again | {FIRST}summary.json": {"val_loss": ["null"], "tokens": ["10**400"], "steps": ["gone"]},
+    "import | exported/config.json": {
+        "hidden_size": ['"x"', "1e308"],
+        "vocab_size": ["null"],
+        "num_hidden_layers": ["10**400"],
+        "rope_parameters": ['"x"', '{"rope_theta": "x"}'],
+    },
+}
+"""Verb and file → fields → values that ended in a traceback once, though a checksum fitted."""
+DAMAGED = {
+    "prune | cache/minitx/*/val.npy": ["flip 29308 (checksums fit)", "fifo", "urandom"],
+    "heads --history | runs/whole/heads.jsonl": [
+        'set [1, "scores"] gone',
+        "cut 2914",
+        "copy runs/twin/heads.jsonl",
+        "sparse",
+    ],
+    f"tab | {TAB}": [
+        "flip 12100",
+        "copy runs/twin/attention/step-000008.heads",
+        'set [0, "scores", "importance", 0] 0.5',
+    ],
+    "import | exported/model.safetensors": ["flip 94689", "copy twins/exported/model.safetensors"],
+    "import | exported/config.json": ["set [0] []", "set [0] 20,000 brackets", "sparse"],
+    "import | exported/tokenizer.model": ["fifo", "sparse", "random 3"],
+    "compare again | compare/comparison.md": ["copy twins/compare/comparison.md", "random 1", "fifo"],
+    "compare again | compare/comparison.json": ["remove", "loop", "copy twins/compare/comparison.json"],
+    f"compare again | {FIRST}summary.json": ["copy compare/2-heads-seed-1337/summary.json", "fifo"],
+    "train --resume | runs/whole/metrics.jsonl": ["fifo", "zero", "sparse"],
+    "train --resume | runs/whole/events.out.tfevents.*": ["fifo", "sparse"],
+    "heads --text | runs/whole/tokenizer.model": ["fifo", "zero"],
+    f"generate | {STEP}state.json": ["fifo", "sparse"],
+    "prune | runs/whole/data.json": ["fifo", "sparse"],
+    "prune | runs/whole/config.yaml": ["sparse", 'set [0, "model", "n_layer"] 190:20:30 (checksums fit)'],
+}
+"""Verb and file → damages that were told by a traceback once, or took all memory, or hung, or were not noticed."""
+FOUND = [f"{case} | {harm}" for case, harms in DAMAGED.items() for harm in harms]
+FOUND += [
+    f"{case} | set {json.dumps([0, field])} {value} (checksums fit)"
+    for case, fields in FORGED.items()
+    for field, values in fields.items()
+    for value in values
+]
+
 
 def test_killed_runs_go_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
-    done = reliability.kills(tmp_path, 2, seed=2, names=["adamw"])
+    done = kills(tmp_path, 2, seed=2, names=["adamw"])
     assert done["kills"] == 2
     assert done["divergent"] == done["unresumable"] == done["drafts left"] == 0
 
 
+def harness(folder: Path, *arguments: str) -> dict[str, Any]:
+    """The counts of a harness, which forks, and so has a process of its own."""
+    command = [sys.executable, "-m", "tests.reliability", *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=environment(folder), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    print(done.stdout)  # names every fault
+    return json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))[arguments[0]]["all"]
+
+
+def test_verbs_killed_at_a_file_operation_leave_nothing_half_made(tmp_path: Path) -> None:
+    done = harness(tmp_path, "crashes", "--count", "26", "--seed", "1")
+    assert done["kills"] >= 10 and done["power cuts"] >= 10
+    assert not done.keys() - {"kills", "power cuts", "operations"}
+
+
 def test_no_damage_is_loaded_unnoticed(tmp_path: Path) -> None:
-    done = reliability.damage(tmp_path, 20, seed=1)
-    assert done["damages"] == 20
-    assert done["unnoticed"] == done["tracebacks"] == done["hangs"] == 0
-    assert done["generate went on with a warning"] and done["resume refused in a sentence"]
+    cases = [argument for case in FOUND for argument in ("--case", case)]
+    done = harness(tmp_path, "damage", "--count", "40", "--seed", "1", *cases)
+    assert done["damages"] == 40 + len(FOUND)
+    assert done["refused in a sentence"] and done["went on with a warning"] and done["did without the file"]
+    assert not done.keys() & {"unnoticed", "traceback", "hang", "memory", "left behind"}
 
 
 @pytest.mark.parametrize("mounted,sizes", [(False, [200_000]), (True, [560_000])], ids=["limited", "mounted"])
 def test_a_full_disk_loses_nothing(tmp_path: Path, mounted: bool, sizes: list[int]) -> None:
     try:
-        done = reliability.disk(tmp_path, sizes, mounted=mounted)
+        done = disk(tmp_path, sizes, mounted=mounted)
     except (PermissionError, FileNotFoundError) as error:
         pytest.skip(f"this machine mounts no small file system: {error}")
     assert done["full"] == 1, "there was room after all"
@@ -52,7 +131,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, mounted: bool, sizes: list[in
 def test_a_disk_that_turns_read_only_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     try:
-        with reliability.small_disk(tmp_path / "disk", 100 << 20):
+        with small_disk(tmp_path / "disk", 100 << 20):
             run = tmp_path / "disk" / "small"
             written(tmp_path, small_config(tmp_path), "small")
             assert quickly(tmp_path, "train.py", "--config", "small.yaml", "--out", str(run)).returncode == 0
@@ -74,7 +153,7 @@ def test_a_folder_without_permission_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "shut").mkdir(mode=0o555)
     code = (
         "import os, sys\n"
-        "from tests.reliability import in_process\n"
+        "from tests.reliability.common import in_process\n"
         "from minitx.__main__ import main\n"
         "warm = in_process(['train', '--config', 'small.yaml', '--out', 'runs/warm'])\n"  # all that is to be imported
         "assert warm.status == 0, warm\n"
@@ -116,7 +195,8 @@ def test_tensorboard_shows_each_step_of_a_resumed_run_once(tmp_path: Path) -> No
     except server.NoDataServerError as error:
         pytest.skip(f"the data server is not installed: {error}")
     written(tmp_path, small_config(tmp_path, steps=10, checkpoint_every=4, eval_every=10), "small")
-    assert minitx(tmp_path, "train.py", "--config", "small.yaml", harm="step:8").returncode == -signal.SIGKILL
+    end = "from tests.reliability.kills import end_at; end_at('step', 8)"
+    assert minitx(tmp_path, "train.py", "--config", "small.yaml", before=end).returncode == -signal.SIGKILL
     assert quickly(tmp_path, "train.py", "--resume", "runs/small").returncode == 0
     ingester = server.SubprocessServerDataIngester(
         binary, str(tmp_path / "runs"), reload_interval=0, channel_creds_type=ChannelCredsType.LOCAL
@@ -293,41 +373,6 @@ def test_a_pickle_in_place_of_any_file_is_not_run(tmp_path: Path, monkeypatch: p
     assert mark.exists(), "the pickle would have left no mark"
 
 
-def test_a_state_of_absurd_numbers_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a checksum that fits: a stranger's, not damage."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    written(tmp_path, small_config(tmp_path, steps=4), "small")
-    assert in_process(["train", "--config", "small.yaml"]).status == 0
-    file = tmp_path / "runs" / "small" / "checkpoints" / "step-000004" / "state.json"
-    whole = read_json(file)
-    for name, value in (
-        ("batches", {"epoch": -1, "position": 0}),
-        ("batches", {"epoch": 0, "position": 1 << 70}),
-        ("batches", []),
-        ("step", 1e308),
-        ("step", "4"),
-        ("logs", {"metrics.jsonl": 3}),
-        ("logs", None),
-        ("checksums", {}),
-        ("unevaluated", "x"),
-        ("seconds", "x"),
-        ("best", "../../../x"),
-        ("best", ["x"]),
-    ):
-        file.write_bytes(json_bytes({**whole, name: value}))
-        for command in (
-            ["generate", "runs/small", "--max_new_tokens", "2"],
-            ["train", "--resume", "runs/small", "--train.steps", "5"],
-        ):
-            outcome = in_process(command)
-            assert outcome.fault == "" and outcome.status in (0, 2), (name, value, outcome)
-        for folder in (tmp_path / "runs" / "small" / "checkpoints").glob("step-000005"):
-            for part in folder.iterdir():
-                part.unlink()
-            folder.rmdir()
-
-
 def test_a_model_beyond_the_machine_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "big.yaml").write_text("model:\n  n_layer: 1000000000\n")
@@ -345,5 +390,5 @@ def test_what_a_model_writes_cannot_move_the_cursor(tmp_path: Path, monkeypatch:
     outcome = in_process(["train", "--config", "small.yaml"])
     assert outcome.status == 0 and "--- sample" in outcome.out
     assert not {"\x1b", "\x07", "\u202e"} & set(outcome.out + outcome.err)
-    shown = json.dumps([str(points) for points in reliability.curves(tmp_path / "runs" / "small").values()])
+    shown = json.dumps([str(points) for points in curves(tmp_path / "runs" / "small").values()])
     assert "x1b" in shown and "\\x1b[2J" not in shown.replace("\\\\x1b", "")
