@@ -100,6 +100,7 @@ def prepare(
     )
     seed = seed if data.seed is None else data.seed
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minitx"
+    _remove_leftovers(root)
     name = re.fullmatch("[0-9a-f]{32}", cached_folder or "")  # no path that leaves the cache
     if is_on_hub and name and (cached := _load(root / name[0], tokenizer_model)):
         return cached
@@ -215,21 +216,23 @@ def _move(unfinished: Path, folder: Path) -> Prepared:
 
 @contextlib.contextmanager
 def _unfinished(root: Path) -> Iterator[Path]:
-    """An empty folder in `root` to fill; it is locked, so that others know that this process runs, and then removed.
-
-    Those that killed processes left are removed first.
-    """
+    """An empty folder in `root` to fill; locked, so that others know that this process runs, and removed at the end."""
     with contextlib.ExitStack() as stack:
         with contextlib.ExitStack() as briefly:
             _lock(root / ".lock", briefly, seconds=10)  # or another process would remove the folder before it is locked
-            for left in root.glob("unfinished-*"):
-                if _lock(left / "lock", briefly):
-                    remove(left)
             folder = Path(tempfile.mkdtemp(prefix="unfinished-", dir=root))
             stack.callback(remove, folder)
             _lock(folder / "lock", stack)
         (folder / "text").mkdir()
         yield folder / "text"
+
+
+def _remove_leftovers(root: Path) -> None:
+    """Remove the folders that killed processes left unfinished in `root`."""
+    with contextlib.ExitStack() as stack:
+        for left in root.glob("unfinished-*"):
+            if _lock(root / ".lock", stack, seconds=10) and _lock(left / "lock", stack):
+                remove(left)
 
 
 def _lock(file: Path, stack: contextlib.ExitStack, seconds: float = 0) -> bool:

@@ -31,6 +31,7 @@ from minitx.system.errors import require
 from minitx.system.fields import Fields
 from minitx.system.files import open_log, remove, remove_drafts_of
 from minitx.system.runtime import Runtime, choose_runtime
+from minitx.system.text import warn
 from minitx.system.timing import Candidate, alternate
 from minitx.training.loop import train_step, training_loss
 from minitx.training.optim import build_optimizers, set_learning_rate
@@ -141,12 +142,14 @@ def comparison_folder(out: str, plan: dict[str, Any]) -> Path:
     folder, number = Path(out), 1
     remove_drafts_of(folder)
     while os.path.lexists(folder):
-        if (folder / FILE).is_file() and Run(folder).read_json(FILE).get("plan") == plan:
+        if os.path.lexists(folder / FILE) and Run(folder).read_json(FILE).get("plan") == plan:
             return folder
         number += 1
         folder = Path(f"{out}-{number}")
     with Run.building(out) as comparison:
         comparison.write_json(FILE, {"plan": plan})
+    if number > 1:
+        warn(f"{out} is taken by something else than this comparison, so it goes to {comparison.path}.")
     return comparison.path
 
 

@@ -33,7 +33,7 @@ from tests.small import small_config, small_text
 ROOT = Path(__file__).parents[2]
 MEASURED = ("seconds", "tokens_per_second")
 """Metrics that depend on the clock and so differ between runs."""
-DRAFT = re.compile(r"\..+|unfinished-.*|tmp.*")
+DRAFT = re.compile(r"\.(?!lock$).+|unfinished-.*|tmp.*")
 """Names that nobody takes for a finished result."""
 
 

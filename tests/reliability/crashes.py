@@ -101,7 +101,8 @@ def call(world: Path, verb: Verb, last: int = 0, *, power: bool = False) -> Outc
 def is_half_made(path: Path, name: str, before: Any, whole: Any) -> bool:
     """Whether something that is neither the old nor the new result of the verb `name` stands in its place."""
     if path.is_dir() and name.startswith("data"):  # prepared folders appear whole
-        return any(not DRAFT.fullmatch(folder.name) and len([*folder.iterdir()]) < 4 for folder in path.iterdir())
+        prepared = [folder for folder in path.glob("*/") if not DRAFT.fullmatch(folder.name)]
+        return any(len([*folder.iterdir()]) < 4 for folder in prepared)
     if path.is_dir() and (name in RESUMED or name in ("train --resume", "compare")):  # they grow
         return not any((path / file).exists() for file in ("config.yaml", "comparison.json"))
     return holds(path) not in (None, before, whole)

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from zlib import crc32
 
 import yaml
 
@@ -33,8 +34,9 @@ PLAIN = ("null", "true", "1e308", "NaN", "Infinity", "-1", "0.5", '"x"', '""', '
 LONG = {"10**400": "1" + "0" * 400, "5,000 digits": "7" * 5000, "20,000 brackets": "[" * 20000 + "]" * 20000}
 YAML = ("190:20:30", ".nan", "-.inf", "0x10", "2026-11-25", "!!python/name:os.system", "&a [*a]")
 """Values for a field of JSON: plain ones, long ones by name, and those for YAML alone."""
-STRUCTURED = {".heads": (19, 4), ".safetensors": (0, 8), ".json": (0, 0), ".jsonl": (0, 0), ".yaml": (0, 0)}
-"""Endings of files with fields → where the length of the part with fields stands, and its bytes."""
+STRUCTURED = {".heads": (19, 4, 4), ".safetensors": (0, 8, 0), ".json": (0, 0, 0)}
+STRUCTURED |= {".jsonl": (0, 0, 0), ".yaml": (0, 0, 0)}
+"""Endings of files with fields → where the length of the part with fields stands, its bytes, those of a checksum."""
 WEIGHTS = {"flip": 5, "cut": 3, "copy": 4, "random": 1, "empty": 1, "remove": 1, "fifo": 1, "zero": 1, "urandom": 1}
 WEIGHTS |= {"directory": 1, "loop": 1, "sparse": 1, "set": 0}
 """Kinds of damage → how often they are drawn."""
@@ -47,12 +49,12 @@ VARYING = r"(?<=tfevents\.)[0-9.]+|[0-9a-f]{32}"
 def fields(path: Path, line: int = 0) -> tuple[bytes, Any, bytes]:
     """What stands before the part of a file with fields, that part (of .jsonl a line), and what stands after it."""
     raw = path.read_bytes()
-    start, width = STRUCTURED[path.suffix]
-    end = start + width + int.from_bytes(raw[start : start + width], "little") if width else len(raw)
+    start, width, skipped = STRUCTURED[path.suffix]
+    end = start + width + skipped + int.from_bytes(raw[start : start + width], "little") if width else len(raw)
     if path.suffix == ".jsonl":
         lines = raw.splitlines(keepends=True)
         start, end = len(b"".join(lines[:line])), len(b"".join(lines[: line + 1])) - 1
-    part = raw[start + width : end]
+    part = raw[start + width + skipped : end]
     return raw[:start], yaml.safe_load(part) if path.suffix == ".yaml" else json.loads(part), raw[end:]
 
 
@@ -75,12 +77,9 @@ def with_value(path: Path, line: int, place: list[Any], value: str) -> bytes:
     if value == "gone":
         del inner[last]
     text = json.dumps(outer)[1:-1].replace('"@odd@"', LONG.get(value, value)).encode()
-    return (
-        before
-        + len(text).to_bytes(STRUCTURED[path.suffix][1] or 9, "little")[: STRUCTURED[path.suffix][1]]
-        + text
-        + after
-    )
+    start, width, skipped = STRUCTURED[path.suffix]
+    length, kept = len(text).to_bytes(8, "little")[:width], path.read_bytes()[start + width :][:skipped]
+    return before + length + kept + text + after
 
 
 def draw(world: Path, file: str, random_: random.Random) -> str:
@@ -146,6 +145,10 @@ def harm(world: Path, file: str, damage: str) -> bool:
 
 def refit(world: Path, file: Path, old: str) -> None:
     """Make all checksums of a changed file fit, its own and those in other files, as a stranger would."""
+    if file.suffix == ".heads":
+        raw = file.read_bytes()
+        header = raw[27 : 27 + int.from_bytes(raw[19:23], "little")]
+        file.write_bytes(raw[:23] + crc32(header).to_bytes(4, "little") + raw[27:])
     with contextlib.suppress(ValueError, AttributeError, TypeError, RecursionError):
         content = json.loads(file.read_bytes())
         if content.pop("sha256", None):
@@ -211,7 +214,11 @@ def verdict(outcome: Outcome, expected: str, forged: bool) -> str:
         return "hang"
     if outcome.memory > 1 << 30 or "Memory ran out" in outcome.err or "MemoryError" in outcome.err:
         return "memory"
-    is_sentence = outcome.last.startswith("error: ") and outcome.err.count("error: ") == 1 and len(outcome.last) < 1000
+    is_sentence = (
+        outcome.last.startswith("error: ")
+        and len(re.findall("^error: ", outcome.err, re.MULTILINE)) == 1
+        and len(outcome.last) < 1000
+    )
     if outcome.status != 0 or "Traceback" in outcome.err:
         return "refused in a sentence" if outcome.status == 2 and is_sentence else "traceback"
     if "warning: " in outcome.err:
@@ -239,7 +246,7 @@ def damage(
         assert undisturbed.status == 0 and "warning: " not in undisturbed.err, (name, undisturbed)
         expected[name], opened = undisturbed.result, {*undisturbed.err.splitlines()}
         files = [file for place in READERS[name].reads for file in (whole / place, *sorted((whole / place).rglob("*")))]
-        inside = [str(file.relative_to(whole)) for file in files if file.is_file()]
+        inside = [str(file.relative_to(whole)) for file in files if file.is_file() and file.name != ".lock"]
         pairs += [(name, file) for file in inside for _ in range(5 if file in opened else 1)]
     random_.shuffle(pairs)
     done: Counter[str] = Counter()
