@@ -170,7 +170,8 @@ class Run:
         try:
             files.remove_drafts_of(self.path)
             for folder in (self.path, self.path / checkpoints.FOLDER, self.path / "attention"):
-                files.remove_drafts(folder)
+                if folder == self.path or not folder.is_symlink():  # which would lead out of the run
+                    files.remove_drafts(folder)
             yield
         finally:
             if lock.is_locked:

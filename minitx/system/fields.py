@@ -81,7 +81,7 @@ class Fields:
 
     def label(self, name: Any) -> str:
         """The path of a field, such as logs.metrics.jsonl.bytes."""
-        return f"{self.path}.{name}".removeprefix(".")
+        return f"{self.path}.{name}".removeprefix(".")[:100]
 
 
 def parse_json(content: bytes | str, origin: str) -> Any:
