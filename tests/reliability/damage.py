@@ -42,7 +42,7 @@ WEIGHTS |= {"directory": 1, "loop": 1, "sparse": 1, "set": 0}
 """Kinds of damage → how often they are drawn."""
 FITS = " (checksums fit)"
 SOURCES = ("text.txt", "rows.jsonl")
-VARYING = r"(?<=tfevents\.)[0-9.]+|[0-9a-f]{32}"
+VARYING = r"(?<=tfevents\.)[0-9.]+|[0-9a-f]{32,}"
 """What the names of files have anew each time; a * stands for it in a line."""
 
 
@@ -91,7 +91,7 @@ def draw(world: Path, file: str, random_: random.Random) -> str:
         del weights["sparse"]
     kind = random_.choices([*weights], [*weights.values()])[0]
     if kind == "copy":  # of the same kind from elsewhere, or any other
-        name = re.sub(f"{VARYING}|[0-9]{{6}}", "*", path.name)
+        name = re.sub(f"(?:{VARYING}|[0-9]{{6}})+", "*", path.name)
         others = [other for other in sorted(world.rglob(random_.choice([name, name, "*.*"]))) if other.is_file()]
         return f"copy {re.sub(VARYING, '*', str(random_.choice(others).relative_to(world)))}{fits}"
     if kind == "set":
