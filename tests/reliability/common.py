@@ -205,7 +205,8 @@ def holds(path: Path) -> Any:
                 whole.get("runs"),
                 *(holds(run) for run in sorted(path.iterdir()) if run.is_dir()),
             ]
-        files = {str(file.relative_to(path)): file for file in sorted(path.rglob("*")) if file.is_file()}
+        there = [file for file in sorted(path.rglob("*")) if file.is_file() and file.name != ".lock"]
+        files = {str(file.relative_to(path)): file for file in there}
         return {n: f.read_bytes() for n, f in files.items() if not any(map(DRAFT.fullmatch, n.split("/")))}
     except (OSError, ValueError) as error:
         return f"It cannot be read: {error}"
