@@ -157,7 +157,8 @@ def forked(folder: Path, call: Callable[[], int], result: Callable[[str], Any], 
 def metrics(run: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
     """Every line of metrics without `MEASURED`; a damaged line is an error."""
     lines = [json.loads(line) for line in (run / name).read_text("utf-8").splitlines()]
-    return [{name: value for name, value in line.items() if name not in MEASURED} for line in lines]
+    tables = [line if isinstance(line, dict) else {"no table": line} for line in lines]
+    return [{name: value for name, value in line.items() if name not in MEASURED} for line in tables]
 
 
 def curves(run: Path) -> dict[str, list[tuple[int, object]]]:
