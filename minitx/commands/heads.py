@@ -40,7 +40,7 @@ def main(arguments: Sequence[str], prog: str) -> int:
     run, text = Run.find(options.run), options.text
     if options.history is not None:
         lines = run.heads()
-        require(bool(lines), f"{run.path} has no {HEADS_FILE}: train with log.heads_every above 0.")
+        require(bool(lines), f"{run.path} has no lines in {HEADS_FILE} to draw: train with log.heads_every above 0.")
         from minitx.heads.figures import history_figure
 
         save(history_figure(lines, f"{run.path.name}: the heads while it learns"), options.history)

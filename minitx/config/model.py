@@ -1,5 +1,6 @@
 """Settings of the model: their defaults, their checks, and the sizes that follow from them."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -53,7 +54,7 @@ class ModelConfig:
         require_bounds(self, "model.", "n_head d_model d_ff context_length", at_most=MAX_WIDTH)
         require_bounds(self, "model.", "n_layer", at_most=MAX_LAYERS)
         require_bounds(self, "model.", "dropout", at_least=0, below=1)
-        require_bounds(self, "model.", "rope_theta norm_eps", above=0)
+        require_bounds(self, "model.", "rope_theta norm_eps", above=0, below=math.inf)
         counts = [n for n in range(1, self.d_model // 2 + 1) if self.d_model % (2 * n) == 0]
         require(bool(counts), f"model.d_model is {self.d_model}, but it must be even, for rotary positions turn pairs.")
         closest = [*[n for n in counts if n < self.n_head][-1:], *[n for n in counts if n > self.n_head][:1]]

@@ -26,6 +26,7 @@ T = TypeVar("T", bound=object)
 MAX_BYTES = 1 << 17  # of a YAML file of settings; those that ship have less than a thousandth of it
 MAX_DIGITS = 100  # of a number in a YAML file of settings
 TOO_LONG = "A setting has a number with too many digits: give a shorter one."
+BASE_60 = re.compile("[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\\.[0-9_]*)?")  # a number to YAML: 1:30 is 90
 MAX_LEVELS = 10  # of lists and sections inside one another in a YAML file of settings
 
 
@@ -62,9 +63,14 @@ def parse_plain(parser: ArgumentParser, arguments: Sequence[str]) -> Any:
     """`parser.parse_args`, whose complaints become `UserError`s that say what to do."""
     try:
         with numbers_in_words():
-            return parser.parse_args(list(arguments))
+            namespace = parser.parse_args(list(arguments))
     except ArgumentError as error:
         raise UserError(explain(str(error), option_types(parser))) from error
+    for option, hint in option_types(parser).items():
+        value = option_value(arguments, f"--{option}") or ""
+        is_plain = isinstance(namespace.get(option), str) or not BASE_60.fullmatch(value)
+        require(is_plain, f"{option} is {value[:40]!r}, but it takes {in_words(hint)}.")
+    return namespace
 
 
 def instantiate(parser: ArgumentParser, namespace: Any, settings: type[T]) -> T:
@@ -182,11 +188,11 @@ def explain(message: str, types_by_option: dict[str, Any]) -> str:
         hint = nearest(unknown[1], sorted(f"--{option}" for option in types_by_option))
         return f"There is no option {unknown[1]}{hint}: see --help."
     key = re.search(r'Parser key "([^"]+)"', message)
-    value = re.search(r"(?:Got|Given) value: (.*)", message, re.DOTALL)
+    value = re.findall(r"(?:Got|Given) value: (.*)", message)
     if "integer string conversion" in message:
         return TOO_LONG
     if key and value and types_by_option.get(key[1]) is not None:
-        return f"{key[1]} is {value[1]!r}, but it takes {in_words(types_by_option[key[1]])}."
+        return f"{key[1]} is {value[-1]!r}, but it takes {in_words(types_by_option[key[1]])}."
     if key and any(option.startswith(key[1] + ".") for option in types_by_option):
         return f"{key[1]} is a section of settings: write --{key[1]}.NAME VALUE."
     return " ".join(message.split()).rstrip(".") + ": see --help."

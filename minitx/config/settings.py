@@ -119,7 +119,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         require_bounds(self, "train.", "steps batch_size grad_accum eval_every checkpoint_every", at_least=1)
         require_bounds(self, "train.", "keep_checkpoints sample_tokens", at_least=1)
-        require_bounds(self, "train.", "warmup_steps sample_every weight_decay grad_clip skip_bad_steps", at_least=0)
+        require_bounds(self, "train.", "warmup_steps sample_every skip_bad_steps", at_least=0)
+        require_bounds(self, "train.", "weight_decay grad_clip", at_least=0, below=math.inf)
         require_bounds(self, "train.", "learning_rate muon_learning_rate", above=0, below=math.inf)
         require_bounds(self, "train.", "beta1 beta2 muon_momentum", at_least=0, below=1)
         require_bounds(self, "train.", "decay_fraction", at_least=0, at_most=1)
@@ -224,7 +225,7 @@ class GenerateConfig:
         require_bounds(self, "", "max_new_tokens num_samples top_k", at_least=1)
         require_bounds(self, "", "temperature", at_least=0, below=math.inf)
         require_bounds(self, "", "top_p min_p", above=0, at_most=1)
-        require_bounds(self, "", "repetition_penalty", above=0)
+        require_bounds(self, "", "repetition_penalty", above=0, below=math.inf)
         require_bounds(self, "", "seed", at_least=0, below=2**63)
         require(all(self.stops), "stop holds an empty text: take it out.")
 

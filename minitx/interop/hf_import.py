@@ -113,8 +113,9 @@ def import_model(folder: Path) -> Transformer:
 def filled_model(config: ModelConfig, vocab_size: int, weights: Any, origin: str) -> Transformer:
     """The model with `weights` from the file `origin`, held against `config` before memory is taken."""
     shapes = {name: weights.get_slice(name).get_shape() for name in weights.keys()}  # noqa: SIM118 (it is no dict)
-    if config.tie_embeddings:
-        shapes.pop("lm_head.weight", None)
+    if config.tie_embeddings and shapes.pop("lm_head.weight", None) is not None:
+        is_tied = torch.equal(weights.get_tensor("lm_head.weight"), weights.get_tensor("model.embed_tokens.weight"))
+        require(is_tied, f"config.json ties the embeddings, but {origin} holds two: set tie_word_embeddings to false.")
     count, there = parameter_count(config, vocab_size), sum(map(math.prod, shapes.values()))
     require(
         count <= there, f"config.json describes {count:,} parameters, but {origin} holds {there:,}: they do not fit."

@@ -25,6 +25,8 @@ def prepared_text(config: Config, run: Run | None = None, remedy: str = "") -> P
     )
     if run and run.about("fingerprint") not in (None, prepared.fingerprint):
         raise UserError(f"The text that {run.path} learned from has changed since: {remedy}.")
+    if run and run.about("val_fingerprint") not in (None, prepared.val_fingerprint):
+        raise UserError(f"{run.path} validates on another part of its text than before: restore its data settings.")
     check_length(prepared, config.model.context_length)
     return prepared
 

@@ -149,7 +149,7 @@ def comparison_folder(out: str, plan: dict[str, Any]) -> Path:
     with Run.building(out) as comparison:
         comparison.write_json(FILE, {"plan": plan})
     if number > 1:
-        warn(f"{out} is taken by something else than this comparison, so it goes to {comparison.path}.")
+        warn(f"{out} is taken by another comparison or something else, so this one goes to {comparison.path}.")
     return comparison.path
 
 

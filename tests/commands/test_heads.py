@@ -91,7 +91,7 @@ def test_probes_and_history(run: Path, tmp_path: Path, capsys: pytest.CaptureFix
     [found] = json.loads(capsys.readouterr().out)["probes"]
     assert [link["distance"] for link in found["links"]] == [11, 7]
     assert main(["heads", str(run), "--history", str(tmp_path / "a.png")]) == 2
-    assert "has no heads.jsonl" in capsys.readouterr().err
+    assert "has no lines in heads.jsonl" in capsys.readouterr().err
     scores, chance = {"induction": [[0.5]], "importance": [[0.02]]}, {"induction": 0.1, "importance": None}
     line = {"scores": scores, "chance": chance, "repeated_loss": [1.0, 0.5]}
     Run(run).append_metrics({"step": 1, **line}, "heads.jsonl")

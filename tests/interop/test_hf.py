@@ -106,6 +106,7 @@ LACKING = [
     ({"layer_types": ["full_attention", "sliding_attention"]}, "windows"),
     ({"embedding_multiplier": 12.0}, "sets embedding_multiplier to 12.0, which minitx does not know"),
     ({"head_dim": 64}, "heads are 64 wide"),
+    ({"tie_word_embeddings": True}, "ties the embeddings, but .* holds two"),
     ({"num_hidden_layers": 1}, "do not fit: model.layers.1"),
     ({"num_hidden_layers": 5}, "describes 70,816 parameters, but .* holds 30,688"),
     ({"intermediate_size": 7}, r"model\.layers\.0\.mlp\.gate_proj\.weight is \[96, 32\], not \[7, 32\]"),

@@ -88,6 +88,9 @@ def test_what_does_not_fit_is_refused_before_anything_changes(tmp_path: Path) ->
     with pytest.raises(UserError, match=r"does not fit the model of config.yaml: embedding.weight is \(\d+, 16\), not"):
         train(edited, resume=config.out)
     assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
+    (run / "config.yaml").write_text(f"# edited\n{text}".replace("d_model: 32", "d_model: 16").replace("0.1", "0.3"))
+    with pytest.raises(UserError, match="validates on another part of its text than before"):
+        train(dataclasses.replace(Run(run).config(), train=longer), resume=config.out)
     with pytest.raises(UserError, match="stays in its folder .*: leave --out out"):
         parse_train(["--resume", config.out, "--out", "elsewhere"], "train.py")
 
