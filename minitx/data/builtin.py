@@ -21,8 +21,8 @@ REPEATED_DOCUMENTS, REPEATED_LETTERS = 30_000, "abcdefghijklmnop"
 def python_docs() -> Iterator[str]:
     """A document for each topic of the language reference, then one for each module of the standard library.
 
-    Topics contain one another and modules copy docstrings, but no two documents here share 200 characters in a row:
-    paragraphs that repeat an earlier document are left out, and so are documents that lose more than half by that.
+    Topics contain one another, and modules copy docstrings. Here no two documents share 200 characters in a row.
+    Paragraphs that repeat an earlier document are left out. So are documents that lose more than half by that.
     """
     cuts: set[str] = set()  # of the documents so far
     for text in _topics_and_modules():

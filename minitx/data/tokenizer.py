@@ -27,8 +27,8 @@ END_OF_DOCUMENT = "<|endoftext|>"
 SPACE = "\u2581"  # how SentencePiece writes a space inside a token; in a text the character needs care
 RESERVED = re.compile("[\n\0\u2581\u2585]")  # SentencePiece's trainer drops whole sentences that hold the last two
 GRID, MAX_LINE, LEAST_SCORE = 64, 8192, -22
-"""A sum of MAX_LINE scores, one for each character of a line, is exact where they are multiples of 1/GRID and at least
-LEAST_SCORE; unknown characters get 10 less than the least."""
+"""A sum of MAX_LINE scores is exact if they are multiples of 1/GRID and at least LEAST_SCORE. A line has at most one
+score for each character. Unknown characters get 10 less than the least."""
 PARTS = re.compile(rb"(?s:.{0,%d}\n)|(?:[^\n\x80-\xbf][\x80-\xbf]*){1,%d}" % (MAX_LINE - 1, MAX_LINE))
 """As many whole lines as fit into MAX_LINE bytes, or at most MAX_LINE characters of one line."""
 SPACE_ALONE = re.compile(f"({SPACE})".encode())

@@ -23,7 +23,7 @@ from minitx.model import Transformer
 from minitx.model_size import parameter_count, require_memory
 from minitx.system.errors import UserError, require
 from minitx.system.fields import Fields, parse_json
-from minitx.system.files import open_regular, read_file, read_json, reading
+from minitx.system.files import MAX_JSON, open_regular, read_file, read_json, reading
 from minitx.system.recorded import is_unchanged, read_record
 
 OTHER_WEIGHTS = ("model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -59,8 +59,6 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 }
 """What transformers takes where a key is missing."""
 MAX_VOCABULARY = 1 << 24
-MAX_JSON = 4 << 20
-"""Bytes of config.json and of the header of model.safetensors; large models have 0.1 MB."""
 
 
 def import_folder(folder: Path) -> tuple[Transformer, Tokenizer]:
