@@ -152,14 +152,13 @@ def _build(
 ) -> None:
     """Fill `folder` with tokenizer.model, train.npy, val.npy and meta.json."""
     spools: dict[str, Spool] = {}
-    for split in ["train"] if data.val_split is None else ["train", "val"]:
-        name = data.split if split == "train" else str(data.val_split)
-        with _bar(f"reading {split}" if data.val_split else "reading", None, progress) as bar:
-            spools[split] = Spool(folder / f"{split}.spool", sources.read(data, name), bar.update)
+    for split, name in sources.splits(data).items():
+        with _bar(f"reading {name}", None, progress) as bar:
+            spools[split] = Spool(folder / f"{split}.spool", sources.read(data, name, seed), bar.update)
         require(bool(spools[split].documents), f"data.source {data.source} holds no text: name another.")
 
     def pieces() -> Iterator[tuple[str, Piece]]:
-        if data.val_split is None:
+        if "val" not in spools:
             return divide(spools["train"], data, seed)
         return ((split, piece) for split, spool in spools.items() for piece in spool)
 

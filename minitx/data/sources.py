@@ -1,12 +1,13 @@
-"""Where text comes from: Python's documentation, random letters, files, or a data set on the Hugging Face Hub.
+"""Where text comes from: Python's documentation, random letters, tales, files, or a data set on the Hugging Face Hub.
 
-`read(config, split)` yields documents as `Piece`s, always in the same order, with every newline and space unchanged.
+`read(config, split, seed)` yields documents as `Piece`s, always in the same order, every newline and space unchanged.
 `identity(config)` says what that text depends on, for a cache. A source that cannot be read raises `UserError`.
 """
 
 import codecs
 import glob
 import gzip
+import itertools
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
@@ -16,8 +17,10 @@ from typing import Any, NamedTuple
 from minitx.config import DataConfig
 from minitx.data.builtin import REPEATED_DOCUMENTS, REPEATED_LETTERS, python_docs, repeated_letters
 from minitx.data.hub import quiet_datasets, read_split, revision, text_of
+from minitx.data.tales import language
 from minitx.system.errors import UserError, require
 
+TALES = 20_000  # that train, if data.max_documents is not set; a tenth as many validate
 BUILT_IN = {"python-docs": python_docs, "repeats": repeated_letters}
 BUILDERS = {".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}  # file extension → builder of the datasets library
 EXTENSIONS = (".txt", *BUILDERS, ".txt.gz", ".jsonl.gz", ".csv.gz")
@@ -33,10 +36,24 @@ class Piece(NamedTuple):
     last: bool
 
 
-def read(config: DataConfig, split: str) -> Iterator[Piece]:
-    """The documents of `split` (which only a Hub data set has), at most `max_documents`; empty ones are left out."""
+def splits(config: DataConfig) -> dict[str, str]:
+    """The splits to read, "train" and perhaps "val", with their names in the source: tales and the Hub have several."""
+    if config.source == "tales":
+        return {"train": "train", "val": "validation"}
+    return {"train": config.split} | ({} if config.val_split is None else {"val": config.val_split})
+
+
+def read(config: DataConfig, split: str, seed: int) -> Iterator[Piece]:
+    """The documents of `split`, at most `max_documents`; empty ones are left out. `seed` decides the tales."""
     pieces: Iterator[Piece]
-    if config.source in BUILT_IN:
+    if config.source == "tales":
+        count = config.max_documents or TALES
+        count = count if split == "train" else max(1, count // 10)
+        pieces = (
+            _document(tale.text)
+            for tale in itertools.islice(language.tales("train" if split == "train" else "validation", seed), count)
+        )
+    elif config.source in BUILT_IN:
         pieces = map(_document, BUILT_IN[config.source]())
     elif is_path(config.source):
         pieces = (piece for path in files(config.source) for piece in _read_file(path, config))
@@ -52,6 +69,8 @@ def identity(config: DataConfig) -> dict[str, Any]:
         return {"python": sys.version, "folder": sysconfig.get_path("stdlib")}
     if config.source == "repeats":
         return {"documents": REPEATED_DOCUMENTS, "letters": REPEATED_LETTERS}
+    if config.source == "tales":
+        return {"grammar": language.digest(), "documents": TALES}
     if is_path(config.source):
         stats = [(path, path.stat()) for path in files(config.source)]
         return {"files": [[str(path.absolute()), stat.st_size, stat.st_mtime_ns] for path, stat in stats]}
@@ -60,7 +79,7 @@ def identity(config: DataConfig) -> dict[str, Any]:
 
 def is_on_hub(source: str) -> bool:
     """Whether `source` names a data set on the Hub."""
-    return source not in BUILT_IN and not is_path(source)
+    return source not in (*BUILT_IN, "tales") and not is_path(source)
 
 
 def is_path(source: str) -> bool:

@@ -1,0 +1,335 @@
+"""What happens in a tale: each function tells one scene, in one or two sentences, and labels the words it decides.
+
+A scene draws its words so that an earlier word is the only way to know a later one.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from minitx.data.tales import words
+from minitx.data.tales.tale import Needed, Teller, needed, pronouns
+from minitx.data.tales.words import GROUPS, Group
+
+
+class Cast(NamedTuple):
+    """Who is in a tale, and where it plays."""
+
+    hero: str
+    friend: str
+    place: str
+    animal: str | None
+    pet: str | None
+    """The animal's name."""
+
+
+Scene = Callable[[Teller, Cast], None]
+
+
+def opening(teller: Teller) -> Cast:
+    """Two people, a place, perhaps an animal with a name."""
+    time, hero = teller.pick(words.TIMES), teller.pick(words.NAMES)
+    friend, place = teller.pick(words.NAMES, hero), teller.pick(words.PLACES)
+    if teller.pick((False, True)):
+        cast = Cast(hero, friend, place, teller.pick(words.ANIMALS)[0], teller.pick(words.PETS))
+        sentence = "One {time} {hero} and {friend} went to the {place} with a {colour} {animal} called {pet}."
+        teller.say(sentence, time=time, **cast._asdict(), colour=teller.pick(words.COLOURS))
+        return cast
+    teller.say("One {time} {hero} and {friend} went to the {place}.", time=time, hero=hero, friend=friend, place=place)
+    return Cast(hero, friend, place, None, None)
+
+
+def closing(teller: Teller, cast: Cast) -> None:
+    """The hero of the first sentence leaves its place."""
+    verb, noun, rivals = drawn_object(teller, teller.pick(GROUPS))
+    teller.say(
+        "At last {hero} left the {place} and {verb} a {colour} {noun}.",
+        pair=(verb, noun),
+        hero=needed(cast.hero, "name", "hero", [cast.friend]),
+        place=needed(cast.place, "place", "place", teller.rivals(words.PLACES, cast.place)),
+        verb=verb,
+        colour=teller.pick(words.COLOURS),
+        noun=needed(noun, "object", "verb", rivals),
+    )
+
+
+def counting(teller: Teller, cast: Cast) -> None:
+    """The determiner decides the number of a noun, the first adjective what it can be."""
+    group, count = teller.pick(GROUPS), teller.pick(words.ONE + words.MANY)
+    noun, many = teller.pick(group.nouns), count in words.MANY
+    quality, others = teller.pick(group.qualities), [other.nouns for other in GROUPS if other is not group]
+    by_count = ("determiner", "count", (noun[not many],))
+    by_quality = ("adjective", "quality", tuple(teller.rivals(table)[0][many] for table in others))
+    teller.say(
+        "{who} saw {count} {quality} {colour} {noun} {near} the {landmark}.",
+        who=teller.pick((cast.hero, cast.friend)),
+        count=count,
+        quality=quality,
+        colour=teller.pick(words.COLOURS),
+        noun=Needed(noun[many], (by_count, by_quality)),
+        near=teller.pick(words.NEAR),
+        landmark=teller.pick(words.LANDMARKS)[0],
+    )
+
+
+def agreeing(teller: Teller, cast: Cast) -> None:
+    """The verb agrees with its subject, not with a noun between."""
+    many, is_long = teller.pick((0, 1)), teller.pick((False, True))
+    subject, landmark = teller.pick(words.ANIMALS)[many], teller.pick(words.LANDMARKS)[teller.pick((0, 1))]
+    more = (
+        {"by": teller.pick(words.NEAR), "place": teller.pick(words.LANDMARKS)[teller.pick((0, 1))]} if is_long else {}
+    )
+    teller.say(
+        f"The {{subject}} {{near}} the {{landmark}}{' {by} the {place}' * is_long} {{be}} {{state}}.",
+        pair=(subject, landmark),
+        subject=subject,
+        near=teller.pick(words.NEAR),
+        landmark=landmark,
+        **more,
+        be=needed(("was", "were")[many], "agreement", "subject", [("were", "was")[many]]),
+        state=teller.pick(words.STATES),
+    )
+
+
+def using(teller: Teller, cast: Cast) -> None:
+    """The verb decides what its object can be."""
+    who, other = two_people(teller, cast)
+    group = teller.pick(GROUPS)
+    verb, noun, rivals = drawn_object(teller, group)
+    verb2, noun2, rivals2 = drawn_object(teller, teller.pick(GROUPS, group))
+    teller.say(
+        "{who} {verb} a {colour} {noun} and {other} {verb2} a {colour2} {noun2}.",
+        pair=(verb, noun),
+        who=who,
+        verb=verb,
+        colour=teller.pick(words.COLOURS),
+        noun=needed(noun, "object", "verb", rivals),
+        other=other,
+        verb2=verb2,
+        colour2=teller.pick(words.COLOURS),
+        noun2=needed(noun2, "object", "verb2", rivals2),
+    )
+
+
+def failing(teller: Teller, cast: Cast) -> None:
+    """It was too tired, or too wide: the adjective decides what "it" is, and the next sentence says it."""
+    verb, animal = teller.pick(tuple(words.BARRIERS)), teller.pick(words.ANIMALS)[0]
+    barrier, is_animal = teller.pick(words.BARRIERS[verb]), teller.pick((True, False))
+    why, other = (words.MOODS, words.SHAPES) if is_animal else (words.SHAPES, words.MOODS)
+    reason, it, rival = teller.pick(why), *((animal, barrier) if is_animal else (barrier, animal))
+    teller.say(
+        "The {animal} didn't {verb} the {barrier} because it was too {reason}.",
+        animal=animal,
+        verb=verb,
+        barrier=barrier,
+        reason=reason,
+    )
+    teller.say(
+        "{who} saw that the {it} was too {reason}.",
+        pair=(animal, barrier),
+        who=teller.pick((cast.hero, cast.friend)),
+        it=needed(it, "reference", "animal" if is_animal else "barrier", [rival]),
+        reason=needed(reason, "repeat", "reason", teller.rivals(other)),
+    )
+
+
+def finding(teller: Teller, cast: Cast) -> None:
+    """The noun decides its pronoun, and what it can be."""
+    many, is_animal = teller.pick((0, 1)), teller.pick((True, False))
+    noun = (teller.pick(words.ANIMALS) if is_animal else teller.pick(teller.pick(GROUPS).nouns))[many]
+    why, other = (words.MOODS, words.MADE) if is_animal else (words.MADE, words.MOODS)
+    teller.say(
+        "{who} found {some} {colour} {noun}.",
+        who=teller.pick((cast.hero, cast.friend)),
+        some=("a", "some")[many],
+        colour=teller.pick(words.COLOURS),
+        noun=noun,
+    )
+    teller.say(
+        "{it} {be} very {mood}.",
+        it=needed(("it", "they")[many], "pronoun", "noun", ["she", "he", ("they", "it")[many]]),
+        be=("was", "were")[many],
+        mood=needed(teller.pick(why), "property", "noun", teller.rivals(other)),
+    )
+
+
+def losing(teller: Teller, cast: Cast) -> None:
+    """The owner decides possessive and pronoun, by gender and number."""
+    table = teller.pick(((cast.hero, cast.friend), words.WOMEN, words.MEN, words.ANIMALS))
+    drawn = teller.pick(table)
+    owner = drawn if isinstance(drawn, str) else drawn[teller.pick((0, 1))]
+    she, _, her = pronouns(owner)
+    the = "" if owner in words.NAMES else "the "
+    teller.say(
+        the + "{owner} {lost} {her} {thing} because {she} {be} {reason}.",
+        owner=owner,
+        lost=teller.pick(words.LOST),
+        her=needed(her, "possessive", "owner", {"her", "his", "its", "their"} - {her}),
+        thing=teller.pick(teller.pick(GROUPS).nouns)[0],
+        she=needed(she, "pronoun", "owner", {"she", "he", "it", "they"} - {she}),
+        be="were" if she == "they" else "was",
+        reason=teller.pick(words.WHY_LOST),
+    )
+
+
+def lending(teller: Teller, cast: Cast) -> None:
+    """Who trusted or needed: the verb decides which of two people the pronoun is, and the next sentence says it."""
+    lender, borrower = two_people(teller, cast)
+    by_lender = teller.pick((True, False))
+    verb, thing = (
+        teller.pick(words.OF_LENDER if by_lender else words.OF_BORROWER),
+        teller.pick(teller.pick(GROUPS).nouns)[0],
+    )
+    who, other = ("lender", "borrower") if by_lender else ("borrower", "lender")
+    names = {"lender": lender, "borrower": borrower}
+    teller.say(
+        "{lender} {lent} {borrower} {her} {thing} because {she} {verb} {them}.",
+        **names,
+        lent=teller.pick(words.LENT),
+        her=pronouns(lender)[2],
+        thing=thing,
+        she=pronouns(names[who])[0],
+        verb=verb,
+        them=pronouns(borrower)[1] if by_lender else "it",
+    )
+    teller.say(
+        "Everybody knew that {who} {verb} " + ("{other}." if by_lender else "the {thing}."),
+        who=needed(names[who], "role", who, [names[other]]),
+        verb=verb,
+        **({"other": needed(borrower, "role", "borrower", [lender])} if by_lender else {"thing": thing}),
+    )
+
+
+def handing(teller: Teller, cast: Cast) -> None:
+    """Who has it now: the one that it was given to, or the one that took it."""
+    giver, taker = two_people(teller, cast)
+    gave, group = teller.pick((True, False)), teller.pick(GROUPS)
+    thing = teller.pick(group.nouns)[0]
+    teller.say(
+        "{subject} {verb} the {thing} {to} {other}.",
+        subject=giver if gave else taker,
+        verb=teller.pick(words.TO if gave else words.FROM),
+        thing=thing,
+        to="to" if gave else "from",
+        other=taker if gave else giver,
+    )
+    teller.say(
+        "Now the {thing} was in the bag of {taker}.",
+        pair=(thing, taker),
+        thing=needed(
+            thing, "repeat", "thing", [teller.rivals(other.nouns)[0][0] for other in GROUPS if other is not group]
+        ),
+        taker=needed(taker, "holder", "other" if gave else "subject", [giver]),
+    )
+
+
+def calling(teller: Teller, cast: Cast) -> None:
+    """The animal of the first sentence is needed by name."""
+    assert cast.pet is not None
+    assert cast.animal is not None
+    teller.say(
+        "{who} whistled for {pet} and the {animal} came running.",
+        pair=(cast.animal, cast.pet),
+        who=teller.pick((cast.hero, cast.friend)),
+        pet=needed(cast.pet, "name", "pet", [cast.hero, cast.friend, *teller.rivals(words.PETS, cast.pet)]),
+        animal=needed(cast.animal, "name", "animal", teller.rivals([noun[0] for noun in words.ANIMALS], cast.animal)),
+    )
+
+
+def doing(teller: Teller, cast: Cast) -> None:
+    """What did not happen is not true later."""
+    who, other = two_people(teller, cast)
+    chore, done = teller.pick(words.CHORES), teller.pick((True, False))
+    results = (chore.result, chore.otherwise) if done else (chore.otherwise, chore.result)
+    teller.say(
+        f"{{who}} {'' if done else '{not_} '}{{verb}} the {{noun}}.",
+        who=who,
+        **({} if done else {"not_": "didn't"}),
+        verb=chore.past if done else chore.base,
+        noun=chore.noun,
+    )
+    teller.say(
+        "Later {who} saw that the {noun} was {result}.",
+        who=needed(who, "name", "who", [other]),
+        noun=chore.noun,
+        result=needed(results[0], "negation", "verb" if done else "not_", [results[1]]),
+    )
+
+
+def causing(teller: Teller, cast: Cast) -> None:
+    """The effect decides the cause."""
+    who = teller.pick((cast.hero, cast.friend))
+    effect = teller.pick(tuple(words.CAUSES))
+    she = pronouns(who)[0]
+    teller.say(
+        "{who} said that {she} {effect} because it was so {cause}.",
+        who=who,
+        she=needed(she, "pronoun", "who", {"she", "he", "it", "they"} - {she}),
+        effect=effect,
+        cause=needed(
+            words.CAUSES[effect], "cause", "effect", teller.rivals([*words.CAUSES.values()], words.CAUSES[effect])
+        ),
+    )
+
+
+def ordering(teller: Teller, cast: Cast) -> None:
+    """Before and after decide what came first."""
+    who, before = teller.pick((cast.hero, cast.friend)), teller.pick((True, False))
+    one = teller.pick(words.CHORES)
+    two = teller.pick(words.CHORES, one)
+    first, slot, rival = (one, "one", two) if before else (two, "two", one)
+    she = pronouns(who)[0]
+    teller.say(
+        "{who} {one} the {noun} {before} {she} {two} the {noun2}.",
+        who=who,
+        one=one.past,
+        noun=one.noun,
+        before="before" if before else "after",
+        she=she,
+        two=two.past,
+        noun2=two.noun,
+    )
+    teller.say(
+        "First {she} {verb} the {noun}.",
+        pair=(one.past, two.past),
+        she=needed(she, "pronoun", "who", {"she", "he", "it", "they"} - {she}),
+        verb=needed(first.past, "time", slot, [rival.past]),
+        noun=first.noun,
+    )
+
+
+def watching(teller: Teller, cast: Cast) -> None:
+    """With a telescope, a spyglass, a beard: some nouns leave open which of the two had it, some do not."""
+    watcher = teller.pick(words.PEOPLE)
+    watched = teller.pick(words.PEOPLE, watcher)
+    table = teller.pick((words.OF_WATCHER, words.OF_WATCHED, words.OF_EITHER))
+    thing = teller.pick(table)
+    kind = "ambiguous" if table is words.OF_EITHER else "attachment"
+    slots = {words.OF_WATCHER: ("watcher",), words.OF_WATCHED: ("watched",)}
+    slot = teller.pick(slots.get(table, ("watcher", "watched")))
+    people = {"watcher": watcher, "watched": watched}
+    rival = people["watched" if slot == "watcher" else "watcher"]
+    others = [other for other in (words.OF_WATCHER, words.OF_WATCHED, words.OF_EITHER) if other is not table]
+    teller.say("The {watcher} saw the {watched} with a {thing}.", **people, thing=thing)
+    teller.say(
+        "So the {who} had the {thing}.",
+        pair=(watcher, watched),
+        who=needed(people[slot], kind, slot, [rival]),
+        thing=needed(thing, "repeat", "thing", [teller.rivals(other)[0] for other in others]),
+    )
+
+
+SCENES: tuple[Scene, ...] = (
+    counting, agreeing, using, failing, finding, losing, lending, handing, doing, causing, ordering, watching, calling,
+)  # fmt: skip
+"""Calling comes last: it needs an animal with a name."""
+
+
+def two_people(teller: Teller, cast: Cast) -> tuple[str, str]:
+    """Hero and friend in either order."""
+    return teller.pick(((cast.hero, cast.friend), (cast.friend, cast.hero)))
+
+
+def drawn_object(teller: Teller, group: Group) -> tuple[str, str, list[str]]:
+    """A verb, its object, and things that the verb does not fit."""
+    verb, noun = teller.pick(group.verbs), teller.pick(group.nouns)[0]
+    return verb, noun, [teller.rivals(other.nouns)[0][0] for other in GROUPS if other is not group]

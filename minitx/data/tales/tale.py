@@ -1,0 +1,141 @@
+"""A tale and its labels, and the teller that writes it: draws words, says sentences, labels what they depend on.
+
+Every draw is even and can be read off the text. So the probability of a tale is the product of its draws.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Literal, NamedTuple, TypeVar
+
+from minitx.data.tales import words
+
+T = TypeVar("T")
+Span = tuple[int, int]
+"""Where words stand in a text: start and end, in characters."""
+Split = Literal["train", "validation"]
+HELD_OUT, NEW = 0.2, 0.1
+"""Shares of the combinations of labelled words that validate, and of the pairs that training never sees."""
+SLOT = re.compile(r"\{(\w+)\}")
+
+
+class Label(NamedTuple):
+    """A word that cannot be predicted without an earlier one."""
+
+    kind: str
+    """Of the relationship, such as agreement."""
+    word: Span
+    """The word to predict."""
+    source: Span
+    """The word before it, at which it is predicted: attention goes from here."""
+    target: Span
+    """The earlier word that decides it: attention goes to here."""
+    rivals: tuple[str, ...]
+    """Words that would be right, were the relationship another."""
+    is_new: bool
+    """Whether training never sees this pair of words together."""
+
+
+class Tale(NamedTuple):
+    """A document of the language."""
+
+    text: str
+    labels: tuple[Label, ...]
+    nats: float
+    """-log of its probability, end of document included."""
+
+
+@dataclass(frozen=True)
+class Needed:
+    """A word to say that earlier words decide: (kind, slot that decides it, rivals) for each relationship."""
+
+    word: str
+    reasons: tuple[tuple[str, str, tuple[str, ...]], ...]
+
+
+def needed(word: str, kind: str, to: str, rivals: Iterable[str]) -> Needed:
+    """A word that the slot `to` decides, by a relationship of one `kind`."""
+    return Needed(word, ((kind, to, tuple(rivals)),))
+
+
+def share(*words: object) -> float:
+    """A number in [0, 1) that depends on the words alone, and on no version or machine."""
+    return int.from_bytes(blake2b(repr(words).encode(), digest_size=7).digest()) / 2**56
+
+
+@dataclass
+class Teller:
+    """Tells one tale. `random` returns even numbers in [0, 1)."""
+
+    random: Callable[[], float]
+    split: Split
+    text: str = ""
+    labels: list[Label] = field(default_factory=list)
+    nats: float = 0.0
+    spans: dict[str, Span] = field(default_factory=dict)
+    """Where the word of each slot was said last."""
+    is_allowed: bool = True
+    """Whether every sentence so far belongs to the split."""
+
+    def pick(self, options: Sequence[T], *but: T) -> T:
+        """One of `options` that is none of `but`; all are equally likely."""
+        left = [option for option in options if option not in but] if but else options
+        self.nats += math.log(len(left))
+        return left[int(self.random() * len(left))]
+
+    def rivals(self, options: Sequence[T], *but: T) -> list[T]:
+        """Three of `options` that are none of `but`. No draw: the length of the text decides."""
+        left = [option for option in options if option not in but]
+        start = len(self.text) % len(left)
+        return [*left[start:], *left[:start]][:3]
+
+    def say(self, sentence: str, *, pair: Sequence[str] = (), **words_by_slot: str | Needed) -> None:
+        """Write a sentence with a word in each {slot}, and label those that are `Needed`.
+
+        pair: words whose combination may be kept from training altogether.
+        """
+        is_new = bool(pair) and share("new", *pair) < NEW
+        text, first, used = self.text + " " * bool(self.text), len(self.labels), 0
+        start, spans = len(text), dict(self.spans)
+        for slot in SLOT.finditer(sentence):
+            text += sentence[used : slot.start()]
+            used, word = slot.end(), words_by_slot[slot[1]]
+            need = word if isinstance(word, Needed) else Needed(word, ())
+            span = (len(text), len(text) + len(need.word))
+            for kind, to, rivals in need.reasons:
+                rivals = tuple(map(str.capitalize, rivals)) if span[0] == start else rivals
+                self.labels.append(Label(kind, span, last_word(text), spans[to], rivals, is_new))
+            text += need.word
+            spans[slot[1]] = span
+        text += sentence[used:]
+        self.text, self.spans = text[:start] + text[start].upper() + text[start + 1 :], spans
+        self.is_allowed &= self._belongs(sentence, self.labels[first:], is_new)
+
+    def _belongs(self, sentence: str, labels: Sequence[Label], is_new: bool) -> bool:
+        """Whether the split may have a sentence with these words at its labelled places."""
+        if not labels:
+            return True
+        spans = sorted({span for label in labels for span in (label.word, label.source, label.target)})
+        validates = share(sentence, *(self.text[slice(*span)] for span in spans)) < HELD_OUT
+        return validates if self.split == "validation" else not (validates or is_new)
+
+
+WORD = re.compile(r"[\w'-]+|[^\w\s]")
+"""A word or a punctuation mark: each is one token."""
+
+
+def pronouns(owner: str) -> tuple[str, str, str]:
+    """Subject, object and possessive pronoun of a name or noun."""
+    if owner in words.GIRLS + words.WOMEN:
+        return "she", "her", "her"
+    if owner in words.BOYS + words.MEN:
+        return "he", "him", "his"
+    is_plural = any(owner == plural != singular for singular, plural in words.ANIMALS)
+    return ("they", "them", "their") if is_plural else ("it", "it", "its")
+
+
+def last_word(text: str) -> Span:
+    """The last word or mark of a text."""
+    return [match.span() for match in WORD.finditer(text)][-1]
