@@ -19,6 +19,27 @@ Split = Literal["train", "validation"]
 HELD_OUT, NEW = 0.2, 0.1
 """Shares of the combinations of labelled words that validate, and of the pairs that training never sees."""
 SLOT = re.compile(r"\{(\w+)\}")
+KINDS = {
+    "determiner": "two red [plums], a red [plum]: a determiner decides the number of its noun",
+    "adjective": "a ripe red [plum], a woollen red [hat]: an adjective decides what its noun can be",
+    "agreement": "the dogs near the house [were]: the subject decides the verb, not the noun between",
+    "object": "ate a red [plum], read a red [book]: the verb decides what its object can be",
+    "pronoun": "Sara slept because [she]: gender, number and animacy decide the pronoun",
+    "possessive": "the dogs lost [their]: the owner decides the possessive",
+    "property": "they found a fox. It was very [hungry]: a noun decides what can be said of it",
+    "reference": "it was too wide. They saw that the [street]: an adjective decides which of two nouns was meant",
+    "role": "Sara lent Maya her book because she needed it. Everybody knew that [Maya]: a verb decides who",
+    "holder": "Sara took the book from Maya. Now it was in the bag of [Sara]: who has what after it changed hands",
+    "name": "a name of the first sentence, needed again sentences later",
+    "repeat": "too tired … too [tired]: what followed the same word before",
+    "negation": "Tom didn't water the garden. Later it was [dry]: what did not happen is not true later",
+    "cause": "she shivered because it was so [cold]: an effect decides its cause",
+    "time": "she read after she ate. First she [ate]: before and after decide what came first",
+    "attachment": "saw the king with a beard. So the [king] had it: a noun decides whom a phrase belongs to",
+    "ambiguous": "saw the king with a telescope. So the [king] had it: nothing decides, both readings are as likely",
+    "place": "the place of the first sentence, needed again in the last",
+}
+"""Kind of relationship → an example, with the word to predict in brackets, and what decides it."""
 
 
 class Label(NamedTuple):

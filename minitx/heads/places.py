@@ -1,0 +1,82 @@
+"""Tales as tokens: where each labelled word is predicted, where it can be looked up, and what competes with it."""
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from minitx.data.tales.tale import Label, Tale
+from minitx.data.tokenizer import Tokenizer
+from minitx.heads.links import token_span
+
+BATCH = 32
+"""Tales that a model reads at once."""
+
+
+class Place(NamedTuple):
+    """A labelled word in tokens. Positions count from the end-of-document token that begins the tale."""
+
+    row: int
+    """Of the tale in its batch."""
+    kind: str
+    word: int
+    """Position of the word's first token, which is predicted from the one before."""
+    queries: range
+    """The word before: its tokens look back."""
+    keys: range
+    """The word that decides."""
+    right: int
+    """The word's first token."""
+    rivals: tuple[int, ...]
+    """First tokens of the words that compete with it; none if the tokenizer begins one like the right word."""
+    is_new: bool
+
+
+@dataclass(frozen=True)
+class TaleBatch:
+    """Tales that a model reads at once."""
+
+    tokens: Tensor
+    """(tale, seq): end of document, a tale, and end of document up to the longest tale."""
+    lengths: NDArray[np.int64]
+    """(tale): tokens of each, both ends included."""
+    nats: NDArray[np.float64]
+    """(tale): -log of its probability in the language."""
+    places: list[Place]
+
+
+def place_tales(tales: Iterable[Tale], tokenizer: Tokenizer, context_length: int) -> list[TaleBatch]:
+    """The tales in tokens, tales of like length together; those longer than the context are left out."""
+    end = tokenizer.end_of_document
+
+    @functools.cache
+    def first_token(word: str) -> int:
+        return tokenizer.encode(f" {word}")[0]
+
+    encoded = [([end, *tokenizer.encode(tale.text), end], tale) for tale in tales]
+    fitting = sorted((pair for pair in encoded if len(pair[0]) <= context_length + 1), key=lambda pair: len(pair[0]))
+    batches = []
+    for start in range(0, len(fitting), BATCH):
+        chosen = fitting[start : start + BATCH]
+        longest = len(chosen[-1][0])
+        tokens = torch.tensor([ids + [end] * (longest - len(ids)) for ids, _ in chosen])
+        places = []
+        for row, (ids, tale) in enumerate(chosen):
+            pieces = [b"", *(tokenizer.token_bytes(token) for token in ids[1:-1])]
+            places += [_place(row, label, tale.text, pieces, ids, first_token) for label in tale.labels]
+        lengths, nats = [len(ids) for ids, _ in chosen], [tale.nats for _, tale in chosen]
+        batches.append(TaleBatch(tokens, np.array(lengths), np.array(nats), places))
+    return batches
+
+
+def _place(
+    row: int, label: Label, text: str, pieces: Sequence[bytes], ids: Sequence[int], first_token: Callable[[str], int]
+) -> Place:
+    word, queries, keys = (token_span(text, pieces, span) for span in (label.word, label.source, label.target))
+    right, rivals = ids[word.start], tuple(first_token(rival) for rival in label.rivals)
+    return Place(row, label.kind, word.start, queries, keys, right, () if right in rivals else rivals, label.is_new)
