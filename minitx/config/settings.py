@@ -57,10 +57,11 @@ class DataConfig:
 class TokenizerConfig:
     """How text becomes tokens."""
 
-    type: Literal["unigram", "bpe", "char"] = "unigram"
-    """Kind of SentencePiece model; char makes a token of every character."""
+    type: Literal["unigram", "bpe", "char", "word"] = "unigram"
+    """Kind of SentencePiece model; char makes a token of every character, word of every frequent word with the space
+    before it."""
     vocab_size: int | None = 4096
-    """Number of tokens, control and byte tokens included; char ignores it."""
+    """Number of tokens, control and byte tokens included; word may need fewer, char ignores it."""
 
     def __post_init__(self) -> None:
         require(

@@ -168,7 +168,7 @@ def _build(
     total = sum(spool.bytes for spool in spools.values())
     if tokenizer is None:
         training = (piece for split, piece in pieces() if split == "train")
-        sampled = training if config.type == "char" else sample(training, total)
+        sampled = training if config.type in ("char", "word") else sample(training, total)
         tokenizer = Tokenizer.train((piece.text for piece in sampled), config)
     tokenizer.save(folder / "tokenizer.model")
     with _bar("encoding", total, progress) as bar:

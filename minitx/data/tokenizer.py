@@ -10,6 +10,7 @@ rounding would decide between equal splits. So scores are multiples of 1/GRID, a
 import io
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +33,9 @@ score for each character. Unknown characters get 10 less than the least."""
 PARTS = re.compile(rb"(?s:.{0,%d}\n)|(?:[^\n\x80-\xbf][\x80-\xbf]*){1,%d}" % (MAX_LINE - 1, MAX_LINE))
 """As many whole lines as fit into MAX_LINE bytes, or at most MAX_LINE characters of one line."""
 SPACE_ALONE = re.compile(f"({SPACE})".encode())
+WORD = re.compile(r" ?\w+(?:['’-]\w+)*| ?[^\w\s]")
+"""A word such as "didn't", or one other character, with the space before it."""
+MAX_WORD = 64  # characters; longer ones are no words, but would fill the model file
 MAX_BYTES = 16 << 20
 """Of a model file; the largest vocabularies take 5 MB."""
 MAX_SENTENCE = 4096  # characters; the trainer takes no sentence of unbounded length
@@ -81,11 +85,15 @@ class Tokenizer:
     def train(cls, texts: Iterable[str], config: TokenizerConfig) -> Self:
         """Learn a model from `texts`; equal texts give equal bytes.
 
-        SentencePiece keeps all of it in memory, so pass a sample of a large corpus. Only char needs the whole: every
-        character of `texts` but U+2581 and NUL becomes a token. Raises `UserError` if vocab_size does not fit the text.
+        SentencePiece keeps all of it in memory, so pass a sample of a large corpus. Char and word need the whole. For
+        char, every character of `texts` but U+2581 and NUL becomes a token; for word, see `word_model`. Raises
+        `UserError` if vocab_size does not fit the text.
         """
         from sentencepiece import SentencePieceTrainer
 
+        if config.type == "word":
+            base = cls.train([], TokenizerConfig("char"))
+            return cls(word_model(base.proto, frequent_words(texts), config.vocab_size or base.vocab_size))
         symbols, sentences = ["\n"], _sentences(texts)
         settings: dict[str, Any] = {"vocab_size": config.vocab_size, "character_coverage": 0.9995}
         if config.type == "char":
@@ -193,6 +201,39 @@ def scores_on_grid(proto: bytes) -> bytes:
         if piece.piece == "\n":  # no other token has one, so its score decides nothing
             piece.type, piece.score = piece.NORMAL, -1.0
     return bytes(model.SerializeToString())
+
+
+def frequent_words(texts: Iterable[str]) -> list[str]:
+    """Words and characters of `texts`, the most frequent first, so that a word never comes before its characters.
+
+    " fox" and "fox" are counted apart. If the texts have only one of them, the other comes last.
+    """
+    words, characters = Counter[str](), Counter[str]()
+    for text in texts:
+        words.update(word for word in WORD.findall(text) if len(word) <= MAX_WORD)
+        characters.update(text)
+    words.update(dict.fromkeys([word[1:] if word[0] == " " else f" {word}" for word in words], 0))
+    words.update(characters)
+    words.pop(" ", None)  # every model has it
+    ranked = sorted(words, key=lambda word: (-words[word], len(word), word))
+    return [word for word in ranked if not RESERVED.search(word)]
+
+
+def word_model(base: bytes, words: Sequence[str], vocab_size: int) -> bytes:
+    """A unigram model of `base` and the first of `words`, at most `vocab_size` tokens in all.
+
+    All scores are equal, so the fewest tokens win. Hence a word of the model is one token. Another word becomes parts
+    that are in the model: shorter words, characters or bytes.
+    """
+    from sentencepiece.sentencepiece_model_pb2 import ModelProto
+
+    model = ModelProto.FromString(base)
+    model.trainer_spec.model_type = model.trainer_spec.UNIGRAM
+    for word in words[: vocab_size - len(model.pieces)]:
+        model.pieces.add(piece=word.replace(" ", SPACE))
+    for piece in model.pieces:
+        piece.score = -1.0
+    return scores_on_grid(bytes(model.SerializeToString()))
 
 
 def utf8(text: str) -> bytes:

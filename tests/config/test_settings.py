@@ -55,6 +55,7 @@ def test_sizes_of_latent_attention_and_of_pruned_layers_follow() -> None:
         (DataConfig, {"max_documents": 0}, "data.max_documents is 0"),
         (TokenizerConfig, {"vocab_size": 100}, "tokenizer.vocab_size is 100"),
         (TokenizerConfig, {"vocab_size": None}, "tokenizer.vocab_size is None"),
+        (TokenizerConfig, {"type": "word", "vocab_size": 299}, "tokenizer.vocab_size is 299, but word needs 300"),
         (TrainConfig, {"steps": 0}, "train.steps is 0"),
         (TrainConfig, {"learning_rate": 0.0}, "train.learning_rate is 0.0"),
         (TrainConfig, {"beta2": 1.0}, "train.beta2 is 1.0"),

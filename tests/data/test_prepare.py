@@ -288,11 +288,21 @@ def test_chunks_cut_at_line_breaks_change_no_token(tmp_path: Path, monkeypatch: 
     path = tmp_path / "a.txt"
     text = "".join(f"line {i}: {'very ' * (i % 7)}long\n\n" for i in range(2000))
     path.write_text(text)
-    for kind in ("unigram", "bpe"):
+    for kind in ("unigram", "bpe", "word"):
         config = TokenizerConfig(kind, 330)
         prepared = prepare(DataConfig(str(path), val_fraction=0.0001), config, 1, progress=False)
         (train,) = documents(prepared, "train")
         assert prepared.train[1:-1].tolist() == prepared.tokenizer.encode(train)
+
+
+def test_words_are_counted_in_the_whole_training_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a sample, a word that stands only in one part of a corpus would be missing."""
+    monkeypatch.setattr(encode, "SAMPLE_BYTES", 1)
+    config = replace(source(tmp_path, [f"Once a{chr(97 + i)} fox" for i in range(20)]), split_by="document")
+    prepared = prepare(config, TokenizerConfig("word"), 1, progress=False)
+    texts = documents(prepared, "train")
+    assert [len(prepared.tokenizer.encode(text)) for text in texts] == [3] * len(texts)
+    assert len(texts) == 18
 
 
 def test_the_number_of_threads_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,7 @@ KINDS = {
     "unigram": TokenizerConfig("unigram", 500),
     "bpe": TokenizerConfig("bpe", 500),
     "char": TokenizerConfig("char", None),
+    "word": TokenizerConfig("word", 500),
 }
 TOKENIZERS = {kind: Tokenizer.train([TEXT], config) for kind, config in KINDS.items()}
 kinds = st.sampled_from(sorted(TOKENIZERS))
@@ -104,6 +105,38 @@ def test_char_has_a_token_for_every_character() -> None:
     assert len(tokenizer.encode(text)) == len(text)
     assert len(tokenizer.encode("ж")) == 2  # its bytes
     assert Tokenizer.train(["\n\n"], KINDS["char"]).decode([2]) == "\n"
+
+
+TALE = ["Once a fox didn't jump.\n", 'The brand-new "fox’s" dog saw 12 foxes, 3 of them_all.\n']
+
+
+def test_a_word_is_one_token_with_a_space_before_it_and_without() -> None:
+    tokenizer = Tokenizer.train(TALE, TokenizerConfig("word", 65536))
+    words = ["Once", "a", "fox", "didn't", "jump", "The", "brand-new", "fox’s", "dog", "12", "foxes", "of", "them_all"]
+    for word in [*words, *'.",']:
+        assert [len(tokenizer.encode(text)) for text in (word, f" {word}")] == [1, 1], word
+    lines = ["The fox  didn't\tjump, dog.", 'Once\n(foxes brand-new) of"them_all" a-dog']
+    tokens = [[tokenizer.token_bytes(i).decode() for i in tokenizer.encode(line)] for line in lines]
+    assert tokens[0] == ["The", " fox", " ", " didn't", "\t", "jump", ",", " dog", "."]
+    assert tokens[1][:5] == ["Once", "\n", "(", "foxes", " brand-new"]
+    assert tokens[1][5:] == [")", " of", '"', "them_all", '"', " a", "-", "dog"]
+
+
+def test_an_unknown_word_becomes_characters_and_bytes() -> None:
+    tokenizer = Tokenizer.train(TALE, TokenizerConfig("word", 65536))
+    assert [tokenizer.token_text(i) for i in tokenizer.encode(" hжs")] == ["␣", "h", "<0xD0>", "<0xB6>", "s"]
+
+
+def test_vocab_size_cuts_the_rarest_words_and_is_no_minimum() -> None:
+    words = [f"{a}{b}" for a in "abcdefgh" for b in "uvwxyz"]
+    texts = [f" {word}" * (100 - i) for i, word in enumerate(words)]
+    few, all_ = (Tokenizer.train(texts, TokenizerConfig("word", size)) for size in (300, 65536))
+    fixed = 260 + 14  # bytes, control, line break and space; letters
+    assert few.vocab_size == 300 and all_.vocab_size == fixed + 2 * len(words)
+    assert [word for word in words if len(few.encode(f" {word}")) == 1] == words[: 300 - fixed]
+    assert Tokenizer.train(["\n"], KINDS["word"]).vocab_size == 260
+    many = "".join(chr(0x4E00 + i) for i in range(2000))
+    assert Tokenizer.train([many], KINDS["word"]).vocab_size == 500
 
 
 @pytest.mark.parametrize("kind", KINDS)
