@@ -15,6 +15,7 @@ VERBS = {
     "walkthrough": "show one attention layer of a run step by step, with its real numbers",
     "data": "prepare a text for training and print its size",
     "compare": "train a model at several head counts, or with several kinds of attention",
+    "claims": "try on small models what is said of attention heads, and say what holds",
     "bench": "measure speed and memory on this machine, against other programs",
     "prune": "remove attention heads for good",
     "export": "write a run's model in the format of the transformers library",

@@ -5,10 +5,10 @@ computes again only that layer and those after it: about half the work of a whol
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -152,12 +152,9 @@ def without_output_projection(model: Transformer, tokens: Tokens, advance: Advan
 
     The heads' outputs then go side by side into the residual, unmixed. NaN where they are not as wide as the residual.
     """
-    config, unprojected = model.config, {}
-    shared = {id(parameter): parameter for parameter in model.parameters()}
-    for layer in range(config.n_layer):
-        if len(config.heads_in(layer)) * config.d_head == config.d_model:
-            unprojected[layer] = copy.deepcopy(model, shared.copy()).eval()  # other modules, the same weights
-            unprojected[layer].set_submodule(f"blocks.{layer}.attention.output", nn.Identity())
+    config = model.config
+    is_square = [len(config.heads_in(layer)) * config.d_head == config.d_model for layer in range(config.n_layer)]
+    unprojected = {layer: with_identity_projection(model, [layer]) for layer, fits in enumerate(is_square) if fits}
 
     @torch.inference_mode()
     def compute(inputs: Tensor, targets: Tensor) -> Tensor:
@@ -172,6 +169,15 @@ def without_output_projection(model: Transformer, tokens: Tokens, advance: Advan
 
     changes = torch.stack(list(_each_batch(model, tokens, compute, advance)))  # (batch, layer)
     return (changes.sum(dim=0) / (len(tokens) - 1)).numpy()
+
+
+def with_identity_projection(model: Transformer, layers: Iterable[int]) -> Transformer:
+    """The model in eval mode, with the identity as output projection of these layers; it shares all weights."""
+    shared: dict[int, Any] = {id(parameter): parameter for parameter in model.parameters()}
+    changed = copy.deepcopy(model, shared).eval()  # other modules
+    for layer in layers:
+        changed.set_submodule(f"blocks.{layer}.attention.output", nn.Identity())
+    return changed
 
 
 def _each_batch(

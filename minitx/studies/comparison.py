@@ -35,7 +35,7 @@ from minitx.system.text import warn
 from minitx.system.timing import Candidate, alternate
 from minitx.training.loop import train_step, training_loss
 from minitx.training.optim import build_optimizers, set_learning_rate
-from minitx.training.session import train
+from minitx.training.session import Prepare, train
 
 Variants = Mapping[str, ModelConfig]
 """The models that are compared, by name."""
@@ -63,12 +63,8 @@ def compare(config: Config, counts: list[int] | None, kinds: list[str] | None, n
     plan = comparison_plan(config, variants, seeds, prepared.fingerprint)
     folder = comparison_folder(config.out, plan)
     print(f"comparison in {folder}", flush=True)
-    trials = {}
-    for seed in seeds:
-        for name, model in variants.items():
-            out = folder / f"{name.replace(' ', '-').replace('_', '-')}-seed-{seed}"
-            trials[name, seed] = dataclasses.replace(config, out=str(out), seed=seed, model=model)
-    status = train_missing(folder, trials)
+    trials = trials_in(folder, config, variants, seeds)
+    status = train_missing(trials)
     if status:
         return status
     results = [trial_result(name, trials[name, seed]) for name in variants for seed in seeds]
@@ -153,6 +149,16 @@ def comparison_folder(out: str, plan: dict[str, Any]) -> Path:
     return comparison.path
 
 
+def trials_in(folder: Path, config: Config, variants: Variants, seeds: Sequence[int]) -> Trials:
+    """Each variant with each seed, in a folder of its own."""
+    trials = {}
+    for seed in seeds:
+        for name, model in variants.items():
+            out = folder / f"{name.replace(' ', '-').replace('_', '-')}-seed-{seed}"
+            trials[name, seed] = dataclasses.replace(config, out=str(out), seed=seed, model=model)
+    return trials
+
+
 def recorded_speeds(folder: Path, variants: Variants) -> Speeds | None:
     """The speeds that comparison.json keeps; None before they are measured."""
     content = Run(folder).fields(FILE)
@@ -167,21 +173,16 @@ def recorded_speeds(folder: Path, variants: Variants) -> Speeds | None:
     return speeds
 
 
-def train_missing(folder: Path, trials: Trials) -> int:
-    """Train every run that is not finished, from its last checkpoint; 0, or the exit status of a run that stopped.
-
-    What training prints goes to training.log; standard output gets a line for each run.
-    """
+def train_missing(trials: Trials) -> int:
+    """Train every run that is not finished; 0, or the exit status of a run that stopped. Prints a line for each."""
     began, trained = time.monotonic(), 0
     missing = [trial for trial, config in trials.items() if not is_trained(config)]
     for number, ((name, seed), config) in enumerate(trials.items(), 1):
         label = f"{number}/{len(trials)} {name}, seed {seed}"
         if (name, seed) in missing:
             print(f"{label}: training", flush=True)
-            with open_log(folder / "training.log") as log, contextlib.redirect_stdout(log):
-                status = train_trial(config)
+            status = train_trial(config)
             if status:
-                print(f"Stopped. The same command goes on with the comparison in {folder}.", file=sys.stderr)
                 return status
             trained += 1
         summary = read_summary(config)
@@ -201,15 +202,22 @@ def is_trained(config: Config) -> bool:
     return is_there and read_summary(config).whole("steps") == config.train.steps
 
 
-def train_trial(config: Config) -> int:
-    """Train a run to its end, from its last checkpoint if it has one; the exit status."""
+def train_trial(config: Config, prepare: Prepare = lambda model: None) -> int:
+    """Train a run to its end, from its last checkpoint if it has one; the exit status.
+
+    What training prints goes to training.log beside the run.
+    """
     path = Path(config.out)
     if checkpoints.newest_whole(path)[0] is None:
         remove(path)  # killed before its first checkpoint
     try:
-        return train(config, resume=config.out if path.exists() else None)
+        with open_log(path.parent / "training.log") as log, contextlib.redirect_stdout(log):
+            status = train(config, config.out if path.exists() else None, prepare)
     finally:
         forget_programs()
+    if status:
+        print(f"Stopped. The same command goes on with the comparison in {path.parent}.", file=sys.stderr)
+    return status
 
 
 def trial_result(variant: str, config: Config) -> TrialResult:

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import signal
+from collections.abc import Callable
 from operator import attrgetter
 
 import torch
@@ -26,8 +27,11 @@ from minitx.system.text import warn
 from minitx.training.loop import fit
 from minitx.training.state import Training
 
+Prepare = Callable[[Transformer], object]
+"""Changes a model before its first step, and before it is resumed."""
 
-def train(config: Config, resume: str | None = None) -> int:
+
+def train(config: Config, resume: str | None = None, prepare: Prepare = lambda model: None) -> int:
     """Train a new run, or resume the run folder `resume`; return 0, or 128 + the signal that stopped it."""
     spare_the_compiler()
     runtime = choose_runtime(config.device, config.dtype, config.compile, config.threads)
@@ -38,7 +42,7 @@ def train(config: Config, resume: str | None = None) -> int:
         prepared = prepared_text(config)
         run = Run.create(config.out, config, prepared.tokenizer, prepared.describe())
         with run.locked():
-            return fit_run(begin(config, run, prepared, runtime))
+            return fit_run(begin(config, run, prepared, runtime, prepare))
     run = Run.find(resume)
     before = run.config()
     why = "it has no optimizer state. Generate from it, or prune it: the pruned run can be trained"
@@ -50,7 +54,7 @@ def train(config: Config, resume: str | None = None) -> int:
     with run.locked():
         prepared = prepared_text(config, run, "resume where it is unchanged, or start a new run")
         checkpoint = newest(run, config.train.steps, before.train.steps)
-        training = begin(config, run, prepared, runtime)
+        training = begin(config, run, prepared, runtime, prepare)
         if checkpoint is not None:
             training.restore(checkpoint)
         rewind(run, checkpoint)  # nothing in the folder has changed before
@@ -58,11 +62,17 @@ def train(config: Config, resume: str | None = None) -> int:
         return fit_run(training)
 
 
-def begin(config: Config, run: Run, prepared: Prepared, runtime: Runtime) -> Training:
+def begin(config: Config, run: Run, prepared: Prepared, runtime: Runtime, prepare: Prepare) -> Training:
     """A run at step 0."""
-    torch.manual_seed(config.seed)
-    model = Transformer(config.model, prepared.tokenizer.vocab_size).to(runtime.device)
+    model = untrained(config, prepared.tokenizer.vocab_size).to(runtime.device)
+    prepare(model)
     return Training(config, run, prepared, runtime, model)
+
+
+def untrained(config: Config, vocab_size: int) -> Transformer:
+    """The model of a run at step 0; seeds all random numbers."""
+    torch.manual_seed(config.seed)
+    return Transformer(config.model, vocab_size)
 
 
 def fit_run(training: Training) -> int:

@@ -1,0 +1,308 @@
+"""`minitx claims`: train many small models on tales, measure them, and hold what is said of attention against them.
+
+Every run is trained and measured once. Its figures lie beside it, so the same command goes on where it was cut off.
+Several processes may work on one folder: each takes the runs that no other has taken.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import itertools
+import os
+import re
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+
+from minitx.config import Config, ModelConfig
+from minitx.data.tales.language import tales
+from minitx.data.tales.tale import KINDS, Tale
+from minitx.heads.importance import with_identity_projection
+from minitx.heads.kinds import Mean, answer, is_right, kinds_of_heads, look, mean_of, use
+from minitx.heads.places import TaleBatch, place_tales
+from minitx.model import Transformer, evaluating
+from minitx.model_size import cache_bytes_per_token, parameter_count
+from minitx.run.folder import Run
+from minitx.run.text import prepared_text
+from minitx.studies.comparison import (
+    Trials,
+    Variants,
+    comparison_folder,
+    comparison_plan,
+    is_trained,
+    kind_variants,
+    train_trial,
+    trials_in,
+)
+from minitx.studies.pruning import access_without, greedy_order, head_names, heads_of, random_order
+from minitx.system.errors import require
+from minitx.system.runtime import choose_runtime
+from minitx.training.session import Prepare, untrained
+
+KINDS_OF_ATTENTION = ("grouped_query", "multi_query", "latent")
+PROJECTION = "identity projection"
+"""Trained with the identity in place of every output projection."""
+DECIDED = [kind for kind in KINDS if kind != "ambiguous"]
+"""The kinds whose words can be known."""
+RANDOM_ORDERS = 5
+ByKind = dict[str, list[list[float]]]
+"""Kind → (layer, head)."""
+
+
+@dataclass(frozen=True)
+class HeadFigures:
+    """What every head does in held-out tales."""
+
+    excess: ByKind
+    """Attention to the word that decides, less control."""
+    drop: ByKind
+    """Accuracy lost without the head."""
+    drop_error: ByKind
+    """Standard error of `drop`."""
+    names: list[list[list[str]]]
+    """[layer][head]: `kinds_of_heads`."""
+    readings: list[list[list[float]]]
+    """[reading](layer, head): attention of the word before an ambiguous one to watcher and to watched, less control."""
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """Mean accuracy on every second tale after 0, 1, 2 … removals; greedy chose its order on the other tales."""
+
+    order: list[str]
+    greedy: list[float]
+    random: list[list[float]]
+    error: float
+    """Standard error of the whole model's."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one trained model reached on held-out tales. Mean accuracy is over the kinds in `DECIDED`."""
+
+    parameters: int
+    cache_bytes: int
+    """Per token."""
+    loss: float
+    above: float
+    """Nats per token above the entropy of the language."""
+    mean_accuracy: float
+    accuracy: dict[str, float]
+    new: dict[str, float]
+    """Accuracy where training never had this pair of words."""
+    chance: dict[str, float]
+    heads: HeadFigures | None = None
+    """Of models with the usual number of heads, and of the same at step 0."""
+    heads_at_start: HeadFigures | None = None
+    pruning: Pruning | None = None
+    """Of the usual model."""
+    unprojected: dict[str, list[float]] | None = None
+    """Layer, or all → nats above entropy and mean accuracy with the identity as output projection there."""
+
+
+Results = Mapping[tuple[str, int], Figures]
+"""Variant and seed → figures."""
+
+
+def claims(config: Config, n_seeds: int, is_short: bool, command: str) -> int:
+    """Train and measure what is missing, write and print the table of claims; the exit status.
+
+    is_short: a quarter of the steps, a fifth of the tales, fewer models.
+    """
+    require(config.data.source == "tales", f"data.source is {config.data.source}, but claims are tried on tales.")
+    log = dataclasses.replace(config.log, heads_every=0, snapshots_every=0)
+    steps = max(1, config.train.steps // 4) if is_short else config.train.steps
+    config = dataclasses.replace(config, log=log, train=dataclasses.replace(config.train, sample_every=0, steps=steps))
+    variants = claim_variants(config.model, is_short)
+    runtime = choose_runtime(config.device, config.dtype, config.compile, config.threads)
+    print(runtime.describe(), flush=True)
+    seeds = range(config.seed, config.seed + n_seeds)
+    plan = comparison_plan(config, variants, seeds, prepared_text(config).fingerprint)
+    folder = comparison_folder(config.out, plan)
+    trials = trials_in(folder, config, variants, seeds)
+    status = finish(trials, config.model, 200 if is_short else 1000)
+    if status:
+        return status
+    from minitx.studies.claims_report import write_claims
+
+    machine = f"torch {torch.__version__}, {runtime.describe()}"
+    print(f"\n{write_claims(folder, config, read_results(trials), seeds, [machine, command])}")
+    print(f"Table, picture and figures are in {folder}/claims.md, .png, .json.")
+    return 0
+
+
+def shape_name(layers: int, heads: int) -> str:
+    """The name of a multi-head model."""
+    return f"{layers} layer{'s' * (layers > 1)} {heads} head{'s' * (heads > 1)}"
+
+
+def claim_variants(model: ModelConfig, is_short: bool) -> Variants:
+    """The models that are trained: depths with one and several heads, head counts, kinds of attention."""
+    base = kind_variants(model, ["multi_head"])["multi_head"]
+    counts = [1 << i for i in range(10) if model.d_model % (2 << i) == 0]
+    shapes = [(base.n_layer, base.n_head)]
+    shapes += [(layers, heads) for layers in (1, base.n_layer, 4) for heads in (base.n_head, 1)]
+    shapes += [(base.n_layer, heads) for heads in counts]
+    if is_short:
+        shapes = [shape for shape in shapes if shape[0] == base.n_layer and shape[1] in (base.n_head, 1, counts[-1])]
+    variants = {shape_name(*shape): dataclasses.replace(base, n_layer=shape[0], n_head=shape[1]) for shape in shapes}
+    return {**variants, **kind_variants(model, KINDS_OF_ATTENTION), PROJECTION: base}
+
+
+def finish(trials: Trials, base: ModelConfig, n_tales: int) -> int:
+    """Train and measure every run that has no figures yet; 0, or the exit status of a run that stopped."""
+    began, missing = time.monotonic(), left_of(trials)
+    print(f"{len(trials)} runs, {len(missing)} to train and measure", flush=True)
+    for wait in (False, True):  # at last for other processes
+        for variant, seed in left_of(trials):
+            config = trials[variant, seed]
+            with contextlib.suppress(Timeout), FileLock(f"{config.out}.lock", blocking=wait):
+                if os.path.lexists(f"{config.out}.json"):
+                    continue
+                prepare: Prepare = fix_output_projections if variant == PROJECTION else lambda model: None
+                status = 0 if is_trained(config) else train_trial(config, prepare)
+                if status:
+                    return status
+                figures = measure(variant, config, base, n_tales)
+                run = Path(config.out)
+                Run(run.parent).write_json(f"{run.name}.json", dataclasses.asdict(figures))
+                left = len(left_of(trials))
+                seconds = (time.monotonic() - began) * left / (len(missing) - left)
+                print(
+                    f"{variant}, seed {seed}: {figures.above:.4f} nats above entropy, mean accuracy "
+                    f"{figures.mean_accuracy:.3f}; {left} runs, about {seconds / 60:.0f} min left",
+                    flush=True,
+                )
+    return 0
+
+
+def left_of(trials: Trials) -> list[tuple[str, int]]:
+    """The runs without figures."""
+    return [trial for trial, config in trials.items() if not os.path.lexists(f"{config.out}.json")]
+
+
+def read_results(trials: Trials) -> Results:
+    """The figures of all runs; raises UserError where a file is damaged."""
+    return {trial: read_figures(Path(config.out)) for trial, config in trials.items()}
+
+
+def read_figures(run: Path) -> Figures:
+    """The figures beside a run."""
+    content = Run(run.parent).read_json(f"{run.name}.json")
+    parts = {"heads": HeadFigures, "heads_at_start": HeadFigures, "pruning": Pruning}
+    read = {name: kind(**content[name]) for name, kind in parts.items() if content[name] is not None}
+    return Figures(**{**content, **read})
+
+
+def fix_output_projections(model: Transformer) -> None:
+    """Make every output projection the identity; without a gradient it stays so."""
+    for name, parameter in model.named_parameters():
+        if name.endswith("attention.output.weight"):
+            torch.nn.init.eye_(parameter)
+            parameter.register_hook(torch.zeros_like)
+
+
+def measure(variant: str, config: Config, base: ModelConfig, n_tales: int) -> Figures:
+    """Measure a finished run on held-out tales."""
+    run = Run(Path(config.out))
+    tokenizer, model_config = run.tokenizer(), config.model
+    device = choose_runtime(config.device, config.dtype, config.compile, config.threads).device
+    model, _ = run.load_model("last", device)
+    seed = config.seed if config.data.seed is None else config.data.seed
+    told = list(itertools.islice(tales("validation", seed), n_tales))
+    halves = [place_tales(told[start::2], tokenizer, model_config.context_length) for start in (0, 1)]
+    batches = halves[0] + halves[1]
+    answers = answer(model, batches)
+    figures = Figures(
+        parameter_count(model_config, tokenizer.vocab_size),
+        cache_bytes_per_token(model_config),
+        answers.loss,
+        answers.above.value,
+        over_kinds(answers.accuracy).value,
+        {kind: mean.value for kind, mean in answers.accuracy.items()},
+        {kind: mean.value for kind, mean in answers.new.items()},
+        answers.chance,
+    )
+    if variant == PROJECTION or model_config.attention == "latent" or model_config.kv_heads != base.n_head:
+        return figures
+    ambiguous = [
+        place_tales([as_read(tale, reading) for tale in told], tokenizer, model_config.context_length)
+        for reading in (0, 1)
+    ]
+    start = untrained(config, tokenizer.vocab_size).to(device)
+    heads, at_start = (measure_heads(each, batches, ambiguous) for each in (model, start))
+    figures = dataclasses.replace(figures, heads=heads, heads_at_start=at_start)
+    if model_config.n_layer != base.n_layer:
+        return figures
+    layers = range(base.n_layer)
+    changed = {"all": answer(with_identity_projection(model, layers), batches)}
+    changed |= {str(layer): answer(with_identity_projection(model, [layer]), batches) for layer in layers}
+    unprojected = {name: [found.above.value, over_kinds(found.accuracy).value] for name, found in changed.items()}
+    return dataclasses.replace(figures, pruning=measure_pruning(model, *halves), unprojected=unprojected)
+
+
+def measure_heads(
+    model: Transformer, batches: Sequence[TaleBatch], ambiguous: Sequence[Sequence[TaleBatch]]
+) -> HeadFigures:
+    """What every head does; `ambiguous`: the tales for each reading, see `as_read`."""
+    looks, uses = look(model, batches), use(model, batches)
+    return HeadFigures(
+        {kind: mean.value.tolist() for kind, mean in looks.excess.items()},
+        {kind: mean.value.tolist() for kind, mean in uses.mean.items()},
+        {kind: mean.error.tolist() for kind, mean in uses.mean.items()},
+        kinds_of_heads(looks, uses),
+        [look(model, reading).excess["ambiguous"].value.tolist() for reading in ambiguous],
+    )
+
+
+def as_read(tale: Tale, reading: int) -> Tale:
+    """The tale with its ambiguous labels alone, decided by the watcher (`reading` 0), or by the watched (1)."""
+    labels = []
+    for label in tale.labels:
+        if label.kind == "ambiguous":
+            rival = [*re.finditer(rf"\b{label.rivals[0]}\b", tale.text[: label.word[0]])][-1].span()
+            labels.append(label._replace(target=sorted([label.target, rival])[reading]))
+    return tale._replace(labels=tuple(labels))
+
+
+def measure_pruning(model: Transformer, choosing: Sequence[TaleBatch], measuring: Sequence[TaleBatch]) -> Pruning:
+    """Remove heads one by one, in greedy and in random orders."""
+
+    @functools.cache
+    def accuracy(gone: frozenset[tuple[int, int]], is_choosing: bool) -> Mean:
+        return accuracy_without(model, choosing if is_choosing else measuring, gone)
+
+    def curve(order: list[tuple[int, int]]) -> list[float]:
+        return [accuracy(frozenset(order[:removed]), False).value for removed in range(len(order) + 1)]
+
+    heads = heads_of(model.config)
+    greedy = greedy_order(heads, lambda gone: -accuracy(frozenset(gone), True).value, len(heads))
+    random = [curve(random_order(heads, seed)) for seed in range(RANDOM_ORDERS)]
+    return Pruning(head_names(greedy), curve(greedy), random, accuracy(frozenset(), False).error)
+
+
+def accuracy_without(model: Transformer, batches: Sequence[TaleBatch], gone: Collection[tuple[int, int]]) -> Mean:
+    """Mean accuracy without these heads."""
+    device, access = model.embedding.weight.device, access_without(model, gone)
+    with evaluating(model), torch.inference_mode():
+        right = np.concatenate(
+            [
+                is_right(model, model.residual(batch.tokens[:, :-1].to(device), heads=access), batch.places)
+                for batch in batches
+            ]
+        )
+    kinds = np.array([place.kind for batch in batches for place in batch.places])
+    return over_kinds({kind: mean_of(right[kinds == kind]) for kind in DECIDED})
+
+
+def over_kinds(accuracy: Mapping[str, Mean]) -> Mean:
+    """The mean over the kinds in `DECIDED` that were asked for."""
+    known = [mean for mean in map(accuracy.__getitem__, DECIDED) if mean.value == mean.value]
+    return Mean(
+        float(np.mean([mean.value for mean in known])), float(np.linalg.norm([m.error for m in known])) / len(known)
+    )
