@@ -45,7 +45,7 @@ def closing(teller: Teller, cast: Cast) -> None:
         "At last {hero} left the {place} and {verb} a {colour} {noun}.",
         pair=(verb, noun),
         hero=needed(cast.hero, "name", "hero", [cast.friend]),
-        place=needed(cast.place, "place", "place", teller.rivals(words.PLACES, cast.place)),
+        place=place_again(teller, cast),
         verb=verb,
         colour=teller.pick(words.COLOURS),
         noun=needed(noun, "object", "verb", rivals),
@@ -60,14 +60,13 @@ def counting(teller: Teller, cast: Cast) -> None:
     by_count = ("determiner", "count", (noun[not many],))
     by_quality = ("adjective", "quality", tuple(teller.rivals(table)[0][many] for table in others))
     teller.say(
-        "{who} saw {count} {quality} {colour} {noun} {near} the {landmark}.",
+        "{who} saw {count} {quality} {colour} {noun} at the {place}.",
         who=teller.pick((cast.hero, cast.friend)),
         count=count,
         quality=quality,
         colour=teller.pick(words.COLOURS),
         noun=Needed(noun[many], (by_count, by_quality)),
-        near=teller.pick(words.NEAR),
-        landmark=teller.pick(words.LANDMARKS)[0],
+        place=place_again(teller, cast),
     )
 
 
@@ -138,11 +137,12 @@ def finding(teller: Teller, cast: Cast) -> None:
     noun = (teller.pick(words.ANIMALS) if is_animal else teller.pick(teller.pick(GROUPS).nouns))[many]
     why, other = (words.MOODS, words.MADE) if is_animal else (words.MADE, words.MOODS)
     teller.say(
-        "{who} found {some} {colour} {noun}.",
+        "{who} found {some} {colour} {noun} at the {place}.",
         who=teller.pick((cast.hero, cast.friend)),
         some=("a", "some")[many],
         colour=teller.pick(words.COLOURS),
         noun=noun,
+        place=place_again(teller, cast),
     )
     teller.say(
         "{it} {be} very {mood}.",
@@ -327,6 +327,11 @@ SCENES: tuple[Scene, ...] = (
 def two_people(teller: Teller, cast: Cast) -> tuple[str, str]:
     """Hero and friend in either order."""
     return teller.pick(((cast.hero, cast.friend), (cast.friend, cast.hero)))
+
+
+def place_again(teller: Teller, cast: Cast) -> Needed:
+    """The place of the first sentence."""
+    return needed(cast.place, "place", "place", teller.rivals(words.PLACES, cast.place))
 
 
 def drawn_object(teller: Teller, group: Group) -> tuple[str, str, list[str]]:
