@@ -75,10 +75,10 @@ def agreeing(teller: Teller, cast: Cast) -> None:
     many, is_long = teller.pick((0, 1)), teller.pick((False, True))
     subject, landmark = teller.pick(words.ANIMALS)[many], teller.pick(words.LANDMARKS)[teller.pick((0, 1))]
     more = (
-        {"by": teller.pick(words.NEAR), "place": teller.pick(words.LANDMARKS)[teller.pick((0, 1))]} if is_long else {}
+        {"by": teller.pick(words.NEAR), "behind": teller.pick(words.LANDMARKS)[teller.pick((0, 1))]} if is_long else {}
     )
     teller.say(
-        f"The {{subject}} {{near}} the {{landmark}}{' {by} the {place}' * is_long} {{be}} {{state}}.",
+        f"The {{subject}} {{near}} the {{landmark}}{' {by} the {behind}' * is_long} {{be}} {{state}}.",
         pair=(subject, landmark),
         subject=subject,
         near=teller.pick(words.NEAR),
@@ -116,8 +116,8 @@ def failing(teller: Teller, cast: Cast) -> None:
     why, other = (words.MOODS, words.SHAPES) if is_animal else (words.SHAPES, words.MOODS)
     reason, it, rival = teller.pick(why), *((animal, barrier) if is_animal else (barrier, animal))
     teller.say(
-        "The {animal} didn't {verb} the {barrier} because it was too {reason}.",
-        animal=animal,
+        "The {creature} didn't {verb} the {barrier} because it was too {reason}.",
+        creature=animal,
         verb=verb,
         barrier=barrier,
         reason=reason,
@@ -126,7 +126,7 @@ def failing(teller: Teller, cast: Cast) -> None:
         "{who} saw that the {it} was too {reason}.",
         pair=(animal, barrier),
         who=teller.pick((cast.hero, cast.friend)),
-        it=needed(it, "reference", "animal" if is_animal else "barrier", [rival]),
+        it=needed(it, "reference", "creature" if is_animal else "barrier", [rival]),
         reason=needed(reason, "repeat", "reason", teller.rivals(other)),
     )
 
