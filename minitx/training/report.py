@@ -81,10 +81,12 @@ class Report:
         self.writer().scalars(line["step"], values)
         speed = f"{line['tokens_per_second']:,.0f} tokens/s"
         if line["val_loss"] is not None and self.bar.disable:
-            above = f", {line['above_entropy']:.3f} above the language's entropy" if "above_entropy" in line else ""
+            unit = "bits per byte"
+            if "above_entropy" in line:
+                unit += f", {line['above_entropy']:.3f} nats above the entropy"
             print(
                 f"step {line['step']}/{training.config.train.steps}: training loss {line['train_loss']:.3f}, "
-                f"validation loss {line['val_loss']:.3f} ({line['val_bits_per_byte']:.3f} bits per byte{above}), {speed}",
+                f"validation loss {line['val_loss']:.3f} ({line['val_bits_per_byte']:.3f} {unit}), {speed}",
                 flush=True,
             )
         val_loss = training.progress.val_loss
@@ -171,8 +173,8 @@ class Report:
         if "tales" in summary:
             tales = summary["tales"]
             print(
-                f"On whole tales: {tales['loss']:.3f} nats per token, {tales['above']:.3f} ± {tales['error']:.3f} above "
-                f"the entropy of the language. What each head is for: minitx heads {path} --kinds"
+                f"On whole tales: {tales['loss']:.3f} nats per token, {tales['above']:.3f} ± {tales['error']:.3f} "
+                f"above the entropy of the language. What each head is for: minitx heads {path} --kinds"
             )
         print(
             f"Trained {summary['parameters']:,} parameters on {summary['tokens']:,} tokens in "
