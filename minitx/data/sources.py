@@ -20,7 +20,7 @@ from minitx.data.hub import quiet_datasets, read_split, revision, text_of
 from minitx.data.tales import language
 from minitx.system.errors import UserError, require
 
-TALES = 20_000  # that train, if data.max_documents is not set; a tenth as many validate
+TALES = 20_000  # that train, if data.max_documents is not set; a twentieth as many validate
 BUILT_IN = {"python-docs": python_docs, "repeats": repeated_letters}
 BUILDERS = {".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}  # file extension → builder of the datasets library
 EXTENSIONS = (".txt", *BUILDERS, ".txt.gz", ".jsonl.gz", ".csv.gz")
@@ -48,7 +48,7 @@ def read(config: DataConfig, split: str, seed: int) -> Iterator[Piece]:
     pieces: Iterator[Piece]
     if config.source == "tales":
         count = config.max_documents or TALES
-        count = count if split == "train" else max(1, count // 10)
+        count = count if split == "train" else max(1, count // 20)
         pieces = (
             _document(tale.text)
             for tale in itertools.islice(language.tales("train" if split == "train" else "validation", seed), count)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from minitx.data.tales import words
-from minitx.data.tales.tale import Needed, Teller, needed, pronouns
+from minitx.data.tales.tale import Needed, Reason, Teller, needed, one_of, pronouns
 from minitx.data.tales.words import GROUPS, Group
 
 
@@ -44,8 +44,8 @@ def closing(teller: Teller, cast: Cast) -> None:
     teller.say(
         "At last {hero} left the {place} and {verb} a {colour} {noun}.",
         pair=(verb, noun),
-        hero=needed(cast.hero, "name", "hero", [cast.friend]),
-        place=needed(cast.place, "place", "place", teller.rivals(words.PLACES, cast.place)),
+        hero=needed(cast.hero, "name", "hero", [cast.friend], ("friend",)),
+        place=place_again(teller, cast),
         verb=verb,
         colour=teller.pick(words.COLOURS),
         noun=needed(noun, "object", "verb", rivals),
@@ -57,17 +57,16 @@ def counting(teller: Teller, cast: Cast) -> None:
     group, count = teller.pick(GROUPS), teller.pick(words.ONE + words.MANY)
     noun, many = teller.pick(group.nouns), count in words.MANY
     quality, others = teller.pick(group.qualities), [other.nouns for other in GROUPS if other is not group]
-    by_count = ("determiner", "count", (noun[not many],))
-    by_quality = ("adjective", "quality", tuple(teller.rivals(table)[0][many] for table in others))
+    by_count = Reason("determiner", "count", (noun[not many],))
+    by_quality = Reason("adjective", "quality", tuple(teller.rivals(table)[0][many] for table in others))
     teller.say(
-        "{who} saw {count} {quality} {colour} {noun} {near} the {landmark}.",
+        "{who} saw {count} {quality} {colour} {noun} at the {place}.",
         who=teller.pick((cast.hero, cast.friend)),
         count=count,
         quality=quality,
         colour=teller.pick(words.COLOURS),
         noun=Needed(noun[many], (by_count, by_quality)),
-        near=teller.pick(words.NEAR),
-        landmark=teller.pick(words.LANDMARKS)[0],
+        place=place_again(teller, cast),
     )
 
 
@@ -76,10 +75,10 @@ def agreeing(teller: Teller, cast: Cast) -> None:
     many, is_long = teller.pick((0, 1)), teller.pick((False, True))
     subject, landmark = teller.pick(words.ANIMALS)[many], teller.pick(words.LANDMARKS)[teller.pick((0, 1))]
     more = (
-        {"by": teller.pick(words.NEAR), "place": teller.pick(words.LANDMARKS)[teller.pick((0, 1))]} if is_long else {}
+        {"by": teller.pick(words.NEAR), "behind": teller.pick(words.LANDMARKS)[teller.pick((0, 1))]} if is_long else {}
     )
     teller.say(
-        f"The {{subject}} {{near}} the {{landmark}}{' {by} the {place}' * is_long} {{be}} {{state}}.",
+        f"The {{subject}} {{near}} the {{landmark}}{' {by} the {behind}' * is_long} {{be}} {{state}}.",
         pair=(subject, landmark),
         subject=subject,
         near=teller.pick(words.NEAR),
@@ -115,19 +114,15 @@ def failing(teller: Teller, cast: Cast) -> None:
     verb, animal = teller.pick(tuple(words.BARRIERS)), teller.pick(words.ANIMALS)[0]
     barrier, is_animal = teller.pick(words.BARRIERS[verb]), teller.pick((True, False))
     why, other = (words.MOODS, words.SHAPES) if is_animal else (words.SHAPES, words.MOODS)
-    reason, it, rival = teller.pick(why), *((animal, barrier) if is_animal else (barrier, animal))
+    both, reason = {"creature": animal, "barrier": barrier}, teller.pick(why)
     teller.say(
-        "The {animal} didn't {verb} the {barrier} because it was too {reason}.",
-        animal=animal,
-        verb=verb,
-        barrier=barrier,
-        reason=reason,
+        "The {creature} didn't {verb} the {barrier} because it was too {reason}.", **both, verb=verb, reason=reason
     )
     teller.say(
         "{who} saw that the {it} was too {reason}.",
         pair=(animal, barrier),
         who=teller.pick((cast.hero, cast.friend)),
-        it=needed(it, "reference", "animal" if is_animal else "barrier", [rival]),
+        it=one_of(both, "creature" if is_animal else "barrier", "reference"),
         reason=needed(reason, "repeat", "reason", teller.rivals(other)),
     )
 
@@ -138,11 +133,12 @@ def finding(teller: Teller, cast: Cast) -> None:
     noun = (teller.pick(words.ANIMALS) if is_animal else teller.pick(teller.pick(GROUPS).nouns))[many]
     why, other = (words.MOODS, words.MADE) if is_animal else (words.MADE, words.MOODS)
     teller.say(
-        "{who} found {some} {colour} {noun}.",
+        "{who} found {some} {colour} {noun} at the {place}.",
         who=teller.pick((cast.hero, cast.friend)),
         some=("a", "some")[many],
         colour=teller.pick(words.COLOURS),
         noun=noun,
+        place=place_again(teller, cast),
     )
     teller.say(
         "{it} {be} very {mood}.",
@@ -179,23 +175,22 @@ def lending(teller: Teller, cast: Cast) -> None:
         teller.pick(words.OF_LENDER if by_lender else words.OF_BORROWER),
         teller.pick(teller.pick(GROUPS).nouns)[0],
     )
-    who, other = ("lender", "borrower") if by_lender else ("borrower", "lender")
-    names = {"lender": lender, "borrower": borrower}
+    who, both = "lender" if by_lender else "borrower", {"lender": lender, "borrower": borrower}
     teller.say(
         "{lender} {lent} {borrower} {her} {thing} because {she} {verb} {them}.",
-        **names,
+        **both,
         lent=teller.pick(words.LENT),
         her=pronouns(lender)[2],
         thing=thing,
-        she=pronouns(names[who])[0],
+        she=pronouns(both[who])[0],
         verb=verb,
         them=pronouns(borrower)[1] if by_lender else "it",
     )
     teller.say(
         "Everybody knew that {who} {verb} " + ("{other}." if by_lender else "the {thing}."),
-        who=needed(names[who], "role", who, [names[other]]),
+        who=one_of(both, who, "role"),
         verb=verb,
-        **({"other": needed(borrower, "role", "borrower", [lender])} if by_lender else {"thing": thing}),
+        **({"other": one_of(both, "borrower", "role")} if by_lender else {"thing": thing}),
     )
 
 
@@ -204,13 +199,13 @@ def handing(teller: Teller, cast: Cast) -> None:
     giver, taker = two_people(teller, cast)
     gave, group = teller.pick((True, False)), teller.pick(GROUPS)
     thing = teller.pick(group.nouns)[0]
+    both = {"subject": giver, "other": taker} if gave else {"subject": taker, "other": giver}
     teller.say(
         "{subject} {verb} the {thing} {to} {other}.",
-        subject=giver if gave else taker,
+        **both,
         verb=teller.pick(words.TO if gave else words.FROM),
         thing=thing,
         to="to" if gave else "from",
-        other=taker if gave else giver,
     )
     teller.say(
         "Now the {thing} was in the bag of {taker}.",
@@ -218,7 +213,7 @@ def handing(teller: Teller, cast: Cast) -> None:
         thing=needed(
             thing, "repeat", "thing", [teller.rivals(other.nouns)[0][0] for other in GROUPS if other is not group]
         ),
-        taker=needed(taker, "holder", "other" if gave else "subject", [giver]),
+        taker=one_of(both, "other" if gave else "subject", "holder"),
     )
 
 
@@ -276,23 +271,22 @@ def ordering(teller: Teller, cast: Cast) -> None:
     who, before = teller.pick((cast.hero, cast.friend)), teller.pick((True, False))
     one = teller.pick(words.CHORES)
     two = teller.pick(words.CHORES, one)
-    first, slot, rival = (one, "one", two) if before else (two, "two", one)
+    first, both = one if before else two, {"one": one.past, "two": two.past}
     she = pronouns(who)[0]
     teller.say(
         "{who} {one} the {noun} {before} {she} {two} the {noun2}.",
         who=who,
-        one=one.past,
+        **both,
         noun=one.noun,
         before="before" if before else "after",
         she=she,
-        two=two.past,
         noun2=two.noun,
     )
     teller.say(
         "First {she} {verb} the {noun}.",
         pair=(one.past, two.past),
         she=needed(she, "pronoun", "who", {"she", "he", "it", "they"} - {she}),
-        verb=needed(first.past, "time", slot, [rival.past]),
+        verb=one_of(both, "one" if before else "two", "time"),
         noun=first.noun,
     )
 
@@ -306,15 +300,14 @@ def watching(teller: Teller, cast: Cast) -> None:
     kind = "ambiguous" if table is words.OF_EITHER else "attachment"
     slots = {words.OF_WATCHER: ("watcher",), words.OF_WATCHED: ("watched",)}
     slot = teller.pick(slots.get(table, ("watcher", "watched")))
-    people = {"watcher": watcher, "watched": watched}
-    rival = people["watched" if slot == "watcher" else "watcher"]
-    others = [other for other in (words.OF_WATCHER, words.OF_WATCHED, words.OF_EITHER) if other is not table]
-    teller.say("The {watcher} saw the {watched} with a {thing}.", **people, thing=thing)
+    both = {"watcher": watcher, "watched": watched}
+    tables = [other for other in (words.OF_WATCHER, words.OF_WATCHED, words.OF_EITHER) if other is not table]
+    teller.say("The {watcher} saw the {watched} with a {thing}.", **both, thing=thing)
     teller.say(
         "So the {who} had the {thing}.",
         pair=(watcher, watched),
-        who=needed(people[slot], kind, slot, [rival]),
-        thing=needed(thing, "repeat", "thing", [teller.rivals(other)[0] for other in others]),
+        who=one_of(both, slot, kind),
+        thing=needed(thing, "repeat", "thing", [teller.rivals(other)[0] for other in tables]),
     )
 
 
@@ -327,6 +320,11 @@ SCENES: tuple[Scene, ...] = (
 def two_people(teller: Teller, cast: Cast) -> tuple[str, str]:
     """Hero and friend in either order."""
     return teller.pick(((cast.hero, cast.friend), (cast.friend, cast.hero)))
+
+
+def place_again(teller: Teller, cast: Cast) -> Needed:
+    """The place of the first sentence."""
+    return needed(cast.place, "place", "place", teller.rivals(words.PLACES, cast.place))
 
 
 def drawn_object(teller: Teller, group: Group) -> tuple[str, str, list[str]]:

@@ -5,7 +5,7 @@ Every draw is even and can be read off the text. So the probability of a tale is
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Literal, NamedTuple, TypeVar
@@ -16,7 +16,7 @@ T = TypeVar("T")
 Span = tuple[int, int]
 """Where words stand in a text: start and end, in characters."""
 Split = Literal["train", "validation"]
-HELD_OUT, NEW = 0.2, 0.1
+HELD_OUT, NEW = 0.1, 0.1
 """Shares of the combinations of labelled words that validate, and of the pairs that training never sees."""
 SLOT = re.compile(r"\{(\w+)\}")
 KINDS = {
@@ -55,6 +55,8 @@ class Label(NamedTuple):
     """The earlier word that decides it: attention goes to here."""
     rivals: tuple[str, ...]
     """Words that would be right, were the relationship another."""
+    others: tuple[Span, ...]
+    """Earlier places of rivals, where there are any: attention should not go there."""
     is_new: bool
     """Whether training never sees this pair of words together."""
 
@@ -68,17 +70,33 @@ class Tale(NamedTuple):
     """-log of its probability, end of document included."""
 
 
-@dataclass(frozen=True)
-class Needed:
-    """A word to say that earlier words decide: (kind, slot that decides it, rivals) for each relationship."""
+class Reason(NamedTuple):
+    """What decides a word: see `Label`."""
+
+    kind: str
+    to: str
+    """Slot of the earlier word that decides."""
+    rivals: tuple[str, ...]
+    others: tuple[str, ...] = ()
+    """Slots of the earlier places of rivals."""
+
+
+class Needed(NamedTuple):
+    """A word to say that earlier words decide."""
 
     word: str
-    reasons: tuple[tuple[str, str, tuple[str, ...]], ...]
+    reasons: tuple[Reason, ...]
 
 
-def needed(word: str, kind: str, to: str, rivals: Iterable[str]) -> Needed:
-    """A word that the slot `to` decides, by a relationship of one `kind`."""
-    return Needed(word, ((kind, to, tuple(rivals)),))
+def needed(word: str, kind: str, to: str, rivals: Iterable[str], others: tuple[str, ...] = ()) -> Needed:
+    """A word to say that is decided for one reason."""
+    return Needed(word, (Reason(kind, to, tuple(rivals), others),))
+
+
+def one_of(said: Mapping[str, str], slot: str, kind: str) -> Needed:
+    """The word that was said in `slot`, with those of the other slots as its rivals."""
+    others = tuple(other for other in said if other != slot)
+    return needed(said[slot], kind, slot, [said[other] for other in others], others)
 
 
 def share(*words: object) -> float:
@@ -125,9 +143,10 @@ class Teller:
             used, word = slot.end(), words_by_slot[slot[1]]
             need = word if isinstance(word, Needed) else Needed(word, ())
             span = (len(text), len(text) + len(need.word))
-            for kind, to, rivals in need.reasons:
+            for kind, to, rivals, others in need.reasons:
                 rivals = tuple(map(str.capitalize, rivals)) if span[0] == start else rivals
-                self.labels.append(Label(kind, span, last_word(text), spans[to], rivals, is_new))
+                places = tuple(spans[other] for other in others)
+                self.labels.append(Label(kind, span, last_word(text), spans[to], rivals, places, is_new))
             text += need.word
             spans[slot[1]] = span
         text += sentence[used:]
@@ -138,7 +157,7 @@ class Teller:
         """Whether the split may have a sentence with these words at its labelled places."""
         if not labels:
             return True
-        spans = sorted({span for label in labels for span in (label.word, label.source, label.target)})
+        spans = sorted({span for label in labels for span in (label.word, label.source, label.target, *label.others)})
         validates = share(sentence, *(self.text[slice(*span)] for span in spans)) < HELD_OUT
         return validates if self.split == "validation" else not (validates or is_new)
 

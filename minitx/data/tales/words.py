@@ -72,11 +72,11 @@ ANIMALS = nouns(
 )
 COLOURS = listed("red blue green yellow brown white black grey")
 ONE, MANY = ("a", "one"), ("two", "three", "four", "some", "many")
-LANDMARKS = nouns("house tree fence pond well barn tower bench/benches gate rock bush/bushes statue")
+LANDMARKS = nouns("house tree fence pond well barn tower bench/benches gate rock bush/bushes statue bank")
 NEAR = ("near", "behind", "beside", "opposite")
 PLACES = listed(
     "park forest market beach farm castle village garden harbour school museum island zoo meadow library station camp "
-    "valley mill circus"
+    "valley mill circus bank"
 )
 TIMES = ("morning", "afternoon", "evening", "day", "night")
 
