@@ -7,9 +7,7 @@ Several processes may work on one folder: each takes the runs that no other has 
 import contextlib
 import dataclasses
 import functools
-import itertools
 import os
-import re
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,11 +18,10 @@ import torch
 from filelock import FileLock, Timeout
 
 from minitx.config import Config, ModelConfig
-from minitx.data.tales.language import tales
 from minitx.data.tales.tale import KINDS, Tale
 from minitx.heads.importance import with_identity_projection
 from minitx.heads.kinds import Mean, answer, is_right, kinds_of_heads, look, mean_of, use
-from minitx.heads.places import TaleBatch, place_tales
+from minitx.heads.places import TaleBatch, held_out_tales, place_tales
 from minitx.model import Transformer, evaluating
 from minitx.model_size import cache_bytes_per_token, parameter_count
 from minitx.run.folder import Run
@@ -95,7 +92,6 @@ class Figures:
     accuracy: dict[str, float]
     new: dict[str, float]
     """Accuracy where training never had this pair of words."""
-    chance: dict[str, float]
     heads: HeadFigures | None = None
     """Of models with the usual number of heads, and of the same at step 0."""
     heads_at_start: HeadFigures | None = None
@@ -213,8 +209,7 @@ def measure(variant: str, config: Config, base: ModelConfig, n_tales: int) -> Fi
     tokenizer, model_config = run.tokenizer(), config.model
     device = choose_runtime(config.device, config.dtype, config.compile, config.threads).device
     model, _ = run.load_model("last", device)
-    seed = config.seed if config.data.seed is None else config.data.seed
-    told = list(itertools.islice(tales("validation", seed), n_tales))
+    told = held_out_tales(config, n_tales)
     halves = [place_tales(told[start::2], tokenizer, model_config.context_length) for start in (0, 1)]
     batches = halves[0] + halves[1]
     answers = answer(model, batches)
@@ -224,9 +219,8 @@ def measure(variant: str, config: Config, base: ModelConfig, n_tales: int) -> Fi
         answers.loss,
         answers.above.value,
         over_kinds(answers.accuracy).value,
-        {kind: mean.value for kind, mean in answers.accuracy.items()},
+        answers.shares(),
         {kind: mean.value for kind, mean in answers.new.items()},
-        answers.chance,
     )
     if variant == PROJECTION or model_config.attention == "latent" or model_config.kv_heads != base.n_head:
         return figures
@@ -265,8 +259,7 @@ def as_read(tale: Tale, reading: int) -> Tale:
     labels = []
     for label in tale.labels:
         if label.kind == "ambiguous":
-            rival = [*re.finditer(rf"\b{label.rivals[0]}\b", tale.text[: label.word[0]])][-1].span()
-            labels.append(label._replace(target=sorted([label.target, rival])[reading]))
+            labels.append(label._replace(target=sorted([label.target, *label.others])[reading]))
     return tale._replace(labels=tuple(labels))
 
 
