@@ -59,8 +59,6 @@ class HeadFigures:
     """Attention to the word that decides, less control."""
     drop: ByKind
     """Accuracy lost without the head."""
-    drop_error: ByKind
-    """Standard error of `drop`."""
     names: list[list[list[str]]]
     """[layer][head]: `kinds_of_heads`."""
     readings: list[list[list[float]]]
@@ -248,7 +246,6 @@ def measure_heads(
     return HeadFigures(
         {kind: mean.value.tolist() for kind, mean in looks.excess.items()},
         {kind: mean.value.tolist() for kind, mean in uses.mean.items()},
-        {kind: mean.error.tolist() for kind, mean in uses.mean.items()},
         kinds_of_heads(looks, uses),
         [look(model, reading).excess["ambiguous"].value.tolist() for reading in ambiguous],
     )
