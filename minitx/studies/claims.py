@@ -36,8 +36,10 @@ from minitx.studies.comparison import (
     train_trial,
     trials_in,
 )
-from minitx.studies.pruning import access_without, greedy_order, head_names, heads_of, random_order
+from minitx.studies.pruning import access_without, heads_of
+from minitx.studies.pruning_curve import Curve, measure_curve
 from minitx.system.errors import require
+from minitx.system.files import json_bytes, read_json, without_nan, write_atomically
 from minitx.system.runtime import choose_runtime
 from minitx.training.session import Prepare, untrained
 
@@ -66,17 +68,6 @@ class HeadFigures:
 
 
 @dataclass(frozen=True)
-class Pruning:
-    """Mean accuracy on every second tale after 0, 1, 2 … removals; greedy chose its order on the other tales."""
-
-    order: list[str]
-    greedy: list[float]
-    random: list[list[float]]
-    error: float
-    """Standard error of the whole model's."""
-
-
-@dataclass(frozen=True)
 class Figures:
     """What one trained model reached on held-out tales. Mean accuracy is over the kinds in `DECIDED`."""
 
@@ -93,8 +84,10 @@ class Figures:
     heads: HeadFigures | None = None
     """Of models with the usual number of heads, and of the same at step 0."""
     heads_at_start: HeadFigures | None = None
-    pruning: Pruning | None = None
-    """Of the usual model."""
+    pruning: Curve | None = None
+    """Of the usual model: its losses are -mean accuracy on half of the tales; orders were chosen on the other half."""
+    half_error: float | None = None
+    """Standard error of the mean accuracy on that half."""
     unprojected: dict[str, list[float]] | None = None
     """Layer, or all → nats above entropy and mean accuracy with the identity as output projection there."""
 
@@ -163,8 +156,7 @@ def finish(trials: Trials, base: ModelConfig, n_tales: int) -> int:
                 if status:
                     return status
                 figures = measure(variant, config, base, n_tales)
-                run = Path(config.out)
-                Run(run.parent).write_json(f"{run.name}.json", dataclasses.asdict(figures))
+                write_atomically(Path(f"{config.out}.json"), json_bytes(without_nan(dataclasses.asdict(figures))))
                 left = len(left_of(trials))
                 seconds = (time.monotonic() - began) * left / (len(missing) - left)
                 print(
@@ -182,15 +174,13 @@ def left_of(trials: Trials) -> list[tuple[str, int]]:
 
 def read_results(trials: Trials) -> Results:
     """The figures of all runs; raises UserError where a file is damaged."""
-    return {trial: read_figures(Path(config.out)) for trial, config in trials.items()}
-
-
-def read_figures(run: Path) -> Figures:
-    """The figures beside a run."""
-    content = Run(run.parent).read_json(f"{run.name}.json")
-    parts = {"heads": HeadFigures, "heads_at_start": HeadFigures, "pruning": Pruning}
-    read = {name: kind(**content[name]) for name, kind in parts.items() if content[name] is not None}
-    return Figures(**{**content, **read})
+    results = {}
+    for trial, config in trials.items():
+        content = read_json(Path(f"{config.out}.json"))
+        parts = {"heads": HeadFigures, "heads_at_start": HeadFigures, "pruning": Curve}
+        read = {name: kind(**content[name]) for name, kind in parts.items() if content[name] is not None}
+        results[trial] = Figures(**{**content, **read})
+    return results
 
 
 def fix_output_projections(model: Transformer) -> None:
@@ -203,12 +193,12 @@ def fix_output_projections(model: Transformer) -> None:
 
 def measure(variant: str, config: Config, base: ModelConfig, n_tales: int) -> Figures:
     """Measure a finished run on held-out tales."""
-    run = Run(Path(config.out))
-    tokenizer, model_config = run.tokenizer(), config.model
+    run, model_config = Run(Path(config.out)), config.model
+    tokenizer, length = run.tokenizer(), model_config.context_length
     device = choose_runtime(config.device, config.dtype, config.compile, config.threads).device
     model, _ = run.load_model("last", device)
     told = held_out_tales(config, n_tales)
-    halves = [place_tales(told[start::2], tokenizer, model_config.context_length) for start in (0, 1)]
+    halves = [place_tales(told[start::2], tokenizer, length) for start in (0, 1)]
     batches = halves[0] + halves[1]
     answers = answer(model, batches)
     figures = Figures(
@@ -222,10 +212,7 @@ def measure(variant: str, config: Config, base: ModelConfig, n_tales: int) -> Fi
     )
     if variant == PROJECTION or model_config.attention == "latent" or model_config.kv_heads != base.n_head:
         return figures
-    ambiguous = [
-        place_tales([as_read(tale, reading) for tale in told], tokenizer, model_config.context_length)
-        for reading in (0, 1)
-    ]
+    ambiguous = [place_tales([as_read(tale, reading) for tale in told], tokenizer, length) for reading in (0, 1)]
     start = untrained(config, tokenizer.vocab_size).to(device)
     heads, at_start = (measure_heads(each, batches, ambiguous) for each in (model, start))
     figures = dataclasses.replace(figures, heads=heads, heads_at_start=at_start)
@@ -235,7 +222,11 @@ def measure(variant: str, config: Config, base: ModelConfig, n_tales: int) -> Fi
     changed = {"all": answer(with_identity_projection(model, layers), batches)}
     changed |= {str(layer): answer(with_identity_projection(model, [layer]), batches) for layer in layers}
     unprojected = {name: [found.above.value, over_kinds(found.accuracy).value] for name, found in changed.items()}
-    return dataclasses.replace(figures, pruning=measure_pruning(model, *halves), unprojected=unprojected)
+    losses = [functools.cache(lambda gone, half=half: -accuracy_without(model, half, gone).value) for half in halves]
+    choosing, measuring = (lambda gone, loss=loss: loss(frozenset(gone)) for loss in losses)
+    curve = measure_curve(heads_of(model_config), choosing, measuring, range(RANDOM_ORDERS))
+    error = accuracy_without(model, halves[1], []).error
+    return dataclasses.replace(figures, pruning=curve, half_error=error, unprojected=unprojected)
 
 
 def measure_heads(
@@ -253,46 +244,25 @@ def measure_heads(
 
 def as_read(tale: Tale, reading: int) -> Tale:
     """The tale with its ambiguous labels alone, decided by the watcher (`reading` 0), or by the watched (1)."""
-    labels = []
-    for label in tale.labels:
-        if label.kind == "ambiguous":
-            labels.append(label._replace(target=sorted([label.target, *label.others])[reading]))
-    return tale._replace(labels=tuple(labels))
-
-
-def measure_pruning(model: Transformer, choosing: Sequence[TaleBatch], measuring: Sequence[TaleBatch]) -> Pruning:
-    """Remove heads one by one, in greedy and in random orders."""
-
-    @functools.cache
-    def accuracy(gone: frozenset[tuple[int, int]], is_choosing: bool) -> Mean:
-        return accuracy_without(model, choosing if is_choosing else measuring, gone)
-
-    def curve(order: list[tuple[int, int]]) -> list[float]:
-        return [accuracy(frozenset(order[:removed]), False).value for removed in range(len(order) + 1)]
-
-    heads = heads_of(model.config)
-    greedy = greedy_order(heads, lambda gone: -accuracy(frozenset(gone), True).value, len(heads))
-    random = [curve(random_order(heads, seed)) for seed in range(RANDOM_ORDERS)]
-    return Pruning(head_names(greedy), curve(greedy), random, accuracy(frozenset(), False).error)
+    labels = [label for label in tale.labels if label.kind == "ambiguous"]
+    targets = [sorted([label.target, *label.others])[reading] for label in labels]
+    return tale._replace(labels=tuple(a._replace(target=b) for a, b in zip(labels, targets, strict=True)))
 
 
 def accuracy_without(model: Transformer, batches: Sequence[TaleBatch], gone: Collection[tuple[int, int]]) -> Mean:
     """Mean accuracy without these heads."""
     device, access = model.embedding.weight.device, access_without(model, gone)
+    right = []
     with evaluating(model), torch.inference_mode():
-        right = np.concatenate(
-            [
-                is_right(model, model.residual(batch.tokens[:, :-1].to(device), heads=access), batch.places)
-                for batch in batches
-            ]
-        )
+        for batch in batches:
+            residual = model.residual(batch.tokens[:, :-1].to(device), heads=access)
+            right.append(is_right(model, residual, batch.places))
     kinds = np.array([place.kind for batch in batches for place in batch.places])
-    return over_kinds({kind: mean_of(right[kinds == kind]) for kind in DECIDED})
+    return over_kinds({kind: mean_of(np.concatenate(right)[kinds == kind]) for kind in DECIDED})
 
 
 def over_kinds(accuracy: Mapping[str, Mean]) -> Mean:
     """The mean over the kinds in `DECIDED` that were asked for."""
     known = [mean for mean in map(accuracy.__getitem__, DECIDED) if mean.value == mean.value]
-    return Mean(
-        float(np.mean([mean.value for mean in known])), float(np.linalg.norm([m.error for m in known])) / len(known)
-    )
+    values, errors = zip(*known, strict=True)
+    return Mean(float(np.mean(values)), float(np.linalg.norm(errors)) / len(known))
