@@ -156,7 +156,11 @@ class Teller:
         self.is_allowed &= self._belongs(sentence, self.labels[first:], is_new)
 
     def _belongs(self, sentence: str, labels: Sequence[Label], is_new: bool) -> bool:
-        """Whether the split may have a sentence with these words at its labelled places."""
+        """Whether the split may have a sentence with these words at its labelled places.
+
+        Places do not count: the opening decides them, so that no second try would draw another.
+        """
+        labels = [label for label in labels if label.kind != "place"]
         if not labels:
             return True
         spans = sorted({span for label in labels for span in (label.word, label.source, label.target, *label.others)})
