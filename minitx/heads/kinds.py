@@ -58,6 +58,10 @@ class Answers:
     above: Mean
     """`loss` - `entropy`."""
 
+    def shares(self) -> dict[str, float]:
+        """The accuracy of each kind, without its error."""
+        return {kind: mean.value for kind, mean in self.accuracy.items()}
+
 
 @dataclass(frozen=True)
 class Looks:

@@ -1,6 +1,7 @@
 """Tales as tokens: where each labelled word is predicted, where it can be looked up, and what competes with it."""
 
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -10,6 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from minitx.config import Config
+from minitx.config.probes import Link, Probe
+from minitx.data.tales.language import tales
 from minitx.data.tales.tale import Label, Tale
 from minitx.data.tokenizer import Tokenizer
 from minitx.heads.links import token_span
@@ -50,7 +54,37 @@ class TaleBatch:
     places: list[Place]
 
 
-def place_tales(tales: Iterable[Tale], tokenizer: Tokenizer, context_length: int) -> list[TaleBatch]:
+def held_out(config: Config, tokenizer: Tokenizer, count: int) -> list[TaleBatch]:
+    """The first tales of the validation split: of the run's own seed, if it learned tales."""
+    return place_tales(held_out_tales(config, count), tokenizer, config.model.context_length)
+
+
+def held_out_tales(config: Config, count: int) -> list[Tale]:
+    """The first `count` tales of the validation split of a run."""
+    seed = 1
+    if config.data.source == "tales":
+        seed = config.seed if config.data.seed is None else config.data.seed
+    return list(itertools.islice(tales("validation", seed), count))
+
+
+def run_probes(config: Config) -> list[Probe]:
+    """The probes of a run; a run that learned tales has a held-out tale more, with all its labels as links."""
+    probes = config.log.read_probes()
+    return probes if config.data.source != "tales" else [*probes, tale_probe(held_out_tales(config, 1)[0])]
+
+
+def tale_probe(tale: Tale) -> Probe:
+    """A tale as a probe: links lead from the word before the one to predict to the word that decides it."""
+    links: dict[str, Link] = {}
+    for label in tale.labels:
+        source, word, target = (tale.text[slice(*span)] for span in (label.source, label.word, label.target))
+        name = f"{label.kind}: {source} [{word}] → {target}"
+        name += f" #{len(links)}" * (name in links)
+        links[name] = Link(name, label.source, label.target)
+    return Probe(tale.text, tuple(links.values()))
+
+
+def place_tales(told: Iterable[Tale], tokenizer: Tokenizer, context_length: int) -> list[TaleBatch]:
     """The tales in tokens, tales of like length together; those longer than the context are left out."""
     end = tokenizer.end_of_document
 
@@ -58,7 +92,7 @@ def place_tales(tales: Iterable[Tale], tokenizer: Tokenizer, context_length: int
     def first_token(word: str) -> int:
         return tokenizer.encode(f" {word}")[0]
 
-    encoded = [([end, *tokenizer.encode(tale.text), end], tale) for tale in tales]
+    encoded = [([end, *tokenizer.encode(tale.text), end], tale) for tale in told]
     fitting = sorted((pair for pair in encoded if len(pair[0]) <= context_length + 1), key=lambda pair: len(pair[0]))
     batches = []
     for start in range(0, len(fitting), BATCH):

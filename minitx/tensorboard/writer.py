@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minitx.data.tales.tale import KINDS
 from minitx.heads.scores import IMPORTANCE, SCORES
 from minitx.system.files import flush_to_disk, with_filename
 from minitx.system.text import visible
@@ -26,13 +27,17 @@ METRIC_TAGS = {
     "train_loss": "Loss/train",
     "val_loss": "Loss/validation",
     "val_bits_per_byte": "Loss/validation bits per byte",
+    "above_entropy": "Loss/above the entropy of the language",
     "learning_rate": "Optimizer/learning rate",
     "grad_norm": "Optimizer/gradient norm",
     "tokens_per_second": "Speed/tokens per second",
     "memory_bytes": "Speed/memory in bytes",
 }
 """Metric of a run → its tag. TensorBoard sorts capitals first, so these come before the many head scores."""
+KIND = "tales_{}"
+"""Name of the score of heads for a kind of relationship."""
 DESCRIPTIONS = {
+    **{KIND.format(kind): f"attention to the word that decides: {meaning}" for kind, meaning in KINDS.items()},
     **{name: score.description for name, score in SCORES.items()},
     "importance": IMPORTANCE,
     "induction_on_repeats": f"{SCORES['induction'].description}, on random tokens that come twice",
@@ -70,6 +75,10 @@ class EventWriter:
     def scalars(self, step: int, values: Mapping[str, float | None]) -> None:
         """Log metrics by their name in `METRIC_TAGS`; None and NaN are left out."""
         self._add(step, [_scalar(METRIC_TAGS[name], value) for name, value in values.items()])
+
+    def accuracy(self, step: int, by_kind: Mapping[str, float]) -> None:
+        """Log the share of right answers for each kind of relationship in the tales, a chart each."""
+        self._add(step, [_scalar(f"Tales/{kind}", value, KINDS[kind]) for kind, value in by_kind.items()])
 
     def text(self, tag: str, text: str, step: int) -> None:
         """Log a text for the Text tab, shown as it is: no character of it is read as Markdown."""

@@ -1,21 +1,27 @@
 """Log the heads of a model while it trains: a snapshot for the Attention tab, curves and pictures, heads.jsonl."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from minitx.heads import snapshots
 from minitx.heads.links import measure_links, uniform
+from minitx.heads.places import run_probes
 from minitx.heads.repeats import score_repetition
 from minitx.heads.view import View, view_probes
 from minitx.run.logs import HEADS_FILE
 from minitx.tensorboard.writer import EventWriter
+from minitx.training.kind_log import KindLog
 from minitx.training.state import Due, Training
 
 
-def log_heads(training: Training, due: Due, writer: Callable[[], EventWriter]) -> None:
-    """Log what every head does on the run's probes, and its scores on validation text."""
-    prepared, probes = training.prepared, training.config.log.read_probes()
+def log_heads(training: Training, due: Due, kinds: KindLog, writer: Callable[[], EventWriter]) -> None:
+    """Log what every head does on the run's probes, and its scores on validation text and on tales."""
+    prepared, probes = training.prepared, run_probes(training.config)
     view = view_probes(training.model, prepared.tokenizer, probes, prepared.val, training.runtime.autocast)
+    if kinds.is_on:
+        scores, chance = kinds.scores()
+        view = replace(view, scores=view.scores | scores, chance=view.chance | chance)
     if due.snapshot and view.probes:
         run = training.run.path
         snapshots.write(run, training.step, view.snapshot(training.step, snapshots.run_id(run) or ""))

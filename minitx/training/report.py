@@ -14,12 +14,14 @@ from minitx import __version__
 from minitx.config import GenerateConfig
 from minitx.generation.generate import complete
 from minitx.heads import snapshots
+from minitx.heads.kinds import Answers
 from minitx.model_size import cache_bytes_per_token, parameters_by_part
 from minitx.system.files import read_file
 from minitx.system.memory import memory_bytes
 from minitx.system.text import visible, warn
 from minitx.tensorboard.writer import METRIC_TAGS, EventWriter
 from minitx.training.head_log import log_heads
+from minitx.training.kind_log import KindLog
 from minitx.training.model_card import flatten, model_card
 from minitx.training.state import Due, Training, bits_per_byte
 
@@ -37,6 +39,8 @@ class Report:
         self.training = training
         self.start_step = training.step if start_step is None else start_step
         self.events: EventWriter | None = None
+        self.kinds = KindLog(training)
+        self.answers: Answers | None = None  # at the last evaluation, of a run that learns tales
         self.bar = tqdm(
             total=training.config.train.steps,
             initial=training.step,
@@ -57,6 +61,10 @@ class Report:
 
     def step(self, line: dict[str, Any], due: Due) -> None:
         """Report what is due of metrics, heads and a sample."""
+        if due.evaluation and self.kinds.is_on:
+            self.answers = self.kinds.answers()
+            line |= {"above_entropy": self.answers.above.value, "accuracy": self.answers.shares()}
+            self.writer().accuracy(line["step"], line["accuracy"])
         if due.metrics or due.evaluation:
             self.metrics(line)
         self.heads(due)
@@ -73,9 +81,12 @@ class Report:
         self.writer().scalars(line["step"], values)
         speed = f"{line['tokens_per_second']:,.0f} tokens/s"
         if line["val_loss"] is not None and self.bar.disable:
+            unit = "bits per byte"
+            if "above_entropy" in line:
+                unit += f", {line['above_entropy']:.3f} nats above the entropy"
             print(
                 f"step {line['step']}/{training.config.train.steps}: training loss {line['train_loss']:.3f}, "
-                f"validation loss {line['val_loss']:.3f} ({line['val_bits_per_byte']:.3f} bits per byte), {speed}",
+                f"validation loss {line['val_loss']:.3f} ({line['val_bits_per_byte']:.3f} {unit}), {speed}",
                 flush=True,
             )
         val_loss = training.progress.val_loss
@@ -85,7 +96,7 @@ class Report:
     def heads(self, due: Due) -> None:
         """Log the heads, if that is due."""
         if due.heads or due.snapshot:
-            log_heads(self.training, due, self.writer)
+            log_heads(self.training, due, self.kinds, self.writer)
 
     def sample(self) -> None:
         """Print and log a text that the model writes."""
@@ -145,6 +156,10 @@ class Report:
             "versions": {"minitx": __version__, "torch": torch.__version__, "python": platform.python_version()},
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
+        if self.kinds.is_on:
+            answers = self.answers or self.kinds.answers()
+            known = {"loss": answers.loss, "entropy": answers.entropy, "above": answers.above.value}
+            summary["tales"] = {**known, "error": answers.above.error, "accuracy": answers.shares()}
         results = {name: float(summary.get(name, math.nan)) for name in RESULTS + COMPARED}
         self.writer().hyperparameters(flatten(training.config.to_dict()), results)
         self.writer().close()
@@ -155,6 +170,12 @@ class Report:
         """Write summary.json and name the next two commands."""
         path, summary = self.training.run.path, self.summarise()
         self.bar.close()
+        if "tales" in summary:
+            tales = summary["tales"]
+            print(
+                f"On whole tales: {tales['loss']:.3f} nats per token, {tales['above']:.3f} ± {tales['error']:.3f} "
+                f"above the entropy of the language. What each head is for: minitx heads {path} --kinds"
+            )
         print(
             f"Trained {summary['parameters']:,} parameters on {summary['tokens']:,} tokens in "
             f"{summary['seconds']:.0f} s; validation loss {summary['val_loss']:.3f} nats per token, "
