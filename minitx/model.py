@@ -89,7 +89,7 @@ class Transformer(nn.Module):
             if parameter.dim() < 2:
                 parameter.fill_(1.0)  # norms
             elif parameter is self.embedding.weight:
-                parameter.normal_(std=0.02)
+                parameter.normal_(std=self.config.embedding_std)
             elif name.endswith(("attention.output.weight", "feed_forward.down.weight")):
                 parameter.normal_(std=1 / math.sqrt(2 * self.config.n_layer * parameter.size(1)))
             else:

@@ -10,19 +10,28 @@ from minitx.config.parsing import parse_plain
 from minitx.system.errors import require
 from minitx.system.files import check_page_name
 
-CONTEXTS = ["They crossed the river to the bank.", "They took the money to the bank."]
+TEXT, BANKS = "The animal was too tired.", ("They crossed the river to the bank.", "They took the money to the bank.")
+TEXTS = {"tales": "The animal didn't cross the street because it was too tired."}
+"""data.source → the text to attend over, if it is not `TEXT`."""
+CONTEXTS = {
+    "tales": [
+        ("bank", ("One day Sara and Maya went to the bank.", "One day Sara went to the park. The dog near the bank.")),
+        ("It", ("Sara found a red fox at the park. It was", "Sara found a red hat at the park. It was")),
+    ]
+}
+"""data.source → words with two contexts each, if they are not "bank" and `BANKS`."""
 
 
 def main(arguments: Sequence[str], prog: str) -> int:
     """Show the layer that the command line names; the exit status."""
     parser = run_parser(prog, __doc__, newest=True)
-    parser.add_argument("--text", default="The animal was too tired.", help="Text to attend over.")
+    parser.add_argument("--text", help="Text to attend over.")
     parser.add_argument("--layer", type=int, default=0, help="Layer, counted from 0.")
     parser.add_argument("--head", type=int, default=0, help="Head whose numbers are shown, counted from 0.")
     parser.add_argument("--token", type=int, help="Token whose row is shown, counted from 0; by default the last.")
     parser.add_argument("--html", metavar="FILE", help="Write one self-contained page instead.")
-    parser.add_argument("--word", default="bank", help="Word that is compared in two contexts.")
-    parser.add_argument("--contexts", nargs=2, default=CONTEXTS, help="Two texts with the word.")
+    parser.add_argument("--word", help="Word that is compared in two contexts.")
+    parser.add_argument("--contexts", nargs=2, help="Two texts with the word.")
     options = parse_plain(parser, arguments)
     require(options.text != "", "The text is empty: give some words.")
     if options.html is not None:
@@ -37,15 +46,18 @@ def main(arguments: Sequence[str], prog: str) -> int:
 
     run = Run.find(options.run)
     model, checkpoint = run.load_model(options.checkpoint, torch.device("cpu"))
-    tokenizer = run.tokenizer()
-    tokens = tokenizer.encode(options.text)
+    tokenizer, source = run.tokenizer(), run.config().data.source
+    tokens = tokenizer.encode(options.text or TEXTS.get(source, TEXT))
     require(
         options.token is None or 0 <= options.token < len(tokens),
         f"There is no token {options.token}: the text has tokens 0 to {len(tokens) - 1}.",
     )
     labels = [tokenizer.token_text(token) for token in tokens]
     walked = walk(model, tokens, labels, options.layer, options.head, options.token)
-    contexts = compare_contexts(model, tokenizer, options.word, tuple(options.contexts))
+    pairs = CONTEXTS.get(source, [("bank", BANKS)])
+    if options.word or options.contexts:
+        pairs = [(options.word or "bank", tuple(options.contexts or BANKS))]
+    contexts = [step for pair in pairs for step in compare_contexts(model, tokenizer, *pair)]
     if options.html is None:
         print(as_text(walked, contexts))
     else:

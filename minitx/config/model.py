@@ -46,6 +46,9 @@ class ModelConfig:
     """Base of the frequencies of rotary positions."""
     norm_eps: float = 1e-6
     """What RMSNorm adds to the mean square."""
+    embedding_std: float = 0.02
+    """Standard deviation of the token embedding before training. With 1 it is as large as what the blocks add to it,
+    which makes words easier to copy; give learning_rate about 0.02 then."""
     dropout: float = 0.0
     """Share of attention weights and of block outputs that training sets to 0."""
 
@@ -54,7 +57,7 @@ class ModelConfig:
         require_bounds(self, "model.", "n_head d_model d_ff context_length", at_most=MAX_WIDTH)
         require_bounds(self, "model.", "n_layer", at_most=MAX_LAYERS)
         require_bounds(self, "model.", "dropout", at_least=0, below=1)
-        require_bounds(self, "model.", "rope_theta norm_eps", above=0, below=math.inf)
+        require_bounds(self, "model.", "rope_theta norm_eps embedding_std", above=0, below=math.inf)
         counts = [n for n in range(1, self.d_model // 2 + 1) if self.d_model % (2 * n) == 0]
         require(bool(counts), f"model.d_model is {self.d_model}, but it must be even, for rotary positions turn pairs.")
         closest = [*[n for n in counts if n < self.n_head][-1:], *[n for n in counts if n > self.n_head][:1]]

@@ -60,13 +60,13 @@ def counting(teller: Teller, cast: Cast) -> None:
     by_count = Reason("determiner", "count", (noun[not many],))
     by_quality = Reason("adjective", "quality", tuple(teller.rivals(table)[0][many] for table in others))
     teller.say(
-        "{who} saw {count} {quality} {colour} {noun} at the {place}.",
+        "{who} saw {count} {quality} {colour} {noun} at the {where}.",
         who=teller.pick((cast.hero, cast.friend)),
         count=count,
         quality=quality,
         colour=teller.pick(words.COLOURS),
         noun=Needed(noun[many], (by_count, by_quality)),
-        place=place_again(teller, cast),
+        where=place_again(teller, cast),
     )
 
 
@@ -98,6 +98,7 @@ def using(teller: Teller, cast: Cast) -> None:
     teller.say(
         "{who} {verb} a {colour} {noun} and {other} {verb2} a {colour2} {noun2}.",
         pair=(verb, noun),
+        pair2=(verb2, noun2),
         who=who,
         verb=verb,
         colour=teller.pick(words.COLOURS),
@@ -133,12 +134,12 @@ def finding(teller: Teller, cast: Cast) -> None:
     noun = (teller.pick(words.ANIMALS) if is_animal else teller.pick(teller.pick(GROUPS).nouns))[many]
     why, other = (words.MOODS, words.MADE) if is_animal else (words.MADE, words.MOODS)
     teller.say(
-        "{who} found {some} {colour} {noun} at the {place}.",
+        "{who} found {some} {colour} {noun} at the {where}.",
         who=teller.pick((cast.hero, cast.friend)),
         some=("a", "some")[many],
         colour=teller.pick(words.COLOURS),
         noun=noun,
-        place=place_again(teller, cast),
+        where=place_again(teller, cast),
     )
     teller.say(
         "{it} {be} very {mood}.",
@@ -159,9 +160,9 @@ def losing(teller: Teller, cast: Cast) -> None:
         the + "{owner} {lost} {her} {thing} because {she} {be} {reason}.",
         owner=owner,
         lost=teller.pick(words.LOST),
-        her=needed(her, "possessive", "owner", {"her", "his", "its", "their"} - {her}),
+        her=needed(her, "possessive", "owner", sorted({"her", "his", "its", "their"} - {her})),
         thing=teller.pick(teller.pick(GROUPS).nouns)[0],
-        she=needed(she, "pronoun", "owner", {"she", "he", "it", "they"} - {she}),
+        she=needed(she, "pronoun", "owner", sorted({"she", "he", "it", "they"} - {she})),
         be="were" if she == "they" else "was",
         reason=teller.pick(words.WHY_LOST),
     )
@@ -258,7 +259,7 @@ def causing(teller: Teller, cast: Cast) -> None:
     teller.say(
         "{who} said that {she} {effect} because it was so {cause}.",
         who=who,
-        she=needed(she, "pronoun", "who", {"she", "he", "it", "they"} - {she}),
+        she=needed(she, "pronoun", "who", sorted({"she", "he", "it", "they"} - {she})),
         effect=effect,
         cause=needed(
             words.CAUSES[effect], "cause", "effect", teller.rivals([*words.CAUSES.values()], words.CAUSES[effect])
@@ -285,7 +286,7 @@ def ordering(teller: Teller, cast: Cast) -> None:
     teller.say(
         "First {she} {verb} the {noun}.",
         pair=(one.past, two.past),
-        she=needed(she, "pronoun", "who", {"she", "he", "it", "they"} - {she}),
+        she=needed(she, "pronoun", "who", sorted({"she", "he", "it", "they"} - {she})),
         verb=one_of(both, "one" if before else "two", "time"),
         noun=first.noun,
     )

@@ -58,7 +58,7 @@ class Label(NamedTuple):
     others: tuple[Span, ...]
     """Earlier places of rivals, where there are any: attention should not go there."""
     is_new: bool
-    """Whether training never sees this pair of words together."""
+    """Whether training has no such sentence with a pair of words that stands in this one."""
 
 
 class Tale(NamedTuple):
@@ -130,12 +130,14 @@ class Teller:
         start = len(self.text) % len(left)
         return [*left[start:], *left[:start]][:3]
 
-    def say(self, sentence: str, *, pair: Sequence[str] = (), **words_by_slot: str | Needed) -> None:
+    def say(
+        self, sentence: str, *, pair: Sequence[str] = (), pair2: Sequence[str] = (), **words_by_slot: str | Needed
+    ) -> None:
         """Write a sentence with a word in each {slot}, and label those that are `Needed`.
 
-        pair: words whose combination may be kept from training altogether.
+        pair, pair2: words whose combination may be kept from training altogether.
         """
-        is_new = bool(pair) and share("new", *pair) < NEW
+        is_new = any(two and share("new", *two) < NEW for two in (pair, pair2))
         text, first, used = self.text + " " * bool(self.text), len(self.labels), 0
         start, spans = len(text), dict(self.spans)
         for slot in SLOT.finditer(sentence):
@@ -154,7 +156,11 @@ class Teller:
         self.is_allowed &= self._belongs(sentence, self.labels[first:], is_new)
 
     def _belongs(self, sentence: str, labels: Sequence[Label], is_new: bool) -> bool:
-        """Whether the split may have a sentence with these words at its labelled places."""
+        """Whether the split may have a sentence with these words at its labelled places.
+
+        Places do not count: the opening decides them, so that no second try would draw another.
+        """
+        labels = [label for label in labels if label.kind != "place"]
         if not labels:
             return True
         spans = sorted({span for label in labels for span in (label.word, label.source, label.target, *label.others)})

@@ -3,7 +3,7 @@
 
 import { chartLayout, drawChart } from "./chart.js";
 import { element, fillSelect, fitCanvas } from "./dom.js";
-import { MEANINGS, headName, nearestOf, scoreTitle } from "./state.js";
+import { headName, meaning, nearestOf, scoreTitle } from "./state.js";
 import { describeHead } from "./survey.js";
 import { headColour } from "./theme.js";
 
@@ -17,9 +17,9 @@ export function drawControls({ parts, source, state, data, isPlaying }) {
   if (data.probe === -1) probes.push({ value: -1, label: `your text: ${shortText(state.text)}` });
   fillSelect(parts.probe, probes, data.probe ?? 0);
   const names = Object.keys(info?.newest?.scores ?? {});
-  const scores = names.map((name) => ({ value: name, label: scoreTitle(name), title: MEANINGS[name] }));
+  const scores = names.map((name) => ({ value: name, label: scoreTitle(name), title: meaning(name) }));
   fillSelect(parts.score, [{ value: "", label: "none" }, ...scores], names.includes(data.score) ? data.score : "");
-  parts.score.title = MEANINGS[data.score] ?? "Score of heads";
+  parts.score.title = meaning(data.score) || "Score of heads";
   parts.scoreField.hidden = parts.sort.hidden = !names.length;
   for (const name of ["sort", "compare", "first", "links"]) parts[name].setAttribute("aria-pressed", String(state[name]));
   for (const [view, button] of Object.entries(parts.views)) button.setAttribute("aria-pressed", String(state.view === view));
@@ -112,7 +112,7 @@ export function drawTimeline({ parts, state, data }, theme) {
   if (!isShown) return;
   const dashed = chart.chance.some((value) => value !== null) ? "; dashed: even attention" : "";
   parts.chartTitle.textContent = `${scoreTitle(data.score)} of every head against steps${dashed}`;
-  parts.chartTitle.title = MEANINGS[data.score] ?? "";
+  parts.chartTitle.title = meaning(data.score);
   parts.chart.setAttribute("aria-label", `${parts.chartTitle.textContent}; the slider below moves through the steps`);
   const [width, height] = [parts.chartBox.clientWidth, parts.chartBox.clientHeight];
   const order = [...state.shown.filter((head) => head !== state.head), state.head];

@@ -92,6 +92,16 @@ export function scoreTitle(name) {
   return name.replaceAll("_", " ");
 }
 
+/** Whether a score is the attention along one kind of relationship in the tales. */
+export function isOfTales(name) {
+  return name.startsWith("tales_");
+}
+
+/** What hovering over a score explains. */
+export function meaning(name) {
+  return MEANINGS[name] ?? (isOfTales(name) ? "attention to the word that decides the next one, in held-out tales" : "");
+}
+
 /** The meaning of every score, equal to the descriptions in minitx/heads/scores.py. */
 export const MEANINGS = {
   entropy: "spread of the attention in nats: exp of it is how many keys the head mixes",

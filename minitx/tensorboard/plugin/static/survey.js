@@ -2,7 +2,7 @@
 
 import { element } from "./dom.js";
 import { drawThumbnail } from "./heatmap.js";
-import { figure, headName, headOrder, scorePlaces } from "./state.js";
+import { figure, headName, headOrder, isOfTales, scorePlaces, scoreTitle } from "./state.js";
 import { headColour, tableColour } from "./theme.js";
 
 /** Build the grid's cells again if the number or order of heads has changed; `grid.cells` holds them by head. */
@@ -74,14 +74,14 @@ export function drawSurvey(grid, snapshot, state, theme, handlers) {
   }
 }
 
-/** Layer, head, role and scores of a head as short texts. */
+/** Layer, head, role and scores of a head as short texts; of its scores in the tales, the greatest three. */
 export function describeHead(snapshot, head) {
   const lines = [headName(head, snapshot.heads)];
   if (snapshot.roles[head]) lines.push(`role: ${snapshot.roles[head]}`);
-  for (const [name, values] of Object.entries(snapshot.scores)) {
-    if (values[head] !== null) lines.push(`${name.replaceAll("_", " ")} ${figure(values[head])}`);
-  }
-  return lines;
+  const scores = Object.entries(snapshot.scores).map(([name, values]) => [name, values[head]]).filter(([, value]) => value !== null);
+  const ofTales = scores.filter(([name]) => isOfTales(name)).sort(([, a], [, b]) => b - a);
+  const chosen = [...scores.filter(([name]) => !isOfTales(name)), ...ofTales.slice(0, 3)];
+  return [...lines, ...chosen.map(([name, value]) => `${scoreTitle(name)} ${figure(value)}`)];
 }
 
 /** The head that an arrow key leads to from `head`, in the order of the grid. */
