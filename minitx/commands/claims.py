@@ -19,7 +19,9 @@ def main(arguments: Sequence[str], prog: str) -> int:
     parser = new_parser(prog, Config)
     parser.description = __doc__
     parser.add_argument("--seeds", type=int, default=3, help="Seeds to train every model with, from seed upwards.")
-    parser.add_argument("--short", action="store_true", help="Fewer models, steps and tales: minutes, not an hour.")
+    parser.add_argument(
+        "--short", action="store_true", help="Fewer models, seeds, steps and tales: minutes, not an hour."
+    )
     options = parse(parser, Config, arguments)
     config = instantiate(parser, options, Config)
     require_bounds(options, "--", "seeds", at_least=1)

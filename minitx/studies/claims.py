@@ -48,7 +48,7 @@ PROJECTION = "identity projection"
 """Trained with the identity in place of every output projection."""
 DECIDED = [kind for kind in KINDS if kind != "ambiguous"]
 """The kinds whose words can be known."""
-RANDOM_ORDERS = 5
+TALES, RANDOM_ORDERS = 1000, 5
 ByKind = dict[str, list[list[float]]]
 """Kind → (layer, head)."""
 
@@ -99,7 +99,7 @@ Results = Mapping[tuple[str, int], Figures]
 def claims(config: Config, n_seeds: int, is_short: bool, command: str) -> int:
     """Train and measure what is missing, write and print the table of claims; the exit status.
 
-    is_short: a quarter of the steps, a fifth of the tales, fewer models.
+    is_short: a quarter of the steps, a fifth of the tales, fewer models, at most 2 seeds.
     """
     require(config.data.source == "tales", f"data.source is {config.data.source}, but claims are tried on tales.")
     log = dataclasses.replace(config.log, heads_every=0, snapshots_every=0)
@@ -108,11 +108,11 @@ def claims(config: Config, n_seeds: int, is_short: bool, command: str) -> int:
     variants = claim_variants(config.model, is_short)
     runtime = choose_runtime(config.device, config.dtype, config.compile, config.threads)
     print(runtime.describe(), flush=True)
-    seeds = range(config.seed, config.seed + n_seeds)
+    seeds = range(config.seed, config.seed + (min(n_seeds, 2) if is_short else n_seeds))
     plan = comparison_plan(config, variants, seeds, prepared_text(config).fingerprint)
     folder = comparison_folder(config.out, plan)
     trials = trials_in(folder, config, variants, seeds)
-    status = finish(trials, config.model, 200 if is_short else 1000)
+    status = finish(trials, config.model, TALES // 5 if is_short else TALES)
     if status:
         return status
     from minitx.studies.claims_report import write_claims
