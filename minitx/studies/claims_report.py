@@ -10,7 +10,8 @@ from minitx.config import Config
 from minitx.data.tales.tale import KINDS
 from minitx.run.folder import Run
 from minitx.studies.claims import KINDS_OF_ATTENTION, Results
-from minitx.studies.claims_verdicts import ABOVE, RULE, Claim, Study, of_kind, tried_claims
+from minitx.studies.claims_tried import ABOVE, Study, of_kind, tried_claims
+from minitx.studies.claims_verdicts import RULE, Claim
 from minitx.system.figures import new_figure, picture
 from minitx.system.files import write_atomically
 from minitx.system.text import markdown_table

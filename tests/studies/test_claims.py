@@ -17,19 +17,8 @@ from minitx.model import Transformer
 from minitx.run.folder import Run
 from minitx.studies import claims
 from minitx.studies.claims import PROJECTION, Figures, HeadFigures, as_read, claim_variants, fix_output_projections
-from minitx.studies.claims_verdicts import (
-    FAILS,
-    HOLDS,
-    UNDECIDED,
-    Claim,
-    Evidence,
-    Study,
-    both_readings,
-    overlaps,
-    removable,
-    top_share,
-    tried_claims,
-)
+from minitx.studies.claims_tried import Study, both_readings, overlaps, removable, top_share, tried_claims
+from minitx.studies.claims_verdicts import FAILS, HOLDS, UNDECIDED, Claim, Evidence
 from minitx.studies.comparison import train_trial
 from minitx.studies.pruning_curve import Curve
 from minitx.system.errors import UserError
