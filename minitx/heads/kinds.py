@@ -5,7 +5,6 @@ where each head looks: its attention to the deciding word, beside that of other 
 distance. `use` measures what each head is good for: the answers lost without it, and without its pattern.
 """
 
-import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,8 +31,6 @@ CLEAR = 3.0
 """Standard errors that a difference must exceed. With 2, luck would name some of 16 heads times 18 kinds."""
 MIN_EXCESS, MIN_DROP = 0.1, 0.01
 """A head is named after a kind if its attention exceeds the control by this share, and accuracy drops by this."""
-
-
 FEW = 10
 """Fewer tales than this tell nothing of how far a mean may be off."""
 
@@ -100,29 +97,16 @@ def answer(model: Transformer, batches: Sequence[TaleBatch], advance: Advance = 
             by_token = token_losses(model, residual, text[:, 1:]).double().cpu()
             losses.append((by_token * _inside(batch)).sum(dim=1).numpy())
             advance(len(batch.lengths))
-    places, numbers = [place for batch in batches for place in batch.places], tale_numbers(batches)
-    answers, accuracy, new, chance, counts = np.concatenate(right), {}, {}, {}, {}
-    for kind in KINDS:
-        asked = np.array([i for i, place in enumerate(places) if place.kind == kind and place.rivals], dtype=int)
-        unseen = asked[[places[i].is_new for i in asked]]
-        accuracy[kind], new[kind] = (mean_of(answers[which], numbers[which]) for which in (asked, unseen))
-        guesses = [1 / (1 + len(places[i].rivals)) for i in asked]
-        chance[kind], counts[kind] = float(np.mean(guesses)) if guesses else math.nan, len(asked)
+    places = [place for batch in batches for place in batch.places]
+    answers = np.concatenate(right)
+    accuracy = by_kind(answers, batches)
+    new = by_kind(np.where([place.is_new for place in places], answers, np.nan), batches)
+    guesses = by_kind(np.array([1 / (1 + len(place.rivals)) if place.rivals else np.nan for place in places]), batches)
+    chance = {kind: float(mean.value) for kind, mean in guesses.items()}
+    counts = {kind: sum(place.kind == kind and bool(place.rivals) for place in places) for kind in KINDS}
     tokens, nats = np.concatenate([b.lengths - 1 for b in batches]), np.concatenate([b.nats for b in batches])
     loss, entropy = (float(total.sum() / tokens.sum()) for total in (np.concatenate(losses), nats))
     return Answers(accuracy, new, chance, counts, loss, entropy, ratio(np.concatenate(losses) - nats, tokens))
-
-
-def tale_numbers(batches: Sequence[TaleBatch]) -> NDArray[np.int64]:
-    """(place): the number of its tale, counted over all batches."""
-    firsts = itertools.accumulate((len(batch.lengths) for batch in batches), initial=0)
-    numbers = [first + place.row for first, batch in zip(firsts, batches, strict=False) for place in batch.places]
-    return np.array(numbers, dtype=np.int64)
-
-
-def _kinds(batches: Sequence[TaleBatch]) -> NDArray[np.str_]:
-    """(place): its kind."""
-    return np.array([place.kind for batch in batches for place in batch.places], dtype=np.str_)
 
 
 def _inside(batch: TaleBatch) -> Tensor:
@@ -161,18 +145,17 @@ def look(model: Transformer, batches: Sequence[TaleBatch], advance: Advance = la
                     length = int(batch.lengths[place.row])
                     found.append(_looks_at(pattern[:, place.row - first], place, length, alike))
         advance(len(batch.lengths))
-    kinds, numbers = _kinds(batches), tale_numbers(batches)
     shapes = (config.n_layer, config.n_head), (config.n_layer, config.n_head), (), ()
     to, other, even, even_other = (
         np.array([row[i] for row in found]).reshape(-1, *shape) for i, shape in enumerate(shapes)
     )
-
-    def means(values: NDArray[Any]) -> dict[str, Mean]:
-        return {kind: mean_of(values[kinds == kind], numbers[kinds == kind]) for kind in KINDS}
-
-    attention, control = ({kind: mean.value for kind, mean in means(values).items()} for values in (to, other))
-    chance = {kind: (mean.value, means(even_other)[kind].value) for kind, mean in means(even).items()}
-    return Looks(attention, control, means(to - other), chance)
+    attention, control, by_chance, control_by_chance = (by_kind(of, batches) for of in (to, other, even, even_other))
+    return Looks(
+        {kind: mean.value for kind, mean in attention.items()},
+        {kind: mean.value for kind, mean in control.items()},
+        by_kind(to - other, batches),
+        {kind: (by_chance[kind].value, control_by_chance[kind].value) for kind in KINDS},
+    )
 
 
 def _looks_at(
@@ -217,9 +200,7 @@ def use(model: Transformer, batches: Sequence[TaleBatch], advance: Advance = lam
             lost.append(whole - without)
             advance(len(batch.lengths))
     drops = np.concatenate(lost, axis=-1).transpose(0, 3, 1, 2)  # (way, place, layer, head)
-    kinds, numbers = _kinds(batches), tale_numbers(batches)
-    mean, uniform = ({kind: mean_of(way[kinds == kind], numbers[kinds == kind]) for kind in KINDS} for way in drops)
-    return Uses(mean, uniform)
+    return Uses(by_kind(drops[0], batches), by_kind(drops[1], batches))
 
 
 def mean_outputs(model: Transformer, batches: Sequence[TaleBatch]) -> Tensor:
@@ -253,20 +234,25 @@ def even_attention(attention: MultiHeadAttention | LatentAttention | None, head:
         weight.copy_(kept)
 
 
-def mean_of(values: NDArray[Any], tales: NDArray[np.int64]) -> Mean:
-    """Mean and standard error over the first axis; `tales` says of which tale each value is. NaN is left out."""
-    _, tales = np.unique(tales, return_inverse=True)
-    known = ~np.isnan(values)
-    sums, counts = (np.zeros((int(max(tales, default=-1)) + 1, *values.shape[1:])) for _ in range(2))
-    np.add.at(sums, tales, np.where(known, values, 0))
-    np.add.at(counts, tales, known)
-    return ratio(sums, counts)
+def by_kind(values: NDArray[Any], batches: Sequence[TaleBatch]) -> dict[str, Mean]:
+    """Kind → the mean of `values` (place, …) over its places; NaN values are left out."""
+    kinds = np.array([place.kind for batch in batches for place in batch.places], dtype=np.str_)
+    tales = np.array([(i, place.row) for i, batch in enumerate(batches) for place in batch.places]).reshape(-1, 2)
+    numbers = np.unique(tales, axis=0, return_inverse=True)[1].reshape(-1)  # (place): of its tale
+    known, means = ~np.isnan(values), {}
+    for kind in KINDS:
+        of_kind = kinds == kind
+        sums, counts = (np.zeros((len(numbers), *values.shape[1:])) for _ in range(2))
+        np.add.at(sums, numbers[of_kind], np.where(known, values, 0)[of_kind])
+        np.add.at(counts, numbers[of_kind], known[of_kind])
+        means[kind] = ratio(sums, counts)
+    return means
 
 
 def ratio(sums: NDArray[Any], counts: NDArray[Any]) -> Mean:
     """Sum by count over the first axis, the tale, and its standard error.
 
-    Tales are the sample, since words of one tale are not independent (Cochran 1977, Sampling Techniques, section 6.3).
+    Tales are the sample, since words of one tale are not independent (Cochran 1977, Sampling Techniques, chapter 6).
     """
     known, total = (counts > 0).sum(axis=0), counts.sum(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -275,19 +261,15 @@ def ratio(sums: NDArray[Any], counts: NDArray[Any]) -> Mean:
         return Mean(value, np.where(known < FEW, np.nan, np.sqrt(variance) / total)[()])
 
 
-def clear(mean: Mean, least: float) -> NDArray[np.bool_]:
-    """(layer, head): whether a mean is at least this, and above 0 by more than `CLEAR` standard errors."""
-    return np.asarray((mean.value >= least) & (mean.value > CLEAR * mean.error))
+def kinds_above(means: dict[str, Mean], least: float) -> list[list[list[str]]]:
+    """[layer][head]: the kinds whose mean is at least this and `CLEAR` standard errors above 0, the greatest first."""
+    layers, heads = next(iter(means.values())).value.shape
 
+    def above(*at: int) -> list[str]:
+        kinds = (k for k, (value, error) in means.items() if value[at] >= least and value[at] > CLEAR * error[at])
+        return sorted(kinds, key=lambda kind: -float(means[kind].value[at]))
 
-def attends(looks: Looks, kind: str) -> NDArray[np.bool_]:
-    """(layer, head): whether a head attends to the words that decide, above control."""
-    return clear(looks.excess[kind], MIN_EXCESS)
-
-
-def matters(uses: Uses, kind: str) -> NDArray[np.bool_]:
-    """(layer, head): whether words of this kind are lost without a head."""
-    return clear(uses.mean[kind], MIN_DROP)
+    return [[above(layer, head) for head in range(heads)] for layer in range(layers)]
 
 
 def kinds_of_heads(looks: Looks, uses: Uses) -> list[list[list[str]]]:
@@ -296,10 +278,5 @@ def kinds_of_heads(looks: Looks, uses: Uses) -> list[list[list[str]]]:
     It attends to the deciding word above control, and accuracy drops without it; both by `CLEAR` standard errors and by
     `MIN_EXCESS` and `MIN_DROP`.
     """
-    layers, heads = next(iter(looks.attention.values())).shape
-    fit = {kind: attends(looks, kind) & matters(uses, kind) for kind in KINDS}
-
-    def names(*at: int) -> list[str]:
-        return sorted((k for k in KINDS if fit[k][at]), key=lambda kind: -float(looks.excess[kind].value[at]))
-
-    return [[names(layer, head) for head in range(heads)] for layer in range(layers)]
+    attended, needed = kinds_above(looks.excess, MIN_EXCESS), kinds_above(uses.mean, MIN_DROP)
+    return [[[k for k in a if k in n] for a, n in zip(*row, strict=True)] for row in zip(attended, needed, strict=True)]
