@@ -115,7 +115,7 @@ def kinds_as_text(measured: KindMeasurements) -> str:
             text += f"; {title}: {', '.join(kinds)}" if kinds else ""
         lines += textwrap.wrap(f"{_place(head.layer, head.head):6}{text}", 122, subsequent_indent=" " * 6)
     lines.append(f"\n{measured.unclassified:.0%} of the heads are named after no kind (unclassified).")
-    above = " ± ".join(f"{part:.4f}" for part in answers.above)
+    above = " ± ".join(f"{part:.4f}" for part in answers.above if not math.isnan(part))
     lines.append(
         f"Loss {answers.loss:.4f} nats per token: {above} above the {answers.entropy:.4f} of the language itself."
     )
