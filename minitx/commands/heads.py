@@ -165,7 +165,7 @@ def show_kinds(run: Run, model: Transformer, checkpoint: str, options: Any) -> i
     if options.picture is not None:
         from minitx.heads.figures import kinds_figure
 
-        save(kinds_figure(measured, f"{run.path.name}, {checkpoint}: {fitting:,} tales"), options.picture)
+        save(kinds_figure(measured, f"{run.path.name}, {checkpoint}: {fitting:,} tales; frames are names"), options.picture)
     return 0
 
 
