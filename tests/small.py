@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from minitx.attention import HeadAccess, Recorder
 from minitx.config import Config, DataConfig, LogConfig, ModelConfig, TokenizerConfig, TrainConfig
+from minitx.data.tales.language import tales
+from minitx.data.tokenizer import Tokenizer
 from minitx.model import Transformer
 
 SENTENCE = "the cat sat on a mat and saw the dog that ate her hat while rain fell on every roof in town"
@@ -65,6 +69,14 @@ def small_model(vocab_size: int = 30, seed: int = 0) -> Transformer:
     """An untrained model."""
     torch.manual_seed(seed)
     return Transformer(ModelConfig(n_layer=2, n_head=2, d_model=16, context_length=32), vocab_size).eval()
+
+
+@functools.cache
+def tale_tokenizer(kind: Literal["word", "char"]) -> Tokenizer:
+    """A tokenizer that knows every word of the tales, or their letters."""
+    return Tokenizer.train(
+        (tale.text for tale in itertools.islice(tales("train", 1), 600)), TokenizerConfig(kind, 2048)
+    )
 
 
 class Letters:

@@ -47,6 +47,8 @@ def main(arguments: Sequence[str], prog: str) -> int:
         return 0
     runtime = choose_runtime(options.device, options.dtype, False, "auto")
     model, checkpoint = run.load_model(options.checkpoint, runtime.device)
+    if options.kinds:
+        return show_kinds(run, model, checkpoint, options)
     if options.html is not None:
         write_page(options.html, page([snapshot(run, model, step_of(checkpoint), text)], title=run.path.name))
         return 0
@@ -80,6 +82,8 @@ def parse(arguments: Sequence[str], prog: str) -> Any:
     parser.add_argument("--json", action="store_true", help="Print one JSON object.")
     parser.add_argument("--picture", metavar="FILE", help="Also draw layers × heads, a panel per figure.")
     parser.add_argument("--probes", action="store_true", help="Show the run's labelled links instead of the table.")
+    parser.add_argument("--kinds", action="store_true", help="Show on held-out tales what heads are for instead.")
+    parser.add_argument("--tales", metavar="N", type=int | None, help="Tales for --kinds, 1000 by default.")
     parser.add_argument("--history", metavar="FILE", help="Draw the scores over the run's steps instead.")
     parser.add_argument("--html", metavar="FILE", help="Write the Attention tab of text or probes as a page instead.")
     parser.add_argument("--output_projection", action="store_true", help="Also try the identity as output projection.")
@@ -94,6 +98,9 @@ def parse(arguments: Sequence[str], prog: str) -> Any:
     options = parse_plain(parser, arguments)
     exclude(options, "text", "text_file")
     exclude(options, "html", "json", "picture", "probes", "history", "output_projection")
+    exclude(options, "kinds", "text", "text_file", "html", "probes", "history", "output_projection", "no_ablation")
+    require(options.kinds or options.tales is None, "--tales counts the tales of --kinds: add that, or leave it out.")
+    require(options.tales is None or options.tales > 0, f"--tales is {options.tales}, but it must be at least 1.")
     for name in (options.picture, options.history):
         is_picture = name is None or Path(name).suffix.lower() in (".png", ".svg", ".pdf")
         require(is_picture, f"{name} is no picture: end its name with .png, .svg or .pdf.")
@@ -121,6 +128,44 @@ def measure(run: Run, model: Transformer, tokens: Tokens, options: Any, runtime:
         return measure_heads(
             model, tokens, ablation=ablation, projection=projection, advance=bar.update, precision=runtime.autocast
         )
+
+
+def show_kinds(run: Run, model: Transformer, checkpoint: str, options: Any) -> int:
+    """Measure on held-out tales what the heads are for, under a progress bar, and show it; the exit status.
+
+    Raises UserError where no tale fits into the context.
+    """
+    from tqdm import tqdm
+
+    from minitx.heads.kinds_report import measure_kinds
+    from minitx.heads.places import held_out, tale_seed
+    from minitx.heads.table import kinds_as_text
+
+    config, count, longest = run.config(), options.tales or 1000, model.config.context_length
+    source, seed = config.data.source, tale_seed(config)
+    batches = held_out(config, run.tokenizer(), count)
+    fitting = sum(len(batch.lengths) for batch in batches)
+    fault = f"None of {count} tales fits into the {longest} tokens that {run.path} sees at once: take a longer context."
+    require(fitting > 0, fault)
+    with tqdm(total=3 * fitting, unit="tale", disable=None, leave=False) as bar:
+        measured = measure_kinds(model, batches, bar.update)
+    if options.json:
+        about = {"run": str(run.path), "checkpoint": checkpoint, "source": source, "seed": seed, "tales": count}
+        print(json.dumps(about | measured.to_json(), indent=2, ensure_ascii=False))
+    else:
+        left_out = f" ({count - fitting:,} do not fit into its context)" if fitting < count else ""
+        print(f"{run.path}, {checkpoint}, on {fitting:,} held-out tales{left_out}\n")
+        if source != "tales":
+            print(f"Its data.source is {source}, so it has not learned this language: expect no more than chance.\n")
+        print(kinds_as_text(measured))
+    if options.picture is not None:
+        from minitx.heads.figures import kinds_figure
+
+        save(
+            kinds_figure(measured, f"{run.path.name}, {checkpoint}: {fitting:,} tales; frames are names"),
+            options.picture,
+        )
+    return 0
 
 
 def save(figure: Figure, name: str) -> None:

@@ -9,7 +9,10 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
+from minitx.data.tales.tale import KINDS
+from minitx.heads.kinds_report import KindMeasurements
 from minitx.heads.measure import HeadMeasurements
 from minitx.heads.scores import Floats
 from minitx.heads.table import COLUMNS, number
@@ -46,6 +49,28 @@ def _panels(measured: HeadMeasurements) -> Iterator[tuple[str, Floats, float, fl
         yield "loss without it, change", ablation.zero, 0.0, largest
         yield "loss with it at its mean, change", ablation.mean, 0.0, largest
     yield "gradient of its gate", survey.gradient, 0.0, float(survey.gradient.max())
+
+
+def kinds_figure(measured: KindMeasurements, title: str) -> Figure:
+    """Heads × kinds: attention above control, and the drop of accuracy; a frame where the head has the kind's name.
+
+    White is 0. Full red is 1 for attention, and half of the words for accuracy.
+    """
+    heads, kinds = measured.heads(), list(KINDS)
+    panels = (
+        ("attention to the word that decides, above control", measured.looks.excess, 1.0),
+        ("accuracy lost with the head held at its mean", measured.uses.mean, 0.5),
+    )
+    figure, axes = _grid(2, 0.42 * len(kinds) + 0.8, 0.28 * len(heads) + 1.1, title)
+    for axis, (name, means, reach) in zip(axes, panels, strict=True):
+        values = np.stack([means[kind].value.ravel() for kind in kinds], axis=1)  # (head, kind)
+        _draw(axis, name, np.round(values, 2) + 0.0, 0.0, reach)
+        axis.set_xticks(range(len(kinds)), kinds, rotation=60, ha="right", rotation_mode="anchor")
+        axis.set_yticks(range(len(heads)), [f"{head.layer}.{head.head}" for head in heads])
+        for row, kind in ((row, kind) for row, head in enumerate(heads) for kind in head.named):
+            axis.add_patch(Rectangle((kinds.index(kind) - 0.5, row - 0.5), 1, 1, fill=False, linewidth=1.4, zorder=3))
+    figure.supylabel("layer.head", fontsize=9)
+    return figure
 
 
 def _draw(axis: Axes, title: str, values: Floats, level: float, reach: float) -> None:

@@ -18,22 +18,25 @@ from torch import Tensor
 
 from minitx.attention import HeadAccess, MultiHeadAttention, Recorder
 from minitx.data.tales.tale import KINDS
+from minitx.heads.importance import token_losses
 from minitx.heads.places import Place, TaleBatch
-from minitx.heads.record import patterns
+from minitx.heads.record import MAX_PATTERN_VALUES, patterns
 from minitx.heads.scores import Floats
 from minitx.latent_attention import LatentAttention
-from minitx.model import Block, Transformer, evaluating, next_token_loss
+from minitx.model import Block, Transformer, evaluating
 
 Advance = Callable[[int], object]
 """Is called with the number of tales that are done."""
-CLEAR = 2.0
-"""Standard errors that a difference must exceed."""
+CLEAR = 3.0
+"""Standard errors that a difference must exceed. With 2, luck would name some of 16 heads times 18 kinds."""
 MIN_EXCESS, MIN_DROP = 0.1, 0.01
 """A head is named after a kind if its attention exceeds the control by this share, and accuracy drops by this."""
+FEW = 10
+"""Fewer tales than this tell nothing of how far a mean may be off."""
 
 
 class Mean(NamedTuple):
-    """A mean and its standard error, numbers or arrays (layer, head); NaN where nothing was measured."""
+    """A mean and its standard error, numbers or arrays (layer, head); NaN where they are not known."""
 
     value: Any
     error: Any
@@ -87,31 +90,32 @@ class Uses:
     """With the head's pattern alone replaced by even attention."""
 
 
-def answer(model: Transformer, batches: Sequence[TaleBatch]) -> Answers:
+def answer(model: Transformer, batches: Sequence[TaleBatch], advance: Advance = lambda _: None) -> Answers:
     """Ask `model` for every labelled word, and for the loss on whole tales."""
-    device, right, above = model.embedding.weight.device, [], []
-    loss = nats = tokens = 0.0
+    device, right, losses = model.embedding.weight.device, [], []
     with evaluating(model), torch.inference_mode():
         for batch in batches:
             text = batch.tokens.to(device)
             residual = model.residual(text[:, :-1])
             right.append(is_right(model, residual, batch.places))
-            losses = next_token_loss(model.unembed(residual), text[:, 1:], "none").view(len(text), -1).double().cpu()
-            inside = torch.arange(losses.size(1)) < torch.from_numpy(batch.lengths - 1)[:, None]
-            by_tale = (losses * inside).sum(dim=1).numpy()
-            loss, nats, tokens = loss + by_tale.sum(), nats + batch.nats.sum(), tokens + float(inside.sum())
-            above.append(by_tale - batch.nats)
-    places, answers = [place for batch in batches for place in batch.places], np.concatenate(right)
-    accuracy, new, chance, counts = {}, {}, {}, {}
-    for kind in KINDS:
-        asked = [i for i, place in enumerate(places) if place.kind == kind and place.rivals]
-        accuracy[kind] = mean_of(answers[asked])
-        new[kind] = mean_of(answers[[i for i in asked if places[i].is_new]])
-        guesses = [1 / (1 + len(places[i].rivals)) for i in asked]
-        chance[kind], counts[kind] = float(np.mean(guesses)) if guesses else math.nan, len(asked)
-    difference, count = np.concatenate(above), sum(len(batch.lengths) for batch in batches)
-    excess = Mean((loss - nats) / tokens, float(np.std(difference, ddof=1)) * math.sqrt(count) / tokens)
-    return Answers(accuracy, new, chance, counts, loss / tokens, nats / tokens, excess)
+            by_token = token_losses(model, residual, text[:, 1:]).double().cpu()
+            losses.append((by_token * _inside(batch)).sum(dim=1).numpy())
+            advance(len(batch.lengths))
+    places = [place for batch in batches for place in batch.places]
+    answers = np.concatenate(right)
+    accuracy = by_kind(answers, batches)
+    new = by_kind(np.where([place.is_new for place in places], answers, np.nan), batches)
+    guesses = by_kind(np.array([1 / (1 + len(place.rivals)) if place.rivals else np.nan for place in places]), batches)
+    chance = {kind: float(mean.value) for kind, mean in guesses.items()}
+    counts = {kind: sum(place.kind == kind and bool(place.rivals) for place in places) for kind in KINDS}
+    tokens, nats = np.concatenate([b.lengths - 1 for b in batches]), np.concatenate([b.nats for b in batches])
+    loss, entropy = (float(total.sum() / tokens.sum()) for total in (np.concatenate(losses), nats))
+    return Answers(accuracy, new, chance, counts, loss, entropy, ratio(np.concatenate(losses) - nats, tokens))
+
+
+def _inside(batch: TaleBatch) -> Tensor:
+    """(tale, seq): whether a token is to be read, or is what fills up the row."""
+    return torch.arange(batch.tokens.size(1) - 1) < torch.from_numpy(batch.lengths - 1)[:, None]
 
 
 def is_right(model: Transformer, residual: Tensor, places: Sequence[Place]) -> NDArray[np.float64]:
@@ -133,39 +137,48 @@ def is_right(model: Transformer, residual: Tensor, places: Sequence[Place]) -> N
 
 def look(model: Transformer, batches: Sequence[TaleBatch], advance: Advance = lambda _: None) -> Looks:
     """Measure where every head looks in the tales."""
-    kinds: dict[str, list[tuple[Floats, Floats, float, float]]] = {kind: [] for kind in KINDS}
+    config, found = model.config, []
     for batch in batches:
-        pattern = patterns(model, batch.tokens[:, :-1])  # (layer, tale, head, query, key)
-        for place in batch.places:
-            sources = {p.queries.start for p in batch.places if p.row == place.row and p.kind == place.kind}
-            kinds[place.kind].append(_looks_at(pattern[:, place.row], place, int(batch.lengths[place.row]), sources))
+        seq = batch.tokens.size(1) - 1
+        rows = max(1, MAX_PATTERN_VALUES // (config.n_layer * config.n_head * seq**2))
+        for first in range(0, len(batch.lengths), rows):
+            pattern = patterns(model, batch.tokens[first : first + rows, :-1])  # (layer, tale, head, query, key)
+            for place in batch.places:
+                if first <= place.row < first + rows:
+                    alike = {p.queries.start for p in batch.places if p.row == place.row and p.kind == place.kind}
+                    length = int(batch.lengths[place.row])
+                    found.append(_looks_at(pattern[:, place.row - first], place, length, alike))
         advance(len(batch.lengths))
-    attention, control, excess, chance = {}, {}, {}, {}
-    shape = (model.config.n_layer, model.config.n_head)
-    for kind, found in kinds.items():
-        to, other = (np.array([row[i] for row in found]).reshape(-1, *shape) for i in (0, 1))
-        attention[kind], control[kind] = mean_of(to).value, mean_of(other).value
-        excess[kind] = mean_of(to - other)
-        chance[kind] = (
-            mean_of(np.array([row[2] for row in found])).value,
-            mean_of(np.array([row[3] for row in found])).value,
-        )
-    return Looks(attention, control, excess, chance)
+    shapes = (config.n_layer, config.n_head), (config.n_layer, config.n_head), (), ()
+    to, other, even, even_other = (
+        np.array([row[i] for row in found]).reshape(-1, *shape) for i, shape in enumerate(shapes)
+    )
+    attention, control, by_chance, control_by_chance = (by_kind(of, batches) for of in (to, other, even, even_other))
+    return Looks(
+        {kind: mean.value for kind, mean in attention.items()},
+        {kind: mean.value for kind, mean in control.items()},
+        by_kind(to - other, batches),
+        {kind: (by_chance[kind].value, control_by_chance[kind].value) for kind in KINDS},
+    )
 
 
 def _looks_at(
     pattern: NDArray[np.float32], place: Place, length: int, sources: set[int]
 ) -> tuple[Floats, Floats, float, float]:
-    """Attention and control of one place in a pattern (layer, head, query, key), and both for even attention."""
-    width, distance = len(place.keys), place.queries.start - place.keys.start
-    to = pattern[..., place.queries.start : place.queries.stop, place.keys.start : place.keys.stop]
-    even = np.mean([width / (query + 1) for query in place.queries])
-    others = np.array([query for query in range(distance, length - 1) if query not in sources])
-    if not len(others):
-        return to.sum(-1).mean(-1), np.full(pattern.shape[:2], np.nan), float(even), math.nan
-    keys = others[:, None] - distance + np.arange(width)  # (query, key)
-    control = pattern[..., others[:, None], keys].sum(-1).mean(-1)
-    return to.sum(-1).mean(-1), control, float(even), float(np.mean(width / (others + 1)))
+    """Attention and control of one place in a pattern (layer, head, query, key), and both for even attention.
+
+    The control has the same shape over the same distance, but starts at no word of `sources` and never looks at the
+    end of document before the tale, where heads with nothing to do rest.
+    """
+    span, distance = len(place.queries), place.queries.start - place.keys.start
+    starts = [place.queries.start, *(i for i in range(distance + 1, length - span) if i not in sources)]
+    queries = np.array(starts)[:, None] + np.arange(span)  # (start, query)
+    keys = np.array(starts)[:, None] - distance + np.arange(len(place.keys))  # (start, key)
+    looks = pattern[..., queries[:, :, None], keys[:, None]].sum(-1).mean(-1)  # (layer, head, start)
+    even = (len(place.keys) / (queries + 1)).mean(-1)  # (start)
+    if len(starts) == 1:
+        return looks[..., 0], np.full(looks.shape[:2], np.nan), float(even[0]), math.nan
+    return looks[..., 0], looks[..., 1:].mean(-1), float(even[0]), float(even[1:].mean())
 
 
 def use(model: Transformer, batches: Sequence[TaleBatch], advance: Advance = lambda _: None) -> Uses:
@@ -176,7 +189,7 @@ def use(model: Transformer, batches: Sequence[TaleBatch], advance: Advance = lam
     with evaluating(model), torch.inference_mode():
         for batch in batches:
             residual = model.embedding(batch.tokens[:, :-1].to(device))
-            without = np.zeros((2, config.n_layer, config.n_head, len(batch.places)))
+            without = np.full((2, config.n_layer, config.n_head, len(batch.places)), np.nan)
             for layer, block in enumerate(model.blocks):
                 for head in config.heads_in(layer):
                     gates = torch.ones(config.n_layer, config.n_head, device=device)
@@ -191,10 +204,7 @@ def use(model: Transformer, batches: Sequence[TaleBatch], advance: Advance = lam
             lost.append(whole - without)
             advance(len(batch.lengths))
     drops = np.concatenate(lost, axis=-1).transpose(0, 3, 1, 2)  # (way, place, layer, head)
-    kinds = np.array([place.kind for batch in batches for place in batch.places])
-    known = ~np.isnan(drops).any(axis=(0, 2, 3))
-    mean, uniform = ({kind: mean_of(way[known & (kinds == kind)]) for kind in KINDS} for way in drops)
-    return Uses(mean, uniform)
+    return Uses(by_kind(drops[0], batches), by_kind(drops[1], batches))
 
 
 def mean_outputs(model: Transformer, batches: Sequence[TaleBatch]) -> Tensor:
@@ -205,9 +215,7 @@ def mean_outputs(model: Transformer, batches: Sequence[TaleBatch]) -> Tensor:
         for batch in batches:
             recorder = Recorder()
             model.residual(batch.tokens[:, :-1].to(device), heads=HeadAccess(recorder=recorder))
-            inside = (
-                torch.arange(batch.tokens.size(1) - 1) < torch.from_numpy(batch.lengths - 1)[:, None]
-            )  # (tale, seq)
+            inside = _inside(batch)
             for layer, output in recorder.head_outputs.items():  # (tale, head, seq, d_head)
                 total[layer, config.heads_in(layer)] += (output * inside.to(device)[:, None, :, None]).sum(dim=(0, 2))
             count += int(inside.sum())
@@ -216,9 +224,12 @@ def mean_outputs(model: Transformer, batches: Sequence[TaleBatch]) -> Tensor:
 
 @contextmanager
 def even_attention(attention: MultiHeadAttention | LatentAttention | None, head: int) -> Iterator[None]:
-    """Let one head attend evenly to all it may see: without a query, all its scores are equal."""
+    """Let one head attend evenly to all it may see: without a query, all its scores are equal.
+
+    Not under autocast, which may keep the weight as it was.
+    """
     assert attention is not None
-    weight = attention.query.weight.unflatten(0, (attention.n_head, -1))[attention.heads.index(head)]
+    weight = attention.query.weight.detach().unflatten(0, (attention.n_head, -1))[attention.heads.index(head)]
     kept = weight.clone()
     weight.zero_()
     try:
@@ -227,16 +238,42 @@ def even_attention(attention: MultiHeadAttention | LatentAttention | None, head:
         weight.copy_(kept)
 
 
-def mean_of(values: NDArray[Any]) -> Mean:
-    """Mean and standard error over the first axis; NaN values are left out."""
-    values = np.asarray(values, dtype=np.float64)
-    known = (~np.isnan(values)).sum(axis=0)
-    if not np.any(known):
-        empty = np.full(values.shape[1:], np.nan)
-        return Mean(empty, empty) if values.ndim > 1 else Mean(math.nan, math.nan)
-    value = np.nanmean(values, axis=0)
-    error = np.sqrt(np.nanmean((values - value) ** 2, axis=0) / np.maximum(known - 1, 1))
-    return Mean(value, error) if values.ndim > 1 else Mean(float(value), float(error))
+def by_kind(values: NDArray[Any], batches: Sequence[TaleBatch]) -> dict[str, Mean]:
+    """Kind → the mean of `values` (place, …) over its places; NaN values are left out."""
+    kinds = np.array([place.kind for batch in batches for place in batch.places], dtype=np.str_)
+    tales = np.array([(i, place.row) for i, batch in enumerate(batches) for place in batch.places]).reshape(-1, 2)
+    numbers = np.unique(tales, axis=0, return_inverse=True)[1].reshape(-1)  # (place): of its tale
+    known, means = ~np.isnan(values), {}
+    for kind in KINDS:
+        of_kind = kinds == kind
+        sums, counts = (np.zeros((len(numbers), *values.shape[1:])) for _ in range(2))
+        np.add.at(sums, numbers[of_kind], np.where(known, values, 0)[of_kind])
+        np.add.at(counts, numbers[of_kind], known[of_kind])
+        means[kind] = ratio(sums, counts)
+    return means
+
+
+def ratio(sums: NDArray[Any], counts: NDArray[Any]) -> Mean:
+    """Sum by count over the first axis, the tale, and its standard error.
+
+    Tales are the sample, since words of one tale are not independent (Cochran 1977, Sampling Techniques, chapter 6).
+    """
+    known, total = (counts > 0).sum(axis=0), counts.sum(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = sums.sum(axis=0) / total
+        variance = ((sums - value * counts) ** 2).sum(axis=0) * known / (known - 1)
+        return Mean(value, np.where(known < FEW, np.nan, np.sqrt(variance) / total)[()])
+
+
+def kinds_above(means: dict[str, Mean], least: float) -> list[list[list[str]]]:
+    """[layer][head]: the kinds whose mean is at least this and `CLEAR` standard errors above 0, the greatest first."""
+    layers, heads = next(iter(means.values())).value.shape
+
+    def above(*at: int) -> list[str]:
+        kinds = (k for k, (value, error) in means.items() if value[at] >= least and value[at] > CLEAR * error[at])
+        return sorted(kinds, key=lambda kind: -float(means[kind].value[at]))
+
+    return [[above(layer, head) for head in range(heads)] for layer in range(layers)]
 
 
 def kinds_of_heads(looks: Looks, uses: Uses) -> list[list[list[str]]]:
@@ -245,13 +282,5 @@ def kinds_of_heads(looks: Looks, uses: Uses) -> list[list[list[str]]]:
     It attends to the deciding word above control, and accuracy drops without it; both by `CLEAR` standard errors and by
     `MIN_EXCESS` and `MIN_DROP`.
     """
-    layers, heads = next(iter(looks.attention.values())).shape
-
-    def is_above(mean: Mean, at: tuple[int, int], least: float) -> bool:
-        return bool(mean.value[at] >= least and mean.value[at] > CLEAR * mean.error[at])
-
-    def names(at: tuple[int, int]) -> list[str]:
-        fit = [k for k in KINDS if is_above(looks.excess[k], at, MIN_EXCESS) and is_above(uses.mean[k], at, MIN_DROP)]
-        return sorted(fit, key=lambda kind: -float(looks.excess[kind].value[at]))
-
-    return [[names((layer, head)) for head in range(heads)] for layer in range(layers)]
+    attended, needed = kinds_above(looks.excess, MIN_EXCESS), kinds_above(uses.mean, MIN_DROP)
+    return [[[k for k in a if k in n] for a, n in zip(*row, strict=True)] for row in zip(attended, needed, strict=True)]

@@ -37,7 +37,7 @@ class Place(NamedTuple):
     right: int
     """The word's first token."""
     rivals: tuple[int, ...]
-    """First tokens of the words that compete with it; none if the tokenizer begins one like the right word."""
+    """First tokens of the words that compete with it; none if one of them begins like the right word."""
     is_new: bool
 
 
@@ -61,10 +61,14 @@ def held_out(config: Config, tokenizer: Tokenizer, count: int) -> list[TaleBatch
 
 def held_out_tales(config: Config, count: int) -> list[Tale]:
     """The first `count` tales of the validation split of a run."""
-    seed = 1
-    if config.data.source == "tales":
-        seed = config.seed if config.data.seed is None else config.data.seed
-    return list(itertools.islice(tales("validation", seed), count))
+    return list(itertools.islice(tales("validation", tale_seed(config)), count))
+
+
+def tale_seed(config: Config) -> int:
+    """The seed of the tales that a run validates on; 1 for a run that learned another text."""
+    if config.data.source != "tales":
+        return 1
+    return config.seed if config.data.seed is None else config.data.seed
 
 
 def run_probes(config: Config) -> list[Probe]:
@@ -85,12 +89,17 @@ def tale_probe(tale: Tale) -> Probe:
 
 
 def place_tales(told: Iterable[Tale], tokenizer: Tokenizer, context_length: int) -> list[TaleBatch]:
-    """The tales in tokens, tales of like length together; those longer than the context are left out."""
+    """The tales in tokens, tales of like length together; those longer than the context are left out.
+
+    Labels whose words share a token are left out, too.
+    """
     end = tokenizer.end_of_document
 
     @functools.cache
-    def first_token(word: str) -> int:
-        return tokenizer.encode(f" {word}")[0]
+    def first_token(word: str) -> tuple[int, bool]:
+        """The first token of a word after a space, and whether the space is in it."""
+        first, *others = tokenizer.encode(f" {word}")
+        return (others[0], False) if tokenizer.token_bytes(first) == b" " else (first, True)
 
     encoded = [([end, *tokenizer.encode(tale.text), end], tale) for tale in told]
     fitting = sorted((pair for pair in encoded if len(pair[0]) <= context_length + 1), key=lambda pair: len(pair[0]))
@@ -102,15 +111,28 @@ def place_tales(told: Iterable[Tale], tokenizer: Tokenizer, context_length: int)
         places = []
         for row, (ids, tale) in enumerate(chosen):
             pieces = [b"", *(tokenizer.token_bytes(token) for token in ids[1:-1])]
-            places += [_place(row, label, tale.text, pieces, ids, first_token) for label in tale.labels]
+            for label in tale.labels:
+                place = _place(row, label, tale.text, pieces, ids, first_token)
+                if place.keys.stop <= place.queries.start and place.queries.stop <= place.word:
+                    places.append(place)
         lengths, nats = [len(ids) for ids, _ in chosen], [tale.nats for _, tale in chosen]
         batches.append(TaleBatch(tokens, np.array(lengths), np.array(nats), places))
     return batches
 
 
 def _place(
-    row: int, label: Label, text: str, pieces: Sequence[bytes], ids: Sequence[int], first_token: Callable[[str], int]
+    row: int,
+    label: Label,
+    text: str,
+    pieces: Sequence[bytes],
+    ids: Sequence[int],
+    first_token: Callable[[str], tuple[int, bool]],
 ) -> Place:
     word, queries, keys = (token_span(text, pieces, span) for span in (label.word, label.source, label.target))
-    right, rivals = ids[word.start], tuple(first_token(rival) for rival in label.rivals)
-    return Place(row, label.kind, word.start, queries, keys, right, () if right in rivals else rivals, label.is_new)
+    marks = text[label.word[1] :].partition(" ")[0]  # a token may hold the end of a word and the mark after it
+    right, has_space = ids[word.start], pieces[word.start].startswith(b" ")
+    firsts = (first_token(rival + marks) for rival in label.rivals)
+    # Where a rival is parted from its space and the right word is not, one token does not choose between them.
+    rivals = {token for token, with_space in firsts if with_space == has_space}
+    known = () if right in rivals else tuple(sorted(rivals))
+    return Place(row, label.kind, word.start, queries, keys, right, known, label.is_new)

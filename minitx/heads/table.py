@@ -1,13 +1,17 @@
 """The measurements of every head as tables for a terminal."""
 
 import math
+import textwrap
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from minitx.data.tales.tale import KINDS
+from minitx.heads.kinds import CLEAR, MIN_DROP, MIN_EXCESS
+from minitx.heads.kinds_report import KindMeasurements
 from minitx.heads.measure import HeadMeasurements, ProbeMeasurements
 from minitx.heads.roles import UNCLASSIFIED
-from minitx.heads.scores import SCORES
+from minitx.heads.scores import SCORES, Floats
 
 COLUMNS = {name: score.column for name, score in SCORES.items()}
 COLUMNS |= {"induction_on_repeats": "repeats", "semantic": "meaning"}
@@ -80,6 +84,50 @@ def probes_as_text(probes: Sequence[ProbeMeasurements]) -> str:
             preferred = ", ".join(names[choice[at]] for names, choice in choices if choice[at] >= 0)
             lines.append(f"{_place(*at):6}" + "".join(f"{cell:<{width}}" for cell in cells) + (preferred or "–"))
     return "\n".join(line.rstrip() for line in lines)
+
+
+def kinds_as_text(measured: KindMeasurements) -> str:
+    """What the model knows of each kind and which heads it needs for that, and the names of all heads; 130 wide."""
+    answers, looks, uses = measured.answers, measured.looks, measured.uses
+    lines = [
+        "Words that win over their rivals, and attention from the word before to the word that decides.",
+        "Chance is a guess; control is the same distance elsewhere; even is a head that looks everywhere alike.",
+        f"\n{'':58}attends most above control{'':12}matters most",
+        "kind           accuracy  chance     new pairs   words    head  attention  control   even    head       lost",
+    ]
+    for kind in KINDS:
+        accuracy, new = (_with_spread(*means[kind]) for means in (answers.accuracy, answers.new))
+        line = f"{kind:11}{accuracy:>12}{number(answers.chance[kind]):>8}{new:>14}{answers.counts[kind]:8,}"
+        if (at := _greatest(looks.excess[kind].value)) is not None:
+            figures = (looks.attention[kind][at], looks.control[kind][at], looks.chance[kind][0])
+            line += f"{_place(*at):>8}" + "{:>11}{:>9}{:>7}".format(*map(number, figures))
+        if (at := _greatest(uses.mean[kind].value)) is not None:
+            line += f"{_place(*at):>8}{_with_spread(*(part[at] for part in uses.mean[kind])):>11}"
+        lines.append(line)
+    bounds = f"by {MIN_EXCESS} and {MIN_DROP}, and by {CLEAR:.0f} standard errors"
+    lines.append(f"\nA head is named if it attends above control and accuracy is lost without it, {bounds}.\n")
+    for head in measured.heads():
+        text = "pruned" if head.is_pruned else ", ".join(head.named) or "unclassified"
+        for title, kinds in (
+            ("attends without use", head.attends_only),
+            ("used without attending", head.matters_only),
+        ):
+            text += f"; {title}: {', '.join(kinds)}" if kinds else ""
+        lines += textwrap.wrap(f"{_place(head.layer, head.head):6}{text}", 122, subsequent_indent=" " * 6)
+    lines.append(f"\n{measured.unclassified:.0%} of the heads are named after no kind (unclassified).")
+    above = " ± ".join(f"{part:.4f}" for part in answers.above if not math.isnan(part))
+    lines.append(
+        f"Loss {answers.loss:.4f} nats per token: {above} above the {answers.entropy:.4f} of the language itself."
+    )
+    return "\n".join(lines)
+
+
+def _greatest(values: Floats) -> tuple[int, int] | None:
+    """Layer and head of the greatest value; None if none is known."""
+    if np.isnan(values).all():
+        return None
+    layer, head = np.unravel_index(np.nanargmax(values), values.shape)
+    return int(layer), int(head)
 
 
 def number(value: float) -> str:

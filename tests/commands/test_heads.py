@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import io
+import itertools
 import json
 import re
 import subprocess
@@ -21,6 +22,8 @@ from minitx.__main__ import main
 from minitx.config import LogConfig
 from minitx.config.probes import ProbeSetting
 from minitx.data.prepare import prepare
+from minitx.data.tales.language import tales
+from minitx.heads import places
 from minitx.heads.record import patterns
 from minitx.heads.scores import SCORES
 from minitx.heads.snapshots import read_header
@@ -97,6 +100,75 @@ def test_probes_and_history(run: Path, tmp_path: Path, capsys: pytest.CaptureFix
     Run(run).append_metrics({"step": 1, **line}, "heads.jsonl")
     assert main(["heads", str(run), "--history", str(tmp_path / "a.png")]) == 0
     assert (tmp_path / "a.png").stat().st_size > 10_000
+
+
+@pytest.fixture
+def long_run(run: Path) -> Path:
+    """The run with a context that tales fit into."""
+    config = Run(run).config()
+    wider = dataclasses.replace(config.model, context_length=1024)
+    Run(run).save_config(dataclasses.replace(config, model=wider))
+    return run
+
+
+def test_kinds_as_text_json_and_picture(
+    long_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bars: list[Any] = []
+
+    def new_bar(**settings: Any) -> Any:
+        bars.append(tqdm(**settings | {"disable": False}))
+        return bars[-1]
+
+    monkeypatch.setattr("tqdm.tqdm", new_bar)
+    assert main(["heads", str(long_run), "--kinds", "--tales", "12", "--picture", str(tmp_path / "kinds.png")]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(f"{long_run}, step-000003, on 12 held-out tales\n")
+    assert "has not learned this language" in out and "\nholder " in out and "100% of the heads are named after" in out
+    assert (tmp_path / "kinds.png").stat().st_size > 10_000 and "kinds.png" in err
+    assert bars[0].n == bars[0].total == 3 * 12
+    assert main(["heads", str(long_run), "--kinds", "--tales", "12", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["tales"], found["measured_tales"], found["seed"]) == (12, 12, 1) and len(found["heads"]) == 4
+
+
+@pytest.mark.parametrize(("source", "data_seed", "seed"), [("tales", 5, 5), ("tales", None, 7), ("text", 5, 1)])
+def test_kinds_are_measured_on_the_tales_that_a_run_holds_out(
+    source: str,
+    data_seed: int | None,
+    seed: int,
+    long_run: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = Run(long_run).config()
+    told: list[object] = []
+    data = dataclasses.replace(config.data, source=source if source == "tales" else config.data.source, seed=data_seed)
+    Run(long_run).save_config(dataclasses.replace(config, data=data, seed=7))
+    real = tales
+
+    def record(*given: Any) -> Any:
+        told.append(given)
+        return real(*given)
+
+    monkeypatch.setattr(places, "tales", record)
+    assert main(["heads", str(long_run), "--kinds", "--tales", "2"]) == 0
+    assert told == [("validation", seed)]
+    assert ("has not learned this language" in capsys.readouterr().out) == (source != "tales")
+
+
+def test_kinds_of_a_short_context(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["heads", str(run), "--kinds", "--tales", "3"]) == 2
+    assert f"None of 3 tales fits into the 32 tokens that {run} sees at once" in capsys.readouterr().err
+    config = Run(run).config()
+    tokenizer, told = Run(run).tokenizer(), itertools.islice(tales("validation", 1), 20)
+    lengths = sorted(len(tokenizer.encode(tale.text)) for tale in told)
+    wider = dataclasses.replace(config.model, context_length=lengths[8] + 1)
+    Run(run).save_config(dataclasses.replace(config, model=wider))
+    assert main(["heads", str(run), "--kinds", "--tales", "20"]) == 0
+    fitting = sum(length <= lengths[8] for length in lengths)
+    heading = f"on {fitting} held-out tales ({20 - fitting} do not fit into its context)"
+    assert heading in capsys.readouterr().out and 9 <= fitting < 20
 
 
 WHERE = """async () => {
@@ -202,6 +274,12 @@ def test_the_page_opens_in_a_browser_and_colours_heads_by_importance(run: Path, 
         (["--html", "folder.html", "--text", "the cat"], "cannot be written"),
         (["--html", "heads.html", "--text", "the cat " * 5], "has 40 tokens, but this model sees 32"),
         (["--html", "heads.html", "--text", "\ud800"], "U+D800"),
+        (["--kinds", "--text", "the cat"], "Both --kinds and --text are given"),
+        (["--kinds", "--probes", "--no_ablation"], "Both --kinds and --probes, --no_ablation are given"),
+        (["--kinds", "--html", "heads.html"], "Both --kinds and --html are given"),
+        (["--kinds", "--history", "a.png"], "Both --kinds and --history are given"),
+        (["--kinds", "--tales", "0"], "--tales is 0, but it must be at least 1"),
+        (["--tales", "5"], "--tales counts the tales of --kinds"),
         (["--dtype", "float16"], "dtype is 'float16', but it takes auto or float32 or bfloat16."),
         (["--colour"], "--colour"),
     ],

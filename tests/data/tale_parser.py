@@ -25,7 +25,7 @@ FORMS = {
     "lending": "<lender> <lent> <borrower> <her> <thing> because <she> <verb> <them>. "
     "Everybody knew that <one> <again> (the )?<other>.",
     "handing": "<subject> <verb> the <thing> <to> <other>. Now the <again> was in the bag of <holder>.",
-    "calling": "<who> whistled for <called> and the <runner> came running.",
+    "calling": "<who> whistled for <called> and the <runner> <verb> a <colour> <noun>.",
     "doing": "<who> (<not> )?<verb> the <noun>. Later <again> saw that the <noun2> was <result>.",
     "causing": "<who> said that <she> <effect> because it was so <cause>.",
     "ordering": "<who> <one> the <noun> <before> <she> <two> the <noun2>. First <she2> <first> the <noun3>.",
@@ -103,7 +103,7 @@ def read_scene(form: str, s: dict[str, str]) -> tuple[list[int], list[str]]:
             draws += [of(column(words.ANIMALS, 0), s["animal"]), of(words.PETS, s["pet"]), colours(s)]
         return [*draws, of(words.PLACES, s["place"]), 2], []
     if form == "closing":
-        return [*thing_done(s), colours(s)], ["name leaver<hero~friend", "place left<place", "object noun<verb"]
+        return [*thing_done(s), colours(s)], ["name leaver<hero", "place left<place", "object noun<verb"]
     if form == "counting":
         group = group_of(s["noun"])
         draws = [things(s["noun"], number=s["count"] in words.MANY), of(group.qualities, s["quality"]), person(s)]
@@ -136,7 +136,7 @@ def read_scene(form: str, s: dict[str, str]) -> tuple[list[int], list[str]]:
         draws = [of(column(words.ANIMALS, number), s["noun"]) if is_animal else things(s["noun"], number)]
         draws += [2, 2, of(words.MOODS if is_animal else words.MADE, s["mood"]), person(s), colours(s)]
         assert (s["some"], s["it"], s["be"]) == [("a", "It", "was"), ("some", "They", "were")][number]
-        return draws, ["place where<place", "pronoun it<noun", "property mood<noun"]
+        return draws, ["pronoun it<noun", "property mood<noun"]
     if form == "losing":
         owner, people = s["owner"], (s["hero"], s["friend"])
         tables: list[Collection[str]] = [people, words.WOMEN, words.MEN, column(words.ANIMALS)]
@@ -161,7 +161,9 @@ def read_scene(form: str, s: dict[str, str]) -> tuple[list[int], list[str]]:
         draws = [two_people(s, "subject", "other"), 2, of(verbs, s["verb"]), things(s["thing"])]
         return draws, ["repeat again<thing", f"holder holder<{holder}"]
     if form == "calling":
-        return [person(s)], ["name called<pet", "name runner<animal"]
+        assert group_of(s["noun"]) is words.FOOD
+        draws = [person(s), len(words.FOOD.nouns), of(words.FOOD.verbs, s["verb"]), colours(s)]
+        return draws, ["name called<pet", "name runner<animal", "object noun<verb"]
     if form == "doing":
         [chore] = [chore for chore in words.CHORES if chore.noun == s["noun"] == s["noun2"]]
         done = (chore.base, chore.otherwise) if "not" in s else (chore.past, chore.result)

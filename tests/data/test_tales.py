@@ -29,11 +29,12 @@ from tests.data.test_prepare import documents
 
 ROOT = Path(__file__).parents[2]
 SPLITS: tuple[Split, ...] = ("train", "validation")
-GOLDEN = "5e2457b7a5f87e7a6391fee9704979a36468125de6daa5429de240c1d27367c0"
+GOLDEN = "d1f77afcab19256eb22acfc6a6c7ff062ccb192f2aed4b01a4eb1bfda16164dc"
 """SHA-256 of the first 50 tales of each split, seed 1. Another table or rule of the grammar changes it."""
 PAIRS = {
     "agreeing": ["subject landmark"], "using": ["verb noun", "verb2 noun2"], "failing": ["creature barrier"],
-    "handing": ["thing holder"], "calling": ["animal pet"], "ordering": ["one two"],
+    "lending": ["lender borrower"], "handing": ["subject other"], "calling": ["animal pet", "verb noun"],
+    "ordering": ["one two"],
     "watching": ["watcher watched"], "closing": ["verb noun"],
 }  # fmt: skip
 """Form of a scene → slots of its words that training may never see in one sentence."""
@@ -110,10 +111,11 @@ def derivations(tell: Callable[[Teller], object]) -> Iterator[Teller]:
 def few_words(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables of two words or two entries each."""
     for name, table in vars(words).copy().items():
-        if name.isupper() and isinstance(table, tuple):
+        if name.isupper() and isinstance(table, tuple) and not isinstance(table, words.Group):
             monkeypatch.setattr(words, name, table[:2])
     groups = [words.Group(group.nouns[:2], group.verbs[:2], group.qualities[:2]) for group in words.GROUPS]
     monkeypatch.setattr(words, "GROUPS", groups)
+    monkeypatch.setattr(words, "FOOD", groups[0])
     monkeypatch.setattr(scenes, "GROUPS", groups)
     monkeypatch.setattr(words, "NAMES", words.GIRLS + words.BOYS)
     monkeypatch.setattr(words, "CAUSES", dict([*words.CAUSES.items()][:2]))
@@ -164,9 +166,7 @@ def test_no_labelled_sentence_validates_and_trains() -> None:
         """Scene, its length, which shows its variant, and its labelled words: they are all in one sentence."""
         found = set()
         for tale, scene in scenes_told(split):
-            # A sentence that only repeats the place of the tale may be in both.
-            labels = [label for label in scene.labels if label.kind != "place"]
-            spans = {span for label in labels for span in (label.word, label.source, label.target, *label.others)}
+            spans = {span for label in scene.labels for span in (label.word, label.source, label.target, *label.others)}
             found.add((scene.form, scene.length, *(tale.text[slice(*span)] for span in sorted(spans))))
         return {key for key in found if len(key) > 2}
 

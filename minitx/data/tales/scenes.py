@@ -43,12 +43,11 @@ def closing(teller: Teller, cast: Cast) -> None:
     verb, noun, rivals = drawn_object(teller, teller.pick(GROUPS))
     teller.say(
         "At last {hero} left the {place} and {verb} a {colour} {noun}.",
-        pair=(verb, noun),
-        hero=needed(cast.hero, "name", "hero", [cast.friend], ("friend",)),
+        hero=needed(cast.hero, "name", "hero", [cast.friend]),
         place=place_again(teller, cast),
         verb=verb,
         colour=teller.pick(words.COLOURS),
-        noun=needed(noun, "object", "verb", rivals),
+        noun=needed(noun, "object", "verb", rivals, (verb, noun)),
     )
 
 
@@ -79,12 +78,11 @@ def agreeing(teller: Teller, cast: Cast) -> None:
     )
     teller.say(
         f"The {{subject}} {{near}} the {{landmark}}{' {by} the {behind}' * is_long} {{be}} {{state}}.",
-        pair=(subject, landmark),
         subject=subject,
         near=teller.pick(words.NEAR),
         landmark=landmark,
         **more,
-        be=needed(("was", "were")[many], "agreement", "subject", [("were", "was")[many]]),
+        be=needed(("was", "were")[many], "agreement", "subject", [("were", "was")[many]], (subject, landmark)),
         state=teller.pick(words.STATES),
     )
 
@@ -97,16 +95,14 @@ def using(teller: Teller, cast: Cast) -> None:
     verb2, noun2, rivals2 = drawn_object(teller, teller.pick(GROUPS, group))
     teller.say(
         "{who} {verb} a {colour} {noun} and {other} {verb2} a {colour2} {noun2}.",
-        pair=(verb, noun),
-        pair2=(verb2, noun2),
         who=who,
         verb=verb,
         colour=teller.pick(words.COLOURS),
-        noun=needed(noun, "object", "verb", rivals),
+        noun=needed(noun, "object", "verb", rivals, (verb, noun)),
         other=other,
         verb2=verb2,
         colour2=teller.pick(words.COLOURS),
-        noun2=needed(noun2, "object", "verb2", rivals2),
+        noun2=needed(noun2, "object", "verb2", rivals2, (verb2, noun2)),
     )
 
 
@@ -121,7 +117,6 @@ def failing(teller: Teller, cast: Cast) -> None:
     )
     teller.say(
         "{who} saw that the {it} was too {reason}.",
-        pair=(animal, barrier),
         who=teller.pick((cast.hero, cast.friend)),
         it=one_of(both, "creature" if is_animal else "barrier", "reference"),
         reason=needed(reason, "repeat", "reason", teller.rivals(other)),
@@ -139,7 +134,7 @@ def finding(teller: Teller, cast: Cast) -> None:
         some=("a", "some")[many],
         colour=teller.pick(words.COLOURS),
         noun=noun,
-        where=place_again(teller, cast),
+        where=cast.place,
     )
     teller.say(
         "{it} {be} very {mood}.",
@@ -210,7 +205,6 @@ def handing(teller: Teller, cast: Cast) -> None:
     )
     teller.say(
         "Now the {thing} was in the bag of {taker}.",
-        pair=(thing, taker),
         thing=needed(
             thing, "repeat", "thing", [teller.rivals(other.nouns)[0][0] for other in GROUPS if other is not group]
         ),
@@ -222,12 +216,16 @@ def calling(teller: Teller, cast: Cast) -> None:
     """The animal of the first sentence is needed by name."""
     assert cast.pet is not None
     assert cast.animal is not None
+    verb, noun, rivals = drawn_object(teller, words.FOOD)
+    pets, animals = teller.rivals(words.PETS, cast.pet), [noun[0] for noun in words.ANIMALS]
     teller.say(
-        "{who} whistled for {pet} and the {animal} came running.",
-        pair=(cast.animal, cast.pet),
+        "{who} whistled for {called} and the {runner} {verb} a {colour} {noun}.",
         who=teller.pick((cast.hero, cast.friend)),
-        pet=needed(cast.pet, "name", "pet", [cast.hero, cast.friend, *teller.rivals(words.PETS, cast.pet)]),
-        animal=needed(cast.animal, "name", "animal", teller.rivals([noun[0] for noun in words.ANIMALS], cast.animal)),
+        called=needed(cast.pet, "name", "pet", [cast.hero, cast.friend, *pets], (cast.animal, cast.pet)),
+        runner=needed(cast.animal, "name", "animal", teller.rivals(animals, cast.animal)),
+        verb=verb,
+        colour=teller.pick(words.COLOURS),
+        noun=needed(noun, "object", "verb", rivals, (verb, noun)),
     )
 
 
@@ -285,7 +283,6 @@ def ordering(teller: Teller, cast: Cast) -> None:
     )
     teller.say(
         "First {she} {verb} the {noun}.",
-        pair=(one.past, two.past),
         she=needed(she, "pronoun", "who", sorted({"she", "he", "it", "they"} - {she})),
         verb=one_of(both, "one" if before else "two", "time"),
         noun=first.noun,
@@ -306,7 +303,6 @@ def watching(teller: Teller, cast: Cast) -> None:
     teller.say("The {watcher} saw the {watched} with a {thing}.", **both, thing=thing)
     teller.say(
         "So the {who} had the {thing}.",
-        pair=(watcher, watched),
         who=one_of(both, slot, kind),
         thing=needed(thing, "repeat", "thing", [teller.rivals(other)[0] for other in tables]),
     )

@@ -58,7 +58,7 @@ class Label(NamedTuple):
     others: tuple[Span, ...]
     """Earlier places of rivals, where there are any: attention should not go there."""
     is_new: bool
-    """Whether training has no such sentence with a pair of words that stands in this one."""
+    """Whether training never decides it from this pair of words, such as this verb and this object."""
 
 
 class Tale(NamedTuple):
@@ -86,17 +86,20 @@ class Needed(NamedTuple):
 
     word: str
     reasons: tuple[Reason, ...]
+    pair: tuple[str, ...] = ()
+    """Words whose combination may be kept from training altogether."""
 
 
-def needed(word: str, kind: str, to: str, rivals: Iterable[str], others: tuple[str, ...] = ()) -> Needed:
+def needed(word: str, kind: str, to: str, rivals: Iterable[str], pair: tuple[str, ...] = ()) -> Needed:
     """A word to say that is decided for one reason."""
-    return Needed(word, (Reason(kind, to, tuple(rivals), others),))
+    return Needed(word, (Reason(kind, to, tuple(rivals)),), pair)
 
 
 def one_of(said: Mapping[str, str], slot: str, kind: str) -> Needed:
     """The word that was said in `slot`, with those of the other slots as its rivals."""
     others = tuple(other for other in said if other != slot)
-    return needed(said[slot], kind, slot, [said[other] for other in others], others)
+    reason = Reason(kind, slot, tuple(said[other] for other in others), others)
+    return Needed(said[slot], (reason,), tuple(said.values()))
 
 
 def share(*words: object) -> float:
@@ -130,21 +133,15 @@ class Teller:
         start = len(self.text) % len(left)
         return [*left[start:], *left[:start]][:3]
 
-    def say(
-        self, sentence: str, *, pair: Sequence[str] = (), pair2: Sequence[str] = (), **words_by_slot: str | Needed
-    ) -> None:
-        """Write a sentence with a word in each {slot}, and label those that are `Needed`.
-
-        pair, pair2: words whose combination may be kept from training altogether.
-        """
-        is_new = any(two and share("new", *two) < NEW for two in (pair, pair2))
+    def say(self, sentence: str, **words_by_slot: str | Needed) -> None:
+        """Write a sentence with a word in each {slot}, and label those that are `Needed`."""
         text, first, used = self.text + " " * bool(self.text), len(self.labels), 0
         start, spans = len(text), dict(self.spans)
         for slot in SLOT.finditer(sentence):
             text += sentence[used : slot.start()]
             used, word = slot.end(), words_by_slot[slot[1]]
             need = word if isinstance(word, Needed) else Needed(word, ())
-            span = (len(text), len(text) + len(need.word))
+            span, is_new = (len(text), len(text) + len(need.word)), bool(need.pair) and share(*need.pair) < NEW
             for kind, to, rivals, others in need.reasons:
                 rivals = tuple(map(str.capitalize, rivals)) if span[0] == start else rivals
                 places = tuple(spans[other] for other in others)
@@ -153,18 +150,15 @@ class Teller:
             spans[slot[1]] = span
         text += sentence[used:]
         self.text, self.spans = text[:start] + text[start].upper() + text[start + 1 :], spans
-        self.is_allowed &= self._belongs(sentence, self.labels[first:], is_new)
+        self.is_allowed &= self._belongs(sentence, self.labels[first:])
 
-    def _belongs(self, sentence: str, labels: Sequence[Label], is_new: bool) -> bool:
-        """Whether the split may have a sentence with these words at its labelled places.
-
-        Places do not count: the opening decides them, so that no second try would draw another.
-        """
-        labels = [label for label in labels if label.kind != "place"]
+    def _belongs(self, sentence: str, labels: Sequence[Label]) -> bool:
+        """Whether the split may have a sentence with these words at its labelled places."""
         if not labels:
             return True
         spans = sorted({span for label in labels for span in (label.word, label.source, label.target, *label.others)})
         validates = share(sentence, *(self.text[slice(*span)] for span in spans)) < HELD_OUT
+        is_new = any(label.is_new for label in labels)
         return validates if self.split == "validation" else not (validates or is_new)
 
 
