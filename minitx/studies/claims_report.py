@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from minitx.config import Config
 from minitx.data.tales.tale import KINDS
 from minitx.run.folder import Run
-from minitx.studies.claims import KINDS_OF_ATTENTION, Results
+from minitx.studies.claims_runs import KINDS_OF_ATTENTION, Results
 from minitx.studies.claims_tried import ABOVE, Study, of_kind, tried_claims
 from minitx.studies.claims_verdicts import RULE, Claim
 from minitx.system.figures import new_figure, picture
@@ -22,7 +22,7 @@ def write_claims(folder: Path, config: Config, results: Results, seeds: Sequence
     study, model = Study(results, seeds, config.model), config.model
     claims = [*tried_claims(study)]
     shape = f"{model.n_layer} layers × {model.n_head} heads × {model.d_model}"
-    title = f"Claims about attention heads: {shape}, {len(seeds)} seeds, {config.train.steps} steps"
+    title = f"Claims about attention heads: {shape}, {len(seeds)} seeds from {seeds[0]}, {config.train.steps} steps"
     table = claims_table(claims, len(seeds))
     parts = [f"# {title}", *about, table, RULE]
     for claim in claims:
@@ -73,6 +73,10 @@ def draw_claims(study: Study, file: Path, title: str) -> None:
         draw_uses(panels["c"], study)
         draw_pruning(panels["e"], study)
     draw_kinds(panels["g"], study)
+    for name in "ab":
+        panels[name].set_ylim(bottom=0)
+    if study.depths:
+        panels["a"].legend(frameon=False)
     for name in "abe":
         panels[name].spines[["top", "right"]].set_visible(False)
     write_atomically(file, picture(figure))
@@ -84,7 +88,6 @@ def draw_line(axes: Axes, study: Study, variants: dict[int, str], label: str) ->
     if len(losses):
         (line,) = axes.plot([*variants], losses.mean(axis=1), label=label, marker="_", markersize=12)
         axes.plot([*variants], losses, color=line.get_color(), marker="o", markersize=4, alpha=0.5, linestyle="")
-        axes.set_ylim(bottom=0)
 
 
 def draw_uses(axes: Axes, study: Study) -> None:
@@ -97,7 +100,8 @@ def draw_uses(axes: Axes, study: Study) -> None:
     for column, (layer, head) in enumerate(places):
         for row, kind in enumerate(KINDS):
             text = f"{drops[row, column]:.2f}" + "•" * (kind in heads.names[layer][head])
-            axes.text(column, row, text, ha="center", va="center", fontsize=7)
+            colour = "white" if abs(drops[row, column]) > 0.3 else "black"
+            axes.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
     axes.set_xticks(range(len(places)), [f"{layer}.{head}" for layer, head in places], fontsize=8)
     axes.set_yticks(range(len(KINDS)), [*KINDS], fontsize=8)
     axes.set(title=f"(c) accuracy lost without a head, seed {study.seeds[0]} (• named)", xlabel="layer.head")
@@ -128,4 +132,4 @@ def draw_kinds(axes: Axes, study: Study) -> None:
     axes.set_yticks(range(len(KINDS)), [*KINDS], fontsize=8)
     axes.set(title="(g) kinds of attention (mean, range over seeds)", xlabel="accuracy", ylim=(len(KINDS) - 0.5, -0.5))
     axes.grid(axis="x", alpha=0.3)
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=9, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.05))

@@ -12,7 +12,15 @@ from minitx.config import ModelConfig
 from minitx.data.tales.tale import KINDS
 from minitx.heads.kinds import MIN_EXCESS
 from minitx.heads.scores import Floats
-from minitx.studies.claims import DECIDED, KINDS_OF_ATTENTION, PROJECTION, Figures, HeadFigures, Results, shape_name
+from minitx.studies.claims_runs import (
+    DECIDED,
+    KINDS_OF_ATTENTION,
+    PROJECTION,
+    Figures,
+    HeadFigures,
+    Results,
+    shape_name,
+)
 from minitx.studies.claims_verdicts import UNDECIDED, Claim, Evidence, Table, cell
 
 CLOSE = 0.01

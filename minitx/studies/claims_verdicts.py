@@ -13,10 +13,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minitx.heads.kinds import CLEAR
 from minitx.heads.scores import Floats
 
 RULE = (__doc__ or "").partition("\n\n")[2].strip()
+CLEAR = 2.0
+"""Standard errors over seeds."""
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "not at this size"
 
 
@@ -67,4 +68,4 @@ class Claim:
 def cell(values: Sequence[float] | Floats) -> str:
     """Mean and standard deviation over seeds."""
     spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.3f}{spread}"
+    return f"{round(float(np.mean(values)), 3) + 0.0:.3f}{spread}"  # + 0.0: never -0.000
