@@ -20,8 +20,8 @@ class KindLog:
 
     @property
     def is_on(self) -> bool:
-        """Whether this run learns tales."""
-        return self.training.config.data.source == "tales"
+        """Whether this run learns tales, and its context has room for whole ones."""
+        return self.training.config.data.source == "tales" and bool(self._looked)
 
     def answers(self) -> Answers:
         """What the model knows."""

@@ -85,3 +85,10 @@ def test_walkthrough_shows_words_of_the_tales_in_two_contexts(run: Path, capsys:
     out = capsys.readouterr().out
     assert "'␣bank' in" in out
     assert "'␣It' in" in out
+
+
+def test_a_context_too_short_for_a_tale_trains_without_them(tmp_path: Path) -> None:
+    """Once it crashed at the first evaluation."""
+    config = tale_config(tmp_path)
+    assert train(dataclasses.replace(config, model=dataclasses.replace(config.model, context_length=8))) == 0
+    assert "tales" not in json.loads((tmp_path / "runs" / "small" / "summary.json").read_text("utf-8"))
