@@ -55,7 +55,9 @@ def main(arguments: Sequence[str], prog: str) -> int:
     tokens = validation_tokens(run) if text is None else text_tokens(run, text)
     about = {"run": str(run.path), "checkpoint": checkpoint, "text": "validation" if text is None else "given"}
     if options.probes:
-        probes = run.config().log.read_probes()
+        from minitx.heads.places import run_probes
+
+        probes = run_probes(run.config())
         require(any(probe.links for probe in probes), f"The probes of {run.path} have no links: see log.probes.")
         measured_probes = measure_probes(model, run.tokenizer(), probes, tokens)
         content, table = {"probes": [probe.to_json() for probe in measured_probes]}, probes_as_text(measured_probes)
@@ -179,12 +181,13 @@ def snapshot(run: Run, model: Transformer, step: int, text: str | None) -> bytes
 
     Without a text it has the run's probes, with scores on validation text, as while training.
     """
+    from minitx.heads.places import run_probes
     from minitx.heads.view import text_snapshot, view_probes
     from minitx.run.text import validation_tokens
 
     tokenizer, longest = run.tokenizer(), model.config.context_length
     if text is None:
-        probes = run.config().log.read_probes()
+        probes = run_probes(run.config())
         require(bool(probes), f"{run.path} has no probes: give a text with --text or --text_file.")
         return view_probes(model, tokenizer, probes, validation_tokens(run)).snapshot(step)
     tokens = tokenizer.encode(text)

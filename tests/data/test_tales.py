@@ -18,12 +18,14 @@ from statistics import fmean, stdev
 import pytest
 
 from minitx.config import DataConfig, TokenizerConfig
+from minitx.config.parsing import load_config
 from minitx.data import sources
 from minitx.data.prepare import prepare
 from minitx.data.tales import language, scenes, words
 from minitx.data.tales.language import tales
 from minitx.data.tales.scenes import Cast
 from minitx.data.tales.tale import KINDS, Split, Tale, Teller
+from minitx.data.tokenizer import Tokenizer
 from tests.data.tale_parser import Scene, column, group_of, read
 from tests.data.test_prepare import documents
 
@@ -269,3 +271,14 @@ def test_tales_are_prepared_in_two_splits(monkeypatch: pytest.MonkeyPatch) -> No
     assert other.fingerprint != prepared.fingerprint
     monkeypatch.setattr(language, "digest", lambda: "another grammar")
     assert prepare(data, char, 1, progress=False).folder != prepared.folder
+
+
+def test_every_word_of_the_language_is_one_token() -> None:
+    config = load_config(ROOT / "configs" / "tales.yaml").tokenizer
+    texts = [tale.text for tale in itertools.islice(tales("train", seed=1), 3000)]
+    tokenizer = Tokenizer.train(texts, config)
+    said = {word for text in texts for word in re.findall(r" ?[\w'-]+|\.", text)}
+    limit = config.vocab_size or 0
+    assert 400 < len(said) < limit
+    assert [word for word in said if len(tokenizer.encode(word)) != 1] == []
+    assert tokenizer.vocab_size <= limit
