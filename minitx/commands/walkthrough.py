@@ -25,13 +25,13 @@ CONTEXTS = {
 def main(arguments: Sequence[str], prog: str) -> int:
     """Show the layer that the command line names; the exit status."""
     parser = run_parser(prog, __doc__, newest=True)
-    parser.add_argument("--text", help="Text to attend over.")
+    parser.add_argument("--text", help="Text to attend over; by default a sentence about an animal.")
     parser.add_argument("--layer", type=int, default=0, help="Layer, counted from 0.")
     parser.add_argument("--head", type=int, default=0, help="Head whose numbers are shown, counted from 0.")
     parser.add_argument("--token", type=int, help="Token whose row is shown, counted from 0; by default the last.")
     parser.add_argument("--html", metavar="FILE", help="Write one self-contained page instead.")
-    parser.add_argument("--word", help="Word that is compared in two contexts.")
-    parser.add_argument("--contexts", nargs=2, help="Two texts with the word.")
+    parser.add_argument("--word", help="Word that is compared in two contexts; bank by default.")
+    parser.add_argument("--contexts", nargs=2, help="Two texts with the word; by default two senses of bank.")
     options = parse_plain(parser, arguments)
     require(options.text != "", "The text is empty: give some words.")
     if options.html is not None:

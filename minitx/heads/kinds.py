@@ -57,7 +57,7 @@ class Answers:
     loss: float
     """Nats per token over whole tales, each read by itself."""
     entropy: float
-    """The same of the language itself: no model can do better on average."""
+    """The same of the grammar itself, which knows no split."""
     above: Mean
     """`loss` - `entropy`."""
 
@@ -167,7 +167,7 @@ def _looks_at(
 ) -> tuple[Floats, Floats, float, float]:
     """Attention and control of one place in a pattern (layer, head, query, key), and both for even attention.
 
-    The control has the same shape over the same distance, but starts at no word of `sources` and never looks at the
+    The control has the same shape over the same distance, but starts at no word of `sources`. It never looks at the
     end of document before the tale, where heads with nothing to do rest.
     """
     span, distance = len(place.queries), place.queries.start - place.keys.start

@@ -107,7 +107,7 @@ def several_heads(study: Study, layers: int, one: str, several: str) -> Claim:
             Evidence("accuracy gained", study.gain(several, ACCURACY, one)),
         ],
         "most: " + ", ".join(f"{kind} {gains[kind]:+.2f}" for kind in most),
-        [by_kind(study, [one, several])],
+        [accuracy_table(study, [one, several])],
     )
 
 
@@ -128,7 +128,7 @@ def up_to_a_point(study: Study) -> Claim:
             Evidence(f"nats that {counts[-1]} heads lose to it", losses[-1] - best),
         ],
         f"best: {counts[losses.mean(axis=1).argmin()]} heads",
-        [by_kind(study, [*study.counts.values()])],
+        [accuracy_table(study, [*study.counts.values()])],
     )
 
 
@@ -237,7 +237,7 @@ def other_attention(study: Study, kind: str) -> Claim:
         [Evidence("share of the loss saved", -loss, limit), Evidence("share of accuracy gained", share, limit)],
         f"nats above entropy {cell(study.values(kind, ABOVE))} against {cell(study.values(study.usual, ABOVE))}; "
         f"cache {own.cache_bytes:,} bytes per token against {usual.cache_bytes:,}",
-        [by_kind(study, variants)] if kind == variants[1] else (),
+        [accuracy_table(study, variants)] if kind == variants[1] else (),
     )
 
 
@@ -269,11 +269,11 @@ def never_projected(study: Study) -> Claim:
             Evidence("nats lost", study.gain(PROJECTION, ABOVE, study.usual)),
             Evidence("accuracy lost", -study.gain(PROJECTION, ACCURACY, study.usual)),
         ],
-        tables=[by_kind(study, [PROJECTION, study.usual])],
+        tables=[accuracy_table(study, [PROJECTION, study.usual])],
     )
 
 
-def by_kind(study: Study, variants: Sequence[str]) -> Table:
+def accuracy_table(study: Study, variants: Sequence[str]) -> Table:
     """Losses and accuracies of models; of two, also the gain of the second, with a star where it is clear."""
     first, is_pair = [study.figures(variant)[0] for variant in variants], len(variants) == 2
     rows = [["parameters", *(f"{figures.parameters:,}" for figures in first), *[""] * is_pair]]

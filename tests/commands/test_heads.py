@@ -54,10 +54,9 @@ def test_text_json_and_picture(run: Path, tmp_path: Path, capsys: pytest.Capture
     assert found["tokens"] > 1000 and len(found["heads"]) == 4
 
 
-@pytest.mark.parametrize("options", [[], ["--no_ablation"], ["--output_projection"]])
-def test_the_progress_bar_is_full_when_the_work_is_done(
-    options: list[str], run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def bars(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The progress bars that the command makes, as on a terminal."""
     bars: list[Any] = []
 
     def new_bar(**settings: Any) -> Any:
@@ -65,6 +64,11 @@ def test_the_progress_bar_is_full_when_the_work_is_done(
         return bars[-1]
 
     monkeypatch.setattr("tqdm.tqdm", new_bar)
+    return bars
+
+
+@pytest.mark.parametrize("options", [[], ["--no_ablation"], ["--output_projection"]])
+def test_the_progress_bar_is_full_when_the_work_is_done(options: list[str], run: Path, bars: list[Any]) -> None:
     assert main(["heads", str(run), "--text", "the cat sat", *options]) == 0
     (bar,) = bars
     assert bar.n == bar.total > 0
@@ -112,15 +116,8 @@ def long_run(run: Path) -> Path:
 
 
 def test_kinds_as_text_json_and_picture(
-    long_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    long_run: Path, tmp_path: Path, bars: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bars: list[Any] = []
-
-    def new_bar(**settings: Any) -> Any:
-        bars.append(tqdm(**settings | {"disable": False}))
-        return bars[-1]
-
-    monkeypatch.setattr("tqdm.tqdm", new_bar)
     assert main(["heads", str(long_run), "--kinds", "--tales", "12", "--picture", str(tmp_path / "kinds.png")]) == 0
     out, err = capsys.readouterr()
     assert out.startswith(f"{long_run}, step-000003, on 12 held-out tales\n")

@@ -55,9 +55,9 @@ def counting(teller: Teller, cast: Cast) -> None:
     """The determiner decides the number of a noun, the first adjective what it can be."""
     group, count = teller.pick(GROUPS), teller.pick(words.ONE + words.MANY)
     noun, many = teller.pick(group.nouns), count in words.MANY
-    quality, others = teller.pick(group.qualities), [other.nouns for other in GROUPS if other is not group]
+    quality = teller.pick(group.qualities)
     by_count = Reason("determiner", "count", (noun[not many],))
-    by_quality = Reason("adjective", "quality", tuple(teller.rivals(table)[0][many] for table in others))
+    by_quality = Reason("adjective", "quality", tuple(of_other_groups(teller, group, many)))
     teller.say(
         "{who} saw {count} {quality} {colour} {noun} at the {where}.",
         who=teller.pick((cast.hero, cast.friend)),
@@ -73,11 +73,12 @@ def agreeing(teller: Teller, cast: Cast) -> None:
     """The verb agrees with its subject, not with a noun between."""
     many, is_long = teller.pick((0, 1)), teller.pick((False, True))
     subject, landmark = teller.pick(words.ANIMALS)[many], teller.pick(words.LANDMARKS)[teller.pick((0, 1))]
-    more = (
-        {"by": teller.pick(words.NEAR), "behind": teller.pick(words.LANDMARKS)[teller.pick((0, 1))]} if is_long else {}
-    )
+    phrase, more = "", {}
+    if is_long:
+        phrase = " {by} the {behind}"
+        more = {"by": teller.pick(words.NEAR), "behind": teller.pick(words.LANDMARKS)[teller.pick((0, 1))]}
     teller.say(
-        f"The {{subject}} {{near}} the {{landmark}}{' {by} the {behind}' * is_long} {{be}} {{state}}.",
+        "The {subject} {near} the {landmark}" + phrase + " {be} {state}.",
         subject=subject,
         near=teller.pick(words.NEAR),
         landmark=landmark,
@@ -157,7 +158,7 @@ def losing(teller: Teller, cast: Cast) -> None:
         lost=teller.pick(words.LOST),
         her=needed(her, "possessive", "owner", sorted({"her", "his", "its", "their"} - {her})),
         thing=teller.pick(teller.pick(GROUPS).nouns)[0],
-        she=needed(she, "pronoun", "owner", sorted({"she", "he", "it", "they"} - {she})),
+        she=pronoun(she, "owner"),
         be="were" if she == "they" else "was",
         reason=teller.pick(words.WHY_LOST),
     )
@@ -167,10 +168,8 @@ def lending(teller: Teller, cast: Cast) -> None:
     """Who trusted or needed: the verb decides which of two people the pronoun is, and the next sentence says it."""
     lender, borrower = two_people(teller, cast)
     by_lender = teller.pick((True, False))
-    verb, thing = (
-        teller.pick(words.OF_LENDER if by_lender else words.OF_BORROWER),
-        teller.pick(teller.pick(GROUPS).nouns)[0],
-    )
+    verb = teller.pick(words.OF_LENDER if by_lender else words.OF_BORROWER)
+    thing = teller.pick(teller.pick(GROUPS).nouns)[0]
     who, both = "lender" if by_lender else "borrower", {"lender": lender, "borrower": borrower}
     teller.say(
         "{lender} {lent} {borrower} {her} {thing} because {she} {verb} {them}.",
@@ -205,9 +204,7 @@ def handing(teller: Teller, cast: Cast) -> None:
     )
     teller.say(
         "Now the {thing} was in the bag of {taker}.",
-        thing=needed(
-            thing, "repeat", "thing", [teller.rivals(other.nouns)[0][0] for other in GROUPS if other is not group]
-        ),
+        thing=needed(thing, "repeat", "thing", of_other_groups(teller, group)),
         taker=one_of(both, "other" if gave else "subject", "holder"),
     )
 
@@ -257,7 +254,7 @@ def causing(teller: Teller, cast: Cast) -> None:
     teller.say(
         "{who} said that {she} {effect} because it was so {cause}.",
         who=who,
-        she=needed(she, "pronoun", "who", sorted({"she", "he", "it", "they"} - {she})),
+        she=pronoun(she, "who"),
         effect=effect,
         cause=needed(
             words.CAUSES[effect], "cause", "effect", teller.rivals([*words.CAUSES.values()], words.CAUSES[effect])
@@ -283,7 +280,7 @@ def ordering(teller: Teller, cast: Cast) -> None:
     )
     teller.say(
         "First {she} {verb} the {noun}.",
-        she=needed(she, "pronoun", "who", sorted({"she", "he", "it", "they"} - {she})),
+        she=pronoun(she, "who"),
         verb=one_of(both, "one" if before else "two", "time"),
         noun=first.noun,
     )
@@ -327,4 +324,14 @@ def place_again(teller: Teller, cast: Cast) -> Needed:
 def drawn_object(teller: Teller, group: Group) -> tuple[str, str, list[str]]:
     """A verb, its object, and things that the verb does not fit."""
     verb, noun = teller.pick(group.verbs), teller.pick(group.nouns)[0]
-    return verb, noun, [teller.rivals(other.nouns)[0][0] for other in GROUPS if other is not group]
+    return verb, noun, of_other_groups(teller, group)
+
+
+def of_other_groups(teller: Teller, group: Group, many: bool = False) -> list[str]:
+    """A thing, or several, of each other group."""
+    return [teller.rivals(other.nouns)[0][many] for other in GROUPS if other is not group]
+
+
+def pronoun(she: str, owner: str) -> Needed:
+    """The pronoun of the word in slot `owner`."""
+    return needed(she, "pronoun", owner, sorted({"she", "he", "it", "they"} - {she}))

@@ -67,7 +67,7 @@ class Tale(NamedTuple):
     text: str
     labels: tuple[Label, ...]
     nats: float
-    """-log of its probability, end of document included."""
+    """-log of its probability in the whole grammar, which knows no split; end of document included."""
 
 
 class Reason(NamedTuple):
