@@ -70,7 +70,7 @@ def identity(config: DataConfig) -> dict[str, Any]:
     if config.source == "repeats":
         return {"documents": REPEATED_DOCUMENTS, "letters": REPEATED_LETTERS}
     if config.source == "tales":
-        return {"grammar": language.digest(), "documents": TALES}
+        return {"grammar": language.GRAMMAR, "documents": TALES}
     if is_path(config.source):
         stats = [(path, path.stat()) for path in files(config.source)]
         return {"files": [[str(path.absolute()), stat.st_size, stat.st_mtime_ns] for path, stat in stats]}

@@ -7,6 +7,7 @@ import itertools
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -214,6 +215,27 @@ def test_tales_are_the_same_everywhere() -> None:
         assert done.stdout.decode().strip() == GOLDEN
 
 
+EDITED_WHILE_RUNNING = """
+import sys
+sys.path.insert(0, ".")
+from minitx.config import DataConfig
+from minitx.data import sources
+with open("minitx/data/tales/words.py", "a") as file:
+    file.write("# another grammar")
+assert sources.__file__.startswith(sys.argv[1])
+print(sources.identity(DataConfig(source="tales"))["grammar"])
+"""
+
+
+def test_the_cache_key_is_of_the_imported_grammar(tmp_path: Path) -> None:
+    """A process once kept old tales under the key of the files that a change had put in their place."""
+    package = Path(sources.__file__).parents[1]
+    shutil.copytree(package, tmp_path / "minitx", ignore=shutil.ignore_patterns("__pycache__"))
+    command = [sys.executable, "-P", "-c", EDITED_WHILE_RUNNING, str(tmp_path)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=True)
+    assert done.stdout.decode().strip() == language.GRAMMAR
+
+
 @pytest.mark.parametrize("split", SPLITS)
 def test_a_tale_depends_on_its_number_and_the_seed(split: Split) -> None:
     for number in (0, 1, 7):
@@ -269,7 +291,7 @@ def test_tales_are_prepared_in_two_splits(monkeypatch: pytest.MonkeyPatch) -> No
         assert documents(prepared, split) == [tale.text for tale in itertools.islice(tales(name, 5), count)]
     assert prepare(data, char, 2, progress=False).folder == prepared.folder
     assert other.fingerprint != prepared.fingerprint
-    monkeypatch.setattr(language, "digest", lambda: "another grammar")
+    monkeypatch.setattr(language, "GRAMMAR", "another grammar")
     assert prepare(data, char, 1, progress=False).folder != prepared.folder
 
 

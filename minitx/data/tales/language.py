@@ -12,6 +12,14 @@ from minitx.data.tales.tale import Split, Tale, Teller
 SCENES_IN_A_TALE = (1, 2, 3)
 TRIES = 100
 """How often a scene is told again to find one that belongs to the split, before the tale starts anew."""
+GRAMMAR = sha256(
+    b"".join(
+        file.read_bytes()
+        for file in sorted(resources.files(__package__).iterdir(), key=lambda file: file.name)
+        if file.name.endswith(".py")
+    )
+).hexdigest()
+"""SHA-256 of the tables and rules as they were imported, in hexadecimal: another grammar tells other tales."""
 
 
 def tales(split: Split, seed: int, start: int = 0) -> Iterator[Tale]:
@@ -50,9 +58,3 @@ def tell_scene(teller: Teller, cast: Cast, scene: Scene) -> bool:
             return True
         vars(teller).update(before, labels=list(labels))
     return False
-
-
-def digest() -> str:
-    """SHA-256 of the grammar, tables and rules, in hexadecimal: another one tells other tales."""
-    parts = sorted(resources.files(__package__).iterdir(), key=lambda file: file.name)
-    return sha256(b"".join(file.read_bytes() for file in parts if file.name.endswith(".py"))).hexdigest()
