@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -46,12 +48,20 @@ def test_every_cell_has_the_colour_of_its_weight(seq: int, heads: int) -> None:
 
 def test_the_scale_is_fixed_and_blank_is_not_its_zero() -> None:
     colours = palette()[colour_index(np.array([0.0, 0.5, 1.0, 1.5, np.nan]))].tolist()
-    assert colours[0] == [68, 1, 84]  # viridis, as matplotlib gives it
-    assert colours[2] == colours[3] == [253, 231, 36]
-    assert colours[4] == [255, 255, 255]
+    assert colours[0] == [0xF4, 0xF6, 0xFB] != colours[4] == [255, 255, 255]
+    assert colours[2] == colours[3] == [0x0B, 0x2A, 0x5E]
     faint = Frame(["a", "b"], 1)
     top, left = faint.panels[0]
     assert decode(faint.picture(0, 0, np.full((1, 2, 2), 0.01)))[top, left] == round(0.01 * (pictures.LEVELS - 1))
+
+
+def test_the_colours_are_those_of_the_attention_tab() -> None:
+    """On white, at the weights 0 to 1 between its stops."""
+    [script] = (Path(pictures.__file__).parent / "plugin" / "static").rglob("theme.js")
+    stops = re.findall(r"#[0-9a-f]{6}", script.read_text("utf-8").split("light:")[1].split("dark:")[0])
+    for place, stop in enumerate(stops):
+        colour = palette()[colour_index(np.array([place / (len(stops) - 1)]))][0]
+        assert np.abs(colour.astype(int) - list(bytes.fromhex(stop[1:]))).max() <= 1, stop  # of 224 colours
 
 
 def test_labels_stand_beside_their_rows_and_under_their_columns() -> None:
