@@ -89,6 +89,19 @@ class Frame:
         return buffer.getvalue()
 
 
+def by_word(
+    labels: Sequence[str], patterns: NDArray[np.floating[Any]], words: Sequence[int]
+) -> tuple[list[str], NDArray[np.floating[Any]]]:
+    """Labels and patterns (…, query, key) of words, by the first token of each.
+
+    The row of a word is the mean over its tokens, its column their sum, so that rows still add up to 1.
+    """
+    ends = [*words[1:], len(labels)]
+    joined = ["".join(labels[start:end]) for start, end in zip(words, ends, strict=True)]
+    rows = np.add.reduceat(np.add.reduceat(patterns, words, axis=-1), words, axis=-2)
+    return [label.lstrip("␣") or label for label in joined], rows / np.subtract(ends, words)[:, None]
+
+
 def colour_index(weights: NDArray[np.floating[Any]]) -> Pixels:
     """Pattern weights, 0 to 1 → their index in `palette`; a NaN becomes white."""
     levels = np.clip(weights, 0, 1) * (LEVELS - 1)

@@ -124,19 +124,30 @@ class EventWriter:
         self._scores_described = True
         self._add(step, summaries)
 
-    def patterns(self, step: int, title: str, text: str, labels: Sequence[str], patterns: Floats) -> None:
+    def patterns(
+        self,
+        step: int,
+        title: str,
+        text: str,
+        labels: Sequence[str],
+        patterns: Floats,
+        words: Sequence[int] | None = None,
+    ) -> None:
         """Log one picture a layer of the patterns (layer, head, query, key) of all its heads.
 
         `title`, of `probe_titles`, names the pictures; `text` is the whole probe. `labels` are of its tokens, the same
-        at every step. Raises ValueError if the shapes disagree.
+        at every step. `words`, the first token of each word, makes the pictures of words. Raises ValueError if the
+        shapes disagree.
         """
         from tensorboard.plugins.image.metadata import create_summary_metadata
 
-        from minitx.tensorboard.pictures import Frame
+        from minitx.tensorboard.pictures import Frame, by_word
 
         layers, heads, *square = patterns.shape
         if square != [len(labels), len(labels)]:
             raise ValueError(f"patterns {patterns.shape} are not (layer, head, query, key) of {len(labels)} labels")
+        if words is not None:
+            labels, patterns = by_word(labels, patterns, words)
         if title not in self._frames:
             self._frames[title] = Frame(labels, heads, text)
         frame = self._frames[title]

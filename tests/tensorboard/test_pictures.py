@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from minitx.tensorboard import pictures
-from minitx.tensorboard.pictures import Frame, colour_index, palette
+from minitx.tensorboard.pictures import Frame, by_word, colour_index, palette
 
 
 def causal(heads: int, seq: int) -> np.ndarray:
@@ -122,6 +122,20 @@ def test_a_picture_names_its_layer_and_step() -> None:
     for other in others:
         rows = np.flatnonzero((first != other).any(axis=1))
         assert len(rows) and rows.max() < frame.panels[0][0]
+
+
+def test_a_word_has_the_mean_of_its_rows_and_the_sum_of_its_columns() -> None:
+    """Against a loop over every entry; the words are "Ani mal", "did n't", "␣" and "."."""
+    labels, words = ["Ani", "mal", "␣did", "n", "'t", "␣", "."], [0, 2, 5, 6]
+    patterns = causal(3, 7)
+    joined, merged = by_word(labels, patterns, words)
+    assert joined == ["Animal", "didn't", "␣", "."]
+    spans = [range(0, 2), range(2, 5), range(5, 6), range(6, 7)]
+    for (head, query, key), weight in np.ndenumerate(merged):
+        sums = [sum(float(patterns[head, row, column]) for column in spans[key]) for row in spans[query]]
+        assert weight == pytest.approx(sum(sums) / len(sums))
+    np.testing.assert_allclose(merged.sum(axis=-1), 1)
+    assert (merged[:, ~np.tri(4, dtype=bool)] == 0).all()
 
 
 def test_long_captions_are_shortened() -> None:

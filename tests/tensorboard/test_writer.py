@@ -21,6 +21,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from minitx.heads.scores import SCORES
 from minitx.system.text import visible
 from minitx.tensorboard.head_charts import ProbeLink
+from minitx.tensorboard.pictures import by_word
 from minitx.tensorboard.writer import METRIC_TAGS, EventWriter, verbatim
 from tests.tensorboard.test_pictures import causal, decode
 
@@ -228,6 +229,14 @@ def test_pictures_arrive_with_tag_step_size_and_text(tmp_path: Path) -> None:
     metadata = accumulator.SummaryMetadata("“The”/layer 1")
     assert metadata.plugin_data.plugin_name == "images"
     assert shown(metadata.summary_description) == "The$a_b$\nжук"
+
+
+def test_a_picture_can_be_of_words(tmp_path: Path) -> None:
+    writer = EventWriter(tmp_path)
+    writer.patterns(1, "“a”", "a", ["␣a", "b", "␣c"], causal(2, 3)[None], words=[0, 2])
+    writer.patterns(1, "“b”", "b", ["ab", "c"], by_word(["␣a", "b", "␣c"], causal(2, 3)[None], [0, 2])[1])
+    writer.close()
+    assert strings(tmp_path, "“a”/layer 0")[0][:2] == strings(tmp_path, "“b”/layer 0")[0][:2]  # width and height
 
 
 def test_shapes_that_disagree_are_refused(tmp_path: Path) -> None:
