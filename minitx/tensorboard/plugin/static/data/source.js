@@ -3,6 +3,9 @@
 //   runs()                              → {runs: [name], newest: name or null, own_text: "" or why own texts are refused, note}
 //   run(name)                           → {steps, checkpoints, newest: header, fault}
 //   scores(run, name)                   → {steps, values: [[number or null, …] or null], chance: [number or null]}
+//   attention(run, probe, question, steps)
+//                                       → {steps, values, isAll}: the weight of a question (state/question.js) for every
+//                                         head; more steps at the next call unless isAll
 //   snapshot(run, step, probe, heads)   → a parsed snapshot with that probe alone
 //   ownText(run, step, text, tell)      → the same for the user's own text; null without a server
 //   page(run, step, probe, link, text, tell)
@@ -11,9 +14,10 @@
 // `tell` is called with a sentence if a text has to wait for its turn. Failures throw an Error whose message is one
 // sentence.
 
+import { attentionOfHeads } from "./attention.js";
 import { parseSnapshot } from "./snapshot.js";
 
-const MAX_KEPT = 400;
+const [MAX_KEPT, MAX_ROWS] = [400, 40];
 const [BUSY, MAX_TURNS, TURN_MILLISECONDS] = [503, 100, 1000];
 const OWN_HEADERS = { "Content-Type": "application/json", "X-Minitx": "1" };
 
@@ -64,28 +68,32 @@ export function serverSource() {
 
   const parsed = async (response) => parseSnapshot(await (await response).arrayBuffer());
 
-  const scoresSoFar = new Map();
+  const rows = new Map();
+
+  /** The rows of `steps` kept under `key`; where later ones are missing, `askAfter(step)` is asked for more. */
+  async function extended(key, steps, askAfter) {
+    const none = { steps: [], values: [], chance: [], isAll: true };
+    let known = rows.get(key) ?? none;
+    if (!known.steps.every((step, index) => step === steps[index])) known = none; // resumed from an earlier step
+    if (known.steps.length < steps.length) {
+      const more = await askAfter(known.steps.at(-1) ?? -1);
+      const joined = (name) => [...known[name], ...(more[name] ?? [])];
+      known = { steps: joined("steps"), values: joined("values"), chance: joined("chance"), isAll: more.isAll ?? true };
+      rows.delete(key);
+      rows.set(key, known);
+      if (rows.size > MAX_ROWS) rows.delete(rows.keys().next().value);
+    }
+    return known;
+  }
 
   return {
     isLive: true,
     runs: async () => (await ask("./runs")).json(),
     run: async (run) => (await ask(address("run", { run }))).json(),
-    async scores(run, name, steps) {
-      const key = `${run}\u0000${name}`;
-      let known = scoresSoFar.get(key) ?? { steps: [], values: [], chance: [] };
-      const isStart = known.steps.every((step, index) => step === steps[index]);
-      if (!isStart) known = { steps: [], values: [], chance: [] }; // the run was resumed from an earlier step
-      if (known.steps.length < steps.length) {
-        const after = known.steps.at(-1) ?? -1;
-        const more = await (await ask(address("scores", { run, name, after }))).json();
-        known = {
-          steps: [...known.steps, ...more.steps],
-          values: [...known.values, ...more.values],
-          chance: [...known.chance, ...more.chance],
-        };
-        scoresSoFar.set(key, known);
-      }
-      return known;
+    scores: (run, name, steps) => extended(`${run}\u0000${name}`, steps, async (after) => (await ask(address("scores", { run, name, after }))).json()),
+    attention: (run, probe, { query, key }, steps) => {
+      const values = { run, probe, query: query.join("-"), ...(key ? { key: key.join("-") } : {}) };
+      return extended(JSON.stringify(values), steps, async (after) => (await ask(address("attention", { ...values, after }))).json());
     },
     snapshot: (run, step, probe, heads) => {
       const url = address("snapshot", { run, step, probe, heads: heads.join(",") });
@@ -99,8 +107,8 @@ export function serverSource() {
       if (probe >= 0) return (await ask(address("page", { run, step, probe, view: link }))).blob();
       return (await askOwn({ run, step, text, page: true, view: link }, tell)).blob();
     },
-    /** Drop kept snapshots, because steps may have been written again. */
-    forget: () => kept.clear(),
+    /** Drop what is kept, because steps may have been written again. */
+    forget: () => [kept, rows].forEach((one) => one.clear()),
   };
 }
 
@@ -119,6 +127,10 @@ export function fileSource(data) {
       values: steps.map((step) => byStep.get(step).scores[name] ?? null),
       chance: steps.map((step) => byStep.get(step).chance[name] ?? null),
     }),
+    attention: async (run, probe, question) => {
+      const only = (step) => ({ ...byStep.get(step), probes: [byStep.get(step).probes[probe]] });
+      return { steps, values: steps.map((step) => (only(step).probes[0] ? attentionOfHeads(only(step), question) : null)), isAll: true };
+    },
     snapshot: async (run, step, probe) => {
       const snapshot = byStep.get(step);
       if (!snapshot?.probes[probe]) throw new Error(`This file has no step ${step} of probe ${probe}.`);

@@ -3,6 +3,7 @@
 import { element } from "../draw/dom.js";
 import { MEANINGS, scoreTitle } from "../state/scores.js";
 import { GROUPS } from "../views/views.js";
+import { questionBox } from "./asking.js";
 import { KEY_HELP } from "./keys.js";
 
 /** Build the page into `root`; returns its parts by name. */
@@ -49,6 +50,7 @@ export function buildLayout(root, act) {
     linkText: element("input", { type: "text", readonly: true, class: "link-text", hidden: true, "aria-label": "Link to this view" }),
     views: {},
   };
+  Object.assign(parts, questionBox({ askTo: act.askTo, end: act.endQuestion }));
   const groups = GROUPS.map(([about, views]) => {
     for (const { name, label, title } of views) parts.views[name] = button(label, title, () => act.select("view", name));
     return element("div", { class: "segments", role: "group", "aria-label": about }, ...views.map(({ name }) => parts.views[name]));
@@ -68,7 +70,7 @@ export function buildLayout(root, act) {
     parts.fault, parts.note,
     element("main", {},
       element("section", { class: "survey", "aria-label": "Survey" },
-        element("div", { class: "tools" }, parts.scoreField, parts.sort), parts.hint, element("div", { class: "scroll" }, parts.grid)),
+        element("div", { class: "tools" }, parts.scoreField, parts.sort), parts.question, parts.hint, element("div", { class: "scroll" }, parts.grid)),
       element("section", { class: "zoom", "aria-label": "Chosen head" },
         element("div", { class: "views", role: "group", "aria-label": "Views" }, ...groups),
         element("div", { class: "tools" },

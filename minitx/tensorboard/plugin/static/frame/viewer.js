@@ -3,14 +3,17 @@
 // Every action calls `change`, which loads the data of the new state from the source (source.js) and draws. While data
 // is loading, further changes are only noted, so dragging the slider never queues up requests.
 
+import { withQuestion } from "../data/attention.js";
 import { READING, gather } from "../data/gather.js";
 import { element } from "../draw/dom.js";
 import { readTheme } from "../draw/theme.js";
 import { fromLink, toLink } from "../state/link.js";
 import { figure, headName } from "../state/scores.js";
+import { isQuestion, questionTitle } from "../state/question.js";
 import { START, layerOf, nearestOf, shownAfter } from "../state/state.js";
 import { fitting } from "../views/stage.js";
 import { viewOf } from "../views/views.js";
+import { createAsking, drawQuestion, surveyScores } from "./asking.js";
 import { drawChips, drawControls, drawHeading, drawTimeline } from "./controls.js";
 import { listenToKeys } from "./keys.js";
 import { buildLayout } from "./layout.js";
@@ -32,7 +35,8 @@ export function startViewer(root, source, { link = "", linkTo, follow }) {
   let reading = ""; // the note while loading takes long
   const currentStep = () => nearestOf(data.info?.steps ?? [], state.step);
   const player = createPlayer({ steps: () => data.info?.steps ?? [], currentStep, goTo, draw });
-  const act = { change, pin, unpin: () => hoverAt(null) ?? change({ token: null }), hover: hoverAt, tell, note: tellNote, speak, chooseHead: choose, goTo };
+  const asking = createAsking();
+  const act = { change, pin, unpin: () => hoverAt(null) ?? endQuestion(), ask, hover: hoverAt, tell, note: tellNote, speak, chooseHead: choose, goTo };
   const parts = buildLayout(root, {
     select,
     toggle: (name) => (name === "compare" ? compare() : change({ [name]: !state[name] })),
@@ -45,6 +49,8 @@ export function startViewer(root, source, { link = "", linkTo, follow }) {
     slide: (step) => goTo(nearestOf(data.info?.steps ?? [], step)),
     slideKey,
     ownText: (text) => runText(text.trim()),
+    askTo: (key) => change({ token: { ...state.token, key } }),
+    endQuestion: () => endQuestion(),
   });
   parts.own.value = state.text;
 
@@ -58,9 +64,10 @@ export function startViewer(root, source, { link = "", linkTo, follow }) {
   }
 
   function select(name, value) {
-    if (name === "run") change({ run: value, step: null, token: null });
-    else if (name === "probe") change({ probe: Number(value), token: null });
-    else if (name === "score") change({ score: value });
+    if (name === "run") change({ ...asking.end(state), run: value, step: null });
+    else if (name === "probe") change({ ...asking.end(state), probe: Number(value) });
+    else if (name === "score" && isQuestion(value)) change(asking.ask(state, value));
+    else if (name === "score") change({ ...asking.rest(state), score: value });
     else if (name === "view") change({ view: value, compare: state.compare && Boolean(viewOf(value).compares) });
     else {
       const field = { otherRun: "run", otherStep: "step", otherHead: "head" }[name];
@@ -73,7 +80,7 @@ export function startViewer(root, source, { link = "", linkTo, follow }) {
   function runText(text) {
     if (!text) return undefined;
     player.stop();
-    return change({ probe: -1, text, token: null });
+    return change({ ...asking.end(state), probe: -1, text });
   }
 
   /** Open with another run, or where there is none, with the first step. */
@@ -125,6 +132,10 @@ export function startViewer(root, source, { link = "", linkTo, follow }) {
         if (!isStale || loaded.first) data = loaded;
         if (data.first && state.head === wanted.head) state = { ...state, head: data.head, shown: data.shown };
         draw();
+        while (!isStale && data.question && !data.chart.isAll) {
+          data = await withQuestion(source, data);
+          draw();
+        }
       }
     } finally {
       loading = null;
@@ -153,7 +164,8 @@ export function startViewer(root, source, { link = "", linkTo, follow }) {
     const { first } = data;
     root.classList.toggle("empty", !first);
     if (first) {
-      const options = { ...state, score: data.score, chart: data.chart, keepsOrder: player.isPlaying() };
+      const options = { ...state, score: data.score, values: surveyScores(data), chart: data.chart, keepsOrder: player.isPlaying() };
+      drawQuestion({ parts, state, data });
       drawSurvey(parts.grid, first, options, theme, { choose, hover: hoverHead, keys: headKeys });
       drawHeading({ parts, state, data }, theme);
       drawChips({ parts, state, data, view: viewOf(state.view) }, theme, (head) => choose(head, true));
@@ -201,12 +213,22 @@ export function startViewer(root, source, { link = "", linkTo, follow }) {
   }
 
   function hoverHead(head, event) {
-    tell(head === null ? null : describeHead(data.first, head), event);
+    const asked = data.question && head !== null ? [`${questionTitle(data.question, data.first.probes[0])} ${figure(surveyScores(data)?.[head])}`] : [];
+    tell(head === null ? null : [...describeHead(data.first, head), ...asked], event);
   }
 
   function pin(focus) {
     const isSame = JSON.stringify(focus) === JSON.stringify(state.token);
-    change({ token: isSame ? null : focus });
+    return isSame ? endQuestion() : change(asking.pin(state, focus));
+  }
+
+  /** Ask about a labelled link; once more ends it. */
+  function ask(score) {
+    return score === state.score ? endQuestion() : change(asking.ask(state, score, { token: null }));
+  }
+
+  function endQuestion() {
+    return change(asking.end(state));
   }
 
   function tell(lines, event) {

@@ -39,7 +39,7 @@ function pressKey(root, event, stage, act) {
   if (!stage.content) return;
   const now = root.model.focus;
   const arrows = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
-  if (event.key === "Enter" && now) act.change({ token: now });
+  if (event.key === "Enter" && now) act.pin(now);
   if (event.key === "Escape") act.unpin();
   if (!arrows) return;
   event.preventDefault();

@@ -1,0 +1,84 @@
+// Asks the survey about a pinned place or a labelled link, shows the answer, and ends it.
+
+import { attentionOf } from "../data/attention.js";
+import { element, fillSelect } from "../draw/dom.js";
+import { PINNED, answerTo, isAsking, isQuestion, linkScore, questionTitle, ranked, textOf } from "../state/question.js";
+import { START } from "../state/state.js";
+
+/** Makes the changes to the state that begin and end a question; the score and order before it come back. */
+export function createAsking() {
+  let before = { score: START.score, sort: START.sort };
+  const rest = (state) => (isQuestion(state.score) ? before : {});
+  return {
+    /** Ask with `score`; the survey is then ranked by it. */
+    ask(state, score, changes = {}) {
+      if (isQuestion(state.score)) return { ...changes, score };
+      before = { score: state.score, sort: state.sort };
+      return { ...changes, score, sort: true };
+    },
+    /** Pin a place, which asks about it if it names a word that attends. */
+    pin(state, token) {
+      return isAsking(token) ? this.ask(state, PINNED, { token }) : { ...rest(state), token };
+    },
+    end: (state) => ({ ...rest(state), token: null }),
+    /** For another text, whose words are others. */
+    rest,
+  };
+}
+
+/** The scores of the survey at the shown step: the answer to its question, or those of the snapshot; null if it has none. */
+export function surveyScores({ question, chart, first, firstStep, score }) {
+  if (question) return chart.values[chart.steps.indexOf(firstStep)] ?? null;
+  return score ? (first.scores[score] ?? null) : null;
+}
+
+/** The options of the list of scores that are questions: the pinned place, and the links of the text. */
+export function questionOptions(state, { first, question }) {
+  const probe = first?.probes[0];
+  if (!probe) return [];
+  const links = probe.links.map(({ name }, number) => ({ value: linkScore(number), label: name, group: "Links of this text" }));
+  if (!isAsking(state.token) || state.token.query >= probe.seq) return links;
+  const { query, key } = state.token;
+  const label = question?.link === null ? questionTitle(question, probe) : questionTitle({ query: [query, query + 1], key: key === null || key >= query ? null : [key, key + 1] }, probe);
+  return [{ value: PINNED, label, group: "Pinned" }, ...links];
+}
+
+/** Fill the box of the question: what is asked, to which word, and the answer. */
+export function drawQuestion({ parts, state, data }) {
+  const { question, first, chart, firstStep } = data;
+  parts.question.hidden = !question;
+  parts.hint.hidden = Boolean(question);
+  if (!question) return;
+  const probe = first.probes[0];
+  const isPinned = question.link === null;
+  parts.asked.textContent = isPinned ? `Attention from “${textOf(probe, question.query)}” to` : questionTitle(question, probe).replace(/^a/, "A");
+  parts.askedKey.hidden = !isPinned;
+  if (isPinned) {
+    const words = Array.from({ length: question.query[0] }, (_, key) => ({ value: key, label: textOf(probe, [key, key + 1]) }));
+    fillSelect(parts.askedKey, [{ value: "", label: "its strongest word" }, ...words], question.key ? question.key[0] : "");
+  }
+  const toOf = (head) => {
+    const packed = question.key ? null : probe.whole(head);
+    return packed ? textOf(probe, spanAt(attentionOf(packed, question).key)) : "";
+  };
+  const own = data.probe < 0 ? " Your text is read at this step alone." : "";
+  parts.answer.textContent = answerTo(question, chart, firstStep, first.heads, toOf) + own;
+}
+
+const spanAt = (token) => [token, token + 1];
+
+/** The heads that answer best at the shown step, for the chart: at most three, the best first. */
+export function bestHeads(data) {
+  const row = data.question ? surveyScores(data) : null;
+  return row ? ranked(row).slice(0, 3) : [];
+}
+
+/** The box of the question, as parts of the layout. */
+export function questionBox({ askTo, end }) {
+  const asked = element("span", {});
+  const askedKey = element("select", { "aria-label": "The word attended to", title: "The word attended to", onchange: (event) => askTo(event.target.value === "" ? null : Number(event.target.value)) });
+  const clear = element("button", { type: "button", title: "End the question: the survey shows the score before it again", "aria-label": "Clear the question", onclick: end }, "✕");
+  const answer = element("p", { class: "answer", role: "status" });
+  const question = element("div", { class: "question", hidden: true }, element("div", { class: "asked" }, asked, askedKey, clear), answer);
+  return { question, asked, askedKey, clear, answer };
+}

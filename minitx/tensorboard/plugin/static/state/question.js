@@ -1,0 +1,89 @@
+// A question to the survey: how much does every head attend from one place of the text to another? `state.score` names it.
+
+import { figure, headName } from "./scores.js";
+
+/** The score that asks about the pinned place. */
+export const PINNED = "@pin";
+const LINK = "@link:";
+const LEVELS = [0.9, 0.75, 0.5, 0.25, 0.1]; // "above 0.5 since step 480"
+const NOTHING = 0.05; // a weight below it links nothing
+
+/** The score that asks about a labelled link. */
+export const linkScore = (number) => `${LINK}${number}`;
+
+/** Whether a score is a question. */
+export const isQuestion = (score) => score.startsWith("@");
+
+/** The tokens of a word, [start, end]. Words are tokens for now. */
+export const spanOf = (unit) => [unit, unit + 1];
+
+/** The question of a state about the text of `probe`, or null: {query: [start, end], key: [start, end] or null, link}. */
+export function questionOf({ score, token }, probe) {
+  if (score.startsWith(LINK)) {
+    const number = Number(score.slice(LINK.length));
+    const link = probe.links[number];
+    return link ? { query: link.query, key: link.key, link: number } : null;
+  }
+  if (score !== PINNED || !isAsking(token) || Math.max(token.query, token.key ?? 0) >= probe.seq) return null;
+  const hasKey = token.key !== null && token.key < token.query; // a word and itself are one word
+  return { query: spanOf(token.query), key: hasKey ? spanOf(token.key) : null, link: null };
+}
+
+/** Whether a pinned place asks something: it names the word that attends. */
+export const isAsking = (token) => token !== null && token.query !== null;
+
+/** The text of tokens [start, end]. */
+export function textOf({ tokens }, [start, end]) {
+  const text = tokens.slice(start, end).join("");
+  return text.replaceAll("␣", " ").trim() || text;
+}
+
+/** What a question asks for, in plain words. */
+export function questionTitle(question, probe) {
+  const from = `“${textOf(probe, question.query)}”`;
+  if (!question.key) return `strongest attention from ${from} to one earlier word`;
+  return `attention from ${from} to “${textOf(probe, question.key)}”`;
+}
+
+/** Attention of a head that attends equally to all tokens up to its own; null where there is no key. */
+export function uniformWeight({ query, key }) {
+  let sum = 0;
+  for (let at = query[0]; at < query[1]; at++) {
+    const keys = key ? Math.max(0, Math.min(at + 1, key[1]) - key[0]) : 1;
+    sum += keys / (at + 1);
+  }
+  return key || query[0] > 1 ? sum / (query[1] - query[0]) : null;
+}
+
+/** Heads of a row of weights from the greatest down, those without one left out. */
+export function ranked(row) {
+  const heads = [...row.keys()].filter((head) => row[head] !== null);
+  return heads.sort((a, b) => row[b] - row[a] || a - b);
+}
+
+/**
+ * The answer at `step` as a sentence: "Head 1·2 most: 0.64; above 0.5 since step 480." `chart` is {steps, values, isAll},
+ * `toOf(head)` names the word that a head attends to, or is "".
+ */
+export function answerTo(question, chart, step, headsPerLayer, toOf) {
+  const at = chart.steps.indexOf(step);
+  const row = chart.values[at];
+  if (!row) return chart.isAll ? `Step ${step} cannot be read.` : "Reading the steps …";
+  const [head] = ranked(row);
+  if (head === undefined) return "It has no earlier word but the first.";
+  const [name, weight] = [headName(head, headsPerLayer, true), row[head]];
+  if (weight < NOTHING) return `No head does: at most ${figure(weight)}, head ${name}.`;
+  const to = toOf(head);
+  return `Head ${name} most: ${figure(weight)}${to ? ` to “${to}”` : ""}${sinceText(chart, at, head)}.`;
+}
+
+/** Since which step a head has been above the highest level that it is above now. */
+function sinceText({ steps, values, isAll }, at, head) {
+  const level = LEVELS.find((one) => values[at][head] >= one);
+  const read = [...steps.keys()].filter((place) => place <= at && values[place]);
+  if (!isAll) return "; reading the steps …";
+  if (level === undefined || read.length < 2) return "";
+  const lastBelow = read.findLast((place) => !(values[place][head] >= level));
+  if (lastBelow === undefined) return `; above ${level} at every step`;
+  return `; above ${level} since step ${steps[read.find((place) => place > lastBelow)].toLocaleString("en")}`;
+}
