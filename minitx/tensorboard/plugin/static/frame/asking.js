@@ -2,27 +2,40 @@
 
 import { attentionOf } from "../data/attention.js";
 import { element, fillSelect } from "../draw/dom.js";
-import { PINNED, answerTo, isAsking, isQuestion, linkScore, questionTitle, ranked, textOf } from "../state/question.js";
+import { PINNED, answerTo, isAsking, isQuestion, linkPlace, linkScore, questionOf, questionTitle, ranked, textOf } from "../state/question.js";
 import { START } from "../state/state.js";
 
-/** Makes the changes to the state that begin and end a question; the score and order before it come back. */
-export function createAsking() {
+/**
+ * Begins and ends questions: calls change(changes) on the state that `now()` gives together with the text's probe. The
+ * score and the order before a question come back after it.
+ */
+export function createAsking(now, change) {
   let before = { score: START.score, sort: START.sort };
-  const rest = (state) => (isQuestion(state.score) ? before : {});
+  const rest = () => (isQuestion(now().state.score) ? before : {});
+  const end = () => change({ ...rest(), token: null });
+
+  function begin(score, token) {
+    const { state } = now();
+    if (isQuestion(state.score)) return change({ score, token });
+    before = { score: state.score, sort: state.sort };
+    return change({ score, token, sort: true });
+  }
+
   return {
-    /** Ask with `score`; the survey is then ranked by it. */
-    ask(state, score, changes = {}) {
-      if (isQuestion(state.score)) return { ...changes, score };
-      before = { score: state.score, sort: state.sort };
-      return { ...changes, score, sort: true };
-    },
-    /** Pin a place, which asks about it if it names a word that attends. */
-    pin(state, token) {
-      return isAsking(token) ? this.ask(state, PINNED, { token }) : { ...rest(state), token };
-    },
-    end: (state) => ({ ...rest(state), token: null }),
-    /** For another text, whose words are others. */
     rest,
+    end,
+    /** Pin a place, which asks about it if it names a word that attends; once more ends that. */
+    pin(token) {
+      if (JSON.stringify(token) === JSON.stringify(now().state.token)) return end();
+      return isAsking(token) ? begin(PINNED, token) : change({ ...rest(), token });
+    },
+    /** Ask with a score that is a question; once more ends that. */
+    ask(score) {
+      const { state, probe } = now();
+      return score === state.score ? end() : begin(score, linkPlace(score, probe) ?? state.token);
+    },
+    /** Ask about another word attended to, or null for the strongest. */
+    askTo: (key) => change({ token: { ...now().state.token, key } }),
   };
 }
 
@@ -37,10 +50,9 @@ export function questionOptions(state, { first, question }) {
   const probe = first?.probes[0];
   if (!probe) return [];
   const links = probe.links.map(({ name }, number) => ({ value: linkScore(number), label: name, group: "Links of this text" }));
-  if (!isAsking(state.token) || state.token.query >= probe.seq) return links;
-  const { query, key } = state.token;
-  const label = question?.link === null ? questionTitle(question, probe) : questionTitle({ query: [query, query + 1], key: key === null || key >= query ? null : [key, key + 1] }, probe);
-  return [{ value: PINNED, label, group: "Pinned" }, ...links];
+  const pinned = questionOf({ score: PINNED, token: state.token }, probe);
+  if (!pinned || (question?.link ?? null) !== null) return links;
+  return [{ value: PINNED, label: questionTitle(pinned, probe), group: "Pinned" }, ...links];
 }
 
 /** Fill the box of the question: what is asked, to which word, and the answer. */

@@ -35,8 +35,8 @@ export function startViewer(root, source, { link = "", linkTo, follow }) {
   let reading = ""; // the note while loading takes long
   const currentStep = () => nearestOf(data.info?.steps ?? [], state.step);
   const player = createPlayer({ steps: () => data.info?.steps ?? [], currentStep, goTo, draw });
-  const asking = createAsking();
-  const act = { change, pin, unpin: () => hoverAt(null) ?? endQuestion(), ask, hover: hoverAt, tell, note: tellNote, speak, chooseHead: choose, goTo };
+  const asking = createAsking(() => ({ state, probe: data.first?.probes[0] }), change);
+  const act = { change, pin: asking.pin, unpin: () => hoverAt(null) ?? asking.end(), ask: asking.ask, hover: hoverAt, tell, note: tellNote, speak, chooseHead: choose, goTo };
   const parts = buildLayout(root, {
     select,
     toggle: (name) => (name === "compare" ? compare() : change({ [name]: !state[name] })),
@@ -49,8 +49,8 @@ export function startViewer(root, source, { link = "", linkTo, follow }) {
     slide: (step) => goTo(nearestOf(data.info?.steps ?? [], step)),
     slideKey,
     ownText: (text) => runText(text.trim()),
-    askTo: (key) => change({ token: { ...state.token, key } }),
-    endQuestion: () => endQuestion(),
+    askTo: asking.askTo,
+    endQuestion: asking.end,
   });
   parts.own.value = state.text;
 
@@ -64,10 +64,10 @@ export function startViewer(root, source, { link = "", linkTo, follow }) {
   }
 
   function select(name, value) {
-    if (name === "run") change({ ...asking.end(state), run: value, step: null });
-    else if (name === "probe") change({ ...asking.end(state), probe: Number(value) });
-    else if (name === "score" && isQuestion(value)) change(asking.ask(state, value));
-    else if (name === "score") change({ ...asking.rest(state), score: value });
+    if (name === "run") change({ ...asking.rest(), run: value, step: null, token: null });
+    else if (name === "probe") change({ ...asking.rest(), probe: Number(value), token: null });
+    else if (name === "score" && isQuestion(value)) asking.ask(value);
+    else if (name === "score") change({ ...asking.rest(), score: value });
     else if (name === "view") change({ view: value, compare: state.compare && Boolean(viewOf(value).compares) });
     else {
       const field = { otherRun: "run", otherStep: "step", otherHead: "head" }[name];
@@ -80,7 +80,7 @@ export function startViewer(root, source, { link = "", linkTo, follow }) {
   function runText(text) {
     if (!text) return undefined;
     player.stop();
-    return change({ ...asking.end(state), probe: -1, text });
+    return change({ ...asking.rest(), probe: -1, text, token: null });
   }
 
   /** Open with another run, or where there is none, with the first step. */
@@ -215,20 +215,6 @@ export function startViewer(root, source, { link = "", linkTo, follow }) {
   function hoverHead(head, event) {
     const asked = data.question && head !== null ? [`${questionTitle(data.question, data.first.probes[0])} ${figure(surveyScores(data)?.[head])}`] : [];
     tell(head === null ? null : [...describeHead(data.first, head), ...asked], event);
-  }
-
-  function pin(focus) {
-    const isSame = JSON.stringify(focus) === JSON.stringify(state.token);
-    return isSame ? endQuestion() : change(asking.pin(state, focus));
-  }
-
-  /** Ask about a labelled link; once more ends it. */
-  function ask(score) {
-    return score === state.score ? endQuestion() : change(asking.ask(state, score, { token: null }));
-  }
-
-  function endQuestion() {
-    return change(asking.end(state));
   }
 
   function tell(lines, event) {

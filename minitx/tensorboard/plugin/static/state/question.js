@@ -29,6 +29,12 @@ export function questionOf({ score, token }, probe) {
   return { query: spanOf(token.query), key: hasKey ? spanOf(token.key) : null, link: null };
 }
 
+/** The place that the question about a link is pinned at: its first word and the word attended to. */
+export function linkPlace(score, { links }) {
+  const link = score.startsWith(LINK) ? links[Number(score.slice(LINK.length))] : null;
+  return link ? { query: link.query[0], key: link.key[0] } : null;
+}
+
 /** Whether a pinned place asks something: it names the word that attends. */
 export const isAsking = (token) => token !== null && token.query !== null;
 

@@ -3,8 +3,10 @@
 
 import { pairIndex, strongest } from "../data/snapshot.js";
 import { element } from "../draw/dom.js";
+import { linkEnds } from "../draw/links.js";
 import { headColour } from "../draw/theme.js";
 import { figure, headName } from "../state/scores.js";
+import { linkRow, linksToShow } from "./link_row.js";
 
 const MIN_SHADE = 26; // of 255, a weight of 0.01: fainter shades are not seen
 
@@ -12,6 +14,7 @@ export const SENTENCE_VIEW = {
   name: "sentence",
   label: "Sentence",
   title: "The text for each head: point at a word, and the words it attends to are shaded",
+  showsLinks: true,
   draw: drawSentence,
 };
 
@@ -22,7 +25,10 @@ function drawSentence(root, model, act) {
   const probe = data.first.probes[0];
   const query = focus ? (focus.query ?? focus.key) : null;
   const heads = state.shown.filter((head) => probe.has(head) && probe.whole(head));
-  root.replaceChildren(element("p", { class: "hint" }, sentenceHint(probe, query)), ...heads.map(lineOf));
+  const links = linksToShow(model);
+  const isPointed = focus !== null || (data.question?.link ?? null) !== null;
+  const isEnd = (token) => isPointed && links.some((link) => linkEnds(link, { query: token, key: token }).some(Boolean));
+  root.replaceChildren(...[element("p", { class: "hint" }, sentenceHint(probe, query)), linkRow(links, model, act), ...heads.map(lineOf)].filter(Boolean));
 
   function lineOf(head) {
     const packed = probe.whole(head);
@@ -36,7 +42,7 @@ function drawSentence(root, model, act) {
   function wordOf(token, at, level) {
     const kind = at === query ? "word from" : level >= MIN_SHADE ? "word shaded" : "word";
     const style = `--weight: ${(100 * (level / 255) ** 2).toFixed(1)}%`;
-    return element("span", { class: kind, style, "data-token": at }, token.replaceAll("␣", " "));
+    return element("span", { class: isEnd(at) ? `${kind} end` : kind, style, "data-token": at }, token.replaceAll("␣", " "));
   }
 }
 
