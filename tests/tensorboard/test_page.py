@@ -188,7 +188,7 @@ WRITTEN = """names => {
     return write.call(this, text, x, y);
   };
 }"""
-"""Notes where each canvas writes what begins with which of `names`: [left, right, baseline or middle, width of the canvas]."""
+"""Notes where each canvas writes what begins with `names`: [left, right, baseline or middle, width of the canvas]."""
 
 
 @needs_browser

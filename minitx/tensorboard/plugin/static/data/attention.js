@@ -46,7 +46,8 @@ export async function withQuestion(source, data) {
   }
   const byStep = new Map(read.steps.map((step, at) => [step, read.values[at]]));
   const here = attentionOfHeads(first, question);
-  if (!byStep.get(firstStep) && (probe < 0 || here.some((weight) => weight !== null))) byStep.set(firstStep, here);
+  const isWhole = here.every((weight, head) => weight !== null || !first.probes[0].has(head));
+  if (!byStep.get(firstStep) && (isWhole || read.isAll)) byStep.set(firstStep, here);
   const steps = [...new Set([...info.steps, firstStep])].sort((a, b) => a - b);
   const chance = uniformWeight(question);
   const chart = { steps, values: steps.map((step) => byStep.get(step) ?? null), chance: steps.map(() => chance), isAll: read.isAll };

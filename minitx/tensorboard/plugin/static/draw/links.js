@@ -27,8 +27,8 @@ export function shownLinks(probe, packed, focus, asked) {
   return numbered.filter(isSeen).map((link) => ({ ...link, label: packed ? `${link.name} ${attentionOf(packed, link).weight.toFixed(2)}` : link.name }));
 }
 
-/** Draw links as dashed curves, [{link, points: start, two control points, end}]. A link carries its label if that fits
- * between `least` and `most`, the ends of the visible part. */
+/** Draw links as dashed curves, [{link, points: start, two control points, end}]. A link carries its label between
+ * `least` and `most`, the ends of the visible part, where it finds room. */
 export function drawLinkCurves(context, layout, paths, [least, most], theme) {
   context.strokeStyle = theme.mark;
   context.lineWidth = 1.2;
@@ -44,13 +44,15 @@ export function drawLinkCurves(context, layout, paths, [least, most], theme) {
   layout.labels = [];
   for (const { link, points } of paths) {
     const width = labelWidth(context, link.label, theme);
+    const over = Math.max(0, (width - (most - least)) / 2); // a long label reaches over both columns
+    const [start, end] = [least - over, most + over];
     const onCurve = NAME_AT.map((share) => {
       const [x, y] = [0, 1].map((axis) => curveAt(points.map((point) => point[axis]), share));
-      return { x: Math.max(least, Math.min(x - width / 2, most - width)), y: y - LABEL_HEIGHT / 2, width, height: LABEL_HEIGHT };
+      return { x: Math.max(start, Math.min(x - width / 2, end - width)), y: y - LABEL_HEIGHT / 2, width, height: LABEL_HEIGHT };
     });
     const beside = [1, -1, 2, -2].map((rows) => ({ ...onCurve[0], y: onCurve[0].y + rows * (LABEL_HEIGHT + 4) }));
     const places = [...onCurve, ...beside];
-    const place = width <= most - least ? freePlace(places, taken) : null;
+    const place = start >= 0 ? freePlace(places, taken) : null;
     if (place) label(context, layout, link, place, theme);
   }
 }

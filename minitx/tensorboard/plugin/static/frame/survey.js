@@ -6,7 +6,7 @@ import { figure, headName, isOfTales, scorePlaces, scoreTitle } from "../state/s
 import { headOrder } from "../state/state.js";
 import { headColour, tableColour } from "../draw/theme.js";
 
-const [MIN_CAPTIONED, MIN_NAMED] = [38, 64]; // widths of a column whose caption is a number, or a name and a number
+const [MIN_CAPTIONED, MIN_NAMED] = [38, 88]; // widths of a column whose caption is a number, or a name and a number
 
 /** The columns of heads in order: about as many as rows, but wide enough for their captions. */
 function sortedColumns(count, width) {

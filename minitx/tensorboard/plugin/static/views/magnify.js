@@ -13,18 +13,17 @@ export function addMagnifier(root, stages, redraw) {
   root.zoom = 1;
   const isMap = (stage) => stage.content?.view === "map" && !stage.root.hidden;
 
-  /** Zoom by `factor` at (x, y) of a stage's box; false if that changes nothing. */
+  /** Zoom by `factor` at (x, y) of a stage's box. */
   function zoomBy(stage, factor, x = stage.box.clientWidth / 2, y = stage.box.clientHeight / 2) {
     const before = stage.layout;
     const zoom = Math.min(before.mostZoom, Math.max(1, root.zoom * factor));
-    if (!isMap(stage) || zoom === root.zoom) return false;
+    if (!isMap(stage) || zoom === root.zoom) return;
     const { box } = stage;
     const place = [(x + box.scrollLeft - before.left) / before.cell, (y + box.scrollTop - before.top) / before.cell];
     root.zoom = zoom;
     redraw();
     const after = stage.layout;
     scrollTo(after.left + place[0] * after.cell - x, after.top + place[1] * after.cell - y);
-    return true;
   }
 
   function scrollTo(x, y) {
@@ -49,7 +48,8 @@ export function addMagnifier(root, stages, redraw) {
     box.addEventListener("wheel", (event) => {
       if (!isMap(stage) || event.shiftKey) return;
       const factor = Math.exp(-event.deltaY * (event.ctrlKey ? PINCH_WHEEL : WHEEL));
-      if (zoomBy(stage, factor, ...at(event))) event.preventDefault();
+      if (root.zoom > 1 || factor > 1) event.preventDefault(); // else the page around scrolls
+      zoomBy(stage, factor, ...at(event));
     }, { passive: false });
     box.addEventListener("scroll", () => isMap(stage) && scrollTo(box.scrollLeft, box.scrollTop));
     listenToPinch(box, () => isMap(stage), (factor, event) => zoomBy(stage, factor, ...at(event)));
