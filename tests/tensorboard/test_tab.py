@@ -30,6 +30,7 @@ from tests.tensorboard.browser import SLOW, Page, chromium, needs_browser
 
 ROOT = Path(__file__).parents[2]
 pytestmark = needs_browser
+DIFFERENCE = "Difference: the second minus the first"
 
 
 @contextmanager
