@@ -14,7 +14,7 @@ from minitx.config import ModelConfig
 from minitx.data.tokenizer import Tokenizer
 from minitx.heads.what_if import ranking, without
 from minitx.latent_attention import LatentAttention
-from minitx.model import Transformer
+from minitx.model import Block, Transformer
 from minitx.system.errors import UserError
 from tests.small import Letters
 
@@ -44,8 +44,10 @@ def cut(model: Transformer, heads: list[int], how: str) -> torch.Tensor:
     """Log probabilities (seq, vocab_size) in float64, the heads' parts of the projection's input replaced by hand."""
     reference, seen = copy.deepcopy(model).double().eval(), {}
     text = torch.tensor([TOKENS])
-    projections = {
-        layer: block.attention.output for layer, block in enumerate(reference.blocks) if block.attention is not None
+    projections: dict[int, Any] = {
+        layer: cast(Block, block).attention.output
+        for layer, block in enumerate(reference.blocks)
+        if block.attention is not None
     }
     hooks = [
         projection.register_forward_pre_hook(lambda _, inputs, layer=layer: seen.update({layer: inputs[0]}))
