@@ -44,11 +44,8 @@ def cut(model: Transformer, heads: list[int], how: str) -> torch.Tensor:
     """Log probabilities (seq, vocab_size) in float64, the heads' parts of the projection's input replaced by hand."""
     reference, seen = copy.deepcopy(model).double().eval(), {}
     text = torch.tensor([TOKENS])
-    projections: dict[int, Any] = {
-        layer: cast(Block, block).attention.output
-        for layer, block in enumerate(reference.blocks)
-        if block.attention is not None
-    }
+    attentions: dict[int, Any] = {layer: cast(Block, block).attention for layer, block in enumerate(reference.blocks)}
+    projections = {layer: attention.output for layer, attention in attentions.items() if attention is not None}
     hooks = [
         projection.register_forward_pre_hook(lambda _, inputs, layer=layer: seen.update({layer: inputs[0]}))
         for layer, projection in projections.items()
