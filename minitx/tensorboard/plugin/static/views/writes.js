@@ -37,7 +37,9 @@ function drawWrites(root, model, act) {
   root.style.setProperty("--head", headColour(theme, extra.head, data.first.heads));
   const show = (entry) => {
     root.entry = entry; // in place, so that the row keeps its focus
+    const scrolled = root.querySelector(".text").scrollTop;
     root.querySelector(".sources").replaceWith(sourcesOf(extra, entry, data.first.probes[0], act));
+    root.querySelector(".text").scrollTop = scrolled;
     for (const row of root.querySelectorAll(".row")) row.setAttribute("aria-pressed", String(row.entry === entry));
   };
   root.replaceChildren(
@@ -45,6 +47,8 @@ function drawWrites(root, model, act) {
     sourcesOf(extra, root.entry, data.first.probes[0], act),
     element("div", { class: "columns" }, pushedList("Pushes up", "up", extra, root.entry, show), pushedList("Pushes down", "down", extra, root.entry, show), headFacts(extra, data, act)),
   );
+  const [text, from] = [".text", ".from"].map((part) => root.querySelector(part));
+  text.scrollTop = from.offsetTop + from.offsetHeight - text.clientHeight; // the token it writes at is in sight
   return undefined;
 }
 
@@ -70,12 +74,13 @@ function sourcesOf({ position, sources }, entry, probe, act) {
   const bar = (at, isUp) => element("i", { class: isUp ? "up" : "down" }, label(at), element("u"));
   const word = (token, at) => {
     const value = entry.sources[at] ?? 0;
+    const isSpaced = token.startsWith("␣") && token.length > 1;
     const kind = at > position ? "source later" : at === position ? "source from" : "source";
     const style = `--weight: ${(100 * (sources[at]?.weight ?? 0)).toFixed(1)}%; --size: ${(Math.abs(value) / most).toFixed(3)}`;
     const lines = at > position ? ["The head cannot see it: it comes later."] : [`attention ${figure(sources[at].weight)}`, `${signedFigure(value)} to “${spoken(entry.token)}”`];
     const listeners = { onclick: () => act.pin({ query: at, key: null }), onpointermove: (event) => act.tell([token, ...lines], event), onpointerleave: (event) => act.tell(null, event) };
-    const made = element("span", { class: kind, style, "data-token": at, ...listeners }, token.replace(/^␣/, "").replaceAll("␣", " "), value ? bar(at, value > 0) : null);
-    return token.startsWith("␣") ? [" ", made] : [made];
+    const made = element("span", { class: kind, style, "data-token": at, ...listeners }, isSpaced ? token.slice(1) : token, value ? bar(at, value > 0) : null);
+    return isSpaced ? [" ", made] : [made];
   };
   const caption = element("p", { class: "hint" }, "Shade: attention. Bars: how much each word pushes ", quoted(entry.token), " up or down. Click a word to see what the head writes there.");
   return element("div", { class: "sources" }, caption, element("p", { class: "text" }, ...probe.tokens.flatMap(word)));
