@@ -11,6 +11,7 @@ from werkzeug import Request, Response
 from werkzeug.exceptions import BadRequest, HTTPException, NotFound
 
 from minitx.heads import snapshots
+from minitx.heads.examples_file import head_examples
 from minitx.system.errors import UserError
 from minitx.system.fields import Fields, parse_json
 from minitx.tensorboard.plugin.own_text import OwnText
@@ -47,6 +48,7 @@ class AttentionPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
             "/run": answering(self._run),
             "/scores": answering(self._scores),
             "/snapshot": answering(self._snapshot),
+            "/examples": answering(self._examples),
             "/page": answering(self._page),
             "/own_text": answering(self._own_text, method="POST"),
         }
@@ -76,6 +78,10 @@ class AttentionPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
             raise BadRequest(f"heads names {len(heads)} heads: ask for at most {MAX_HEADS_ASKED} at once.")
         with self.store.open(text(request, "run"), number(request, "step")) as (file, header):
             return reply(request, snapshots.extract(file, header, number(request, "probe", "0"), heads))
+
+    def _examples(self, request: Request) -> Response:
+        examples = self.store.examples(text(request, "run"), number(request, "step"))
+        return reply(request, head_examples(examples, number(request, "head")))
 
     def _page(self, request: Request) -> Response:
         """One probe of a run at all steps, or at as many as fit, as a self-contained HTML file."""
