@@ -140,7 +140,7 @@ class LogConfig:
     """Steps between snapshots of the heads for TensorBoard's Attention tab; also at the end; 0 turns them off."""
     examples: bool | int = True
     """Tokens of validation text in which each head's strongest examples are sought, at a quarter, a half and three
-    quarters of the run and at its end; true takes 4096, or fewer in a short run; 0 turns them off."""
+    quarters of the run and at its end; true takes 3072, or fewer in a short run; 0 turns them off."""
     probes: list[str | ProbeSetting] = field(default_factory=lambda: copy.deepcopy(list(DEFAULT_PROBES)))
     """Texts whose attention patterns are drawn. A probe {text, links: [{name, from, to}]} also measures how much every
     head attends from the later words `from` to the earlier words `to`."""

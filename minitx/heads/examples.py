@@ -19,8 +19,8 @@ from minitx.data.tokenizer import Tokenizer
 from minitx.heads.examples_file import PER_TENTH, STRONGEST, Examples, HeadExamples, Place
 from minitx.model import Transformer, evaluating
 
-SCANNED_TOKENS, TRAINED_PER_SCANNED = 4096, 240
-"""Tokens scanned at a step: at most 4096, and at most one for 240 that the run trains on, which is less than 1 % of
+SCANNED_TOKENS, TRAINED_PER_SCANNED = 3072, 320
+"""Tokens scanned at a step: at most 3072, and at most one for 320 that the run trains on, which is less than 1 % of
 its time (docs/notes.md)."""
 PATTERN_VALUES, MAX_PATTERN_VALUES = 2**20, 2**24
 """Of the patterns of one layer that are in memory at once: of a batch of windows, and of a single long window."""

@@ -112,9 +112,9 @@ def test_examples_come_at_the_evaluations_nearest_to_each_quarter(
 
 
 def test_a_short_run_scans_less(tmp_path: Path) -> None:
-    """One token in 240 that it trains on; a number is taken as it is."""
-    assert tokens_to_scan(config_of(tmp_path, steps=480, batch_size=16)) == 480 * 16 * 32 // 240
-    assert tokens_to_scan(Config()) == 4096
+    """One token in 320 that it trains on; a number is taken as it is."""
+    assert tokens_to_scan(config_of(tmp_path, steps=480, batch_size=16)) == 480 * 16 * 32 // 320
+    assert tokens_to_scan(Config()) == 3072
     assert tokens_to_scan(config_of(tmp_path, 500)) == 500
     assert tokens_to_scan(config_of(tmp_path, 1)) == 1 and tokens_to_scan(config_of(tmp_path, False)) == 0
     with pytest.raises(UserError, match=r"log\.examples is -1, but it must be at least 0"):
