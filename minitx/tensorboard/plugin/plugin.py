@@ -10,6 +10,7 @@ from werkzeug import Request, Response
 from werkzeug.exceptions import BadRequest, Forbidden, HTTPException, NotFound
 
 from minitx.heads import snapshots
+from minitx.heads.examples_file import head_examples
 from minitx.system.errors import UserError
 from minitx.system.fields import Fields, parse_json
 from minitx.tensorboard.plugin.own_text import OwnText
@@ -41,13 +42,17 @@ class AttentionPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
 
     def get_plugin_apps(self) -> dict[str, Callable[..., Any]]:
         """Route → WSGI application."""
+        guarded = {
+            "/runs": self._runs,
+            "/run": self._run,
+            "/scores": self._scores,
+            "/snapshot": self._snapshot,
+            "/examples": self._examples,
+            "/page": self._page,
+        }
         return {
             "/static/*": answering(self._static),
-            "/runs": answering(self._guarded(self._runs)),
-            "/run": answering(self._guarded(self._run)),
-            "/scores": answering(self._guarded(self._scores)),
-            "/snapshot": answering(self._guarded(self._snapshot)),
-            "/page": answering(self._guarded(self._page)),
+            **{route: answering(self._guarded(view)) for route, view in guarded.items()},
             "/own_text": answering(self._own_text, method="POST"),
             "/ask": answering(self._ask, method="POST"),
         }
@@ -92,6 +97,10 @@ class AttentionPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
             raise BadRequest(f"heads names {len(heads)} heads: ask for at most {MAX_HEADS_ASKED} at once.")
         with self.store.open(text(request, "run"), number(request, "step")) as (file, header):
             return reply(request, snapshots.extract(file, header, number(request, "probe", "0"), heads))
+
+    def _examples(self, request: Request) -> Response:
+        examples = self.store.examples(text(request, "run"), number(request, "step"))
+        return reply(request, head_examples(examples, number(request, "head")))
 
     def _page(self, request: Request) -> Response:
         """One probe of a run at all steps, or at as many as fit, as a self-contained HTML file."""
