@@ -26,12 +26,17 @@ def ranking(request: Fields) -> dict[str, Any]:
     return {"position": position, "how": how(request)}
 
 
+def writes(request: Fields) -> dict[str, Any]:
+    """head: flat index; position: of the token at which it writes."""
+    return {"head": request.whole("head", most=MAX_HEADS - 1), "position": request.whole("position", most=MAX_POSITION)}
+
+
 def how(request: Fields) -> str:
     """What stands in for a head that is taken out."""
     return request.text("how", "zero|mean", "zero or mean")
 
 
-FIELDS: dict[str, Callable[[Fields], dict[str, Any]]] = {"without": without, "ranking": ranking}
+FIELDS: dict[str, Callable[[Fields], dict[str, Any]]] = {"without": without, "ranking": ranking, "writes": writes}
 
 
 def checked(request: Fields) -> tuple[str, dict[str, Any]]:
