@@ -13,16 +13,12 @@ import torch
 from torch import Tensor
 
 from minitx.attention import MultiHeadAttention
-from minitx.heads.one_layer import LayerTensors, model_tensors
+from minitx.heads.one_layer import Check, LayerTensors, check, model_tensors, require_equal
 from minitx.model import Block, Transformer
 from minitx.system.errors import UserError, require
 
-TOLERANCE = 1e-4
-"""Largest difference, relative to the largest number, that rounding to float32 explains."""
 MAX_SHOWN = 8
 """Columns of a wide matrix that are shown."""
-Check = tuple[str, float]
-"""What is compared, and the largest difference, relative to the largest number."""
 
 
 class Table(NamedTuple):
@@ -202,11 +198,6 @@ class Walk:
         return Table(f"row of {self.label}", self.labels, ["value"], values, 1)
 
 
-def check(what: str, ours: Tensor, theirs: Tensor) -> Check:
-    """Compare two tensors."""
-    return what, float((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1e-9))
-
-
 def walk(
     model: Transformer, tokens: list[int], labels: list[str], layer: int, head: int, query: int | None = None
 ) -> Walk:
@@ -237,7 +228,5 @@ def walk(
         tensors, theirs = LayerTensors(attention, x, rotary), model_tensors(attention, x, rotary)
     walked = Walk(layer, head, seq - 1 if query is None else query, labels, tensors, theirs)
     for step in walked.steps:
-        for what, difference in step.checks:
-            if not difference <= TOLERANCE:  # NaN fails, too
-                raise AssertionError(f"{step.title}: {what} misses by {difference:.1e}")
+        require_equal(step.title, step.checks)
     return walked
