@@ -19,6 +19,8 @@ MAX_CELLS = 64
 """Numbers that stand for one vector. In a wider one, neighbours are averaged."""
 MAX_KEYS = 32
 """Keys and values of one head: of the positions with the greatest weights, where a text has more."""
+MAX_POSITIONS = 64
+"""Positions that a page holds: those nearest to the chosen one, where a text has more."""
 TOP = 5
 """Likeliest next tokens."""
 DIGITS = 4
@@ -38,7 +40,8 @@ class Blocks:
         last = config.n_layer - 1
         require(0 <= layer <= last, f"There is no layer {layer}: this model has layers 0 to {last}.")
         require(1 <= seq <= config.context_length, f"The text has {seq} tokens: give 1 to {config.context_length}.")
-        self.model, self.layer, self.seq, self.heads = model, layer, seq, config.heads_in(layer)
+        self.model, self.layer, self.tokens, self.seq = model, layer, list(tokens), seq
+        self.heads = config.heads_in(layer)
         block = cast(Block, model.blocks[layer])
         attention = block.attention
         require(attention is not None, f"Layer {layer} has no heads left: pruning removed them all.")
@@ -119,7 +122,10 @@ class Blocks:
         """The likeliest next tokens if the model ended at `residual` (d_model), as labels, and their probabilities."""
         probabilities = self.model.unembed(residual).softmax(dim=-1)  # (vocab_size)
         values, tokens = probabilities.topk(min(TOP, probabilities.size(0)))
-        return {"tokens": [text_of(token) for token in tokens.tolist()], "probabilities": rounded(values)}
+        return {
+            "tokens": [text_of(token) for token in tokens.tolist()],
+            "probabilities": [round(value, 6) for value in values.tolist()],
+        }
 
 
 def answer(
@@ -131,6 +137,29 @@ def answer(
     return Blocks(model, tokens, request["layer"]).at(
         len(tokens) - 1 if position is None else position, tokenizer.token_text
     )
+
+
+def page_data(blocks: Blocks, text_of: Callable[[int], str], head: int, position: int) -> dict[str, Any]:
+    """What a page of one layer shows: the answers for many positions, opening with `head` of the layer at `position`.
+
+    keys and values stand once for each key-value head and position; the answers leave theirs out.
+    """
+    first = max(0, min(position - MAX_POSITIONS // 2, blocks.seq - MAX_POSITIONS))
+    tensors, n_head = blocks.tensors, blocks.model.config.n_head
+    answers = [blocks.at(place, text_of) for place in range(first, min(blocks.seq, first + MAX_POSITIONS))]
+    for one in answers:
+        one["heads"] = [
+            {name: value for name, value in h.items() if name not in ("keys", "values")} for h in one["heads"]
+        ]
+    return {
+        "tokens": [text_of(token) for token in blocks.tokens],
+        "heads": n_head,
+        "head": blocks.layer * n_head + head,
+        "position": position,
+        "keys": [[vector(key) for key in keys] for keys in tensors.turned_key],
+        "values": [[vector(value) for value in values] for values in tensors.value],
+        "answers": answers,
+    }
 
 
 def vector(values: Tensor) -> Vector:
