@@ -286,8 +286,8 @@ def test_only_the_viewers_own_files_are_served(client: Client, name: str) -> Non
 
 
 def test_the_viewers_files_are_served_with_their_types(client: Client) -> None:
-    for file in (PACKAGE / "static").iterdir():
-        response = client.get(f"{BASE}/static/{file.name}")
+    for file in filter(Path.is_file, (PACKAGE / "static").rglob("*")):
+        response = client.get(f"{BASE}/static/{file.relative_to(PACKAGE / 'static').as_posix()}")
         assert response.data == file.read_bytes()
         assert response.mimetype == {"js": "text/javascript", "css": "text/css"}[file.suffix[1:]]
 
@@ -464,7 +464,7 @@ def test_a_wheel_carries_the_viewer() -> None:
     import tomllib
 
     settings = tomllib.loads((PACKAGE.parents[2] / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
-    assert settings["package-data"]["minitx.tensorboard.plugin"] == ["page.html", "static/*"]
-    assert all(file.is_file() for file in (PACKAGE / "static").iterdir()), "a pattern of static/* takes no folders"
+    assert settings["package-data"]["minitx.tensorboard.plugin"] == ["page.html", "static/*", "static/*/*"]
+    assert all(file.is_file() for file in (PACKAGE / "static").glob("*/*")), "static/*/* takes no deeper folders"
     others = {file.name for file in PACKAGE.iterdir() if file.is_file() and file.suffix != ".py"}
     assert others == {"page.html"}, "files that the package data leaves out"

@@ -52,14 +52,16 @@ class AttentionPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
         }
 
     def _static(self, request: Request) -> Response:
-        file = STATIC / request.path.rpartition("/static/")[2]
-        if file not in STATIC.iterdir():
+        file = STATIC / request.path.partition("/static/")[2]
+        if not file.is_file() or file not in STATIC.rglob("*"):
             raise NotFound("There is no such file.")
         return http_util.Respond(request, file.read_bytes(), "text/css" if file.suffix == ".css" else "text/javascript")
 
     def _runs(self, request: Request) -> Response:
         note = "" if self.store.root else "Start TensorBoard with --logdir FOLDER: this tab cannot read --logdir_spec."
-        return reply(request, {"runs": self.store.names(), "own_text": self.own_text.refusal(request), "note": note})
+        refusal = self.own_text.refusal(request)
+        answer = {"runs": self.store.names(), "newest": self.store.newest(), "own_text": refusal, "note": note}
+        return reply(request, answer)
 
     def _run(self, request: Request) -> Response:
         return reply(request, self.store.describe(text(request, "run")))
