@@ -57,9 +57,9 @@ def test_the_numbers_shown_are_those_of_the_whole_model(
         before = ours.residual(torch.tensor([TOKENS]), last_layer=layer - 1)[0, at]
     added = recorded.shares[layer][0, :, at].sum(dim=0)
     expected = [*recorded.shares[layer][0, :, at], added, before, before + added]
-    for row, vector in zip(summed.values, expected, strict=True):
-        assert row[0] == pytest.approx(float(vector.norm()), rel=1e-4)
-        torch.testing.assert_close(torch.tensor(row[1:]), vector[:7], atol=1e-5, rtol=1e-4)
+    for numbers, vector in zip(summed.values, expected, strict=True):
+        assert numbers[0] == pytest.approx(float(vector.norm()), rel=1e-4)
+        torch.testing.assert_close(torch.tensor(numbers[1:]), vector[:7], atol=1e-5, rtol=1e-4)
     assert summed.rows == ["head 0", "head 1", "head 2", "head 3", "sum Y", "residual before", "residual after"]
     assert [step.title.split(":")[0] for step in walked.steps] == [
         "X",

@@ -34,9 +34,9 @@ def page(snapshots: Sequence[bytes], *, title: str, view: str = "") -> str:
     )
 
 
-def script() -> str:
-    """All modules as one script, without imports and exports. Their top-level names must not clash."""
-    parts = [file.read_text("utf-8") for file in modules(ENTRY)]
+def script(entry: Path = ENTRY) -> str:
+    """The modules of a page as one script, without imports and exports. Their top-level names must not clash."""
+    parts = [file.read_text("utf-8") for file in modules(entry)]
     return "\n".join(EXPORT.sub("", IMPORT.sub("", part)) for part in parts)
 
 

@@ -5,6 +5,7 @@
 //   scores(run, name)                   → {steps, values: [[number or null, …] or null], chance: [number or null]}
 //   snapshot(run, step, probe, heads)   → a parsed snapshot with that probe alone
 //   ownText(run, step, text, tell)      → the same for the user's own text; null without a server
+//   ask(question, tell)                 → the answer of the route /ask to {run, step, text, question, …}; null without a server
 //   page(run, step, probe, link, text, tell)
 //                                       → a self-contained HTML file, as a Blob; null without a server
 //
@@ -39,11 +40,11 @@ export function serverSource() {
   }
 
   /** Have a text run. The server runs one at a time; while it is busy, ask again every second. */
-  async function askOwn(request, tell) {
+  async function askModel(route, request, tell) {
     const options = { method: "POST", headers: OWN_HEADERS, body: JSON.stringify(request) };
     for (let turn = 1; ; turn++) {
       try {
-        return await ask("./own_text", options);
+        return await ask(`./${route}`, options);
       } catch (error) {
         if (error.status !== BUSY || turn === MAX_TURNS) throw error;
       }
@@ -93,12 +94,13 @@ export function serverSource() {
     },
     ownText: (run, step, text, tell) => {
       const request = { run, step, text };
-      return once(`own ${JSON.stringify(request)}`, () => parsed(askOwn(request, tell)));
+      return once(`own ${JSON.stringify(request)}`, () => parsed(askModel("own_text", request, tell)));
     },
     page: async (run, step, probe, link, text, tell) => {
       if (probe >= 0) return (await ask(address("page", { run, step, probe, view: link }))).blob();
-      return (await askOwn({ run, step, text, page: true, view: link }, tell)).blob();
+      return (await askModel("own_text", { run, step, text, page: true, view: link }, tell)).blob();
     },
+    ask: (question, tell) => once(`ask ${JSON.stringify(question)}`, async () => (await askModel("ask", question, tell)).json()),
     /** Drop kept snapshots, because steps may have been written again. */
     forget: () => kept.clear(),
   };
@@ -125,6 +127,7 @@ export function fileSource(data) {
       return { ...snapshot, probes: [snapshot.probes[probe]] };
     },
     ownText: null,
+    ask: null,
     page: null,
     forget: () => {},
   };

@@ -1,6 +1,6 @@
 // A layer as blocks: x, the heads in their lanes, their outputs side by side, the output projection, what it adds.
 
-import { line, longestOf, partBar, plain, reachOf, ribbon, shape, strip, told } from "./cells.js";
+import { cellStrip, longestOf, partBar, reachOf, ribbon, shape, textAt, told, wordLabel } from "./cells.js";
 import { drawResidual } from "./blocks_residual.js";
 import { figure } from "../state/scores.js";
 
@@ -16,31 +16,31 @@ export function drawBlocks(scene) {
   const size = { width: layout.width, height: layout.height, viewBox: `0 0 ${layout.width} ${layout.height}` };
   return shape(
     "svg",
-    { class: "flow", ...size, role: "group", "aria-label": spoken(scene), style: `font-size: ${layout.px(12)}px` },
-    ...captions(scene),
+    { class: "flow", ...size, role: "group", "aria-label": spokenBlocks(scene), style: `font-size: ${layout.px(12)}px` },
+    ...blockCaptions(scene),
     ...wordNames(scene),
-    strip(answer.x, layout.x, about),
-    ...layout.lanes.map((lane, at) => arrow(lane, layout.fan, colours[at])),
+    cellStrip(answer.x, layout.x, about),
+    ...layout.lanes.map((lane, at) => arrowInto(lane, layout.fan, colours[at])),
     ...answer.heads.map((_, at) => drawLane(scene, at)),
-    ...answer.heads.map((_, at) => drawPart(scene, at)),
+    ...answer.heads.map((_, at) => drawSlice(scene, at)),
     ...drawResidual(scene),
   );
 }
 
-function spoken({ answer, tokens, open }) {
+function spokenBlocks({ answer, tokens, open }) {
   const { head, pattern } = answer.heads[open];
   const most = pattern.indexOf(Math.max(...pattern));
   return `Layer ${answer.layer} at ${tokens[answer.position]}: ${answer.heads.length} heads. Head ${head} attends most to ${tokens[most]}, ${figure(pattern[most])}.`;
 }
 
 /** The names of the rows, left of them; pointing at one explains it. */
-function captions({ layout, answer, tokens, tell, fit }) {
+function blockCaptions({ layout, answer, tokens, tell, fit }) {
   const [heads, word, room] = [answer.heads.length, tokens[answer.position], layout.label - 10];
   const whole = heads * answer.d_head;
-  const name = (y, height, texts, lines) => told(line(longestOf(texts, room, fit) || fit(texts[0], room), room, y + height / 2, { "text-anchor": "end", class: "name" }), tell, lines);
+  const name = (y, height, texts, lines) => told(textAt(longestOf(texts, room, fit) || fit(texts[0], room), room, y + height / 2, { "text-anchor": "end", class: "name" }), tell, lines);
   const { cell, title, slice } = layout.heights;
   return [
-    name(layout.x.y, cell, [`x of ${plain(word)}`], [`x: one vector for ${word}`, "the residual before the heads, scaled to a root mean square of 1 (RMSNorm)"]),
+    name(layout.x.y, cell, [`x of ${wordLabel(word)}`], [`x: one vector for ${word}`, "the residual before the heads, scaled to a root mean square of 1 (RMSNorm)"]),
     name(layout.top, title, [`${heads} heads × ${answer.d_head}`, `${heads} × ${answer.d_head}`], [`${heads} heads, each in its own subspace of ${answer.d_head} numbers`]),
     name(layout.query, cell, ["query"], [`query of ${word}`, "what it asks for: x times the head's query matrix, as it meets the keys"]),
     name(layout.output, cell, ["output"], ["output of each head", "the values, weighted by the pattern and added up"]),
@@ -54,15 +54,15 @@ function wordNames({ layout, answer, tokens, tell, fit, move }) {
   return layout.rows.map((key, row) => {
     const y = layout.first + (row + 0.5) * layout.row;
     const room = layout.label - 10;
-    if (key === null) return told(line("the others", room, y, { "text-anchor": "end", class: "name", "font-style": "italic" }), tell, ["all other positions together"]);
+    if (key === null) return told(textAt("the others", room, y, { "text-anchor": "end", class: "name", "font-style": "italic" }), tell, ["all other positions together"]);
     const isHere = key === answer.position;
-    const text = line(fit(plain(tokens[key]), room), room, y, { "text-anchor": "end", class: isHere ? "word here" : "word", "data-key": key });
+    const text = textAt(fit(wordLabel(tokens[key]), room), room, y, { "text-anchor": "end", class: isHere ? "word here" : "word", "data-key": key });
     return told(text, tell, [tokens[key], isHere ? "the chosen position" : "click to move here"], () => move(key));
   });
 }
 
 /** Every head reads all of x, through its own matrices. */
-function arrow(lane, { y, height }, colour) {
+function arrowInto(lane, { y, height }, colour) {
   const path = `M${lane.x + lane.width / 2} ${y + 1}v${height - 4}m-4 -4l4 4l4 -4`;
   return shape("path", { d: path, fill: "none", stroke: colour, "stroke-width": 2 });
 }
@@ -82,13 +82,13 @@ function drawLane(scene, at) {
 
   const titleAt = lane.y + layout.heights.title / 2;
   const title = { fill: colour, "font-weight": 600, "pointer-events": "none", "text-anchor": isOpen ? "start" : "middle" };
-  const heading = line(width > layout.px(44) ? name : String(head.head), isOpen ? left : lane.x + lane.width / 2, titleAt, title);
+  const heading = textAt(width > layout.px(44) ? name : String(head.head), isOpen ? left : lane.x + lane.width / 2, titleAt, title);
   const columns = isOpen ? openColumns(layout, left, width) : { bar: { x: left, width } };
-  const names = Object.entries(columns.names ?? {}).map(([text, x]) => line(text, x, titleAt, { "text-anchor": "end", class: "name", "pointer-events": "none" }));
+  const names = Object.entries(columns.names ?? {}).map(([text, x]) => textAt(text, x, titleAt, { "text-anchor": "end", class: "name", "pointer-events": "none" }));
 
   const vector = (kind, y, lines) => {
     const about = { colour, reach: reachOf(answer.heads.map((one) => one[kind])), averaged: answer.averaged.d_head, lines, tell };
-    return strip(head[kind], { x: left, y, width, height: layout.heights.cell }, about);
+    return cellStrip(head[kind], { x: left, y, width, height: layout.heights.cell }, about);
   };
   const word = tokens[answer.position];
   return shape(
@@ -125,21 +125,21 @@ function drawWeight({ answer, layout, colours, tell, tokens, theme, chooseHead }
   if (key !== null) lines.push(`score ${head.scores[key].toFixed(2)}`);
   const over = shape("rect", { ...columns.bar, y, height: layout.row, fill: "transparent" });
   const group = shape("g", { class: "weight" }, partBar(weight, { ...columns.bar, ...inner }, colour), told(over, tell, lines, () => chooseHead(at)));
-  if (columns.number) group.append(line(figure(weight), columns.number, middle, { fill: theme.ink, class: "number", opacity: weight < 0.01 ? 0.5 : 1 }));
+  if (columns.number) group.append(textAt(figure(weight), columns.number, middle, { fill: theme.ink, class: "number", opacity: weight < 0.01 ? 0.5 : 1 }));
   const read = head.read.indexOf(key);
   if (columns.key && read >= 0) {
     const about = (kind) => ({ colour, reach: reachOf(head[kind]), averaged: answer.averaged.d_head, lines: [`head ${head.head}: ${kind.slice(0, -1)} of ${tokens[key]}`], tell });
     group.append(
-      strip(head.keys[read], { ...columns.key, ...inner }, about("keys")),
-      line(head.scores[key].toFixed(2), columns.score, middle, { "text-anchor": "end", fill: theme.muted, class: "number" }),
-      shape("g", { opacity: 0.25 + 0.75 * Math.min(1, weight * 2) }, strip(head.values[read], { ...columns.value, ...inner }, about("values"))),
+      cellStrip(head.keys[read], { ...columns.key, ...inner }, about("keys")),
+      textAt(head.scores[key].toFixed(2), columns.score, middle, { "text-anchor": "end", fill: theme.muted, class: "number" }),
+      shape("g", { opacity: 0.25 + 0.75 * Math.min(1, weight * 2) }, cellStrip(head.values[read], { ...columns.value, ...inner }, about("values"))),
     );
   }
   return group;
 }
 
 /** A head's output among the others side by side, and below it the rows of the output projection that it meets. */
-function drawPart({ answer, layout, colours, open, tell, fit, chooseHead }, at) {
+function drawSlice({ answer, layout, colours, open, tell, fit, chooseHead }, at) {
   const [head, block, colour] = [answer.heads[at], layout.blocks[at], colours[at]];
   const [name, first, last] = [`head ${head.head}`, at * answer.d_head, (at + 1) * answer.d_head - 1];
   const place = { ...block, y: layout.side, height: layout.heights.cell };
@@ -152,9 +152,9 @@ function drawPart({ answer, layout, colours, open, tell, fit, chooseHead }, at) 
     "g",
     {},
     ribbon({ ...layout.lanes[at], y: layout.laneEnd }, { ...block, y: layout.side }, colour),
-    strip(head.output, place, { colour, reach, averaged: answer.averaged.d_head, lines, tell }),
+    cellStrip(head.output, place, { colour, reach, averaged: answer.averaged.d_head, lines, tell }),
     shape("rect", { ...place, fill: "none", stroke: colour, "stroke-width": 2, "pointer-events": "none" }),
     told(slice, tell, [`${rows} of the output projection`, `${answer.d_head} × ${answer.d_model} numbers, which only ${name} meets`], () => chooseHead(at)),
-    line(text, block.x + block.width / 2, layout.slice + layout.heights.slice / 2, { "text-anchor": "middle", "pointer-events": "none", class: "number" }),
+    textAt(text, block.x + block.width / 2, layout.slice + layout.heights.slice / 2, { "text-anchor": "middle", "pointer-events": "none", class: "number" }),
   );
 }

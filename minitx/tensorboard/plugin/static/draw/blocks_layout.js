@@ -18,11 +18,11 @@ export function blocksLayout(answer, open, size) {
   const share = px(count > 6 ? 12 : 15);
   const base = { width, label, gap, unit, px, isNarrow, inner, heights: { cell: px(15), share, title: px(18), slice: px(20) } };
 
-  const room = size.height - stack(base, count, 0).height;
+  const room = size.height - stackRows(base, count, 0).height;
   const least = isNarrow ? 12 : ROWS_AT_LEAST;
-  const rows = rowsOf(answer, Math.min(ROWS_AT_MOST, Math.max(least, Math.floor(room / px(15)))));
+  const rows = laneRows(answer, Math.min(ROWS_AT_MOST, Math.max(least, Math.floor(room / px(15)))));
   const row = Math.max(px(15), Math.min(px(28), room / rows.length));
-  const places = stack(base, count, rows.length * row);
+  const places = stackRows(base, count, rows.length * row);
 
   const openWidth = count === 1 ? inner : Math.max(openLeast, Math.min(inner * 0.46, inner - (count - 1) * (closedLeast + gap)));
   const closed = count === 1 ? 0 : (inner - openWidth) / (count - 1) - gap;
@@ -44,7 +44,7 @@ export function blocksLayout(answer, open, size) {
 }
 
 /** The heights of all rows from top to bottom, where the words take `words` pixels. */
-function stack({ px, heights, label, inner, isNarrow }, count, words) {
+function stackRows({ px, heights, label, inner, isNarrow }, count, words) {
   const { cell, share, title, slice } = heights;
   let y = 0;
   const take = (size, after = 0) => {
@@ -73,7 +73,7 @@ function stack({ px, heights, label, inner, isNarrow }, count, words) {
  * The positions that get a row, in order: all up to this one, or this one and those that some head weighs most. A last
  * row, null, stands for the others.
  */
-function rowsOf(answer, most) {
+function laneRows(answer, most) {
   const all = answer.heads[0].pattern.map((_, key) => key);
   if (all.length <= most) return all;
   const greatest = (key) => (key === answer.position ? 2 : Math.max(...answer.heads.map((head) => head.pattern[key])));

@@ -1,10 +1,10 @@
 // The lower half of the blocks: each head's share, their sum, the residual, and the next token.
 
-import { line, partBar, plain, reachOf, shape, strip, told } from "./cells.js";
+import { cellStrip, partBar, reachOf, shape, textAt, told, wordLabel } from "./cells.js";
 import { figure } from "../state/scores.js";
 
 /** Where the next token is read off, by the names in answer.predictions: [title, explanation]. */
-const STAGES = {
+const READ_OFF = {
   before: ["before", "read off the residual before the heads (logit lens)"],
   after: ["+ heads", "read off the residual with the heads' sum added (logit lens)"],
   after_layer: ["+ feed-forward", "read off the residual after the whole layer (logit lens)"],
@@ -19,11 +19,11 @@ export function drawResidual(scene) {
   const before = { vector: answer.before, y: layout.before, colour: theme.muted, name: "residual", about: "the residual before the heads" };
   const after = { vector: answer.after, y: layout.after, colour: theme.ink, name: "with sum", about: "the residual with the sum added" };
   const longest = Math.max(...[...shares, sum, before, after].map((row) => row.vector.length));
-  const draw = (rows) => rows.flatMap((row) => drawVector(scene, row, longest, reachOf(rows.map((one) => one.vector))));
+  const draw = (rows) => rows.flatMap((row) => drawAddend(scene, row, longest, reachOf(rows.map((one) => one.vector))));
   const title = layout.spread + layout.heights.title / 2;
   return [
-    line(layout.isNarrow ? "each head's share" : "each head's share: its output through its rows", layout.label, title, { class: "name" }),
-    line("length", layout.bar.x, title, { class: "name" }),
+    textAt(layout.isNarrow ? "each head's share" : "each head's share: its output through its rows", layout.label, title, { class: "name" }),
+    textAt("length", layout.bar.x, title, { class: "name" }),
     ...draw([...shares, sum]),
     ...draw([before, after]),
     shape("path", { d: `M${layout.label} ${layout.sum - layout.px(3)}h${layout.strip}`, stroke: theme.ink, "stroke-width": 1.5 }),
@@ -32,14 +32,14 @@ export function drawResidual(scene) {
 }
 
 /** A vector as wide as the residual, and its length as a bar. */
-function drawVector({ layout, answer, theme, tell }, { vector, y, colour, name, about }, longest, reach) {
+function drawAddend({ layout, answer, theme, tell }, { vector, y, colour, name, about }, longest, reach) {
   const height = layout.heights.share;
   const middle = y + height / 2;
   return [
-    line(name, layout.label - 10, middle, { "text-anchor": "end", fill: colour, "font-weight": 600 }),
-    strip(vector, { x: layout.label, y, width: layout.strip, height }, { colour, reach, averaged: answer.averaged.d_model, lines: [about], tell }),
+    textAt(name, layout.label - 10, middle, { "text-anchor": "end", fill: colour, "font-weight": 600 }),
+    cellStrip(vector, { x: layout.label, y, width: layout.strip, height }, { colour, reach, averaged: answer.averaged.d_model, lines: [about], tell }),
     partBar(vector.length / longest, { ...layout.bar, y: y + height * 0.2, height: height * 0.6 }, colour),
-    line(figure(vector.length), layout.bar.x + layout.bar.width + layout.px(6), middle, { class: "number", fill: theme.ink }),
+    textAt(figure(vector.length), layout.bar.x + layout.bar.width + layout.px(6), middle, { class: "number", fill: theme.ink }),
   ];
 }
 
@@ -47,15 +47,15 @@ function drawVector({ layout, answer, theme, tell }, { vector, y, colour, name, 
 function drawPredictions({ answer, layout, theme, fit, tell, tokens: text }) {
   const { x, y, width, height } = layout.guesses;
   const isLast = JSON.stringify(answer.predictions.after_layer) === JSON.stringify(answer.predictions.final);
-  const names = Object.keys(STAGES).filter((name) => name !== "after_layer" || !(isLast || layout.isNarrow || width < layout.px(420)));
+  const names = Object.keys(READ_OFF).filter((name) => name !== "after_layer" || !(isLast || layout.isNarrow || width < layout.px(420)));
   const column = width / names.length;
   const row = Math.min(layout.px(20), height / 7);
   const room = column - layout.px(12);
   const columns = names.map((name, place) => {
     const { tokens, probabilities } = answer.predictions[name];
     const left = x + place * column;
-    const [title, about] = STAGES[name];
-    const heading = told(line(fit(title, room), left, y + row * 1.5, { class: "name" }), tell, [`next token, ${title}`, about]);
+    const [title, about] = READ_OFF[name];
+    const heading = told(textAt(fit(title, room), left, y + row * 1.5, { class: "name" }), tell, [`next token, ${title}`, about]);
     const guesses = tokens.map((token, at) => {
       const top = y + (at + 2) * row;
       const isReal = token === text[answer.position + 1];
@@ -66,12 +66,12 @@ function drawPredictions({ answer, layout, theme, fit, tell, tokens: text }) {
         "g",
         { class: isReal ? "guess real" : "guess" },
         shape("rect", bar),
-        line(fit(plain(token), room - layout.px(44)), left + 4, top + row / 2, { fill: theme.ink }),
-        line(figure(probabilities[at]), left + room, top + row / 2, { "text-anchor": "end", class: "number", fill: theme.muted }),
+        textAt(fit(wordLabel(token), room - layout.px(44)), left + 4, top + row / 2, { fill: theme.ink }),
+        textAt(figure(probabilities[at]), left + room, top + row / 2, { "text-anchor": "end", class: "number", fill: theme.muted }),
         told(over, tell, lines),
       );
     });
     return shape("g", {}, heading, ...guesses);
   });
-  return [line("likeliest next tokens", x, y + layout.heights.title / 2, { class: "name" }), ...columns];
+  return [textAt("likeliest next tokens", x, y + layout.heights.title / 2, { class: "name" }), ...columns];
 }

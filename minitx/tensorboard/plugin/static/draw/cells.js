@@ -3,11 +3,11 @@
 import { figure } from "../state/scores.js";
 
 /** The name under which SVG elements are made, as the browser itself gives it. */
-const NAMESPACE = new DOMParser().parseFromString("<svg></svg>", "text/html").querySelector("svg").namespaceURI;
+const SVG_NAMESPACE = new DOMParser().parseFromString("<svg></svg>", "text/html").querySelector("svg").namespaceURI;
 
 /** A new SVG element. */
 export function shape(name, attributes = {}, ...children) {
-  const made = document.createElementNS(NAMESPACE, name);
+  const made = document.createElementNS(SVG_NAMESPACE, name);
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
   made.append(...children);
   return made;
@@ -22,7 +22,7 @@ export function told(made, tell, lines, click = null) {
 }
 
 /** A line of text whose middle is at height y. */
-export function line(text, x, y, attributes = {}) {
+export function textAt(text, x, y, attributes = {}) {
   return shape("text", { x, y, "dominant-baseline": "central", ...attributes }, text);
 }
 
@@ -36,7 +36,7 @@ export function reachOf(vectors) {
  * lower half for one below, the darker the larger. `reach` is the number of the darkest. Pointing at a cell tells `lines`
  * and its number; `averaged` numbers share a cell.
  */
-export function strip({ cells, length }, { x, y, width, height }, { colour, reach, averaged, lines, tell }) {
+export function cellStrip({ cells, length }, { x, y, width, height }, { colour, reach, averaged, lines, tell }) {
   const step = width / cells.length;
   const gap = step > 5 ? 1 : step > 2.5 ? 0.5 : 0;
   const marks = cells.map((cell, index) => {
@@ -76,6 +76,6 @@ export function longestOf(texts, width, fit) {
 }
 
 /** A token as a word: without the sign of its leading space. */
-export function plain(token) {
+export function wordLabel(token) {
   return token.replace(/^␣(?=.)/, "");
 }

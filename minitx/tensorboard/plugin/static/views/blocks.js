@@ -21,12 +21,12 @@ async function loadBlocks(source, data, state, tell) {
   const step = nearestOf(info.checkpoints, data.firstStep);
   if (step === null) throw new Error(`The run ${run} keeps no weights yet, so its layers cannot be taken apart.`);
   const [probe, layer] = [first.probes[0], Math.floor(state.head / first.heads)];
-  const question = { run, step, text: probe.text, question: "blocks", layer, position: positionIn(probe, state) };
+  const question = { run, step, text: probe.text, question: "blocks", layer, position: blockPosition(probe, state) };
   return { ...(await source.ask(question, tell)), step, wantedStep: data.firstStep };
 }
 
 /** The position of the pinned token, or of the last token of the pinned word; of nothing, the last. */
-function positionIn({ seq, words }, { token, units }) {
+function blockPosition({ seq, words }, { token, units }) {
   const place = token?.query ?? token?.key ?? null;
   if (place === null) return seq - 1;
   const last = units === "words" && words ? (words[place + 1] ?? seq) - 1 : place;
@@ -46,9 +46,9 @@ function drawBlocksView(root, model, act) {
   const unitOf = (position) => (state.units === "words" && words ? words.findLastIndex((first) => first <= position) : position);
   const move = (position) => position !== extra.position && act.pin({ query: unitOf(position), key: null });
   const focused = focusIn(root);
-  const text = element("p", { class: "text" }, ...tokens.map((token, at) => tokenOf(token, at, extra.position, move)));
+  const text = element("p", { class: "text" }, ...tokens.map((token, at) => tokenButton(token, at, extra.position, move)));
   const box = element("div", { class: "box" });
-  const hint = element("p", { class: "hint" }, hintOf(extra));
+  const hint = element("p", { class: "hint" }, blocksHint(extra));
   root.style.fontSize = `${Math.max(12, Math.min(18, root.clientWidth / 80))}px`;
   root.replaceChildren(text, box, hint);
 
@@ -64,7 +64,7 @@ function drawBlocksView(root, model, act) {
     theme,
     move,
     colours: extra.heads.map((_, at) => headColour(theme, flat(at), heads)),
-    fit: (name, width) => fitted(context, name, width),
+    fit: (name, width) => cutTo(context, name, width),
     tell: act.tell,
     chooseHead: (at) => act.chooseHead(flat(at), false),
   });
@@ -83,20 +83,20 @@ function focusIn(root) {
 }
 
 /** How the picture is read, and which weights it shows. */
-function hintOf({ averaged, d_model, step, wantedStep }) {
+function blocksHint({ averaged, d_model, step, wantedStep }) {
   const shared = averaged.d_model > 1 ? ` (of ${d_model}, ${averaged.d_model} neighbours averaged)` : "";
   const other = step === wantedStep ? "" : ` Weights of step ${step}, the nearest to ${wantedStep} that is kept.`;
   return `A cell is a number${shared}: upper half above 0, lower half below. Point for numbers, click a head or a word.${other}`;
 }
 
-function tokenOf(token, at, position, move) {
+function tokenButton(token, at, position, move) {
   const kind = at === position ? "token here" : at > position ? "token later" : "token";
   const title = at === position ? "the chosen position" : at > position ? "comes later: no head may look there; click to move here" : "click to move here";
   return element("button", { type: "button", class: kind, title, "data-token": at, "aria-pressed": String(at === position), onclick: () => move(at) }, token.replaceAll("␣", " "));
 }
 
 /** `text`, cut with … to `width` pixels. */
-function fitted(context, text, width) {
+function cutTo(context, text, width) {
   if (context.measureText(text).width <= width) return text;
   let length = text.length;
   while (length > 0 && context.measureText(`${text.slice(0, length)}…`).width > width) length--;
