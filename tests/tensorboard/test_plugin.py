@@ -27,6 +27,7 @@ from minitx.heads.snapshots import ShownProbe, encode
 from minitx.run import checkpoints
 from minitx.run.folder import Run
 from minitx.tensorboard.plugin.own_text import OwnText
+from minitx.tensorboard.plugin.page import style
 from minitx.tensorboard.plugin.plugin import AttentionPlugin
 from minitx.tensorboard.writer import EventWriter
 from tests.heads.test_snapshots import header_of, patterns, read_patterns
@@ -288,7 +289,7 @@ def test_only_the_viewers_own_files_are_served(client: Client, name: str) -> Non
 def test_the_viewers_files_are_served_with_their_types(client: Client) -> None:
     for file in filter(Path.is_file, (PACKAGE / "static").rglob("*")):
         response = client.get(f"{BASE}/static/{file.relative_to(PACKAGE / 'static').as_posix()}")
-        assert response.data == file.read_bytes()
+        assert response.data == (style().encode() if file.name == "style.css" else file.read_bytes())
         assert response.mimetype == {"js": "text/javascript", "css": "text/css"}[file.suffix[1:]]
 
 

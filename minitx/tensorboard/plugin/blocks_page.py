@@ -4,7 +4,7 @@ import html
 import json
 from typing import Any
 
-from minitx.tensorboard.plugin.page import POLICY, STATIC, script
+from minitx.tensorboard.plugin.page import POLICY, STATIC, script, style
 
 
 def blocks_page(data: dict[str, Any], steps: str, *, title: str) -> str:
@@ -15,7 +15,7 @@ def blocks_page(data: dict[str, Any], steps: str, *, title: str) -> str:
         .format(
             policy=html.escape(POLICY),
             title=html.escape(title),
-            style=(STATIC / "style.css").read_text("utf-8"),
+            style=style(),
             steps=steps,
             data=json.dumps(data).replace("<", "\\u003c"),
             script=script(STATIC / "walkthrough.js"),

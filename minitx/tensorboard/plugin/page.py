@@ -27,11 +27,17 @@ def page(snapshots: Sequence[bytes], *, title: str, view: str = "") -> str:
         .format(
             policy=html.escape(POLICY),
             title=html.escape(title),
-            style=(STATIC / "style.css").read_text("utf-8"),
+            style=style(),
             data=json.dumps(data).replace("<", "\\u003c"),
             script=script(),
         )
     )
+
+
+def style() -> str:
+    """The style of the viewer, then those of its views."""
+    files = [STATIC / "style.css", *sorted((STATIC / "views").glob("*.css"))]
+    return "\n".join(file.read_text("utf-8") for file in files)
 
 
 def script(entry: Path = ENTRY) -> str:

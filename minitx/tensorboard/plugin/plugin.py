@@ -14,7 +14,7 @@ from minitx.heads import snapshots
 from minitx.system.errors import UserError
 from minitx.system.fields import Fields, parse_json
 from minitx.tensorboard.plugin.own_text import OwnText
-from minitx.tensorboard.plugin.page import POLICY, STATIC, page
+from minitx.tensorboard.plugin.page import POLICY, STATIC, page, style
 from minitx.tensorboard.plugin.store import Store
 
 MAX_HEADS_ASKED, MAX_REQUEST_BYTES = 256, 65536
@@ -55,6 +55,8 @@ class AttentionPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
         file = STATIC / request.path.partition("/static/")[2]
         if not file.is_file() or file not in STATIC.rglob("*"):
             raise NotFound("There is no such file.")
+        if file.name == "style.css":
+            return http_util.Respond(request, style().encode(), "text/css")
         return http_util.Respond(request, file.read_bytes(), "text/css" if file.suffix == ".css" else "text/javascript")
 
     def _runs(self, request: Request) -> Response:
