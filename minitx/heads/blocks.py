@@ -4,7 +4,7 @@
 holds them: bounded, rounded, the tensors of every head side by side.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -128,15 +128,9 @@ class Blocks:
         }
 
 
-def answer(
-    model: Transformer, tokenizer: Tokenizer, tokens: Sequence[int], request: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The question "blocks" of the Attention tab: `layer` and `position`, by default the last one."""
-    tokens = list(tokens)[: model.config.context_length]
-    position = request.get("position")
-    return Blocks(model, tokens, request["layer"]).at(
-        len(tokens) - 1 if position is None else position, tokenizer.token_text
-    )
+def answer(model: Transformer, tokenizer: Tokenizer, tokens: list[int], request: dict[str, Any]) -> dict[str, Any]:
+    """The question "blocks" of the Attention tab: one `layer`, seen from one `position`."""
+    return Blocks(model, tokens, request["layer"]).at(request["position"], tokenizer.token_text)
 
 
 def page_data(blocks: Blocks, text_of: Callable[[int], str], head: int, position: int) -> dict[str, Any]:

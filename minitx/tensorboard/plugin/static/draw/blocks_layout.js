@@ -20,8 +20,8 @@ export function blocksLayout(answer, open, size) {
 
   const room = size.height - stackRows(base, count, 0).height;
   const least = isNarrow ? 12 : ROWS_AT_LEAST;
-  const rows = laneRows(answer, Math.min(ROWS_AT_MOST, Math.max(least, Math.floor(room / px(15)))));
-  const row = Math.max(px(15), Math.min(px(28), room / rows.length));
+  const rows = laneRows(answer, Math.min(ROWS_AT_MOST, Math.max(least, Math.floor(room / px(14)))));
+  const row = Math.max(px(14), Math.min(px(28), room / rows.length));
   const places = stackRows(base, count, rows.length * row);
 
   const openWidth = count === 1 ? inner : Math.max(openLeast, Math.min(inner * 0.46, inner - (count - 1) * (closedLeast + gap)));

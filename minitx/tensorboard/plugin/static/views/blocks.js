@@ -52,7 +52,7 @@ function drawBlocksView(root, model, act) {
   root.style.fontSize = `${Math.max(12, Math.min(18, root.clientWidth / 80))}px`;
   root.replaceChildren(text, box, hint);
 
-  const size = { width: Math.max(300, root.clientWidth - 2), height: root.clientHeight - text.offsetHeight - hint.offsetHeight - 16 };
+  const size = { width: Math.max(300, root.clientWidth - 2), height: root.clientHeight - text.offsetHeight - hint.offsetHeight - 18 };
   const layout = blocksLayout(extra, open, size);
   const context = document.createElement("canvas").getContext("2d");
   context.font = theme.font.replace(/^\d+px/, `${layout.px(12)}px`);
@@ -70,7 +70,7 @@ function drawBlocksView(root, model, act) {
   });
   box.append(drawing);
   const chosen = text.children[extra.position];
-  text.scrollTop = chosen.offsetTop - text.offsetTop - text.clientHeight / 2;
+  text.scrollTop = chosen.offsetTop - text.children[0].offsetTop - chosen.offsetHeight; // the line before it stays in sight
   if (focused) root.querySelector(focused)?.focus({ preventScroll: true });
 }
 
