@@ -42,7 +42,7 @@ export function serverSource() {
   }
 
   /** Have a text run. The server runs one at a time; while it is busy, ask again every second. */
-  async function askOwn(request, tell, route = "own_text") {
+  async function askModel(request, tell, route = "own_text") {
     const options = { method: "POST", headers: OWN_HEADERS, body: JSON.stringify(request) };
     for (let turn = 1; ; turn++) {
       try {
@@ -96,15 +96,15 @@ export function serverSource() {
     },
     ownText: (run, step, text, tell) => {
       const request = { run, step, text };
-      return once(`own ${JSON.stringify(request)}`, () => parsed(askOwn(request, tell)));
+      return once(`own ${JSON.stringify(request)}`, () => parsed(askModel(request, tell)));
     },
     ask: (run, step, text, question, fields, tell) => {
       const request = { ...fields, run, step, text, question };
-      return once(`ask ${JSON.stringify(request)}`, async () => (await askOwn(request, tell, "ask")).json());
+      return once(`ask ${JSON.stringify(request)}`, async () => (await askModel(request, tell, "ask")).json());
     },
     page: async (run, step, probe, link, text, tell) => {
       if (probe >= 0) return (await ask(address("page", { run, step, probe, view: link }))).blob();
-      return (await askOwn({ run, step, text, page: true, view: link }, tell)).blob();
+      return (await askModel({ run, step, text, page: true, view: link }, tell)).blob();
     },
     /** Drop kept snapshots, because steps may have been written again. */
     forget: () => kept.clear(),

@@ -1,5 +1,6 @@
 // All views, in the order of their buttons.
 
+import { BLOCKS_VIEW } from "./blocks.js";
 import { ARCS_VIEW, BOTH_VIEW, COLUMNS_VIEW, MAP_VIEW } from "./pattern.js";
 import { SENTENCE_VIEW } from "./sentence.js";
 import { WRITES_VIEW } from "./writes.js";
@@ -8,6 +9,7 @@ import { WRITES_VIEW } from "./writes.js";
 export const GROUPS = [
   ["Attention", [SENTENCE_VIEW, BOTH_VIEW, MAP_VIEW, COLUMNS_VIEW, ARCS_VIEW]],
   ["Effect", [WRITES_VIEW]],
+  ["Layer", [BLOCKS_VIEW]],
 ];
 
 /** The view called `name`, or the first. */
