@@ -13,6 +13,7 @@ from minitx.heads import snapshots
 from minitx.heads.examples_file import head_examples
 from minitx.system.errors import UserError
 from minitx.system.fields import Fields, parse_json
+from minitx.tensorboard.plugin.attention import attention, span
 from minitx.tensorboard.plugin.own_text import OwnText
 from minitx.tensorboard.plugin.page import POLICY, STATIC, page, style
 from minitx.tensorboard.plugin.questions import checked
@@ -46,6 +47,7 @@ class AttentionPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
             "/runs": self._runs,
             "/run": self._run,
             "/scores": self._scores,
+            "/attention": self._attention,
             "/snapshot": self._snapshot,
             "/examples": self._examples,
             "/page": self._page,
@@ -90,6 +92,12 @@ class AttentionPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
     def _scores(self, request: Request) -> Response:
         run, name, after = text(request, "run"), text(request, "name"), number(request, "after", "-1")
         return reply(request, self.store.scores(run, name, after))
+
+    def _attention(self, request: Request) -> Response:
+        run, probe, after = text(request, "run"), number(request, "probe", "0"), number(request, "after", "-1")
+        query, key = text(request, "query"), text(request, "key", "")
+        spans = span(query, "query"), span(key, "key") if key else None
+        return reply(request, attention(self.store, run, probe, *spans, after))
 
     def _snapshot(self, request: Request) -> Response:
         heads = [whole(head, "heads") for head in request.args.get("heads", "").split(",") if head]
