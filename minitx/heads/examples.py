@@ -65,7 +65,7 @@ class _Sharpest(Recorder):
         self.found: dict[int, tuple[Tensor, Tensor]] = {}
         """Layer → weights and keys, each (batch, head, query)."""
 
-    def record(self, layer: int, pattern: Tensor, head_output: Tensor, output_weight: Tensor) -> None:
+    def record(self, layer: int, pattern: Tensor, value: Tensor, head_output: Tensor, output_weight: Tensor) -> None:
         weights, keys = pattern.detach().float().tril(-1)[..., 1:].max(dim=-1)
         self.found[layer] = weights, keys + 1
 
