@@ -82,13 +82,12 @@ def test_the_event_file_holds_curves_pictures_scores_and_texts(folder: Path) -> 
     curve = {event.step: event.value for event in events.Scalars("Loss/train")}
     assert curve == pytest.approx({line["step"]: line["train_loss"] for line in run.metrics()}, rel=1e-6)
     assert [event.step for event in events.Scalars("Loss/validation")] == [6, 12]
-    for layer in range(2):
-        for head in range(2):
-            for score in ("entropy", "induction", "previous token"):
-                assert f"layer {layer} head {head}/{score}" in tags["scalars"]
-    pictures = {tag for tag in tags["tensors"] if tag.startswith("probe")}
-    assert pictures == {f"probe {probe}/layer {layer}" for probe in range(2) for layer in range(2)}
-    assert [event.step for event in events.Tensors("probe 0/layer 1")] == [6, 12]
+    for score in ("entropy", "induction", "previous token"):
+        assert {f"heads: {score}/layer {layer}, highest" for layer in range(2)} <= {*tags["scalars"]}
+    assert not [tag for tag in tags["scalars"] if tag.startswith("layer")]
+    pictures = {tag for tag in tags["tensors"] if tag.startswith("“")}
+    assert pictures == {f"“{probe}”/layer {layer}" for probe in ("the cat sat.", "rain fell") for layer in range(2)}
+    assert [event.step for event in events.Tensors("“the cat sat.”/layer 1")] == [6, 12]
     texts = {}
     for tag in ("Run/configuration", "Run/model card"):
         texts[tag] = unescape(events.Tensors(tag)[-1].tensor_proto.string_val[0].decode())

@@ -136,6 +136,9 @@ class LogConfig:
     """Steps between lines of metrics."""
     heads_every: int = 120
     """Steps between pictures and scores of the attention heads; also at the end; 0 turns them off."""
+    head_scalars: bool = False
+    """Give each score of each head a chart of its own among TensorBoard's scalars, not only the highest and the mean of
+    each layer."""
     snapshots_every: int = 20
     """Steps between snapshots of the heads for TensorBoard's Attention tab; also at the end; 0 turns them off."""
     probes: list[str | ProbeSetting] = field(default_factory=lambda: copy.deepcopy(list(DEFAULT_PROBES)))

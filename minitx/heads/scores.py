@@ -193,7 +193,7 @@ SCORES = {
         "attention to what came right after earlier occurrences of the query's token, where it has any",
     ),
 }
-"""All scores. A new one is a row here, and a line of `MEANINGS` in tensorboard/plugin/static/state.js."""
+"""All scores. A new one is a row here, and a line of `MEANINGS` in tensorboard/plugin/static/state/scores.js."""
 
 IMPORTANCE = "how fast the loss changes, in nats per token, as the head's output is scaled: 0 for one that does nothing"
 """Description of `importance.gate_gradient`: no score of patterns, but shown beside them."""

@@ -12,12 +12,14 @@ from minitx.system.figures import new_figure, picture
 from minitx.system.files import write_atomically
 from minitx.system.text import markdown_table
 from minitx.tensorboard.writer import EventWriter
-from minitx.training.report import COMPARED
 
 Speeds = Mapping[str, Mapping[str, list[float]]]
 """Variant → "training" (whole steps) and "decoding" (one sample from the cache) → tokens per second in each round."""
 Summaries = Mapping[str, Mapping[str, float]]
 """Variant → quantity → its mean or median over seeds or rounds, and its spread: see `summarise`."""
+
+LOGGED_SPEEDS = {"train_tokens_per_second": "training", "decode_tokens_per_second": "decoding"}
+"""Result in TensorBoard → name of the speed."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,9 @@ def log_speeds(folder: Path, results: Sequence[TrialResult], speeds: Speeds, ste
     """Add the speeds, which training does not measure, to the rows of TensorBoard's hyperparameter tab."""
     for result in results:
         speed = speeds[result.variant]
-        medians = (statistics.median(speed["training"]), statistics.median(speed["decoding"]))
+        medians = {name: statistics.median(speed[label]) for name, label in LOGGED_SPEEDS.items()}
         writer = EventWriter(folder / result.folder, step)
-        writer.results(step, dict(zip(COMPARED, medians, strict=True)))
+        writer.results(step, medians)
         writer.close()
 
 

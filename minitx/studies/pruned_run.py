@@ -105,7 +105,7 @@ def save_pruned(pruned: Training, checkpoint: Checkpoint) -> None:
     rest = {"learning_rate": None, "grad_norm": None, "tokens_per_second": None}
     pruned.run.append_metrics({**line, **measured, **rest})
     with Report(pruned, start_step=0) as report:
-        report.writer().scalars(step, measured)
+        report.writer().scalars(step, {**measured, "best_val_loss": loss})
         report.heads(due_after(config.train.steps, config))
         report.summarise()
     check_weights(pruned)

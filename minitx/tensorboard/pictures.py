@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
@@ -24,6 +23,8 @@ from minitx.system.text import visible
 
 LEVELS, WHITE = 224, 255
 """Colours of the scale; the palette's other 32 entries are greys for letters, black to white, so white comes last."""
+RAMP = ("#f4f6fb", "#d3e0f2", "#93b8e0", "#4a86c8", "#1f559f", "#0b2a5e")
+"""The scale of patterns, 0 to 1: that of the Attention tab on white, RAMPS.light of plugin/static."""
 DPI = 128  # a power of two, so that whole pixels stay whole when matplotlib counts in inches
 LABEL_SIZE, TITLE_SIZE, MAX_LABEL = 11, 14, 90  # pixels: height of letters, and width of a token's label
 FONTS: tuple[str, ...] = ("DejaVu Sans", "Noto Sans CJK JP", "Arial Unicode MS", "Microsoft YaHei", "Malgun Gothic")
@@ -88,6 +89,19 @@ class Frame:
         return buffer.getvalue()
 
 
+def by_word(
+    labels: Sequence[str], patterns: NDArray[np.floating[Any]], words: Sequence[int]
+) -> tuple[list[str], NDArray[np.floating[Any]]]:
+    """Labels and patterns (…, query, key) of words, by the first token of each.
+
+    The row of a word is the mean over its tokens, its column their sum, so that rows still add up to 1.
+    """
+    ends = [*words[1:], len(labels)]
+    joined = ["".join(labels[start:end]) for start, end in zip(words, ends, strict=True)]
+    rows = np.add.reduceat(np.add.reduceat(patterns, words, axis=-1), words, axis=-2)
+    return [label.lstrip("␣") or label for label in joined], rows / np.subtract(ends, words)[:, None]
+
+
 def colour_index(weights: NDArray[np.floating[Any]]) -> Pixels:
     """Pattern weights, 0 to 1 → their index in `palette`; a NaN becomes white."""
     levels = np.clip(weights, 0, 1) * (LEVELS - 1)
@@ -96,10 +110,12 @@ def colour_index(weights: NDArray[np.floating[Any]]) -> Pixels:
 
 @functools.cache
 def palette() -> Pixels:
-    """(256, 3): viridis from 0 to 1 in `LEVELS` colours, then greys from black to white."""
-    colours = matplotlib.colormaps["viridis"](np.linspace(0, 1, LEVELS), bytes=True)[:, :3]
+    """(256, 3): `RAMP` from 0 to 1 in `LEVELS` colours, then greys from black to white."""
+    stops = np.array([list(bytes.fromhex(colour[1:])) for colour in RAMP])
+    places = np.linspace(0, len(RAMP) - 1, LEVELS)
+    colours = np.stack([np.interp(places, range(len(RAMP)), channel) for channel in stops.T], axis=1)
     greys = np.linspace(0, 255, 256 - LEVELS).round().astype(np.uint8)
-    return np.concatenate([colours, np.repeat(greys[:, None], 3, axis=1)])
+    return np.concatenate([colours.round().astype(np.uint8), np.repeat(greys[:, None], 3, axis=1)])
 
 
 def draw_texts(height: int, width: int, texts: Texts, size: int = LABEL_SIZE) -> Pixels:

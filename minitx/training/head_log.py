@@ -9,6 +9,7 @@ from minitx.heads.links import measure_links, uniform
 from minitx.heads.places import run_probes
 from minitx.heads.view import View, view_probes
 from minitx.run.logs import HEADS_FILE
+from minitx.tensorboard.head_charts import ProbeLink, probe_titles
 from minitx.tensorboard.writer import EventWriter
 from minitx.training.kind_log import KindLog
 from minitx.training.state import Due, Training
@@ -39,16 +40,16 @@ def log_scores(training: Training, view: View, writer: EventWriter) -> None:
         "links": [],
         "repeated_loss": [view.repeats.first_loss, view.repeats.second_loss],
     }
-    links, uniform_links = {}, {}
-    for i, probe in enumerate(view.probes):
-        writer.patterns(step, i, list(probe.tokens), probe.patterns)
+    links = []
+    titles = probe_titles([probe.text for probe in view.probes])
+    for i, (title, probe) in enumerate(zip(titles, view.probes, strict=True)):
+        writer.patterns(step, title, probe.text, probe.tokens, probe.patterns)
         with autocast():
             measured = measure_links(training.model, probe.links, probe.patterns, val)
         for link in measured:
-            name = f"probe {i} {link.link.name}"
-            links[name], uniform_links[name] = link.attention, uniform(link.link)
+            links.append(ProbeLink(title, link.link.name, link.attention, uniform(link.link)))
             figures = {key: getattr(link, key).tolist() for key in ("attention", "chance", "spread")}
             line["links"].append({"probe": i, "name": link.link.name, **figures})
-    writer.head_scores(step, {**view.scores, **links}, {**view.chance, **uniform_links})
+    writer.head_scores(step, view.scores, view.chance, links)
     training.run.append_metrics(line, HEADS_FILE)
     writer.flush()

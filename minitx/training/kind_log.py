@@ -5,7 +5,7 @@ from functools import cached_property
 from minitx.heads.kinds import Answers, Looks, answer, look
 from minitx.heads.places import TaleBatch, held_out
 from minitx.heads.scores import Floats
-from minitx.tensorboard.writer import KIND
+from minitx.tensorboard.head_charts import KIND
 from minitx.training.state import Training
 
 ASKED, ASKED_LAST, LOOKED = 200, 1000, 100

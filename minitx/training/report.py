@@ -1,6 +1,5 @@
 """What a run reports while it trains: the progress bar, metrics.jsonl, TensorBoard, samples, pictures of heads."""
 
-import math
 import platform
 import time
 from dataclasses import replace
@@ -22,14 +21,11 @@ from minitx.system.text import visible, warn
 from minitx.tensorboard.writer import METRIC_TAGS, EventWriter
 from minitx.training.head_log import log_heads
 from minitx.training.kind_log import KindLog
-from minitx.training.model_card import flatten, model_card
+from minitx.training.model_card import hyperparameters, model_card
 from minitx.training.state import Due, Training, bits_per_byte
 
-RESULTS = ("val_loss", "best_val_loss", "val_bits_per_byte", "parameters", "seconds", "cache_bytes_per_token")
-"""Values of summary.json for TensorBoard's table of hyperparameters."""
-COMPARED = ("train_tokens_per_second", "decode_tokens_per_second")
-"""Results that only `minitx compare` measures. Every run has columns for them, for TensorBoard takes the columns of the
-table from whichever run it reads first."""
+RESULTS = ("parameters", "seconds", "cache_bytes_per_token")
+"""Values of summary.json without a curve, for TensorBoard."""
 
 
 class Report:
@@ -76,8 +72,10 @@ class Report:
         training = self.training
         training.run.append_metrics(line)
         training.logged = replace(training.progress)
-        memory = {"memory_bytes": memory_bytes(training.runtime.device)}
-        values = {name: value for name, value in {**line, **memory}.items() if name in METRIC_TAGS}
+        more: dict[str, float] = {"memory_bytes": memory_bytes(training.runtime.device)}
+        if line["val_loss"] is not None:
+            more["best_val_loss"] = training.progress.best_val_loss
+        values = {name: value for name, value in {**line, **more}.items() if name in METRIC_TAGS}
         self.writer().scalars(line["step"], values)
         speed = f"{line['tokens_per_second']:,.0f} tokens/s"
         if line["val_loss"] is not None and self.bar.disable:
@@ -127,13 +125,13 @@ class Report:
         """TensorBoard's writer, opened at first use so that training starts without waiting for it."""
         if self.events is None:
             training, path = self.training, self.training.run.path
-            self.events = EventWriter(path, self.start_step + 1 if self.start_step else 0)
+            first = self.start_step + 1 if self.start_step else 0
+            self.events = EventWriter(path, first, training.config.log.head_scalars)
             if self.start_step == 0:
-                settings = flatten(training.config.to_dict())
                 card = model_card(training.model, training.prepared, training.runtime)
                 self.events.text("Run/configuration", read_file(path / "config.yaml").decode(), 0)
                 self.events.markdown("Run/model card", card, 0)
-                self.events.hyperparameters(settings, dict.fromkeys(RESULTS + COMPARED, math.nan))
+                self.events.hyperparameters(hyperparameters(training.config), {})
         return self.events
 
     def summarise(self) -> dict[str, Any]:
@@ -160,8 +158,8 @@ class Report:
             answers = self.answers or self.kinds.answers()
             known = {"loss": answers.loss, "entropy": answers.entropy, "above": answers.above.value}
             summary["tales"] = {**known, "error": answers.above.error, "accuracy": answers.shares()}
-        results = {name: float(summary.get(name, math.nan)) for name in RESULTS + COMPARED}
-        self.writer().hyperparameters(flatten(training.config.to_dict()), results)
+        results = {name: float(summary[name]) for name in RESULTS}
+        self.writer().hyperparameters(hyperparameters(training.config), results)
         self.writer().close()
         training.run.write_json("summary.json", summary)  # last: with it the run is finished
         return summary

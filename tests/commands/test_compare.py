@@ -74,17 +74,17 @@ def test_head_counts_are_compared(config_file: str, capsys: pytest.CaptureFixtur
     assert "--- sample" not in (folder / "training.log").read_text("utf-8")
     columns, rows = hyperparameter_tab(folder)
     compared = {
-        f"Result/{name}"
-        for name in ("val loss", "train tokens per second", "decode tokens per second", "cache bytes per token")
+        f"Summary/{name}" for name in ("train tokens per second", "decode tokens per second", "cache bytes per token")
     }
-    assert {"model.n_head", "seed"} <= set(columns[0]) and compared <= set(columns[1])
-    results_of = {(int(settings["model.n_head"]), int(settings["seed"])): results for settings, results in rows}
+    assert columns[0][:2] == ["Attention heads", "Seed"]  # what differs comes first
+    assert columns[1][:2] == ["Loss/best validation", "Loss/train"] and compared <= set(columns[1])
+    results_of = {(int(settings["Attention heads"]), int(settings["Seed"])): results for settings, results in rows}
     assert set(results_of) == {(heads, seed) for heads in (1, 4) for seed in (5, 6)}
     for (variant, seed), loss in losses(str(folder)).items():
         results = results_of[int(variant[0]), seed]
-        assert results["Result/val loss"] == pytest.approx(loss, rel=1e-6)
-        assert compared <= results.keys() and results["Result/cache bytes per token"] == 2 * 2 * 16 * 4
-        assert results["Result/decode tokens per second"] == pytest.approx(
+        assert results["Loss/validation"] == pytest.approx(loss, rel=1e-6)
+        assert compared <= results.keys() and results["Summary/cache bytes per token"] == 2 * 2 * 16 * 4
+        assert results["Summary/decode tokens per second"] == pytest.approx(
             statistics.median(content["speeds"][variant]["decoding"]), rel=1e-6
         )
 

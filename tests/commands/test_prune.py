@@ -61,8 +61,14 @@ def test_named_heads_go_and_what_is_left_is_a_whole_run(run: Run, capsys: pytest
     assert summary["val_loss"] == pruned.metrics()[-1]["val_loss"] == after["validation loss (nats per token)"]
     events = EventAccumulator(new)
     events.Reload()
-    scored = {tag.split("/")[0] for tag in events.Tags()["scalars"] if tag.startswith("layer")}
-    assert scored == {f"layer {layer} head {head}" for layer, head in ((0, 0), (0, 2), (0, 3), (1, 0), (1, 1))}
+    logged = {
+        name: [event.value for event in events.Scalars(f"Loss/{name}")] for name in ("validation", "best validation")
+    }
+    assert [*logged.values()] == [[pytest.approx(val_loss(pruned))]] * 2
+    entropy = np.array(pruned.heads()[0]["scores"]["entropy"], dtype=float)  # null of a head that is gone
+    assert np.isnan(entropy).tolist() == [[False, True, False, False], [False, False, True, True]]
+    shown = [events.Scalars(f"heads: entropy/layer {layer}, mean")[0].value for layer in range(2)]
+    assert shown == pytest.approx(np.nanmean(entropy, axis=1))
 
     assert main(["generate", new, "--prompt", "the", "--max_new_tokens", "40"]) == 0
     assert capsys.readouterr().out.startswith("the")

@@ -170,10 +170,10 @@ def curves(run: Path) -> dict[str, list[tuple[int, object]]]:
     events.Reload()
     points: dict[str, list[tuple[int, object]]] = {}
     for tag in sorted(events.Tags()["scalars"]):
-        if not tag.startswith("Speed/") and tag != "Result/seconds" and "per second" not in tag:
+        if not tag.startswith("Speed/") and not tag.endswith((" in bytes", "/seconds")) and "per second" not in tag:
             points[tag] = [(event.step, event.value) for event in events.Scalars(tag)]
     for tag in sorted(events.Tags()["tensors"]):
-        if tag == "Sample" or tag.startswith("probe"):
+        if tag == "Sample" or tag.startswith("“"):
             points[tag] = [(event.step, tuple(event.tensor_proto.string_val)) for event in events.Tensors(tag)]
     return points
 

@@ -26,7 +26,7 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-SLOW = 90_000
+SLOW = int(os.environ.get("MINITX_SLOW", "90000"))
 """Milliseconds that anything may take on a busy machine."""
 
 

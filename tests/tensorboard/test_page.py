@@ -13,7 +13,7 @@ from minitx.commands.shared import write_page
 from minitx.heads.scores import IMPORTANCE, SCORES
 from minitx.heads.snapshots import PlacedLink, ShownProbe, encode
 from minitx.system.errors import UserError
-from minitx.tensorboard.plugin.page import MODULES, STATIC, page, script
+from minitx.tensorboard.plugin.page import ENTRY, STATIC, modules, page, script
 from tests.heads.test_snapshots import patterns
 from tests.tensorboard.browser import Page, chromium, needs_browser
 
@@ -29,13 +29,22 @@ def snapshot(step: int = 5, text: str = "a text") -> bytes:
     return encode(step, [ShownProbe(text, [text, "b", "c"], patterns(2, 2, 3, seed=step))])
 
 
+ROOMS = ["state", "data", "draw", "views", "frame"]
+"""A module imports only from its own room and those before it."""
+
+
 def test_every_module_is_in_the_page_after_what_it_imports() -> None:
-    assert {*MODULES, "index"} == {file.stem for file in STATIC.glob("*.js")}
-    for place, name in enumerate(MODULES):
-        text = (STATIC / f"{name}.js").read_text("utf-8")
-        imported = re.findall(r'from "\./(\w+)\.js"', text)
-        assert set(imported) <= set(MODULES[:place]), name
-        assert text.count("import ") >= len(imported)
+    files = modules(ENTRY)
+    assert {*files, STATIC / "index.js"} == {*STATIC.rglob("*.js")} and len(files) == len(set(files))
+    for place, file in enumerate(files):
+        text = file.read_text("utf-8")
+        imported = [(file.parent / name).resolve() for name in re.findall(r'from "(.+?\.js)"', text)]
+        assert set(imported) <= set(files[:place]), file.name
+        assert len(re.findall(r"^import ", text, re.MULTILINE)) == len(imported), file.name
+        assert len(text.splitlines()) <= 300, f"{file.name} has two subjects"
+        if file.parent != STATIC:
+            before = ROOMS[: ROOMS.index(file.parent.name) + 1]
+            assert {one.parent.name for one in imported} <= set(before), file.name
 
 
 def test_top_level_names_are_unique_and_nothing_of_the_modules_is_left() -> None:
@@ -45,7 +54,7 @@ def test_top_level_names_are_unique_and_nothing_of_the_modules_is_left() -> None
 
 
 def test_no_file_asks_for_anything_from_elsewhere_or_writes_markup() -> None:
-    for file in STATIC.iterdir():
+    for file in filter(Path.is_file, STATIC.rglob("*")):
         text = file.read_text("utf-8")
         assert not re.search(r"https?://|innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(", text), (
             file.name
@@ -66,7 +75,9 @@ def test_it_is_written_where_asked(tmp_path: Path) -> None:
 
 
 def test_the_viewer_says_of_each_score_what_it_is() -> None:
-    meanings = dict(re.findall(r'^  (\w+): "(.+)",$', (STATIC / "state.js").read_text("utf-8"), re.MULTILINE))
+    meanings = dict(
+        re.findall(r'^  (\w+): "(.+)",$', (STATIC / "state" / "scores.js").read_text("utf-8"), re.MULTILINE)
+    )
     described = {name: score.description for name, score in SCORES.items()} | {"importance": IMPORTANCE}
     assert {name: meanings.get(name) for name in described} == described
 
@@ -110,7 +121,7 @@ def test_heads_are_coloured_by_importance_from_nothing_and_by_gains_around_zero(
 @needs_browser
 def test_the_file_shows_itself_without_a_network(tmp_path: Path) -> None:
     file = tmp_path / "heads.html"
-    write_html(file, [snapshot(5, NASTY), snapshot(10, NASTY)], title=NASTY, view="view=columns&shown=0.1")
+    write_html(file, [snapshot(5, NASTY), snapshot(10, NASTY)], title=NASTY, view="view=columns&head=0&shown=0.1")
     with chromium() as browser, Page(browser, file.as_uri(), width=400) as shown:
         shown.wait("document.body.dataset.step === '10'")
         assert shown.tab.locator(".cell").count() == 4
@@ -128,9 +139,9 @@ def test_labelled_links_are_drawn_in_every_view_and_can_be_hidden(tmp_path: Path
     link = PlacedLink("pronoun", range(2, 3), range(1))
     probe = ShownProbe("a", ["Ann", "said", "she", "slept"], patterns(1, 1, 4), [link])
     write_html(file, [encode(1, [probe])], title="run")
-    with chromium() as browser, Page(browser, file.as_uri()) as shown:
-        for view in ("Map", "Columns", "Line"):
-            shown.tab.locator(".segments button", has_text=view).click()
+    with chromium() as browser, Page(browser, f"{file.as_uri()}#view=both&head=0") as shown:
+        for view in ("Map", "Lines", "Arcs"):
+            shown.tab.locator(".segments button", has_text=re.compile(f"^{view}$")).click()
             canvas = shown.tab.locator(".stage canvas").first
             drawn = [canvas.evaluate("canvas => canvas.toDataURL()")]
             for _ in range(2):
@@ -146,7 +157,7 @@ def test_heads_that_pruning_removed_are_neither_offered_nor_shown_as_empty_maps(
     weights = patterns(1, 3, 4)
     weights[0, 1] = np.nan  # what minitx.heads.record.patterns gives for a head that is gone
     write_html(file, [encode(1, [ShownProbe("a", list("abcd"), weights)])], title="run")
-    with chromium() as browser, Page(browser, f"{file.as_uri()}#compare=1&view=map") as shown:
+    with chromium() as browser, Page(browser, f"{file.as_uri()}#compare=1&view=map&head=0") as shown:
         shown.wait("document.querySelectorAll('.stage:not([hidden])').length === 3")
         offered = shown.tab.locator("select[aria-label='Head to compare with'] option")
         assert offered.all_text_contents() == [
@@ -154,7 +165,7 @@ def test_heads_that_pruning_removed_are_neither_offered_nor_shown_as_empty_maps(
         ]  # fmt: skip
         assert [offered.nth(place).is_disabled() for place in range(4)] == [False, False, True, False]
         assert not shown.tab.locator(".note").is_visible()
-    with chromium() as browser, Page(browser, f"{file.as_uri()}#compare=1&view=map&other_head=1") as shown:
+    with chromium() as browser, Page(browser, f"{file.as_uri()}#compare=1&view=map&head=0&other_head=1") as shown:
         shown.wait("document.querySelectorAll('.stage:not([hidden])').length === 1")
         note = shown.tab.locator(".note").text_content()
         assert note == "The run run has no layer 0, head 1: it was removed by pruning."
@@ -191,16 +202,16 @@ def test_names_of_links_never_lie_on_each_other(tmp_path: Path) -> None:
             with Page(browser, f"{file.as_uri()}#{link}view=map", width=width) as shown:
                 shown.wait("document.body.dataset.step === '1'")
                 shown.tab.evaluate(WRITTEN, names)
-                for view in ("Columns", "Line", "Map"):
+                for view in ("Lines", "Arcs", "Map"):
                     drawn = shown.tab.evaluate("written.clear(); document.body.dataset.drawn")
-                    shown.tab.locator(".segments button", has_text=view).click()
+                    shown.tab.locator(".segments button", has_text=re.compile(f"^{view}$")).click()
                     shown.wait(f"Number(document.body.dataset.drawn) > {drawn}")
                     canvases = shown.tab.evaluate("[...written.values()].map(one => Object.values(one))")
                     assert 1 <= len(canvases) <= most
                     for boxes in canvases:
                         assert len(boxes) == len(names), (width, link, view)
                         for place, (left, right, y, room) in enumerate(boxes):
-                            assert view == "Line" or 0 <= left < right <= room, (width, link, view)  # the line scrolls
+                            assert view == "Arcs" or 0 <= left < right <= room, (width, link, view)  # the line scrolls
                             for other_left, other_right, other_y, _ in boxes[:place]:
                                 is_apart = right <= other_left or other_right <= left or abs(y - other_y) >= 14
                                 assert is_apart, (width, link, view)
@@ -220,7 +231,7 @@ def test_help_lies_over_the_view_and_escape_closes_it(tmp_path: Path) -> None:
     file = tmp_path / "heads.html"
     write_html(file, [snapshot()], title="run")
     with chromium() as browser, Page(browser, file.as_uri()) as shown:
-        map_ = shown.tab.locator(".stages canvas").first
+        map_ = shown.tab.locator(".line").first
         before = map_.bounding_box()
         shown.tab.get_by_label("Keys and scores").click()
         assert shown.tab.get_by_text("lay another head over the chosen one").is_visible()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from minitx.tensorboard import pictures
-from minitx.tensorboard.pictures import Frame, colour_index, palette
+from minitx.tensorboard.pictures import Frame, by_word, colour_index, palette
 
 
 def causal(heads: int, seq: int) -> np.ndarray:
@@ -46,12 +48,20 @@ def test_every_cell_has_the_colour_of_its_weight(seq: int, heads: int) -> None:
 
 def test_the_scale_is_fixed_and_blank_is_not_its_zero() -> None:
     colours = palette()[colour_index(np.array([0.0, 0.5, 1.0, 1.5, np.nan]))].tolist()
-    assert colours[0] == [68, 1, 84]  # viridis, as matplotlib gives it
-    assert colours[2] == colours[3] == [253, 231, 36]
-    assert colours[4] == [255, 255, 255]
+    assert colours[0] == [0xF4, 0xF6, 0xFB] != colours[4] == [255, 255, 255]
+    assert colours[2] == colours[3] == [0x0B, 0x2A, 0x5E]
     faint = Frame(["a", "b"], 1)
     top, left = faint.panels[0]
     assert decode(faint.picture(0, 0, np.full((1, 2, 2), 0.01)))[top, left] == round(0.01 * (pictures.LEVELS - 1))
+
+
+def test_the_colours_are_those_of_the_attention_tab() -> None:
+    """On white, at the weights 0 to 1 between its stops."""
+    [script] = (Path(pictures.__file__).parent / "plugin" / "static").rglob("theme.js")
+    stops = re.findall(r"#[0-9a-f]{6}", script.read_text("utf-8").split("light:")[1].split("dark:")[0])
+    for place, stop in enumerate(stops):
+        colour = palette()[colour_index(np.array([place / (len(stops) - 1)]))][0]
+        assert np.abs(colour.astype(int) - list(bytes.fromhex(stop[1:]))).max() <= 1, stop  # of 224 colours
 
 
 def test_labels_stand_beside_their_rows_and_under_their_columns() -> None:
@@ -112,6 +122,20 @@ def test_a_picture_names_its_layer_and_step() -> None:
     for other in others:
         rows = np.flatnonzero((first != other).any(axis=1))
         assert len(rows) and rows.max() < frame.panels[0][0]
+
+
+def test_a_word_has_the_mean_of_its_rows_and_the_sum_of_its_columns() -> None:
+    """Against a loop over every entry; the words are "Ani mal", "did n't", "␣" and "."."""
+    labels, words = ["Ani", "mal", "␣did", "n", "'t", "␣", "."], [0, 2, 5, 6]
+    patterns = causal(3, 7)
+    joined, merged = by_word(labels, patterns, words)
+    assert joined == ["Animal", "didn't", "␣", "."]
+    spans = [range(0, 2), range(2, 5), range(5, 6), range(6, 7)]
+    for (head, query, key), weight in np.ndenumerate(merged):
+        sums = [sum(float(patterns[head, row, column]) for column in spans[key]) for row in spans[query]]
+        assert weight == pytest.approx(sum(sums) / len(sums))
+    np.testing.assert_allclose(merged.sum(axis=-1), 1)
+    assert (merged[:, ~np.tri(4, dtype=bool)] == 0).all()
 
 
 def test_long_captions_are_shortened() -> None:

@@ -29,7 +29,7 @@ from minitx.heads.snapshots import ShownProbe, encode
 from minitx.run import checkpoints
 from minitx.run.folder import Run
 from minitx.tensorboard.plugin.own_text import OwnText
-from minitx.tensorboard.plugin.page import page
+from minitx.tensorboard.plugin.page import page, style
 from minitx.tensorboard.plugin.plugin import AttentionPlugin
 from minitx.tensorboard.writer import EventWriter
 from tests.heads.test_snapshots import header_of, patterns, read_patterns
@@ -289,9 +289,9 @@ def test_only_the_viewers_own_files_are_served(client: Client, name: str) -> Non
 
 
 def test_the_viewers_files_are_served_with_their_types(client: Client) -> None:
-    for file in (PACKAGE / "static").iterdir():
-        response = client.get(f"{BASE}/static/{file.name}")
-        assert response.data == file.read_bytes()
+    for file in filter(Path.is_file, (PACKAGE / "static").rglob("*")):
+        response = client.get(f"{BASE}/static/{file.relative_to(PACKAGE / 'static').as_posix()}")
+        assert response.data == (style().encode() if file.name == "style.css" else file.read_bytes())
         assert response.mimetype == {"js": "text/javascript", "css": "text/css"}[file.suffix[1:]]
 
 
@@ -526,7 +526,7 @@ def test_a_wheel_carries_the_viewer() -> None:
     import tomllib
 
     settings = tomllib.loads((PACKAGE.parents[2] / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
-    assert settings["package-data"]["minitx.tensorboard.plugin"] == ["page.html", "static/*"]
-    assert all(file.is_file() for file in (PACKAGE / "static").iterdir()), "a pattern of static/* takes no folders"
+    assert settings["package-data"]["minitx.tensorboard.plugin"] == ["page.html", "static/*", "static/*/*"]
+    assert all(file.is_file() for file in (PACKAGE / "static").glob("*/*")), "static/*/* takes no deeper folders"
     others = {file.name for file in PACKAGE.iterdir() if file.is_file() and file.suffix != ".py"}
     assert others == {"page.html"}, "files that the package data leaves out"

@@ -30,6 +30,7 @@ from tests.tensorboard.browser import SLOW, Page, chromium, needs_browser
 
 ROOT = Path(__file__).parents[2]
 pytestmark = needs_browser
+DIFFERENCE = "Difference: the second minus the first"
 
 
 @contextmanager
@@ -113,7 +114,7 @@ def test_the_tab_appears_in_tensorboard_and_follows_its_dark_mode(browser: Any, 
         inside.locator(".cell").first.wait_for()
         assert inside.locator("h2").text_content() == "Layer 1, head 1"
         assert inside.locator(".step").text_content() == "step 4"
-        assert inside.locator("button[aria-pressed=true]", has_text="Line").count() == 1
+        assert inside.locator("button[aria-pressed=true]", has_text="Arcs").count() == 1
         before = inside.locator("body").evaluate("body => getComputedStyle(body).backgroundColor")
         page.tab.evaluate("document.body.classList.toggle('dark-mode')")
         body = inside.locator(":root[data-theme=dark] body")
@@ -142,7 +143,9 @@ def test_a_notebook_shows_the_tab_and_its_link_is_copied(browser: Any, server: s
             inside.locator("button[title^='Copy a link']").click()
             page.tab.locator("input").click()
             page.tab.keyboard.press("Control+V")
-            assert page.tab.locator("input").input_value() == f"{server}/#attention&p.attention.view=run%3Dsmall"
+            assert page.tab.locator("input").input_value() == (
+                f"{server}/#attention&p.attention.view=run%3Dsmall%26head%3D0%26shown%3D0"
+            )
             assert not page.errors
         jupyter.shutdown()
 
@@ -218,7 +221,7 @@ def test_heads_are_laid_over_each_other_and_a_token_shows_its_own(browser: Any, 
         assert two != one
         page.tab.locator(".chip", has_text="1·1").click()
         page.wait("document.querySelectorAll('.chip[aria-pressed=true]').length === 1")
-        page.tab.locator("button", has_text="All").click()
+        page.tab.locator("button", has_text="Whole layer").click()
         page.wait("document.querySelectorAll('.chip[aria-pressed=true]').length === 2")
         stage = page.tab.locator(".stage-box").first
         stage.focus()
@@ -238,7 +241,11 @@ def test_two_steps_and_two_runs_are_compared(browser: Any, server: str, logs: Pa
     with Page(browser, frame(server, "run=small&view=map&head=1&compare=1&other_step=2")) as page:
         page.wait("document.querySelectorAll('.stage:not([hidden])').length === 3")
         titles = page.tab.locator(".stage:not([hidden]) h3").all_text_contents()
-        assert titles == ["small · step 12 · layer 0, head 1", "small · step 2 · layer 0, head 1", "second − first"]
+        assert titles == [
+            "small · step 12 · layer 0, head 1",
+            "small · step 2 · layer 0, head 1",
+            "Difference: the second minus the first",
+        ]
         stage = page.tab.locator(".stage-box").nth(2)
         stage.focus()
         stage.press("ArrowUp")
@@ -259,11 +266,17 @@ def test_two_heads_are_compared_with_their_difference(browser: Any, server: str,
     with Page(browser, frame(server, "run=small&view=map&head=1")) as page:
         page.wait(is_at(12))
         page.tab.locator("button", has_text="Compare").click()
+        page.wait("document.querySelectorAll('.stage h3')[1].textContent === 'single · step 12 · layer 0, head 0'")
+        page.tab.locator("select[aria-label='Run to compare with']").select_option("small")
         page.tab.locator("select[aria-label='Head to compare with']").select_option("2")
         page.wait("document.querySelectorAll('.stage:not([hidden])').length === 3")
         page.wait("document.querySelectorAll('.stage h3')[1].textContent.endsWith('layer 1, head 0')")
         titles = page.tab.locator(".stage:not([hidden]) h3").all_text_contents()
-        assert titles == ["small · step 12 · layer 0, head 1", "small · step 12 · layer 1, head 0", "second − first"]
+        assert titles == [
+            "small · step 12 · layer 0, head 1",
+            "small · step 12 · layer 1, head 0",
+            "Difference: the second minus the first",
+        ]
         query, key = first.shape[0] - 2, 3
         a, b = first[query, key], second[query, key]
         for place, expected in enumerate((a, b, b - a)):
@@ -289,7 +302,7 @@ def test_two_heads_are_compared_with_their_difference(browser: Any, server: str,
 
 def test_an_own_text_is_run_through_the_nearest_checkpoint(browser: Any, server: str, logs: Path) -> None:
     kept = sorted(int(path.name[5:]) for path in (logs / "small" / "checkpoints").glob("step-*"))
-    with Page(browser, frame(server, "run=small&step=2")) as page:
+    with Page(browser, frame(server, "run=small&step=2&view=map")) as page:
         page.wait(is_at(2))
         busy = {"status": 503, "json": {"error": "Another text is being run: try again in a moment."}}
         page.tab.route("**/own_text", lambda route: route.fulfill(**busy), times=1)

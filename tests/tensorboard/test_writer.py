@@ -20,6 +20,8 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from minitx.heads.scores import SCORES
 from minitx.system.text import visible
+from minitx.tensorboard.head_charts import ProbeLink
+from minitx.tensorboard.pictures import by_word
 from minitx.tensorboard.writer import METRIC_TAGS, EventWriter, verbatim
 from tests.tensorboard.test_pictures import causal, decode
 
@@ -78,7 +80,7 @@ def test_a_resumed_run_drops_the_steps_that_it_repeats(tmp_path: Path, loader: A
     first = EventWriter(tmp_path)
     for step in (100, 200, 300):
         first.scalars(step, {"train_loss": step})
-        first.patterns(step, 0, ["a", "b"], causal(1, 2)[None])
+        first.patterns(step, "“ab”", "ab", ["a", "b"], causal(1, 2)[None])
     first.close()
     second = EventWriter(tmp_path, start_step=201)
     second.scalars(210, {"train_loss": 210})
@@ -89,7 +91,7 @@ def test_a_resumed_run_drops_the_steps_that_it_repeats(tmp_path: Path, loader: A
     events = accumulator.Scalars(tag) if loader is EventAccumulator else accumulator.Tensors(tag)
     assert [event.step for event in events] == [100, 200, 210]
     if loader is PluginEventAccumulator:  # the other one, which TensorBoard itself does not use, keeps all pictures
-        assert [event.step for event in accumulator.Tensors("probe 0/layer 0")] == [100, 200]
+        assert [event.step for event in accumulator.Tensors("“ab”/layer 0")] == [100, 200]
 
 
 @pytest.mark.parametrize(
@@ -132,74 +134,115 @@ def test_markdown_is_left_alone(tmp_path: Path) -> None:
 
 def test_hyperparameters_are_of_the_run_itself(tmp_path: Path) -> None:
     writer = EventWriter(tmp_path / "name")
-    flat: dict[str, str | float | bool] = {"model.n_layer": 4, "train.optimizer": "muon", "model.qk_norm": True}
-    writer.hyperparameters(flat, {"best_val_loss": float("nan")})
+    values: dict[str, str | float | bool] = {"Layers": 4, "train.optimizer": "muon", "model.qk_norm": True}
+    writer.hyperparameters(values, {})
     writer.scalars(50, {"val_loss": 2.0})
-    writer.hyperparameters(flat, {"best_val_loss": 1.5})
+    assert "_hparams_/session_end_info" not in read(tmp_path / "name").summary_metadata  # it is still running
+    writer.hyperparameters(values, {"cache_bytes_per_token": 512})
     writer.close()
-    accumulator = read(tmp_path / "name")
-    content = accumulator.summary_metadata
-    start, experiment, end = (
+    content = read(tmp_path / "name").summary_metadata
+    start, end = (
         HParamsPluginData.FromString(content[f"_hparams_/{tag}"].plugin_data.content)
-        for tag in ("session_start_info", "experiment", "session_end_info")
+        for tag in ("session_start_info", "session_end_info")
     )
     assert start.session_start_info.group_name == "name"
-    assert start.session_start_info.hparams["model.n_layer"].number_value == 4
+    assert start.session_start_info.hparams["Layers"].number_value == 4
     assert start.session_start_info.hparams["train.optimizer"].string_value == "muon"
     assert start.session_start_info.hparams["model.qk_norm"].bool_value is True
-    columns = [info.name.tag for info in experiment.experiment.metric_infos]
-    assert METRIC_TAGS["val_loss"] in columns and "Result/best val loss" in columns
     assert end.session_end_info.status == 1  # success
-    assert points(tmp_path / "name", "Result/best val loss") == [(50, 1.5)]
+    assert points(tmp_path / "name", "Summary/cache bytes per token") == [(50, 512)]
     assert [path.name for path in tmp_path.iterdir()] == ["name"]  # no run of its own
 
 
-def test_every_head_has_its_scores_and_every_layer_its_charts(tmp_path: Path) -> None:
+def test_the_first_run_does_not_fix_the_columns_of_the_hparams_tab(tmp_path: Path) -> None:
+    """With an experiment summary TensorBoard shows the columns of one run, and not those in which runs differ."""
+    writer = EventWriter(tmp_path)
+    writer.hyperparameters({"Layers": 4}, {"seconds": 1.0})
+    writer.close()
+    assert "_hparams_/experiment" not in read(tmp_path).summary_metadata
+
+
+def test_losses_and_speed_are_the_metrics_that_the_hparams_tab_shows_first(tmp_path: Path) -> None:
+    """It shows the first five tags by name."""
+    writer = EventWriter(tmp_path)
+    writer.scalars(1, {name: 1.0 for name in METRIC_TAGS if name != "above_entropy"})
+    writer.results(1, {"parameters": 1.0, "seconds": 1.0})
+    writer.head_scores(
+        1, {name: np.ones((2, 2)) for name in SCORES}, {}, [ProbeLink("“a b”", "b", np.ones((2, 2)), 0.5)]
+    )
+    writer.close()
+    shown = sorted(read(tmp_path).Tags()["scalars"])[:5]
+    assert shown == [
+        *(f"Loss/{of}" for of in ("best validation", "train", "validation", "validation bits per byte")),
+        METRIC_TAGS["tokens_per_second"],
+    ]
+
+
+@pytest.mark.parametrize("each_head", [False, True])
+def test_every_score_has_its_charts(tmp_path: Path, each_head: bool) -> None:
     scores = {name: np.arange(24, dtype=np.float64).reshape(2, 12) for name in SCORES}
     scores["induction"] = np.full((2, 12), np.nan)
-    writer = EventWriter(tmp_path)
-    writer.head_scores(100, scores, {"previous_token": 0.25, "induction": float("nan")})
-    writer.head_scores(200, scores, None)
+    links = [ProbeLink("“The (cat)…”", "sat → [cat]", scores["entropy"] / 24, 0.125)]
+    writer = EventWriter(tmp_path, each_head=each_head)
+    for step in (100, 200):
+        writer.head_scores(step, scores, {"previous_token": 0.25, "induction": float("nan")}, links)
     writer.close()
     accumulator = read(tmp_path)
     tags = accumulator.Tags()["scalars"]
-    assert points(tmp_path, "layer 1 head 11/previous token") == [(100, 23), (200, 23)]
-    assert points(tmp_path, "uniform attention/previous token") == [(100, 0.25)]
+    group = "heads: previous token"
+    assert points(tmp_path, f"{group}/layer 1, highest") == [(100, 23), (200, 23)]
+    assert points(tmp_path, f"{group}/layer 1, mean") == [(100, 17.5), (200, 17.5)]
+    assert points(tmp_path, f"{group}/chance") == [(100, 0.25), (200, 0.25)]
+    assert points(tmp_path, "links in “The (cat)…”/sat → [cat], highest head")[0][1] == pytest.approx(23 / 24)
+    assert points(tmp_path, "links in “The (cat)…”/sat → [cat], chance")[0] == (100, 0.125)
     assert not [tag for tag in tags if "induction" in tag]
-    metadata = accumulator.SummaryMetadata("layer 0 head 3/entropy")
-    assert metadata.summary_description == SCORES["entropy"].description
+    metadata = accumulator.SummaryMetadata("heads: entropy/layer 0, highest")
+    assert SCORES["entropy"].description in metadata.summary_description
+    assert (
+        ("layer 1 head 11/previous token" in tags) == ("layer 0 head 3/“The (cat)…” sat → [cat]" in tags) == each_head
+    )
     [[stored]] = strings(tmp_path, "custom_scalars__config__")
     charts = {chart.title: chart for category in Layout.FromString(stored).category for chart in category.chart}
-    matched = [
-        tag
-        for tag in tags
-        if any(re.match(pattern, tag) for pattern in charts["layer 1: previous token"].multiline.tag)
-    ]
-    assert sorted(matched) == sorted(
-        [f"layer 1 head {head}/previous token" for head in range(12)] + ["uniform attention/previous token"]
-    )
+
+    def matched(title: str) -> list[str]:
+        return sorted(tag for tag in tags if any(re.match(pattern, tag) for pattern in charts[title].multiline.tag))
+
+    assert matched("previous token") == [f"{group}/chance", *(f"{group}/layer {layer}, highest" for layer in range(2))]
+    assert matched("“The (cat)…”") == ["links in “The (cat)…”/sat → [cat], highest head"]
+    assert ("layer 1: previous token" in charts) == each_head
+    if each_head:
+        heads = [f"layer 1 head {head}/previous token" for head in range(12)]
+        assert matched("layer 1: previous token") == sorted([f"{group}/chance", *heads])
 
 
 def test_pictures_arrive_with_tag_step_size_and_text(tmp_path: Path) -> None:
     writer = EventWriter(tmp_path)
     patterns = np.stack([causal(3, 5), causal(3, 5)])
     for step in (0, 100):
-        writer.patterns(step, 4, LABELS, patterns)
+        writer.patterns(step, "“The”", "The$a_b$\nжук", LABELS, patterns)
     writer.close()
     accumulator = read(tmp_path)
-    assert {tag for tag in accumulator.Tags()["tensors"] if "/" in tag} == {"probe 4/layer 0", "probe 4/layer 1"}
-    assert [event.step for event in accumulator.Tensors("probe 4/layer 1")] == [0, 100]
-    (width, height, png), _ = strings(tmp_path, "probe 4/layer 1")
+    assert {tag for tag in accumulator.Tags()["tensors"] if "/" in tag} == {"“The”/layer 0", "“The”/layer 1"}
+    assert [event.step for event in accumulator.Tensors("“The”/layer 1")] == [0, 100]
+    (width, height, png), _ = strings(tmp_path, "“The”/layer 1")
     assert decode(png).shape == (int(height), int(width))
-    metadata = accumulator.SummaryMetadata("probe 4/layer 1")
+    metadata = accumulator.SummaryMetadata("“The”/layer 1")
     assert metadata.plugin_data.plugin_name == "images"
-    assert shown(metadata.summary_description) == "The$a_b$\nжукinternationalization"
+    assert shown(metadata.summary_description) == "The$a_b$\nжук"
+
+
+def test_a_picture_can_be_of_words(tmp_path: Path) -> None:
+    writer = EventWriter(tmp_path)
+    writer.patterns(1, "“a”", "a", ["␣a", "b", "␣c"], causal(2, 3)[None], words=[0, 2])
+    writer.patterns(1, "“b”", "b", ["ab", "c"], by_word(["␣a", "b", "␣c"], causal(2, 3)[None], [0, 2])[1])
+    writer.close()
+    assert strings(tmp_path, "“a”/layer 0")[0][:2] == strings(tmp_path, "“b”/layer 0")[0][:2]  # width and height
 
 
 def test_shapes_that_disagree_are_refused(tmp_path: Path) -> None:
     writer = EventWriter(tmp_path)
     with pytest.raises(ValueError, match="of 2 labels"):
-        writer.patterns(0, 0, ["a", "b"], causal(1, 3)[None])
+        writer.patterns(0, "“ab”", "ab", ["a", "b"], causal(1, 3)[None])
     writer.close()
 
 
@@ -215,8 +258,8 @@ writer = minitx.tensorboard.writer.EventWriter(Path({str(tmp_path)!r}))
 writer.scalars(1, {{"train_loss": 1.0}})
 writer.text("a", "b", 1)
 writer.hyperparameters({{"a": 1}}, {{"b": 1.0}})
-writer.head_scores(1, {{"induction": np.ones((1, 1))}}, None)
-writer.patterns(1, 0, ["a"], np.ones((1, 1, 1, 1)))
+writer.head_scores(1, {{"induction": np.ones((1, 1))}}, {{}})
+writer.patterns(1, "“a”", "a", ["a"], np.ones((1, 1, 1, 1)))
 writer.close()
 loaded = {{"torch", "tensorflow", "matplotlib.pyplot"}} & set(sys.modules)
 assert not loaded, loaded

@@ -14,7 +14,8 @@ from minitx.data.tales.tale import KINDS
 from minitx.heads import snapshots
 from minitx.heads.places import held_out_tales, run_probes
 from minitx.run.folder import Run
-from minitx.tensorboard.writer import KIND, METRIC_TAGS
+from minitx.tensorboard.head_charts import KIND
+from minitx.tensorboard.writer import METRIC_TAGS
 from minitx.training import kind_log
 from minitx.training.session import train
 from tests.small import small_config
@@ -59,7 +60,7 @@ def test_tensorboard_has_a_chart_for_each_kind(run: Path) -> None:
     tags = {*read(run).Tags()["scalars"]}
     assert METRIC_TAGS["above_entropy"] in tags
     assert {f"Tales/{kind}" for kind in ("object", "place", "name")} <= tags
-    assert "layer 0 head 1/tales object" in tags
+    assert {"heads: tales object/layer 0, highest", "heads: tales object/chance"} <= tags
 
 
 def test_heads_are_scored_on_tales_at_every_snapshot(run: Path) -> None:

@@ -11,12 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from minitx.config import ModelConfig
+from minitx.config.probes import DEFAULT_PROBES, ProbeSetting
 from minitx.data.prepare import prepare
 from minitx.heads import snapshots
 from minitx.heads.scores import SCORES
@@ -25,8 +27,9 @@ from minitx.run.folder import Run
 from minitx.run.logs import HEADS_FILE
 from minitx.system.runtime import choose_runtime
 from minitx.training.loop import train_step, training_loss
-from minitx.training.model_card import attention_rows, flatten, model_card
+from minitx.training.model_card import attention_kind, attention_rows, flatten, hyperparameters, model_card
 from minitx.training.report import Report
+from minitx.training.session import train
 from minitx.training.state import Due, Training, due_after
 from tests.small import small_config
 
@@ -144,7 +147,8 @@ def test_scores_and_links_of_every_head_are_kept(tmp_path: Path) -> None:
     with opened(tmp_path) as report:
         links = [{"from": "sat", "to": "cat"}, {"from": "sat", "to": "the", "name": "subject's article"}]
         training = report.training
-        log = dataclasses.replace(training.config.log, probes=["rain", {"text": "the cat sat.", "links": links}])
+        probes: list[str | ProbeSetting] = ["rain", {"text": "the cat sat.", "links": links}]
+        log = dataclasses.replace(training.config.log, probes=probes, head_scalars=True)
         training.config = dataclasses.replace(training.config, log=log)
         for step in (6, 7, 12):
             report.heads(after(report, step))
@@ -158,7 +162,7 @@ def test_scores_and_links_of_every_head_are_kept(tmp_path: Path) -> None:
         for head in range(2):
             written = lines[0]["links"][0]["attention"][layer][head]
             assert 0 < written < 1 and 0 < lines[0]["links"][0]["chance"][layer][head] < 1
-            shown = events.Scalars(f"layer {layer} head {head}/probe 1 sat → cat")
+            shown = events.Scalars(f"layer {layer} head {head}/“the cat sat.” sat → cat")
             assert [event.step for event in shown] == [6, 12]
             assert shown[0].value == pytest.approx(written, rel=1e-6)
             assert events.Scalars(f"layer {layer} head {head}/induction on repeats")
@@ -166,8 +170,31 @@ def test_scores_and_links_of_every_head_are_kept(tmp_path: Path) -> None:
             assert matters == pytest.approx(lines[0]["scores"]["importance"][layer][head]) and matters > 0
     assert lines[0]["chance"]["importance"] is None  # even attention has no importance
     # Letters: "sat" are the tokens 8 to 10, "cat" 4 to 6; evenly spread, each query has 1 of i + 1 for each key.
-    evenly = events.Scalars("uniform attention/probe 1 sat → cat")[0].value
+    evenly = events.Scalars("links in “the cat sat.”/sat → cat, chance")[0].value
     assert evenly == pytest.approx((3 / 9 + 3 / 10 + 3 / 11) / 3)
+    highest = events.Scalars("links in “the cat sat.”/sat → cat, highest head")[0].value
+    assert highest == pytest.approx(np.max(lines[0]["links"][0]["attention"]))
+    for name, values in lines[0]["scores"].items():
+        group = f"heads: {name.replace('_', ' ')}"
+        for layer in range(2):
+            assert events.Scalars(f"{group}/layer {layer}, highest")[0].value == pytest.approx(max(values[layer]))
+            assert events.Scalars(f"{group}/layer {layer}, mean")[0].value == pytest.approx(sum(values[layer]) / 2)
+
+
+def test_a_run_of_sixteen_heads_has_few_charts(tmp_path: Path) -> None:
+    """And as many for 64 heads: the others are in the Attention tab."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    charts = {}
+    for heads in (4, 16):
+        config = small_config(tmp_path, steps=1, sample_every=0)
+        model = dataclasses.replace(config.model, n_layer=4, n_head=heads, d_model=64)
+        log = dataclasses.replace(config.log, probes=list(DEFAULT_PROBES[:1]))
+        assert train(dataclasses.replace(config, out=f"{config.out}-{heads}", model=model, log=log)) == 0
+        events = EventAccumulator(f"{config.out}-{heads}", size_guidance={"scalars": 0})
+        events.Reload()
+        charts[heads] = {*events.Tags()["scalars"]}
+    assert charts[4] == charts[16] and len(charts[4]) <= 110
 
 
 def test_model_card_counts(tmp_path: Path) -> None:
@@ -187,6 +214,32 @@ def test_model_card_of_other_attention() -> None:
         ("latent attention", "d_latent 8, d_rotary 2"),
         ("heads kept by pruning", "0 2; –"),
     ]
+
+
+def test_the_hparams_tab_has_what_may_make_a_run_better(tmp_path: Path) -> None:
+    config = small_config(tmp_path)
+    values = hyperparameters(config)
+    main = {"Attention heads", "Attention kind", "Data", "Layers", "Model width", "Seed", "Steps"}
+    assert main == {name for name in values if name[0].isupper()}  # which TensorBoard sorts first
+    assert (values["Attention heads"], values["Layers"], values["Model width"]) == (2, 2, 16)
+    assert (values["Seed"], values["Steps"], values["Attention kind"]) == (config.seed, 12, "multi-head")
+    assert "train.learning_rate" in values and "model.dropout" in values
+    assert not {"out", "threads", "model.n_head", "train.eval_every"} & {*values}
+    assert not [name for name in values if name.startswith("log.")]
+
+
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [
+        (ModelConfig(n_head=1), "multi-head"),
+        (ModelConfig(n_head=4, n_kv_head=4), "multi-head"),
+        (ModelConfig(n_head=4, n_kv_head=1), "multi-query"),
+        (ModelConfig(n_head=4, n_kv_head=2), "grouped-query, 2 key-value heads"),
+        (ModelConfig(attention="latent"), "latent"),
+    ],
+)
+def test_kinds_of_attention_have_the_names_of_the_literature(model: ModelConfig, kind: str) -> None:
+    assert attention_kind(model) == kind
 
 
 def test_flatten() -> None:

@@ -8,12 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 STATIC = Path(__file__).parent / "static"
-MODULES = (
-    "dom", "theme", "snapshot", "state", "source", "labels", "heatmap", "lines", "chart", "stage", "survey", "layout",
-    "export", "gather", "contents", "controls", "viewer", "standalone",
-)  # fmt: skip
-"""The viewer's modules, every one after those it imports. Only TensorBoard loads `index.js`, so it is left out."""
-IMPORT = re.compile(r'^import \{[^}]*\} from "\./(\w+)\.js";\n', re.MULTILINE)
+ENTRY = STATIC / "standalone.js"
+IMPORT = re.compile(r'^import \{[^}]*\} from "(\.[./\w]+\.js)";\n', re.MULTILINE)
 EXPORT = re.compile(r"^export (?=(?:async )?function|const|class)", re.MULTILINE)
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src blob: data:"
 
@@ -33,14 +29,28 @@ def page(snapshots: Sequence[bytes], *, title: str, view: str = "", steps_of: in
         .format(
             policy=html.escape(POLICY),
             title=html.escape(f"{title}{held}"),
-            style=(STATIC / "style.css").read_text("utf-8"),
+            style=style(),
             data=json.dumps(data).replace("<", "\\u003c"),
             script=script(),
         )
     )
 
 
+def style() -> str:
+    """The style of the viewer, then those of its views."""
+    files = [STATIC / "style.css", *sorted((STATIC / "views").glob("*.css"))]
+    return "\n".join(file.read_text("utf-8") for file in files)
+
+
 def script() -> str:
     """All modules as one script, without imports and exports. Their top-level names must not clash."""
-    parts = [(STATIC / f"{name}.js").read_text("utf-8") for name in MODULES]
+    parts = [file.read_text("utf-8") for file in modules(ENTRY)]
     return "\n".join(EXPORT.sub("", IMPORT.sub("", part)) for part in parts)
+
+
+def modules(entry: Path) -> list[Path]:
+    """The files that `entry` imports, every one after those it imports itself, then `entry`."""
+    files: list[Path] = []
+    for name in IMPORT.findall(entry.read_text("utf-8")):
+        files += [file for file in modules((entry.parent / name).resolve()) if file not in files]
+    return [*files, entry]

@@ -13,7 +13,7 @@ from minitx.heads import snapshots
 from minitx.system.errors import UserError
 from minitx.system.fields import Fields, parse_json
 from minitx.tensorboard.plugin.own_text import OwnText
-from minitx.tensorboard.plugin.page import POLICY, STATIC, page
+from minitx.tensorboard.plugin.page import POLICY, STATIC, page, style
 from minitx.tensorboard.plugin.run_page import run_page
 from minitx.tensorboard.plugin.store import Store
 
@@ -64,14 +64,18 @@ class AttentionPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
         return guarded
 
     def _static(self, request: Request) -> Response:
-        file = STATIC / request.path.rpartition("/static/")[2]
-        if file not in STATIC.iterdir():
+        file = STATIC / request.path.partition("/static/")[2]
+        if not file.is_file() or file not in STATIC.rglob("*"):
             raise NotFound("There is no such file.")
+        if file.name == "style.css":
+            return http_util.Respond(request, style().encode(), "text/css")
         return http_util.Respond(request, file.read_bytes(), "text/css" if file.suffix == ".css" else "text/javascript")
 
     def _runs(self, request: Request) -> Response:
         note = "" if self.store.root else "Start TensorBoard with --logdir FOLDER: this tab cannot read --logdir_spec."
-        return reply(request, {"runs": self.store.names(), "own_text": self.own_text.refusal(request), "note": note})
+        refusal = self.own_text.refusal(request)
+        answer = {"runs": self.store.names(), "newest": self.store.newest(), "own_text": refusal, "note": note}
+        return reply(request, answer)
 
     def _run(self, request: Request) -> Response:
         return reply(request, self.store.describe(text(request, "run")))

@@ -48,6 +48,17 @@ class Store:
                 break
         return sorted(names)
 
+    def newest(self) -> str | None:
+        """The run whose snapshots were written last; None without runs."""
+        written = {name: self._written(name) for name in self.names()}
+        return max(written, key=written.__getitem__, default=None)
+
+    def _written(self, run: str) -> float:
+        try:
+            return (self.folder(run) / snapshots.FOLDER).stat().st_mtime
+        except (OSError, NotFound):  # it vanished
+            return 0.0
+
     def folder(self, run: str) -> Path:
         """The folder of a run; raises NotFound if no run has that name."""
         if self.root is None or run not in self.names():

@@ -1,8 +1,8 @@
 // The entry for TensorBoard, which loads this module into the tab's frame and calls render().
 
-import { element } from "./dom.js";
-import { serverSource } from "./source.js";
-import { startViewer } from "./viewer.js";
+import { element } from "./draw/dom.js";
+import { serverSource } from "./data/source.js";
+import { startViewer } from "./frame/viewer.js";
 
 const KEY = "p.attention.view";
 
@@ -16,14 +16,14 @@ export function render() {
 
 function start() {
   setTheme();
-  const viewer = startViewer(document.body, serverSource(), { link: linkOfHost(), linkTo });
+  const viewer = startViewer(document.body, serverSource(), { link: linkOfHost(), linkTo, follow });
   const body = hostBody();
   if (!body) return;
-  const follow = () => {
+  const redraw = () => {
     setTheme();
     viewer.redraw();
   };
-  new MutationObserver(follow).observe(body, { attributes: true, attributeFilter: ["class"] });
+  new MutationObserver(redraw).observe(body, { attributes: true, attributeFilter: ["class"] });
 }
 
 /** The window of TensorBoard, or this one if the window around it is from another origin. */
@@ -42,6 +42,12 @@ function linkOfHost() {
 
 function linkTo(link) {
   return `${host().location.href.split("#")[0]}#attention&${KEY}=${encodeURIComponent(link)}`;
+}
+
+/** Put a view into the address bar, so that a reload opens it again; not while another tab of TensorBoard is open. */
+function follow(link) {
+  const { location, history } = host();
+  if (host() === window || location.hash.startsWith("#attention")) history.replaceState(history.state, "", linkTo(link));
 }
 
 /** TensorBoard's body, whose class tells dark mode; null if this frame was opened without TensorBoard around it. */

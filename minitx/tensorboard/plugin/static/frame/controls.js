@@ -1,20 +1,21 @@
 // Fills everything around the patterns from state and data: controls, the chosen head's name and chips, the chart.
 // Every function here may be called again and again.
 
-import { chartLayout, drawChart } from "./chart.js";
-import { element, fillSelect, fitCanvas } from "./dom.js";
-import { headName, meaning, nearestOf, scoreTitle } from "./state.js";
+import { chartLayout, drawChart } from "../draw/chart.js";
+import { element, fillSelect, fitCanvas } from "../draw/dom.js";
+import { headName, meaning, scoreTitle } from "../state/scores.js";
+import { nearestOf } from "../state/state.js";
 import { describeHead } from "./survey.js";
-import { headColour } from "./theme.js";
+import { headColour } from "../draw/theme.js";
 
 const plainOption = (value) => ({ value, label: value });
 
 /** Fill, press, disable and hide the controls. */
-export function drawControls({ parts, source, state, data, isPlaying }) {
+export function drawControls({ parts, source, state, data, view, isPlaying }) {
   const { info, runs, first } = data;
   fillSelect(parts.run, runs.map(plainOption), data.run ?? "");
   const probes = (info?.newest?.probes ?? []).map((probe, index) => ({ value: index, label: shortText(probe.text) }));
-  if (data.probe === -1) probes.push({ value: -1, label: `your text: ${shortText(state.text)}` });
+  if (data.probe === -1) probes.push({ value: -1, label: `Your text: ${shortText(state.text)}` });
   fillSelect(parts.probe, probes, data.probe ?? 0);
   const names = Object.keys(info?.newest?.scores ?? {});
   const scores = names.map((name) => ({ value: name, label: scoreTitle(name), title: meaning(name) }));
@@ -22,12 +23,14 @@ export function drawControls({ parts, source, state, data, isPlaying }) {
   parts.score.title = meaning(data.score) || "Score of heads";
   parts.scoreField.hidden = parts.sort.hidden = !names.length;
   for (const name of ["sort", "compare", "first", "links"]) parts[name].setAttribute("aria-pressed", String(state[name]));
-  for (const [view, button] of Object.entries(parts.views)) button.setAttribute("aria-pressed", String(state.view === view));
+  for (const [name, button] of Object.entries(parts.views)) button.setAttribute("aria-pressed", String(view.name === name));
   parts.sort.disabled = !data.score;
-  parts.first.hidden = state.view === "map";
-  parts.links.hidden = !first?.probes[0].links.length;
-  parts.others.hidden = !state.compare;
-  if (state.compare && first) drawOthers(parts, state, data);
+  parts.first.hidden = !view.compares || view.name === "map";
+  parts.links.hidden = !view.compares || !first?.probes[0].links.length;
+  const isCompared = state.compare && view.compares;
+  parts.compare.hidden = !view.compares;
+  parts.others.hidden = !isCompared;
+  if (isCompared && first) drawOthers(parts, state, data);
   const steps = info?.steps ?? [];
   const step = nearestOf(steps, state.step);
   parts.slider.min = steps[0] ?? 0;
@@ -79,7 +82,7 @@ export function drawHeading({ parts, state, data }, theme) {
 }
 
 /** A button for each head of the layer and for other shown heads; a click calls `toggle(head)`. */
-export function drawChips({ parts, state, data }, theme, toggle) {
+export function drawChips({ parts, state, data, view }, theme, toggle) {
   const { first } = data;
   const layer = Math.floor(state.head / first.heads);
   const ofLayer = Array.from({ length: first.heads }, (_, head) => layer * first.heads + head);
@@ -100,7 +103,8 @@ export function drawChips({ parts, state, data }, theme, toggle) {
       ),
     ),
   );
-  parts.chips.parentElement.hidden = state.view === "map" || (state.view === "both" && Boolean(data.second));
+  const isSingle = view.name === "map" || view.showsOne || (view.name === "both" && Boolean(data.second));
+  parts.chips.hidden = parts.oneHead.parentElement.hidden = isSingle;
 }
 
 /** The score of every head against steps. */
@@ -110,9 +114,9 @@ export function drawTimeline({ parts, state, data }, theme) {
   parts.chartBox.hidden = parts.chartTitle.hidden = !isShown;
   parts.slider.parentElement.hidden = !(info?.steps.length > 1);
   if (!isShown) return;
-  const dashed = chart.chance.some((value) => value !== null) ? "; dashed: even attention" : "";
+  const dashed = chart.chance.some((value) => value !== null) ? "; dashed: uniform attention" : "";
   parts.chartTitle.textContent = `${scoreTitle(data.score)} of every head against steps${dashed}`;
-  parts.chartTitle.title = meaning(data.score);
+  parts.chartTitle.title = `${meaning(data.score)}. Uniform attention: a head that attends equally to all tokens up to its own.`;
   parts.chart.setAttribute("aria-label", `${parts.chartTitle.textContent}; the slider below moves through the steps`);
   const [width, height] = [parts.chartBox.clientWidth, parts.chartBox.clientHeight];
   const order = [...state.shown.filter((head) => head !== state.head), state.head];

@@ -1,6 +1,7 @@
 // Loads the data that a state needs: runs, the steps of one run, the shown patterns, a score at every step.
 
-import { headsWithin, nearestOf } from "./state.js";
+import { openingHeads } from "./opening.js";
+import { headsWithin, nearestOf } from "../state/state.js";
 
 const LONG = 64; // of a longer text, whole patterns are loaded only for the heads on view
 /** The note while a user's own text is run. */
@@ -9,41 +10,65 @@ const EMPTY = "No run here has snapshots yet: train one, and this page fills by 
 
 /**
  * Load what `wanted`, a state, needs from `source`:
- * {runs, refusal, run, info, probe, step, score, first, chart, note, fault}, and for a comparison
+ * {runs, refusal, run, info, probe, step, score, head, shown, first, chart, extra, note, fault}, and for a comparison
  * {otherRun, otherInfo, otherStep, second}. firstStep and secondStep are the steps of the two patterns; for an own text
- * they are steps of checkpoints. `before` is the last result: what still holds is kept, unless `isFresh`. An error
- * becomes the sentence `fault`; with `isFinal` an own text would fail again. `tell` gets a sentence if loading is slow.
+ * they are steps of checkpoints. `extra` is what `view` loads for itself, or `extraFault` why it could not. `before` is
+ * the last result: what still holds is kept, unless `isFresh`. An error becomes the sentence `fault`, and the last picture
+ * stays; with `isFinal` an own text would fail again. `tell` gets a sentence if loading is slow.
  */
-export async function gather(source, before, wanted, isFresh, tell) {
-  const data = { ...before, fault: "", isFinal: false, note: "" };
+export async function gather(source, before, wanted, view, isFresh, tell) {
+  const data = { ...before, isLoaded: false, fault: "", isFinal: false, note: "" };
   try {
     if (isFresh || !data.runs.length) {
-      const { runs, own_text: refusal, note } = await source.runs();
-      Object.assign(data, { runs, refusal, emptyNote: note });
+      const { runs, newest, own_text: refusal, note } = await source.runs();
+      Object.assign(data, { runs, newestRun: newest, refusal, emptyNote: note });
     }
     if (!data.runs.length) return { ...data, info: null, first: null, note: data.emptyNote || EMPTY };
     await gatherRun(source, data, wanted, isFresh);
-    const { info, run } = data;
-    const { layers, heads, probes, scores } = info.newest ?? { layers: 1, heads: 1, probes: [], scores: {} };
-    const inRange = { ...wanted, ...headsWithin(wanted, layers * heads) };
-    const step = nearestOf(info.steps, wanted.step);
-    const isOwn = wanted.probe < 0 && Boolean(wanted.text) && Boolean(source.ownText) && !data.refusal;
-    const probe = Math.min(Math.max(0, wanted.probe), Math.max(0, probes.length - 1));
-    Object.assign(data, { step, firstStep: step, probe: isOwn ? -1 : probe, first: null, second: null, chart: null, otherInfo: null });
-    data.score = scores[wanted.score] || !wanted.score ? wanted.score : (Object.keys(scores)[0] ?? "");
-    if (data.score) data.chart = await source.scores(run, data.score, info.steps);
-    if (isOwn) data.first = await fetchOwn(source, data, wanted.text, tell);
-    else data.first = await source.snapshot(run, step, probe, wholeHeads(probes[probe], [inRange.head, ...inRange.shown]));
-    if (wanted.compare) await gatherOther(source, data, before, inRange, isFresh, tell);
+    await gatherFirst(source, data, wanted, tell);
+    const inRange = { ...wanted, head: data.head, shown: data.shown };
+    if (wanted.compare && view.compares) await gatherOther(source, data, before, inRange, isFresh, tell);
+    if (view.load) await gatherExtra(source, data, inRange, view, tell);
   } catch (error) {
-    data.fault = error.message;
-    data.isFinal = data.probe < 0 && error.status >= 400 && error.status < 500;
+    const isSameRun = data.run === before.run;
+    const known = isSameRun ? { info: data.info, runs: data.runs, step: data.step } : { runs: data.runs };
+    const last = data.isLoaded ? data : { ...before, ...known, note: "" };
+    return { ...last, fault: error.message, isFinal: wanted.probe < 0 && error.status >= 400 && error.status < 500 };
   }
   return data;
 }
 
+/** The chosen heads, the pattern of the shown step, and the chart. */
+async function gatherFirst(source, data, wanted, tell) {
+  const { info, run } = data;
+  const { layers, heads, probes, scores } = info.newest ?? { layers: 1, heads: 1, probes: [], scores: {} };
+  const step = nearestOf(info.steps, wanted.step);
+  const isOwn = wanted.probe < 0 && Boolean(wanted.text) && Boolean(source.ownText) && !data.refusal;
+  const probe = Math.min(Math.max(0, wanted.probe), Math.max(0, probes.length - 1));
+  Object.assign(data, { step, probe: isOwn ? -1 : probe });
+  const score = scores[wanted.score] || !wanted.score ? wanted.score : (Object.keys(scores)[0] ?? "");
+  const chart = score ? await source.scores(run, score, info.steps) : null;
+  let [first, firstStep, note] = [null, step, ""];
+  if (isOwn) [first, firstStep, note] = await fetchOwn(source, data, wanted.text, tell);
+  let chosen = headsWithin(wanted, layers * heads);
+  if (wanted.head === null) chosen = openingHeads(first ?? (await source.snapshot(run, step, probe, [])));
+  first ??= await source.snapshot(run, step, probe, wholeHeads(probes[probe], [chosen.head, ...chosen.shown]));
+  const others = { second: null, otherInfo: null, extra: data.extraOf === wanted.view ? data.extra : null, extraFault: "" };
+  Object.assign(data, { ...chosen, ...others, score, chart, first, firstStep, note, isLoaded: true });
+}
+
+/** What the view itself asks for. If that fails, the pattern is still shown. */
+async function gatherExtra(source, data, wanted, view, tell) {
+  try {
+    data.extra = await view.load(source, data, wanted, tell);
+  } catch (error) {
+    Object.assign(data, { extra: null, extraFault: error.message });
+  }
+  data.extraOf = view.name;
+}
+
 async function gatherRun(source, data, wanted, isFresh) {
-  const run = data.runs.includes(wanted.run) ? wanted.run : data.runs[0];
+  const run = data.runs.includes(wanted.run) ? wanted.run : (data.newestRun ?? data.runs[0]);
   if (wanted.run && run !== wanted.run) data.fault = `The run ${wanted.run} has no snapshots here; this is ${run}.`;
   if (isFresh || data.run !== run || !data.info) data.info = await source.run(run);
   data.run = run;
@@ -76,16 +101,15 @@ function wholeHeads(probe, heads) {
   return (probe?.tokens.length ?? 0) > LONG ? [...new Set(heads)].sort((a, b) => a - b) : [];
 }
 
+/** [snapshot, its step, a note] of a text of the user's own. */
 async function fetchOwn(source, data, text, tell) {
   const { run, info, step } = data;
   const kept = nearestOf(info.checkpoints, step);
   if (kept === null) throw new Error(`The run ${run} keeps no checkpoint, so no text can be run through it.`);
   tell(READING);
   const snapshot = await source.ownText(run, kept, text, tell);
-  data.firstStep = kept;
   const more = kept === step ? "" : `, the nearest to step ${step} that is still kept`;
-  data.note = `Your text through the checkpoint of step ${kept}${more}.`;
-  return snapshot;
+  return [snapshot, kept, `Your text through the checkpoint of step ${kept}${more}.`];
 }
 
 /** The head of the second pattern: the chosen one, else the one in the same place or nearest to it. */

@@ -1,11 +1,11 @@
 // From state and data to what each stage shows, and to the text about the place under the pointer.
 
-import { linkEnds } from "./heatmap.js";
-import { otherHead } from "./gather.js";
-import { strongest, weightAt } from "./snapshot.js";
+import { linkEnds } from "../draw/heatmap.js";
+import { otherHead } from "../data/gather.js";
+import { strongest, weightAt } from "../data/snapshot.js";
 import { signed } from "./stage.js";
-import { figure, headName } from "./state.js";
-import { headColour } from "./theme.js";
+import { figure, headName } from "../state/scores.js";
+import { headColour } from "../draw/theme.js";
 
 const TITLES = {
   map: "Rows: tokens. Columns: what they attend to.",
@@ -34,7 +34,7 @@ export function stageContents(state, data, theme) {
     const packed = [wholeOf(a, state.head), wholeOf(b, head)];
     note ||= missing(second, head, data.otherRun);
     if (isSame && packed.every(Boolean)) {
-      contents.push({ ...contents[0], view: "map", heads: [{ head: state.head, packed: packed[0] }], against: packed[1], title: "second − first" });
+      contents.push({ ...contents[0], view: "map", heads: [{ head: state.head, packed: packed[0] }], against: packed[1], title: "Difference: the second minus the first" });
     } else if (!isSame) {
       note = "The two runs cut this text into different tokens, so there is no difference to show.";
     }
@@ -59,9 +59,6 @@ function missing(snapshot, head, run) {
 function sideTitle(data, run, step, head, snapshot) {
   return [data.runs.length > 1 ? run : "", `step ${step}`, headName(head, snapshot.heads)].filter(Boolean).join(" · ");
 }
-
-/** `focus` if the text of `content` has its tokens, else null. */
-export const fitting = (focus, { probe }) => (focus && Math.max(focus.query ?? 0, focus.key ?? 0) < probe.seq ? focus : null);
 
 /** Lines of text about the place under the pointer. */
 export function describeFocus({ probe, heads, against, view }, { query, key }) {

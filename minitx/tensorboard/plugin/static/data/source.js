@@ -1,6 +1,6 @@
 // The two sources of data: TensorBoard's server, and a self-contained HTML file. Both have the same methods.
 //
-//   runs()                              → {runs: [name], own_text: "" or why own texts are refused, note}
+//   runs()                              → {runs: [name], newest: name or null, own_text: "" or why own texts are refused, note}
 //   run(name)                           → {steps, checkpoints, newest: header, fault}
 //   scores(run, name)                   → {steps, values: [[number or null, …] or null], chance: [number or null]}
 //   snapshot(run, step, probe, heads)   → a parsed snapshot with that probe alone
@@ -112,7 +112,7 @@ export function fileSource(data) {
   const steps = [...byStep.keys()].sort((a, b) => a - b);
   return {
     isLive: false,
-    runs: async () => ({ runs: [data.title], own_text: "A file runs no model.", note: "" }),
+    runs: async () => ({ runs: [data.title], newest: data.title, own_text: "A file runs no model.", note: "" }),
     run: async () => ({ steps, checkpoints: [], newest: byStep.get(steps.at(-1)) ?? null, fault: "" }),
     scores: async (run, name) => ({
       steps,

@@ -1,12 +1,12 @@
 // Exports the view as one picture.
 
-import { fitCanvas } from "./dom.js";
+import { fitCanvas } from "../draw/dom.js";
 
 const MARGIN = 20;
 
 /** A canvas with title, survey, stages side by side, and chart. */
-export function drawPicture({ parts, stages, title, text, theme }) {
-  const visible = stages.filter((stage) => !stage.root.hidden);
+export function drawPicture({ parts, title, text, theme }) {
+  const visible = (parts.view.stages ?? []).filter((stage) => !stage.root.hidden);
   const grid = parts.grid.getBoundingClientRect();
   const [gridWidth, gridHeight] = [parts.grid.scrollWidth, parts.grid.scrollHeight];
   const sizes = visible.map((stage) => ({ width: stage.box.clientWidth, height: stage.box.clientHeight + 22 }));

@@ -1,9 +1,10 @@
 // The survey: a small pattern of every head, in the grid layers × heads or in the order of a score.
 
-import { element } from "./dom.js";
-import { drawThumbnail } from "./heatmap.js";
-import { figure, headName, headOrder, isOfTales, scorePlaces, scoreTitle } from "./state.js";
-import { headColour, tableColour } from "./theme.js";
+import { element } from "../draw/dom.js";
+import { drawThumbnail } from "../draw/heatmap.js";
+import { figure, headName, isOfTales, scorePlaces, scoreTitle } from "../state/scores.js";
+import { headOrder } from "../state/state.js";
+import { headColour, tableColour } from "../draw/theme.js";
 
 /** Build the grid's cells again if the number or order of heads has changed; `grid.cells` holds them by head. */
 function arrange(grid, snapshot, order, isSorted, handlers) {
@@ -50,8 +51,10 @@ export function drawSurvey(grid, snapshot, state, theme, handlers) {
   const probe = snapshot.probes[0];
   const scores = state.score ? (snapshot.scores[state.score] ?? null) : null;
   const isSorted = state.sort && scores !== null;
-  arrange(grid, snapshot, headOrder(snapshot.count, scores, isSorted), isSorted, handlers);
-  const [places, hasMiddle] = scorePlaces(state.score, scores ?? []);
+  const keepsOrder = state.keepsOrder && grid.order?.length === snapshot.count;
+  const order = keepsOrder ? grid.order : headOrder(snapshot.count, scores, isSorted);
+  arrange(grid, snapshot, order, isSorted, handlers);
+  const [places, hasMiddle] = scorePlaces(state.score, scores ?? [], state.chart?.values);
   for (const [head, { cell, canvas, caption }] of grid.cells) {
     drawThumbnail(canvas, probe.small(head), probe.side, theme.ramp);
     const value = scores?.[head] ?? null;

@@ -3,11 +3,11 @@
 // Only the visible part is drawn, so a long text costs no more than a short one. The canvas sticks to the box while a
 // spacer as large as the layout scrolls behind it.
 
-import { element, fitCanvas } from "./dom.js";
-import { difference, weightAt } from "./snapshot.js";
-import { drawMap, mapHit, mapLayout } from "./heatmap.js";
-import { arcsHit, arcsLayout, chooseLines, columnsHit, columnsLayout, drawArcs, drawColumns } from "./lines.js";
-import { figure } from "./state.js";
+import { element, fitCanvas } from "../draw/dom.js";
+import { difference, weightAt } from "../data/snapshot.js";
+import { drawMap, mapHit, mapLayout } from "../draw/heatmap.js";
+import { arcsHit, arcsLayout, chooseLines, columnsHit, columnsLayout, drawArcs, drawColumns } from "../draw/lines.js";
+import { figure } from "../state/scores.js";
 
 const LEGEND = [[0, "0"], [80, "0.1"], [128, "0.25"], [180, "0.5"], [255, "1"]];
 const DIFFERENCE_LEGEND = [[0, "−1"], [64, "−0.25"], [128, "0"], [191, "+0.25"], [255, "+1"]];
@@ -100,6 +100,9 @@ export function showFocus(stage, focus) {
     if (x < box.scrollLeft || x > box.scrollLeft + box.clientWidth - 60) box.scrollLeft = x - box.clientWidth / 2;
   }
 }
+
+/** `focus` if the text of `content` has its tokens, else null. */
+export const fitting = (focus, { probe, probes }) => (focus && Math.max(focus.query ?? 0, focus.key ?? 0) < (probe ?? probes[0]).seq ? focus : null);
 
 export function signed(value) {
   return `${value < 0 ? "−" : "+"}${figure(Math.abs(value))}`;

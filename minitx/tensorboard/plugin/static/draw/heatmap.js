@@ -4,7 +4,7 @@
 // what lies under it. Rows are queries, columns are keys.
 
 import { LABEL_HEIGHT, drawLabel, freePlace, labelWidth } from "./labels.js";
-import { pairIndex } from "./snapshot.js";
+import { pairIndex } from "../data/snapshot.js";
 import { tableColour } from "./theme.js";
 
 const MAX_CELL = 44;

@@ -5,7 +5,7 @@
 
 import { shorten } from "./heatmap.js";
 import { LABEL_HEIGHT, drawLabel, freePlace, labelWidth } from "./labels.js";
-import { pairIndex } from "./snapshot.js";
+import { pairIndex } from "../data/snapshot.js";
 
 const MAX_LINES = 1500;
 const MIN_LEVEL = 40; // of 255, a weight of 0.025; weaker lines are drawn only for a focused token

@@ -1,16 +1,9 @@
 // Builds every control and box of the viewer, once. controls.js and viewer.js fill them.
 
-import { element } from "./dom.js";
-import { MEANINGS, VIEWS, scoreTitle } from "./state.js";
-
-const KEYS = [
-  ["arrow keys", "move from head to head; on the slider from step to step; on a large view from token to token"],
-  [", and .", "one step back, one step on"],
-  ["space", "play or pause"],
-  ["1 2 3 4", "show both, the map, the columns, the line"],
-  ["Shift + click", "lay another head over the chosen one"],
-  ["Enter, Escape", "pin the token under the pointer, unpin it; Escape also closes this help"],
-];
+import { element } from "../draw/dom.js";
+import { MEANINGS, scoreTitle } from "../state/scores.js";
+import { GROUPS } from "../views/views.js";
+import { KEY_HELP } from "./keys.js";
 
 /** Build the page into `root`; returns its parts by name. */
 export function buildLayout(root, act) {
@@ -22,27 +15,28 @@ export function buildLayout(root, act) {
     probe: select("probe", "Text"),
     score: select("score", "Score of heads"),
     sort: button("Sort", "Sort heads by the score", () => act.toggle("sort"), { class: "toggle" }),
-    compare: button("Compare", "Show a second pattern beside this one", () => act.toggle("compare"), { class: "toggle" }),
+    compare: button("Compare", "Show a second run, step or head beside this one", () => act.toggle("compare"), { class: "toggle" }),
     otherRun: select("otherRun", "Run to compare with"),
     otherStep: select("otherStep", "Step to compare with"),
     otherHead: select("otherHead", "Head to compare with"),
-    first: button("First token", "Draw attention to the first token, where idle heads rest", () => act.toggle("first"), { class: "toggle" }),
+    first: button("Attention sink", "Draw attention to the first token, the attention sink, where heads with nothing to do rest", () => act.toggle("first"), { class: "toggle" }),
     links: button("Links", "Draw the labelled links of this text", () => act.toggle("links"), { class: "toggle" }),
-    allHeads: button("All", "Lay all heads of this layer over each other", act.allHeads),
-    oneHead: button("One", "Show the chosen head alone", act.oneHead),
+    allHeads: button("Whole layer", "Show all heads of this layer together", () => act.overlay("all")),
+    oneHead: button("One head", "Show the chosen head alone", () => act.overlay("one")),
     link: button("Link", "Copy a link that opens this view again", act.link),
     picture: button("PNG", "Save a picture of this view", act.picture),
     page: button("HTML", "Save this text at all steps as one HTML file", act.page),
-    help: button("?", "Keys and scores", act.help, { class: "round", "aria-label": "Keys and scores", "aria-expanded": "false" }),
+    help: button("?", "Keys and scores", act.showHelp, { class: "round", "aria-label": "Keys and scores", "aria-expanded": "false" }),
     play: button("▶", "Play", act.play, { class: "round play", "aria-label": "Play" }),
     slider: element("input", { type: "range", min: 0, max: 0, step: 1, "aria-label": "Step", oninput: (event) => act.slide(Number(event.target.value)), onkeydown: act.slideKey }),
     step: element("output", { class: "step" }),
     live: element("span", { class: "live", title: "Follows the newest snapshot" }),
     grid: element("div", { class: "grid", role: "group", "aria-label": "Heads" }),
+    hint: element("p", { class: "hint" }, "Each square is the pattern of one head: a row for each token, a column for each token it attends to. Click one."),
     heading: element("h2", {}),
     facts: element("p", { class: "facts" }),
     chips: element("div", { class: "chips", role: "group", "aria-label": "Heads laid over each other" }),
-    stages: element("div", { class: "stages" }),
+    view: element("div", { class: "view" }),
     chart: element("canvas", { class: "chart", role: "img" }),
     chartBox: null,
     chartTitle: element("span", { class: "chart-title" }),
@@ -51,16 +45,17 @@ export function buildLayout(root, act) {
     tooltip: element("div", { class: "tooltip", hidden: true }),
     spoken: element("div", { class: "spoken", "aria-live": "polite" }),
     own: element("input", { type: "text", maxlength: 4000, placeholder: "Type your own text …", "aria-label": "Your own text" }),
-    look: element("button", { type: "submit", title: "Run your text through the nearest checkpoint" }, "Look"),
+    look: element("button", { type: "submit", title: "Run your text through the nearest checkpoint" }, "Run"),
     linkText: element("input", { type: "text", readonly: true, class: "link-text", hidden: true, "aria-label": "Link to this view" }),
     views: {},
   };
-  for (const [view, label] of Object.entries(VIEWS)) {
-    parts.views[view] = button(label, `Show the pattern as ${label.toLowerCase()}`, () => act.select("view", view));
-  }
+  const groups = GROUPS.map(([about, views]) => {
+    for (const { name, label, title } of views) parts.views[name] = button(label, title, () => act.select("view", name));
+    return element("div", { class: "segments", role: "group", "aria-label": about }, ...views.map(({ name }) => parts.views[name]));
+  });
   const scores = Object.entries(MEANINGS).map(([name, meaning]) => [scoreTitle(name), meaning]);
   const list = (rows) => element("dl", {}, ...rows.flatMap(([term, meaning]) => [element("dt", {}, term), element("dd", {}, meaning)]));
-  parts.keys = element("div", { class: "keys", hidden: true }, list(KEYS), list(scores));
+  parts.keys = element("div", { class: "keys", hidden: true }, list(KEY_HELP), list(scores));
   parts.ownForm = element("form", { class: "own", onsubmit: (event) => { event.preventDefault(); act.ownText(parts.own.value); } }, parts.own, parts.look);
   parts.others = element("div", { class: "others" }, element("span", {}, "with"), parts.otherRun, parts.otherStep, parts.otherHead);
   parts.chartBox = element("div", { class: "chart-box" }, parts.chart);
@@ -73,14 +68,14 @@ export function buildLayout(root, act) {
     parts.fault, parts.note,
     element("main", {},
       element("section", { class: "survey", "aria-label": "Survey" },
-        element("div", { class: "tools" }, parts.scoreField, parts.sort), element("div", { class: "scroll" }, parts.grid)),
+        element("div", { class: "tools" }, parts.scoreField, parts.sort), parts.hint, element("div", { class: "scroll" }, parts.grid)),
       element("section", { class: "zoom", "aria-label": "Chosen head" },
+        element("div", { class: "views", role: "group", "aria-label": "Views" }, ...groups),
         element("div", { class: "tools" },
-          parts.heading, element("div", { class: "segments", role: "group", "aria-label": "View" }, ...Object.values(parts.views)),
+          parts.heading, parts.chips, element("div", { class: "segments" }, parts.oneHead, parts.allHeads),
           parts.first, parts.links, parts.compare, parts.others),
         parts.facts,
-        element("div", { class: "chip-row" }, parts.chips, element("div", { class: "segments" }, parts.oneHead, parts.allHeads)),
-        parts.stages)),
+        parts.view)),
     element("footer", {},
       element("div", { class: "time-title" }, parts.chartTitle, parts.live, parts.step),
       parts.chartBox,

@@ -1,6 +1,7 @@
 // The chart of a score against steps: a line for each head, coloured if the head is shown, and uniform attention.
 
-import { figure, nearestOf } from "./state.js";
+import { figure } from "../state/scores.js";
+import { nearestOf } from "../state/state.js";
 
 /** The layout of the chart's axes in (width, height). */
 export function chartLayout(chart, width, height) {
@@ -89,7 +90,7 @@ export function drawChart(context, layout, chart, theme) {
 function drawNames(context, layout, chart, theme) {
   const lastOf = (value) => chart.steps.map((_, at) => value(at)).filter((one) => one !== null && one !== undefined).at(-1);
   const names = chart.heads.slice(-6).map(({ head, colour, name }) => ({ name, colour, value: lastOf((at) => chart.values[at]?.[head]) }));
-  names.push({ name: "even", colour: theme.muted, value: lastOf((at) => chart.chance[at]) });
+  names.push({ name: "uniform", colour: theme.muted, value: lastOf((at) => chart.chance[at]) });
   context.textAlign = "left";
   context.textBaseline = "middle";
   let above = layout.top - 13;

@@ -1,0 +1,289 @@
+// The viewer: holds the state and its data, and draws both.
+//
+// Every action calls `change`, which loads the data of the new state from the source (source.js) and draws. While data
+// is loading, further changes are only noted, so dragging the slider never queues up requests.
+
+import { READING, gather } from "../data/gather.js";
+import { element } from "../draw/dom.js";
+import { readTheme } from "../draw/theme.js";
+import { fromLink, toLink } from "../state/link.js";
+import { figure, headName } from "../state/scores.js";
+import { START, layerOf, nearestOf, shownAfter } from "../state/state.js";
+import { fitting } from "../views/stage.js";
+import { viewOf } from "../views/views.js";
+import { drawChips, drawControls, drawHeading, drawTimeline } from "./controls.js";
+import { listenToKeys } from "./keys.js";
+import { buildLayout } from "./layout.js";
+import { createPlayer } from "./player.js";
+import { poll } from "./poll.js";
+import { savePageOf, savePicture, showLink } from "./sharing.js";
+import { describeHead, drawSurvey, neighbour } from "./survey.js";
+
+/**
+ * Fill `root` with a viewer of `source`. `link` is the view to open; `linkTo(text)` gives the address of a view, and
+ * `follow(text)` puts it into the address bar.
+ */
+export function startViewer(root, source, { link = "", linkTo, follow }) {
+  let state = { ...START, ...fromLink(link) };
+  let data = { runs: [], info: null, first: null, second: null, chart: null, fault: "", note: "" };
+  let hover = null;
+  let [loading, isStale] = [null, false];
+  let trouble = ""; // why an action failed, shown until the next change
+  let reading = ""; // the note while loading takes long
+  const currentStep = () => nearestOf(data.info?.steps ?? [], state.step);
+  const player = createPlayer({ steps: () => data.info?.steps ?? [], currentStep, goTo, draw });
+  const act = { change, pin, unpin: () => hoverAt(null) ?? change({ token: null }), hover: hoverAt, tell, note: tellNote, speak, chooseHead: choose, goTo };
+  const parts = buildLayout(root, {
+    select,
+    toggle: (name) => (name === "compare" ? compare() : change({ [name]: !state[name] })),
+    overlay,
+    showHelp,
+    link: () => showLink(parts, linkTo(toLink({ ...state, run: state.run || data.run }))),
+    picture: () => savePicture(parts, state, data, readTheme(root)),
+    page: savePage,
+    play: player.toggle,
+    slide: (step) => goTo(nearestOf(data.info?.steps ?? [], step)),
+    slideKey,
+    ownText: (text) => runText(text.trim()),
+  });
+  parts.own.value = state.text;
+
+  // State
+
+  function change(changes) {
+    state = { ...state, ...changes };
+    trouble = "";
+    markBusy();
+    return load();
+  }
+
+  function select(name, value) {
+    if (name === "run") change({ run: value, step: null, token: null });
+    else if (name === "probe") change({ probe: Number(value), token: null });
+    else if (name === "score") change({ score: value });
+    else if (name === "view") change({ view: value, compare: state.compare && Boolean(viewOf(value).compares) });
+    else {
+      const field = { otherRun: "run", otherStep: "step", otherHead: "head" }[name];
+      const chosen = value === "" ? null : field === "run" ? value : Number(value);
+      change({ other: { ...state.other, [field]: chosen } });
+    }
+  }
+
+  /** Run a text through the model at the shown step, so stop playing. */
+  function runText(text) {
+    if (!text) return undefined;
+    player.stop();
+    return change({ probe: -1, text, token: null });
+  }
+
+  /** Open with another run, or where there is none, with the first step. */
+  function compare() {
+    const run = data.runs.find((name) => name !== data.run) ?? null;
+    const other = run ? { run, step: null, head: null } : { run: null, step: data.info?.steps[0] ?? null, head: null };
+    const view = viewOf(state.view).compares ? state.view : "map";
+    change(state.compare ? { compare: false } : { compare: true, other, view });
+  }
+
+  function choose(head, isAdded) {
+    if (!isAdded) return change({ head, shown: shownAfter(head, state, data.first?.heads ?? 1) });
+    const shown = state.shown.includes(head) ? state.shown.filter((one) => one !== head) : [...state.shown, head];
+    return change({ shown: shown.length ? shown : [head], head: shown.includes(head) ? head : (shown.at(-1) ?? head) });
+  }
+
+  function overlay(which) {
+    change({ shown: which === "one" ? [state.head] : layerOf(state.head, data.first?.heads ?? 1) });
+  }
+
+  /** Go to a step. At the newest step the viewer follows the run. */
+  function goTo(step) {
+    return change({ step: step === data.info?.steps.at(-1) ? null : step });
+  }
+
+  function move(by) {
+    const steps = data.info?.steps ?? [];
+    const at = steps.indexOf(currentStep());
+    goTo(steps[Math.min(steps.length - 1, Math.max(0, at + by))] ?? null);
+  }
+
+  // Data
+
+  /** Load the data of the state. Resolves when nothing is loading any more, even if another call began it. */
+  function load(isFresh = false) {
+    isStale = isStale === "fresh" || isFresh ? "fresh" : true;
+    loading ??= loadStale();
+    return loading;
+  }
+
+  async function loadStale() {
+    try {
+      while (isStale) {
+        const wasFresh = isStale === "fresh";
+        isStale = false;
+        const wanted = state;
+        const loaded = await gather(source, data, wanted, viewOf(wanted.view), wasFresh, tellReading);
+        reading = "";
+        if (!isStale || loaded.first) data = loaded;
+        if (data.first && state.head === wanted.head) state = { ...state, head: data.head, shown: data.shown };
+        draw();
+      }
+    } finally {
+      loading = null;
+      markBusy();
+    }
+  }
+
+  /** While another run or text is loading, the old picture is dimmed: it is not what the lists name. */
+  function markBusy() {
+    const isOther = Boolean(data.first) && ((state.run && state.run !== data.run) || state.probe !== data.probe);
+    root.classList.toggle("busy", Boolean(loading) && isOther);
+  }
+
+  function tellReading(note) {
+    reading = note;
+    tellNote(note);
+  }
+
+  // Drawing
+
+  function draw() {
+    const started = performance.now();
+    const theme = readTheme(root);
+    const shown = { ...data, fault: data.fault || trouble };
+    drawControls({ parts, source, state, data: shown, view: viewOf(state.view), isPlaying: player.isPlaying() });
+    const { first } = data;
+    root.classList.toggle("empty", !first);
+    if (first) {
+      const options = { ...state, score: data.score, chart: data.chart, keepsOrder: player.isPlaying() };
+      drawSurvey(parts.grid, first, options, theme, { choose, hover: hoverHead, keys: headKeys });
+      drawHeading({ parts, state, data }, theme);
+      drawChips({ parts, state, data, view: viewOf(state.view) }, theme, (head) => choose(head, true));
+      drawView(theme);
+      follow?.(toLink({ ...state, run: data.run }));
+    }
+    drawTimeline({ parts, state, data }, theme);
+    if (reading) tellNote(reading);
+    root.dataset.step = data.step ?? "";
+    root.dataset.redraw = (performance.now() - started).toFixed(1);
+    root.dataset.drawn = Number(root.dataset.drawn ?? 0) + 1;
+  }
+
+  /** Draw the view; its root is emptied when another family of views takes its place. */
+  function drawView(theme = readTheme(root)) {
+    const view = viewOf(state.view);
+    const family = view.family ?? view.name;
+    if (parts.view.dataset.family !== family) {
+      const fresh = element("div", { class: `view ${family}`, "data-family": family });
+      parts.view.replaceWith(fresh);
+      parts.view = fresh;
+    }
+    const focus = fitting(hover ?? state.token, data.first);
+    const model = { state, data, theme, extra: data.extraOf === view.name ? data.extra : null, focus, pinned: fitting(state.token, data.first) };
+    view.draw(parts.view, model, act);
+  }
+
+  function tellNote(note) {
+    parts.note.textContent = note;
+    parts.note.hidden = !note;
+  }
+
+  function speak(text) {
+    parts.spoken.textContent = text;
+  }
+
+  // Pointing
+
+  /** Point at a place of the text, or at none; `lines` explain it beside the pointer. */
+  function hoverAt(focus, event = null, lines = null) {
+    const isSame = JSON.stringify(focus) === JSON.stringify(hover);
+    hover = focus;
+    if (!isSame && data.first) drawView();
+    if (event || !lines) tell(lines, event);
+  }
+
+  function hoverHead(head, event) {
+    tell(head === null ? null : describeHead(data.first, head), event);
+  }
+
+  function pin(focus) {
+    const isSame = JSON.stringify(focus) === JSON.stringify(state.token);
+    change({ token: isSame ? null : focus });
+  }
+
+  function tell(lines, event) {
+    parts.tooltip.hidden = !lines;
+    if (!lines || !event) return;
+    parts.tooltip.replaceChildren(...lines.map((line) => element("div", {}, line)));
+    const { offsetWidth, offsetHeight } = parts.tooltip;
+    const x = Math.min(event.clientX + 14, window.innerWidth - offsetWidth - 6);
+    const y = event.clientY + 18 + offsetHeight > window.innerHeight ? event.clientY - offsetHeight - 10 : event.clientY + 18;
+    parts.tooltip.style.transform = `translate(${Math.max(4, x)}px, ${Math.max(4, y)}px)`;
+  }
+
+  // Keys
+
+  function headKeys(event) {
+    if (!event.key.startsWith("Arrow") || event.shiftKey || !data.first) return;
+    event.preventDefault();
+    event.stopPropagation();
+    const head = neighbour(parts.grid, state.head, event.key);
+    choose(head, false);
+    parts.grid.cells.get(head).cell.focus();
+  }
+
+  /** On the slider an arrow key goes to the next snapshot, however many steps away. */
+  function slideKey(event) {
+    const by = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -10, PageUp: 10 }[event.key];
+    if (!by) return;
+    event.preventDefault();
+    move(by);
+  }
+
+  listenToKeys(root.ownerDocument, {
+    move,
+    play: player.toggle,
+    headKeys,
+    view: (name) => select("view", name),
+    closeHelp: () => !parts.keys.hidden && showHelp(),
+  });
+
+  /** Show or hide the help, which lies over the view. */
+  function showHelp() {
+    parts.keys.hidden = !parts.keys.hidden;
+    parts.help.setAttribute("aria-expanded", String(!parts.keys.hidden));
+  }
+  root.addEventListener("pointerdown", (event) => {
+    if (!parts.keys.hidden && !parts.keys.contains(event.target) && !parts.help.contains(event.target)) showHelp();
+  });
+
+  async function savePage() {
+    trouble = "";
+    if (data.probe < 0) tellReading(READING);
+    try {
+      await savePageOf(source, state, data, tellReading);
+    } catch (error) {
+      trouble = error.message;
+    }
+    reading = "";
+    draw();
+  }
+
+  parts.chart.addEventListener("pointermove", (event) => {
+    const step = stepUnder(event);
+    const row = data.chart.values[data.chart.steps.indexOf(step)];
+    tell([`step ${step}`, `${headName(state.head, data.first.heads)}: ${figure(row?.[state.head])}`], event);
+    if (event.buttons === 1) goTo(step);
+  });
+  parts.chart.addEventListener("pointerleave", () => tell(null));
+  parts.chart.addEventListener("pointerdown", (event) => goTo(stepUnder(event)));
+  const stepUnder = (event) => parts.chart.layout.stepAt(event.clientX - parts.chart.getBoundingClientRect().left);
+
+  new ResizeObserver(() => data.info && draw()).observe(root);
+  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => data.info && draw());
+  load().then(() => source.isLive && poll(root, source, { data: () => data, isLoading: () => Boolean(loading), load, failed }));
+
+  function failed(sentence) {
+    data = { ...data, fault: sentence };
+    draw();
+  }
+  return { redraw: draw };
+}

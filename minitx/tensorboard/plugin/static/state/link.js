@@ -1,0 +1,61 @@
+// A view as a link: the state as a query string, and back. A new entry of the state is a line of FIELDS.
+
+import { START } from "./state.js";
+
+const asWhole = (text) => (/^-?\d{1,12}$/.test(text) ? Number(text) : undefined);
+const asList = (text) => text.split(".").map(asWhole).filter((head) => head >= 0).slice(0, 64);
+const asPair = (text) => {
+  const [query, key] = text.split(".").map(asWhole);
+  return (query ?? key) === undefined ? undefined : { query: query ?? null, key: key ?? null };
+};
+
+/** Each kind of value as [its text in a link, the value of a text or undefined]. */
+const KINDS = {
+  text: [String, (text) => text],
+  whole: [String, asWhole],
+  flag: [(value) => String(Number(value)), (text) => text === "1"],
+  heads: [(value) => value.join("."), asList],
+  place: [({ query, key }) => `${query ?? ""}.${key ?? ""}`, asPair],
+};
+const FIELDS = {
+  run: "text",
+  text: "text",
+  view: "text",
+  score: "text",
+  probe: "whole",
+  step: "whole",
+  head: "whole",
+  sort: "flag",
+  first: "flag",
+  links: "flag",
+  compare: "flag",
+  shown: "heads",
+  token: "place",
+};
+
+/** The state as a query string, with only the values that differ from the start. */
+export function toLink(state) {
+  const link = new URLSearchParams();
+  for (const [name, kind] of Object.entries(FIELDS)) {
+    const isStart = JSON.stringify(state[name]) === JSON.stringify(START[name]);
+    if (!isStart && state[name] !== null) link.set(name, KINDS[kind][0](state[name]));
+  }
+  for (const [name, value] of Object.entries(state.compare ? state.other : {})) {
+    if (value !== null) link.set(`other_${name}`, String(value));
+  }
+  return link.toString();
+}
+
+/** A link → the changes it makes to the state. Invalid values are left out. */
+export function fromLink(text) {
+  const link = new URLSearchParams(text);
+  const changes = {};
+  for (const [name, kind] of Object.entries(FIELDS)) {
+    const value = link.has(name) ? KINDS[kind][1](link.get(name)) : undefined;
+    if (value !== undefined) changes[name] = value;
+  }
+  if (changes.head !== undefined && !changes.shown?.length) changes.shown = [changes.head];
+  const number = (name) => asWhole(link.get(name) ?? "") ?? null;
+  if (changes.compare) changes.other = { run: link.get("other_run"), step: number("other_step"), head: number("other_head") };
+  return changes;
+}
