@@ -5,6 +5,9 @@
 //   scores(run, name)                   → {steps, values: [[number or null, …] or null], chance: [number or null]}
 //   snapshot(run, step, probe, heads)   → a parsed snapshot with that probe alone
 //   ownText(run, step, text, tell)      → the same for the user's own text; null without a server
+//   ask(run, step, text, question, fields, tell)
+//                                       → the answer of the weights of a step to a question about a text; null without a
+//                                         server
 //   page(run, step, probe, link, text, tell)
 //                                       → a self-contained HTML file, as a Blob; null without a server
 //
@@ -39,11 +42,11 @@ export function serverSource() {
   }
 
   /** Have a text run. The server runs one at a time; while it is busy, ask again every second. */
-  async function askOwn(request, tell) {
+  async function askOwn(request, tell, route = "own_text") {
     const options = { method: "POST", headers: OWN_HEADERS, body: JSON.stringify(request) };
     for (let turn = 1; ; turn++) {
       try {
-        return await ask("./own_text", options);
+        return await ask(`./${route}`, options);
       } catch (error) {
         if (error.status !== BUSY || turn === MAX_TURNS) throw error;
       }
@@ -95,6 +98,10 @@ export function serverSource() {
       const request = { run, step, text };
       return once(`own ${JSON.stringify(request)}`, () => parsed(askOwn(request, tell)));
     },
+    ask: (run, step, text, question, fields, tell) => {
+      const request = { ...fields, run, step, text, question };
+      return once(`ask ${JSON.stringify(request)}`, async () => (await askOwn(request, tell, "ask")).json());
+    },
     page: async (run, step, probe, link, text, tell) => {
       if (probe >= 0) return (await ask(address("page", { run, step, probe, view: link }))).blob();
       return (await askOwn({ run, step, text, page: true, view: link }, tell)).blob();
@@ -125,6 +132,7 @@ export function fileSource(data) {
       return { ...snapshot, probes: [snapshot.probes[probe]] };
     },
     ownText: null,
+    ask: null,
     page: null,
     forget: () => {},
   };

@@ -2,9 +2,13 @@
 
 import { ARCS_VIEW, BOTH_VIEW, COLUMNS_VIEW, MAP_VIEW } from "./pattern.js";
 import { SENTENCE_VIEW } from "./sentence.js";
+import { WHAT_IF_VIEW } from "./what_if.js";
 
 /** Groups of views, [what they are about, views]. */
-export const GROUPS = [["Attention", [SENTENCE_VIEW, BOTH_VIEW, MAP_VIEW, COLUMNS_VIEW, ARCS_VIEW]]];
+export const GROUPS = [
+  ["Attention", [SENTENCE_VIEW, BOTH_VIEW, MAP_VIEW, COLUMNS_VIEW, ARCS_VIEW]],
+  ["Effect", [WHAT_IF_VIEW]],
+];
 
 /** The view called `name`, or the first. */
 export function viewOf(name) {
