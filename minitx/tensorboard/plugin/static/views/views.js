@@ -4,12 +4,14 @@ import { BLOCKS_VIEW } from "./blocks.js";
 import { ARCS_VIEW, BOTH_VIEW, COLUMNS_VIEW, MAP_VIEW } from "./pattern.js";
 import { SENTENCE_VIEW } from "./sentence.js";
 import { WRITES_VIEW } from "./writes.js";
+import { WHAT_IF_VIEW } from "./what_if.js";
 
 /** Groups of views, [what they are about, views]. */
 export const GROUPS = [
   ["Attention", [SENTENCE_VIEW, BOTH_VIEW, MAP_VIEW, COLUMNS_VIEW, ARCS_VIEW]],
-  ["Effect", [WRITES_VIEW]],
-  ["Layer", [BLOCKS_VIEW]],
+  ["Effect", [WHAT_IF_VIEW]],
+  ["One head", [WRITES_VIEW]],
+  ["All heads", [BLOCKS_VIEW]],
 ];
 
 /** The view called `name`, or the first. */
