@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -81,6 +82,8 @@ def tale_tokenizer(kind: Literal["word", "char"]) -> Tokenizer:
 
 class Letters:
     """A tokenizer with a token for each letter."""
+
+    byte_tokens: Sequence[int] = ()
 
     def encode(self, text: str) -> list[int]:
         return [ord(c) % 30 for c in text]

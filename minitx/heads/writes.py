@@ -51,24 +51,25 @@ def written(model: Transformer, tokens: Tensor, layer: int, head: int, position:
 
 
 @torch.no_grad()
-def direct_effect(model: Transformer, parts: Tensor, residual: Tensor, tokens: Tensor | None = None) -> Tensor:
-    """(…, token): how much the vectors (…, d_model), parts of `residual` (d_model), change the logits.
+def direct_effect(
+    model: Transformer, parts: Tensor, residual: Tensor, tokens: Tensor | None = None, among: Tensor | None = None
+) -> Tensor:
+    """(…, token): how much the vectors (…, d_model), parts of `residual` (d_model), change the logits of `tokens`.
 
-    For `tokens`, by default all. Logits are taken relative to their mean over the vocabulary: a number added to all of
-    them changes no prediction.
+    Logits are taken relative to their mean over the tokens `among`: a number added to all of them changes no
+    prediction. Both are all tokens by default.
     """
-    unembedding = model.output.weight
-    rows = unembedding if tokens is None else unembedding[tokens]
+    rows, mean = (model.output.weight if chosen is None else model.output.weight[chosen] for chosen in (tokens, among))
     scale = (residual.square().mean() + model.config.norm_eps).rsqrt()
-    return parts * scale * model.final_norm.weight @ (rows - unembedding.mean(dim=0)).T
+    return parts * scale * model.final_norm.weight @ (rows - mean.mean(dim=0)).T
 
 
 def writes(model: Transformer, tokenizer: Tokenizer, tokens: list[int], request: dict[str, Any]) -> dict[str, Any]:
     """What the head `request["head"]` (layer * n_head + head) writes at `request["position"]`, as plain data.
 
-    up, down: the tokens that it pushes most, each with its value and the value from each source. real: the same for
-    the token that comes next, None at the last position. sources: the attention to each position, and what it adds to
-    the first token of `up`. copying, reads: see `circuits`.
+    up, down: the `trained_tokens` that it pushes most, each with its value and the value from each source. real: the
+    same for the token that comes next, None at the last position. sources: the attention to each position, and what
+    that adds to the first token of `up`. copying, reads: see `circuits`.
     """
     config = model.config
     count, (flat, position) = config.n_layer * config.n_head, (request["head"], request["position"])
@@ -76,19 +77,20 @@ def writes(model: Transformer, tokenizer: Tokenizer, tokens: list[int], request:
     require(0 <= position < len(tokens), f"The text has {len(tokens)} tokens, and none at position {position}.")
     layer, head = divmod(flat, config.n_head)
     found = written(model, torch.tensor(tokens), layer, head, position)
-    whole = direct_effect(model, found.parts.sum(dim=0), found.residual)  # (vocab_size)
-    order = whole.argsort(descending=True, stable=True).tolist()
-    named = [*order[:MOST], *order[: -MOST - 1 : -1], *tokens[position + 1 : position + 2]]
-    most = min(MOST, len(order))
-    by_source = direct_effect(model, found.parts, found.residual, torch.tensor(named)).T  # (token, source)
+    known = trained_tokens(model, tokenizer, tokens)
+    whole = direct_effect(model, found.parts.sum(dim=0), found.residual, among=known)  # (vocab_size)
+    order = known[whole[known].argsort(descending=True, stable=True)].tolist()
+    up, down = order[:MOST], order[: -MOST - 1 : -1]
+    named = [*up, *down, *tokens[position + 1 : position + 2]]
+    by_source = direct_effect(model, found.parts, found.residual, torch.tensor(named), known).T  # (token, source)
     entries = [
         {"token": tokenizer.token_text(token), "value": float(whole[token]), "sources": values}
         for token, values in zip(named, by_source.tolist(), strict=True)
     ]
     return {
-        "up": entries[:most],
-        "down": entries[most : 2 * most],
-        "real": next(iter(entries[2 * most :]), None),
+        "up": entries[: len(up)],
+        "down": entries[len(up) : len(up) + len(down)],
+        "real": entries[-1] if position + 1 < len(tokens) else None,
         "sources": [
             {"position": source, "weight": weight, "value": value}
             for source, (weight, value) in enumerate(zip(found.weights.tolist(), entries[0]["sources"], strict=True))
@@ -96,3 +98,14 @@ def writes(model: Transformer, tokenizer: Tokenizer, tokens: list[int], request:
         "copying": float(copying(model)[layer, head]),
         "reads": [entry._asdict() for entry in strongest(composition(model, [(layer, head)]), flat, READS)],
     }
+
+
+def trained_tokens(model: Transformer, tokenizer: Tokenizer, tokens: list[int]) -> Tensor:
+    """All tokens but those of single bytes that the text of `tokens` lacks.
+
+    Texts hardly have such tokens, so training only pushes them down; in the mean they would lift all others.
+    """
+    is_known = torch.ones(model.vocab_size, dtype=torch.bool)
+    is_known[torch.tensor(list(tokenizer.byte_tokens), dtype=torch.int64)] = False
+    is_known[tokens] = True
+    return is_known.nonzero()[:, 0]

@@ -104,6 +104,27 @@ def test_a_head_that_copies_pushes_up_the_token_it_attends_to_and_names_its_plac
     assert found["reads"] == []
 
 
+def test_bytes_that_the_text_lacks_are_not_named_nor_counted_in_the_mean() -> None:
+    """Hardly any text has them. All heads push them down, so that even what a head pushes down would be above 0."""
+
+    class Bytes(Letters):
+        byte_tokens = range(5, 30)
+
+    model = model_of()
+    found = writes(model, cast(Tokenizer, Bytes()), TOKENS, {"head": 5, "position": 8})
+    trained = torch.tensor([0, 1, 2, 3, 4, 7, 9, 14, 22])
+    parts = written(model, torch.tensor(TOKENS), 1, 1, 8)
+    effect = direct_effect(model, parts.parts.sum(dim=0), parts.residual)[trained]
+    effect = effect - effect.mean()
+    order = effect.argsort(descending=True)
+    assert [entry["token"] for entry in found["up"]] == [f"<{token}>" for token in trained[order[:8]].tolist()]
+    assert [entry["token"] for entry in found["down"]] == [
+        f"<{token}>" for token in trained[order.flip(0)[:8]].tolist()
+    ]
+    assert [entry["value"] for entry in found["up"]] == pytest.approx(effect[order[:8]].tolist(), abs=1e-6)
+    assert sum(found["up"][0]["sources"]) == pytest.approx(found["up"][0]["value"], abs=1e-5)
+
+
 def test_wrong_heads_and_positions_are_refused_in_a_sentence() -> None:
     with pytest.raises(UserError, match="12 heads, and none of number 12"):
         ask(model_of(), 12, 0)

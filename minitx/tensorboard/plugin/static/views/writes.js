@@ -66,21 +66,19 @@ function writesHeadline({ up, sources, position }, { probes: [probe] }) {
 function sourcesOf({ position, sources }, entry, probe, act) {
   const most = Math.max(...entry.sources.map(Math.abs), 1e-9);
   const strongest = entry.sources.findIndex((value) => Math.abs(value) === most);
+  const label = (at) => (at === strongest ? element("small", {}, signedFigure(entry.sources[at])) : null);
+  const bar = (at, isUp) => element("i", { class: isUp ? "up" : "down" }, label(at), element("u"));
   const word = (token, at) => {
     const value = entry.sources[at] ?? 0;
-    const kind = ["source", at === position && "from", at > position && "later"].filter(Boolean).join(" ");
+    const kind = at > position ? "source later" : at === position ? "source from" : "source";
     const style = `--weight: ${(100 * (sources[at]?.weight ?? 0)).toFixed(1)}%; --size: ${(Math.abs(value) / most).toFixed(3)}`;
-    const lines = [token, at > position ? "comes later: the head cannot see it" : `attention ${figure(sources[at].weight)}`, at > position ? "" : `${signedFigure(value)} to “${spoken(entry.token)}”`];
-    return element(
-      "span",
-      { class: kind, style, "data-token": at, onclick: () => act.pin({ query: at, key: null }), onpointermove: (event) => act.tell(lines.filter(Boolean), event), onpointerleave: (event) => act.tell(null, event) },
-      element("i", { class: "up" }, at === strongest && value > 0 ? element("small", {}, signedFigure(value)) : null, value > 0 && element("u")),
-      element("span", {}, token.replaceAll("␣", " ")),
-      element("i", { class: "down" }, value < 0 && element("u"), at === strongest && value < 0 ? element("small", {}, signedFigure(value)) : null),
-    );
+    const lines = at > position ? ["The head cannot see it: it comes later."] : [`attention ${figure(sources[at].weight)}`, `${signedFigure(value)} to “${spoken(entry.token)}”`];
+    const listeners = { onclick: () => act.pin({ query: at, key: null }), onpointermove: (event) => act.tell([token, ...lines], event), onpointerleave: (event) => act.tell(null, event) };
+    const made = element("span", { class: kind, style, "data-token": at, ...listeners }, token.replace(/^␣/, "").replaceAll("␣", " "), value ? bar(at, value > 0) : null);
+    return token.startsWith("␣") ? [" ", made] : [made];
   };
   const caption = element("p", { class: "hint" }, "Shade: attention. Bars: how much each word pushes ", quoted(entry.token), " up or down. Click a word to see what the head writes there.");
-  return element("div", { class: "sources" }, caption, element("p", { class: "text" }, ...probe.tokens.map(word)));
+  return element("div", { class: "sources" }, caption, element("p", { class: "text" }, ...probe.tokens.flatMap(word)));
 }
 
 /** A list of tokens with bars; pointing at one calls `show` with it. */
@@ -92,7 +90,7 @@ function pushedList(title, name, extra, shown, show) {
     const button = element(
       "button",
       { type: "button", class: kind, "aria-pressed": String(entry === shown), onpointerenter: () => show(entry), onfocus: () => show(entry) },
-      element("span", { class: "token" }, entry.token),
+      element("span", { class: "token", title: entry.token }, entry.token),
       element("span", { class: "track" }, element("u", { style: `--size: ${size}` })),
       element("span", { class: "value" }, signedFigure(entry.value)),
     );
