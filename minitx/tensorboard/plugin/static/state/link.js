@@ -8,6 +8,10 @@ const asPair = (text) => {
   const [query, key] = text.split(".").map(asWhole);
   return (query ?? key) === undefined ? undefined : { query: query ?? null, key: key ?? null };
 };
+const asAxes = (text) => {
+  const [x, y] = text.split(".");
+  return x && y ? { x, y } : undefined;
+};
 
 /** Each kind of value as [its text in a link, the value of a text or undefined]. */
 const KINDS = {
@@ -15,6 +19,7 @@ const KINDS = {
   whole: [String, asWhole],
   flag: [(value) => String(Number(value)), (text) => text === "1"],
   heads: [(value) => value.join("."), asList],
+  axes: [({ x, y }) => `${x}.${y}`, asAxes],
   place: [({ query, key }) => `${query ?? ""}.${key ?? ""}`, asPair],
 };
 const FIELDS = {
@@ -22,6 +27,7 @@ const FIELDS = {
   text: "text",
   view: "text",
   score: "text",
+  scatter: "axes",
   probe: "whole",
   step: "whole",
   head: "whole",

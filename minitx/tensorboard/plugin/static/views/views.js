@@ -1,10 +1,15 @@
 // All views, in the order of their buttons.
 
+import { EXAMPLES_VIEW } from "./examples.js";
 import { ARCS_VIEW, BOTH_VIEW, COLUMNS_VIEW, MAP_VIEW } from "./pattern.js";
+import { SCATTER_VIEW } from "./scatter.js";
 import { SENTENCE_VIEW } from "./sentence.js";
 
 /** Groups of views, [what they are about, views]. */
-export const GROUPS = [["Attention", [SENTENCE_VIEW, BOTH_VIEW, MAP_VIEW, COLUMNS_VIEW, ARCS_VIEW]]];
+export const GROUPS = [
+  ["Attention", [SENTENCE_VIEW, BOTH_VIEW, MAP_VIEW, COLUMNS_VIEW, ARCS_VIEW]],
+  ["Heads", [EXAMPLES_VIEW, SCATTER_VIEW]],
+];
 
 /** The view called `name`, or the first. */
 export function viewOf(name) {
