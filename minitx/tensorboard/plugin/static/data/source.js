@@ -4,6 +4,7 @@
 //   run(name)                           → {steps, checkpoints, newest: header, fault}
 //   scores(run, name)                   → {steps, values: [[number or null, …] or null], chance: [number or null]}
 //   snapshot(run, step, probe, heads)   → a parsed snapshot with that probe alone
+//   examples(run, step, head)           → the answer of the route /examples, which names its step; null in a file
 //   ownText(run, step, text, tell)      → the same for the user's own text; null without a server
 //   ask(run, step, text, question, fields, tell)
 //                                       → the answer of the weights of a step to a question about a text; null without a
@@ -94,6 +95,10 @@ export function serverSource() {
       const url = address("snapshot", { run, step, probe, heads: heads.join(",") });
       return once(url, () => parsed(ask(url)));
     },
+    examples: (run, step, head) => {
+      const url = address("examples", { run, step, head });
+      return once(url, async () => (await ask(url)).json());
+    },
     ownText: (run, step, text, tell) => {
       const request = { run, step, text };
       return once(`own ${JSON.stringify(request)}`, () => parsed(askModel(request, tell)));
@@ -131,6 +136,7 @@ export function fileSource(data) {
       if (!snapshot?.probes[probe]) throw new Error(`This file has no step ${step} of probe ${probe}.`);
       return { ...snapshot, probes: [snapshot.probes[probe]] };
     },
+    examples: null,
     ownText: null,
     ask: null,
     page: null,
