@@ -38,8 +38,8 @@ def ranking(model: Transformer, tokenizer: Tokenizer, tokens: list[int], request
     require(len(tokens) > 1, "The text has a single token, so nothing follows that could be predicted.")
     last = len(tokens) - 2
     require(position is None or position <= last, f"No token follows position {position}: the last one is {last}.")
-    text, targets = torch.tensor([tokens[:-1]]), torch.tensor([tokens[1:]])
-    places = slice(None) if position is None else slice(position, position + 1)
+    text, targets = torch.tensor([tokens]), torch.tensor([tokens[1:]])
+    places = slice(last + 1) if position is None else slice(position, position + 1)
 
     def losses(residual: Tensor) -> list[float]:
         wanted = residual[:, places]  # (batch, place, d_model)

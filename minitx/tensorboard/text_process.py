@@ -20,7 +20,7 @@ from minitx.data.tokenizer import Tokenizer
 from minitx.heads import blocks, what_if
 from minitx.heads.view import text_snapshot
 from minitx.model import Transformer
-from minitx.run import checkpoints
+from minitx.run import checkpoints, weights
 from minitx.run.folder import Run
 from minitx.system.errors import require
 from minitx.system.exits import explain, run_command
@@ -50,8 +50,8 @@ class Models:
     def load(self, path: Path, step: int) -> tuple[Transformer, Tokenizer]:
         """The model of a step and its tokenizer; read again where a file has changed."""
         run = Run.find(str(path))
-        weights = path / checkpoints.FOLDER / step_name(step) / checkpoints.MODEL_FILE
-        key = (str(path), step, *map(version, (weights, path / "data.json", path / "config.yaml")))
+        files = (checkpoints.FOLDER + f"/{step_name(step)}/{checkpoints.MODEL_FILE}", "data.json", "config.yaml")
+        key = (str(path), step, version(weights.path(path, step)), *(version(path / name) for name in files))
         found = self.kept.pop(key, None) or (run.load_model(str(step), torch.device("cpu"))[0], run.tokenizer())
         self.kept[key] = found  # the newest is last
         while len(self.kept) > MAX_MODELS or self.size() > MAX_MODEL_BYTES:
