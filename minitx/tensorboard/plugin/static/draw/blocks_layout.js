@@ -20,7 +20,7 @@ export function blocksLayout(answer, open, size) {
 
   const room = size.height - stackRows(base, count, 0).height;
   const least = isNarrow ? 12 : ROWS_AT_LEAST;
-  const rows = laneRows(answer, Math.min(ROWS_AT_MOST, Math.max(least, Math.floor(room / px(14)))));
+  const rows = laneRows(answer, open, Math.min(ROWS_AT_MOST, Math.max(least, Math.floor(room / px(14)))));
   const row = Math.max(px(14), Math.min(px(28), room / rows.length));
   const places = stackRows(base, count, rows.length * row);
 
@@ -70,13 +70,14 @@ function stackRows({ px, heights, label, inner, isNarrow }, count, words) {
 }
 
 /**
- * The positions that get a row, in order: all up to this one, or this one and those that some head weighs most. A last
- * row, null, stands for the others.
+ * The positions that get a row, in order: all up to this one, or this one and those with the greatest weights, of which
+ * the open head's count twice. A last row, null, stands for the others.
  */
-function laneRows(answer, most) {
+function laneRows(answer, open, most) {
   const all = answer.heads[0].pattern.map((_, key) => key);
   if (all.length <= most) return all;
-  const greatest = (key) => (key === answer.position ? 2 : Math.max(...answer.heads.map((head) => head.pattern[key])));
+  const weights = answer.heads.map((head, at) => head.pattern.map((weight) => (at === open ? 2 * weight : weight)));
+  const greatest = (key) => (key === answer.position ? 3 : Math.max(...weights.map((row) => row[key])));
   const kept = all.sort((a, b) => greatest(b) - greatest(a)).slice(0, most - 1).sort((a, b) => a - b);
   return [...kept, null];
 }
