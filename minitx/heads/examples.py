@@ -107,7 +107,7 @@ def find_examples(
             placed = (keys[layer, head] + starts).ravel()
             random = np.random.default_rng((layer, head))
             of_heads.append(examples_of(weights[layer, head].ravel(), queries, placed, text, random))
-    labels = [tokenizer.token_text(token) for token in text.tolist()]
+    labels = tokenizer.token_labels(text.tolist())
     return Examples(step, run, model.config.n_layer, model.config.n_head, seq, labels, of_heads)
 
 
