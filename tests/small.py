@@ -93,3 +93,6 @@ class Letters:
 
     def token_text(self, token: int) -> str:
         return f"<{token}>"
+
+    def token_labels(self, tokens: Sequence[int]) -> list[str]:
+        return [self.token_text(token) for token in tokens]

@@ -13,20 +13,19 @@ from torch import Tensor
 from minitx.attention import HeadAccess, Recorder
 from minitx.data.tokenizer import Tokenizer
 from minitx.heads.importance import token_losses
+from minitx.heads.predictions import predict_next
 from minitx.model import Transformer, evaluating
 from minitx.system.errors import require
-
-LIKELIEST = 5
-"""Next tokens that a prediction lists."""
 
 
 def without(model: Transformer, tokenizer: Tokenizer, tokens: list[int], request: dict[str, Any]) -> dict[str, Any]:
     """The predictions on a text before and after `request["heads"]` (layer * n_head + head) are taken out."""
     text, heads = torch.tensor([tokens]), request["heads"]
     with evaluating(model), torch.inference_mode():
-        before = model(text)[0]  # (seq, vocab_size)
-        after = model(text, heads=access_without(model, text, [heads], request["how"]))[0] if heads else before
-    return {name: predictions(logits, tokens, tokenizer) for name, logits in (("before", before), ("after", after))}
+        before = model.residual(text)[0]  # (seq, d_model)
+        after = model.residual(text, heads=access_without(model, text, [heads], request["how"]))[0] if heads else before
+    residuals = {"before": before, "after": after}
+    return {name: predict_next(model, tokenizer, tokens, residual) for name, residual in residuals.items()}
 
 
 def ranking(model: Transformer, tokenizer: Tokenizer, tokens: list[int], request: dict[str, Any]) -> dict[str, Any]:
@@ -84,15 +83,3 @@ def mean_outputs(model: Transformer, text: Tensor) -> Tensor:
     for layer, outputs in recorder.head_outputs.items():  # (1, head, seq, d_head)
         means[layer, list(config.heads_in(layer))] = outputs[0].mean(dim=1)
     return means
-
-
-def predictions(logits: Tensor, tokens: Sequence[int], tokenizer: Tokenizer) -> dict[str, Any]:
-    """At each position of logits (seq, vocab_size): the likeliest next tokens, and the loss of the real one in nats."""
-    log_probabilities = logits.float().log_softmax(dim=-1)  # (seq, vocab_size)
-    likeliest = log_probabilities.topk(min(LIKELIEST, logits.size(1)), dim=-1)  # each (seq, 5)
-    losses = -log_probabilities[:-1].gather(1, torch.tensor(tokens[1:]).view(-1, 1)).flatten()  # (seq - 1)
-    return {
-        "tokens": [[tokenizer.token_text(token) for token in row] for row in likeliest.indices.tolist()],
-        "probabilities": likeliest.values.exp().tolist(),
-        "loss": [*losses.tolist(), None],
-    }
