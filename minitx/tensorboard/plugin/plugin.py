@@ -82,7 +82,8 @@ class AttentionPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
 
     def _scores(self, request: Request) -> Response:
         run, name, after = text(request, "run"), text(request, "name"), number(request, "after", "-1")
-        return reply(request, self.store.scores(run, name, after))
+        probe = number(request, "probe") if "probe" in request.args else None
+        return reply(request, self.store.scores(run, name, after, probe))
 
     def _snapshot(self, request: Request) -> Response:
         heads = [whole(head, "heads") for head in request.args.get("heads", "").split(",") if head]

@@ -22,6 +22,8 @@ const FIELDS = {
   text: "text",
   view: "text",
   score: "text",
+  measured: "text",
+  units: "text",
   probe: "whole",
   step: "whole",
   head: "whole",

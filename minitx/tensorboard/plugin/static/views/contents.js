@@ -2,6 +2,7 @@
 
 import { linkEnds } from "../draw/heatmap.js";
 import { otherHead } from "../data/gather.js";
+import { HOW_WORDS } from "../data/words.js";
 import { strongest, weightAt } from "../data/snapshot.js";
 import { signed } from "./stage.js";
 import { figure, headName } from "../state/scores.js";
@@ -53,7 +54,9 @@ const wholeOf = (probe, head) => (probe.has(head) ? probe.whole(head) : null);
 
 /** A sentence if pruning has removed a head, else "". */
 function missing(snapshot, head, run) {
-  return snapshot.probes[0].has(head) ? "" : `The run ${run} has no ${headName(head, snapshot.heads)}: it was removed by pruning.`;
+  const [probe, name] = [snapshot.probes[0], headName(head, snapshot.heads)];
+  if (!probe.has(head)) return `The run ${run} has no ${name}: it was removed by pruning.`;
+  return probe.whole(head) ? "" : `This file has no room for the whole pattern of ${name}: save it again with that head on view.`;
 }
 
 function sideTitle(data, run, step, head, snapshot) {
@@ -67,7 +70,9 @@ export function describeFocus({ probe, heads, against, view }, { query, key }) {
   if (view === "map") {
     const weight = weightAt(heads[0].packed, query, key);
     const pair = `${probe.tokens[query]} → ${probe.tokens[key]}`;
-    if (!against) return [pair, figure(weight), `token ${query} to token ${key}`, ...links];
+    const unit = probe.units === "words" ? "word" : "token";
+    const places = `${unit} ${query} to ${unit} ${key}`;
+    if (!against) return [pair, figure(weight), places, ...(probe.units === "words" ? [HOW_WORDS] : []), ...links];
     const other = weightAt(against, query, key);
     return [pair, signed(other - weight), `${figure(weight)} and ${figure(other)}`, ...links];
   }
