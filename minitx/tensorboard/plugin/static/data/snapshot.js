@@ -48,6 +48,7 @@ export function parseSnapshot(buffer) {
     const made = {
       text: probe.text,
       tokens: probe.tokens,
+      labels: probe.tokens, // as pictures write them
       words: probe.words ?? [], // the first token of every word
       dropped: probe.dropped ?? 0, // tokens beyond the context
       predictions: probe.predictions ?? null,

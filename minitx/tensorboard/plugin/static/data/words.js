@@ -33,10 +33,12 @@ function joined(probe) {
     if (packed && !packs.has(head)) packs.set(head, packWords(packed, spans));
     return packed && packs.get(head);
   };
+  const tokens = spans.map(([start, end]) => labelOf(probe.tokens.slice(start, end)));
   return {
     ...probe,
     units: "words",
-    tokens: spans.map(([start, end]) => labelOf(probe.tokens.slice(start, end))),
+    tokens,
+    labels: tokens.map((label) => label.replace(/^␣(?=.)/, "")),
     seq: spans.length,
     side: isShort ? spans.length : probe.side,
     links: probe.links.map((link) => ({ ...link, query: coveredBy(link.query, wordOf), key: coveredBy(link.key, wordOf) })),

@@ -60,7 +60,7 @@ function drawUnitsAndText(parts, state, first) {
   parts.units.hidden = !first || !splitsWords(first.probes[0]);
   for (const name of ["words", "tokens"]) parts[name].setAttribute("aria-pressed", String((state.units === "tokens") === (name === "tokens")));
   parts.measured.hidden = !first?.hasBoth;
-  fillSelect(parts.measured, [{ value: "validation", label: "on validation text" }, { value: "text", label: "on this text" }], state.measured === "text" ? "text" : "validation");
+  fillSelect(parts.measured, [{ value: "validation", label: "validation text" }, { value: "text", label: "this text" }], state.measured === "text" ? "text" : "validation");
 }
 
 /** The choice of what to compare with. */
@@ -83,13 +83,14 @@ function shortText(text) {
 }
 
 /** The chosen head's name, role and scores. */
-export function drawHeading({ parts, state, data }, theme) {
+export function drawHeading({ parts, state, data, view }, theme) {
   const { first } = data;
   const [name, ...facts] = describeHead(first, state.head);
   parts.heading.textContent = name[0].toUpperCase() + name.slice(1);
   parts.heading.style.setProperty("--head", headColour(theme, state.head, first.heads));
   parts.facts.replaceChildren(...facts.map((fact) => element("span", { class: fact.startsWith("role") ? "fact role" : "fact" }, fact)));
-  parts.facts.hidden = !facts.length;
+  parts.heading.hidden = Boolean(view.isOfModel);
+  parts.facts.hidden = !facts.length || Boolean(view.isOfModel);
 }
 
 /** A button for each head of the layer and for other shown heads; a click calls `toggle(head)`. */

@@ -4,7 +4,7 @@ import { element } from "../draw/dom.js";
 import { drawUnit, likeliestBars, lossText, shareText } from "../draw/prediction.js";
 import { figure } from "../state/scores.js";
 
-const FULL_LOSS = 8; // nats that fill the bar: a guess among 3,000 tokens
+const FULL_LOSS = { tokens: 8, words: 24 }; // nats that fill the bar: a guess among 3,000 tokens, and three such guesses
 const MISSING = "This snapshot is of an older version and holds no predictions. Train again, or run your own text.";
 
 export const PREDICTIONS_VIEW = {
@@ -12,6 +12,7 @@ export const PREDICTIONS_VIEW = {
   label: "Predictions",
   title: "The five likeliest next tokens at each position, and the loss of the real one, at the chosen step",
   showsOne: true,
+  isOfModel: true, // not of a head
   draw: drawPredictions,
 };
 
@@ -40,13 +41,13 @@ function tableOf({ predictions, tokens, units }) {
     element("p", { class: "hint" }, hint),
     element("table", { class: "positions" },
       element("thead", {}, element("tr", {}, ...heads.map((head) => element("th", { scope: "col" }, head)))),
-      element("tbody", {}, ...tokens.map((_, position) => rowOf(predictions, tokens, position)))),
+      element("tbody", {}, ...tokens.map((_, position) => rowOf(predictions, tokens, position, units)))),
   ];
 }
 
-function rowOf(predictions, tokens, position) {
+function rowOf(predictions, tokens, position, units) {
   const loss = predictions.loss[position];
-  const width = `--share: ${Math.min(100, (100 * (loss ?? 0)) / FULL_LOSS).toFixed(1)}%`;
+  const width = `--share: ${Math.min(100, (100 * (loss ?? 0)) / FULL_LOSS[units]).toFixed(1)}%`;
   const next = position + 1 < tokens.length ? drawUnit(tokens[position + 1], "unit real") : null;
   return element("tr", { class: "position", "data-position": position },
     element("th", { scope: "row" }, drawUnit(tokens[position])),
