@@ -497,7 +497,7 @@ def test_an_own_text_runs_no_code_of_the_folders_around_it(
 
 def test_one_own_text_is_run_at_a_time(tmp_path: Path) -> None:
     box = OwnText(Flags())
-    with box._busy, pytest.raises(ServiceUnavailable, match="Another text"):
+    with box.worker._busy, pytest.raises(ServiceUnavailable, match="Another text"):
         box.run(tmp_path, 1, "a")
     with pytest.raises(BadRequest, match=r"is not a run folder|damaged|no run|could not be run"):
         box.run(tmp_path, 1, "a")  # and the next one has its turn
@@ -508,13 +508,13 @@ def test_a_request_while_another_text_is_run_is_answered_by_busy(tmp_path: Path)
     (tmp_path / "run" / "checkpoints" / "step-000001").mkdir(parents=True)
     plugin = AttentionPlugin(SimpleNamespace(logdir=str(tmp_path), flags=Flags()))
     client = Client(plugin.get_plugin_apps()["/own_text"])
-    with plugin.own_text._busy:
+    with plugin.own_text.worker._busy:
         response = client.post("/", headers={"X-Minitx": "1"}, json={"run": "run", "step": 1, "text": "a"})
     assert "Another text is being run" in refusal(response, 503)
 
 
 def test_an_own_text_that_takes_too_long_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minitx.tensorboard.plugin.own_text.MAX_SECONDS", 0.05)
+    monkeypatch.setattr("minitx.tensorboard.plugin.worker.MAX_SECONDS", 0.05)
     with pytest.raises(BadRequest, match="took longer"):
         OwnText(Flags()).run(tmp_path, 1, "a")
 
@@ -537,7 +537,7 @@ def test_a_wheel_carries_the_viewer() -> None:
     import tomllib
 
     settings = tomllib.loads((PACKAGE.parents[2] / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
-    assert settings["package-data"]["minitx.tensorboard.plugin"] == ["page.html", "static/*", "static/*/*"]
+    assert settings["package-data"]["minitx.tensorboard.plugin"] == ["*.html", "static/*", "static/*/*"]
     assert all(file.is_file() for file in (PACKAGE / "static").glob("*/*")), "static/*/* takes no deeper folders"
     others = {file.name for file in PACKAGE.iterdir() if file.is_file() and file.suffix != ".py"}
-    assert others == {"page.html"}, "files that the package data leaves out"
+    assert others == {"page.html", "blocks.html"}, "files that the package data leaves out"
