@@ -306,7 +306,7 @@ def test_an_own_text_is_run_through_the_nearest_checkpoint(browser: Any, server:
         page.wait(is_at(2))
         busy = {"status": 503, "json": {"error": "Another text is being run: try again in a moment."}}
         page.tab.route("**/own_text", lambda route: route.fulfill(**busy), times=1)
-        page.tab.locator(".own input").fill("the <b>dog</b>")
+        page.tab.locator(".own textarea").fill("the <b>dog</b>")
         # At once, so that step 2 is still on view: the player that goes on would leave the text behind.
         page.tab.evaluate("for (const one of ['.play', '.own button']) document.querySelector(one).click()")
         page.wait("document.querySelector('.note').textContent.startsWith('Another text is being run; yours comes')")

@@ -1,6 +1,7 @@
 // Builds every control and box of the viewer, once. controls.js and viewer.js fill them.
 
 import { element } from "../draw/dom.js";
+import { HOW_WORDS } from "../data/words.js";
 import { MEANINGS, scoreTitle } from "../state/scores.js";
 import { GROUPS } from "../views/views.js";
 import { KEY_HELP } from "./keys.js";
@@ -14,6 +15,9 @@ export function buildLayout(root, act) {
     run: select("run", "Run"),
     probe: select("probe", "Text"),
     score: select("score", "Score of heads"),
+    measured: select("measured", "Text that heads are scored on"),
+    words: button("Words", `Show words, where the tokenizer cuts them into pieces. ${HOW_WORDS}`, () => act.select("units", "words")),
+    tokens: button("Tokens", "Show the tokens that the model reads", () => act.select("units", "tokens")),
     sort: button("Sort", "Sort heads by the score", () => act.toggle("sort"), { class: "toggle" }),
     compare: button("Compare", "Show a second run, step or head beside this one", () => act.toggle("compare"), { class: "toggle" }),
     otherRun: select("otherRun", "Run to compare with"),
@@ -44,7 +48,7 @@ export function buildLayout(root, act) {
     fault: element("p", { class: "fault", role: "alert" }),
     tooltip: element("div", { class: "tooltip", hidden: true }),
     spoken: element("div", { class: "spoken", "aria-live": "polite" }),
-    own: element("input", { type: "text", maxlength: 4000, placeholder: "Type your own text …", "aria-label": "Your own text" }),
+    own: element("textarea", { rows: 1, maxlength: 4000, placeholder: "Type your own text …", "aria-label": "Your own text", onkeydown: submitOnEnter }),
     look: element("button", { type: "submit", title: "Run your text through the nearest checkpoint" }, "Run"),
     linkText: element("input", { type: "text", readonly: true, class: "link-text", hidden: true, "aria-label": "Link to this view" }),
     views: {},
@@ -59,6 +63,7 @@ export function buildLayout(root, act) {
   parts.ownForm = element("form", { class: "own", onsubmit: (event) => { event.preventDefault(); act.ownText(parts.own.value); } }, parts.own, parts.look);
   parts.others = element("div", { class: "others" }, element("span", {}, "with"), parts.otherRun, parts.otherStep, parts.otherHead);
   parts.chartBox = element("div", { class: "chart-box" }, parts.chart);
+  parts.units = element("div", { class: "segments", role: "group", "aria-label": "Units" }, parts.words, parts.tokens);
   parts.scoreField = field("Score", parts.score);
   root.replaceChildren(
     element("header", { class: "bar" },
@@ -68,11 +73,11 @@ export function buildLayout(root, act) {
     parts.fault, parts.note,
     element("main", {},
       element("section", { class: "survey", "aria-label": "Survey" },
-        element("div", { class: "tools" }, parts.scoreField, parts.sort), parts.hint, element("div", { class: "scroll" }, parts.grid)),
+        element("div", { class: "tools" }, parts.scoreField, parts.measured, parts.sort), parts.hint, element("div", { class: "scroll" }, parts.grid)),
       element("section", { class: "zoom", "aria-label": "Chosen head" },
         element("div", { class: "views", role: "group", "aria-label": "Views" }, ...groups),
         element("div", { class: "tools" },
-          parts.heading, parts.chips, element("div", { class: "segments" }, parts.oneHead, parts.allHeads),
+          parts.heading, parts.units, parts.chips, element("div", { class: "segments" }, parts.oneHead, parts.allHeads),
           parts.first, parts.links, parts.compare, parts.others),
         parts.facts,
         parts.view)),
@@ -83,4 +88,11 @@ export function buildLayout(root, act) {
     parts.tooltip, parts.spoken);
   root.classList.add("attention");
   return parts;
+}
+
+/** Enter runs the text; with Shift it begins a new line. */
+function submitOnEnter(event) {
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  event.target.form.requestSubmit();
 }

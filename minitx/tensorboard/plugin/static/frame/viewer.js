@@ -60,7 +60,8 @@ export function startViewer(root, source, { link = "", linkTo, follow }) {
   function select(name, value) {
     if (name === "run") change({ run: value, step: null, token: null });
     else if (name === "probe") change({ probe: Number(value), token: null });
-    else if (name === "score") change({ score: value });
+    else if (name === "units") change({ units: value, token: null });
+    else if (name === "score" || name === "measured") change({ [name]: value });
     else if (name === "view") change({ view: value, compare: state.compare && Boolean(viewOf(value).compares) });
     else {
       const field = { otherRun: "run", otherStep: "step", otherHead: "head" }[name];
@@ -155,7 +156,7 @@ export function startViewer(root, source, { link = "", linkTo, follow }) {
     if (first) {
       const options = { ...state, score: data.score, chart: data.chart, keepsOrder: player.isPlaying() };
       drawSurvey(parts.grid, first, options, theme, { choose, hover: hoverHead, keys: headKeys });
-      drawHeading({ parts, state, data }, theme);
+      drawHeading({ parts, state, data, view: viewOf(state.view) }, theme);
       drawChips({ parts, state, data, view: viewOf(state.view) }, theme, (head) => choose(head, true));
       drawView(theme);
       follow?.(toLink({ ...state, run: data.run }));

@@ -28,6 +28,8 @@ const FIELDS = {
   text: "text",
   view: "text",
   score: "text",
+  measured: "text",
+  units: "text",
   scatter: "axes",
   probe: "whole",
   step: "whole",

@@ -10,6 +10,8 @@ export const START = {
   shown: [], // heads on view together
   view: "sentence", // a name of views/views.js
   score: "previous_token", // colours the survey and is drawn in the chart; "" for none
+  measured: "validation", // text that heads are scored on: "validation", or "text" for the shown one
+  units: "words", // or "tokens": what rows and columns of patterns stand for, where words are cut into pieces
   scatter: { x: "previous_token", y: "induction" }, // the scores of the scatter's axes
   sort: false, // sort the survey by that score instead of by layer
   first: true, // draw attention to the first token, the attention sink
