@@ -52,7 +52,7 @@ def main(arguments: Sequence[str], prog: str) -> int:
         options.token is None or 0 <= options.token < len(tokens),
         f"There is no token {options.token}: the text has tokens 0 to {len(tokens) - 1}.",
     )
-    labels = [tokenizer.token_text(token) for token in tokens]
+    labels = tokenizer.token_labels(tokens)
     walked = walk(model, tokens, labels, options.layer, options.head, options.token)
     pairs = CONTEXTS.get(source, [("bank", BANKS)])
     if options.word or options.contexts:

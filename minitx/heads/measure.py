@@ -20,7 +20,7 @@ from minitx.heads.likeness import rank_correlation, semantic_correlation, simila
 from minitx.heads.links import LinkAttention, competing_links, measure_links, preferred
 from minitx.heads.record import Precision, patterns, score_text, scored_text
 from minitx.heads.repeats import Repeats, score_repetition
-from minitx.heads.roles import UNCLASSIFIED, Roles, roles
+from minitx.heads.roles import UNCLASSIFIED, Roles
 from minitx.heads.scores import Floats, spread_over_texts
 from minitx.heads.view import show_probe
 from minitx.model import Transformer
@@ -125,9 +125,8 @@ def measure_heads(
     """Measure the heads of `model` on a text of at least 2 tokens.
 
     Patterns are scored in float32 on the first sequences of the text (`scored_text`). Losses are over all of it, in the
-    context that `precision` makes. Induction is judged on random tokens that come twice, as in the literature, since
-    the repeats of a text often go on otherwise. `advance` gets the number of tokens done: the whole text once, and once
-    more for `ablation` and for `projection`, the loss without the output projections.
+    context that `precision` makes. `advance` gets the number of tokens done: the whole text once, and once more for
+    `ablation` and for `projection`, the loss without the output projections.
     """
     text = scored_text(model, tokens)
     recorded, texts, repeats = patterns(model, text), text.numpy(), score_repetition(model, tokens)
@@ -135,9 +134,7 @@ def measure_heads(
     semantic = semantic_correlation(recorded, texts, embedding)
     by_text = [semantic_correlation(recorded[:, [i]], texts[[i]], embedding) for i in range(len(texts))]
     semantic_spread = np.std(by_text, axis=0, ddof=1) if len(texts) > 1 else np.full_like(semantic, np.nan)
-    scored = score_text(model, text, recorded)
-    scores = scored.scores | {"induction_on_repeats": repeats.induction, "semantic": semantic}
-    chance = scored.chance | {"induction_on_repeats": repeats.chance, "semantic": 0.0}
+    scored = score_text(model, text, recorded).judged_on(repeats.induction, repeats.chance)
     spreads = spread_over_texts(recorded, texts) | {"induction_on_repeats": repeats.spread, "semantic": semantic_spread}
     with precision():
         surveyed = survey(model, tokens, advance=advance)
@@ -146,10 +143,10 @@ def measure_heads(
     return HeadMeasurements(
         scored_tokens=text.numel(),
         tokens=len(tokens),
-        scores=scores,
+        scores=scored.scores | {"semantic": semantic},
         spreads=spreads,
-        chance=chance,
-        roles=roles(scores, chance, induction="induction_on_repeats"),
+        chance=scored.chance | {"semantic": 0.0},
+        roles=scored.roles(),
         repeats=repeats,
         similarity=similarity(recorded[:, :2]),
         survey=surveyed,

@@ -54,6 +54,7 @@ def _importance(measured: HeadMeasurements) -> Iterator[str]:
 def _summary(measured: HeadMeasurements) -> Iterator[str]:
     """The sentences below the tables."""
     yield f"{measured.unclassified:.0%} of the heads fit no role (unclassified)."
+    yield "A role is what a head attends to, on any text; what it is good for in tales is another measure: see --kinds."
     first, second = measured.repeats.first_loss, measured.repeats.second_loss
     if not math.isnan(first):
         yield f"Loss on random tokens {first:.2f} nats per token, on the same again {second:.2f}."
@@ -115,6 +116,9 @@ def kinds_as_text(measured: KindMeasurements) -> str:
             text += f"; {title}: {', '.join(kinds)}" if kinds else ""
         lines += textwrap.wrap(f"{_place(head.layer, head.head):6}{text}", 122, subsequent_indent=" " * 6)
     lines.append(f"\n{measured.unclassified:.0%} of the heads are named after no kind (unclassified).")
+    lines.append(
+        "A name is what a head is good for in tales; its role on any text is another measure: see minitx heads."
+    )
     above = " ± ".join(f"{part:.4f}" for part in answers.above if not math.isnan(part))
     lines.append(
         f"Loss {answers.loss:.4f} nats per token: {above} above the {answers.entropy:.4f} of the language itself."

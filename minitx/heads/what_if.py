@@ -13,20 +13,20 @@ from torch import Tensor
 from minitx.attention import HeadAccess, Recorder
 from minitx.data.tokenizer import Tokenizer
 from minitx.heads.importance import token_losses
+from minitx.heads.predictions import predict_next
 from minitx.model import Transformer, evaluating
 from minitx.system.errors import require
-
-LIKELIEST = 5
-"""Next tokens that a prediction lists."""
 
 
 def without(model: Transformer, tokenizer: Tokenizer, tokens: list[int], request: dict[str, Any]) -> dict[str, Any]:
     """The predictions on a text before and after `request["heads"]` (layer * n_head + head) are taken out."""
-    text, heads = torch.tensor([tokens]), request["heads"]
+    text = torch.tensor([tokens])
     with evaluating(model), torch.inference_mode():
-        before = model(text)[0]  # (seq, vocab_size)
-        after = model(text, heads=access_without(model, text, [heads], request["how"]))[0] if heads else before
-    return {name: predictions(logits, tokens, tokenizer) for name, logits in (("before", before), ("after", after))}
+        means = mean_outputs(model, text) if request["how"] == "mean" else None
+        access = HeadAccess(gates_without(model, [request["heads"]]), stand_in=means)
+        before = predict_next(model, tokenizer, tokens, model.residual(text)[0])
+        after = predict_next(model, tokenizer, tokens, model.residual(text, heads=access)[0])
+    return {"before": before, "after": after}
 
 
 def ranking(model: Transformer, tokenizer: Tokenizer, tokens: list[int], request: dict[str, Any]) -> dict[str, Any]:
@@ -60,11 +60,6 @@ def ranking(model: Transformer, tokenizer: Tokenizer, tokens: list[int], request
         return {"loss": losses(residual)[0], "without": losses_without}
 
 
-def access_without(model: Transformer, text: Tensor, heads: Sequence[Sequence[int]], how: str) -> HeadAccess:
-    """Access that takes out, for each row of a batch, these heads; how: "zero", or "mean" over `text` (1, seq)."""
-    return HeadAccess(gates_without(model, heads), stand_in=mean_outputs(model, text) if how == "mean" else None)
-
-
 def gates_without(model: Transformer, heads: Sequence[Sequence[int]]) -> Tensor:
     """Gates (layer, batch, head): 0 for the flat `heads` of each row, else 1; raises UserError for one that is none."""
     layers, n_head = model.config.n_layer, model.config.n_head
@@ -84,15 +79,3 @@ def mean_outputs(model: Transformer, text: Tensor) -> Tensor:
     for layer, outputs in recorder.head_outputs.items():  # (1, head, seq, d_head)
         means[layer, list(config.heads_in(layer))] = outputs[0].mean(dim=1)
     return means
-
-
-def predictions(logits: Tensor, tokens: Sequence[int], tokenizer: Tokenizer) -> dict[str, Any]:
-    """At each position of logits (seq, vocab_size): the likeliest next tokens, and the loss of the real one in nats."""
-    log_probabilities = logits.float().log_softmax(dim=-1)  # (seq, vocab_size)
-    likeliest = log_probabilities.topk(min(LIKELIEST, logits.size(1)), dim=-1)  # each (seq, 5)
-    losses = -log_probabilities[:-1].gather(1, torch.tensor(tokens[1:]).view(-1, 1)).flatten()  # (seq - 1)
-    return {
-        "tokens": [[tokenizer.token_text(token) for token in row] for row in likeliest.indices.tolist()],
-        "probabilities": likeliest.values.exp().tolist(),
-        "loss": [*losses.tolist(), None],
-    }

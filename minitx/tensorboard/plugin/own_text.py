@@ -27,9 +27,13 @@ class OwnText:
             return ""
         if not self.local:
             return "Own texts are run only if TensorBoard listens on localhost, or with --attention_own_text."
-        if urlsplit(f"//{request.host}").hostname not in LOCAL:  # a foreign page could get here by DNS rebinding
+        if self.is_foreign(request):
             return "Own texts are run only under the address localhost, or with --attention_own_text."
         return ""
+
+    def is_foreign(self, request: Request) -> bool:
+        """Whether a request to localhost names another host: a foreign page gets here by DNS rebinding."""
+        return self.local and not self.allowed and urlsplit(f"//{request.host}").hostname not in LOCAL
 
     def run(self, run: Path, step: int, text: str, question: str = "snapshot", **fields: Any) -> bytes:
         """The answer to `question` about `text` and the weights of `step`: JSON, or by default a snapshot.

@@ -2,13 +2,12 @@
 
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from tensorboard.backend import http_util
 from tensorboard.plugins import base_plugin
 from werkzeug import Request, Response
-from werkzeug.exceptions import BadRequest, HTTPException, NotFound
+from werkzeug.exceptions import BadRequest, Forbidden, HTTPException, NotFound
 
 from minitx.heads import snapshots
 from minitx.system.errors import UserError
@@ -16,11 +15,11 @@ from minitx.system.fields import Fields, parse_json
 from minitx.tensorboard.plugin.own_text import OwnText
 from minitx.tensorboard.plugin.page import POLICY, STATIC, page, style
 from minitx.tensorboard.plugin.questions import checked
+from minitx.tensorboard.plugin.run_page import run_page
 from minitx.tensorboard.plugin.store import Store
 
 MAX_HEADS_ASKED, MAX_REQUEST_BYTES = 256, 65536
 UNICODE = r"[^\ud800-\udfff]*"  # a text without halves of surrogate pairs
-MAX_PAGE_BYTES = 8_000_000  # of snapshots in an HTML file; of more, only every second, third … is taken
 
 
 class AttentionPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoard ships no types
@@ -44,14 +43,27 @@ class AttentionPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
         """Route → WSGI application."""
         return {
             "/static/*": answering(self._static),
-            "/runs": answering(self._runs),
-            "/run": answering(self._run),
-            "/scores": answering(self._scores),
-            "/snapshot": answering(self._snapshot),
-            "/page": answering(self._page),
+            "/runs": answering(self._guarded(self._runs)),
+            "/run": answering(self._guarded(self._run)),
+            "/scores": answering(self._guarded(self._scores)),
+            "/snapshot": answering(self._guarded(self._snapshot)),
+            "/page": answering(self._guarded(self._page)),
             "/own_text": answering(self._own_text, method="POST"),
             "/ask": answering(self._ask, method="POST"),
         }
+
+    def _guarded(self, view: Callable[[Request], Response]) -> Callable[[Request], Response]:
+        """`view`, but only under an address that `OwnText.is_foreign` does not refuse."""
+
+        def guarded(request: Request) -> Response:
+            if self.own_text.is_foreign(request):
+                raise Forbidden(
+                    f"This TensorBoard listens on localhost only, but it was asked as {request.host!r:.100}: open it "
+                    "as localhost, or start it with --attention_own_text."
+                )
+            return view(request)
+
+        return guarded
 
     def _static(self, request: Request) -> Response:
         file = STATIC / request.path.partition("/static/")[2]
@@ -83,19 +95,9 @@ class AttentionPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
 
     def _page(self, request: Request) -> Response:
         """One probe of a run at all steps, or at as many as fit, as a self-contained HTML file."""
-        run, probe = text(request, "run"), number(request, "probe", "0")
-        steps = snapshots.steps(self.store.folder(run))
-        shown_step = number(request, "step", str(steps[-1] if steps else 0))
-        size = self.store.file(run, shown_step).stat().st_size
-        stride = max(1, -(-len(steps) * size // MAX_PAGE_BYTES))
-        contents = []
-        for step in sorted({*steps[::-1][::stride], shown_step}):
-            with suppress(UserError, NotFound), self.store.open(run, step) as (file, header):
-                contents.append(snapshots.extract(file, header, probe, range(header["layers"] * header["heads"])))
-        if not contents:
-            raise NotFound(f"The run {run!r:.200} has no snapshot of probe {probe} that can be read.")
-        title = run if run != "." or self.store.root is None else self.store.root.name
-        return as_page(page(contents, title=title, view=request.args.get("view", "")[:2000]))
+        run, probe, view = text(request, "run"), number(request, "probe", "0"), request.args.get("view", "")[:2000]
+        shown_step = number(request, "step") if "step" in request.args else None
+        return as_page(run_page(self.store, run, probe, shown_step, view))
 
     def _own_text(self, request: Request) -> Response:
         """A snapshot of a text, of the weights kept nearest to the step."""

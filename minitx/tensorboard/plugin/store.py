@@ -95,6 +95,10 @@ class Store:
         for step in reversed(steps[-20:]):
             try:
                 with self.open(run, step) as (_, newest):
+                    probes = [
+                        {**probe, "predictions": None} for probe in newest["probes"]
+                    ]  # the shown probe has its own
+                    newest |= {"probes": probes}
                     break
             except (UserError, NotFound) as error:
                 fault = fault or str(getattr(error, "description", error))
