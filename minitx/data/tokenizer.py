@@ -153,6 +153,11 @@ class Tokenizer:
         return len(self._bytes)
 
     @property
+    def byte_tokens(self) -> list[int]:
+        """The token of every single byte, in order."""
+        return [self._byte_id(byte) for byte in range(256)]
+
+    @property
     def end_of_document(self) -> int:
         """The id at the start of a corpus and after every document."""
         return int(self._model.eos_id())

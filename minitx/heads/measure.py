@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from minitx.config.probes import Probe
 from minitx.data.token_files import Tokens
 from minitx.data.tokenizer import Tokenizer
+from minitx.heads.circuits import Composition, composition, copying, strongest
 from minitx.heads.importance import Ablation, Advance, Survey, ablate, survey, without_output_projection
 from minitx.heads.likeness import rank_correlation, semantic_correlation, similarity
 from minitx.heads.links import LinkAttention, competing_links, measure_links, preferred
@@ -50,6 +51,9 @@ class HeadMeasurements:
     ablation: Ablation | None
     unprojected: Floats | None
     """(layer): change of the loss with the identity for the layer's output projection."""
+    copying: Floats
+    composition: dict[str, Floats]
+    """"Q", "K" and "V" → (head that reads, head that wrote), both layer * n_head + head; see `composition`."""
 
     @property
     def unclassified(self) -> float:
@@ -69,6 +73,10 @@ class HeadMeasurements:
         twin = int(others.argmax())
         return None if len(others) == 1 else (twin // n_head, twin % n_head, float(others[twin]))
 
+    def reads(self, layer: int, head: int) -> Composition | None:
+        """What the head reads most of what an earlier head wrote; None in the first layer."""
+        return next(iter(strongest(self.composition, layer * self.roles.names.shape[1] + head)), None)
+
     def rank_correlations(self) -> list[float]:
         """How the gradient ranks the heads like ablation to zero, and to the mean; empty without ablation."""
         changes = (self.ablation.zero, self.ablation.mean) if self.ablation else ()
@@ -85,6 +93,7 @@ class HeadMeasurements:
             "unclassified": self.unclassified,
             "residual": self.survey.residual.tolist(),
             "repeated_loss": [self.repeats.first_loss, self.repeats.second_loss],
+            "composition": {kind: values.tolist() for kind, values in self.composition.items()},
             "similarity": {"mean": self.pairs.mean(), "spread": self.pairs.std()} if len(self.pairs) else None,
         }
         if self.ablation is not None:
@@ -105,6 +114,7 @@ class HeadMeasurements:
             "spreads": {name: float(values[at]) for name, values in self.spreads.items()},
             "contribution": float(self.survey.contribution[at]),
             "gradient": float(self.survey.gradient[at]),
+            "copying": float(self.copying[at]),
             "most_like": twin and dict(zip(("layer", "head", "similarity"), twin, strict=True)),
         }
         if self.ablation is not None:
@@ -152,6 +162,8 @@ def measure_heads(
         survey=surveyed,
         ablation=ablated,
         unprojected=unprojected,
+        copying=copying(model),
+        composition=composition(model),
     )
 
 

@@ -234,7 +234,7 @@ def read_header(file: BinaryIO) -> dict[str, Any]:
     is_whole = checksum is None or crc32(content) == checksum
     require(is_whole, "The header of this snapshot is damaged: it does not fit its checksum.")
     header = checked_header(parse_json(content, "The header of this snapshot"), has_checksums=has_checksums)
-    sizes = [part_bytes(probe, header) for probe in header["probes"]]
+    sizes = [part_sizes(probe, header) for probe in header["probes"]]
     missing = sum(map(sum, sizes)) - (size - file.tell())
     require(missing <= 0, "This snapshot is cut short.")
     require(missing == 0, "This snapshot is longer than it declares.")
@@ -251,9 +251,9 @@ def extract(file: BinaryIO, header: Mapping[str, Any], probe: int, heads: Sequen
     that the file lacks are left out. Raises UserError, also if the file has no probe of that number.
     """
     require(0 <= probe < len(header["probes"]), f"This snapshot has no probe {probe}.")
-    start = file.tell() + sum(sum(part_bytes(skipped, header)) for skipped in header["probes"][:probe])
+    start = file.tell() + sum(sum(part_sizes(skipped, header)) for skipped in header["probes"][:probe])
     chosen = dict(header["probes"][probe])
-    places, parts = list(accumulate(part_bytes(chosen, header), initial=start)), [0]
+    places, parts = list(accumulate(part_sizes(chosen, header), initial=start)), [0]
     if len(chosen["tokens"]) > SMALL:
         stored = chosen.get("whole", list(range(header["layers"] * header["heads"])))
         chosen["whole"] = sorted({*heads} & {*stored})
@@ -270,7 +270,7 @@ def extract(file: BinaryIO, header: Mapping[str, Any], probe: int, heads: Sequen
     return _assemble({**header, "probes": [{**chosen, "checksums": checksums}]}, pieces)
 
 
-def part_bytes(probe: Mapping[str, Any], header: Mapping[str, Any]) -> list[int]:
+def part_sizes(probe: Mapping[str, Any], header: Mapping[str, Any]) -> list[int]:
     """Bytes of the parts of a probe's patterns: small ones of all heads, then the whole ones that are stored."""
     seq, count = len(probe["tokens"]), header["layers"] * header["heads"]
     whole = len(probe.get("whole", range(count))) if seq > SMALL else 0

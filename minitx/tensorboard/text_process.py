@@ -17,8 +17,9 @@ from typing import Any
 import torch
 
 from minitx.data.tokenizer import Tokenizer
-from minitx.heads import what_if
+from minitx.heads import blocks, what_if
 from minitx.heads.view import text_snapshot
+from minitx.heads.writes import writes
 from minitx.model import Transformer
 from minitx.run import checkpoints, weights
 from minitx.run.folder import Run
@@ -30,7 +31,12 @@ from minitx.tensorboard.plugin.worker import FAILED
 
 Question = Callable[[Transformer, Tokenizer, list[int], dict[str, Any]], dict[str, Any]]
 """A model, its tokenizer, the tokens of a text (at least one, at most a context length), the fields of the request."""
-QUESTIONS: dict[str, Question] = {"without": what_if.without, "ranking": what_if.ranking}
+QUESTIONS: dict[str, Question] = {
+    "without": what_if.without,
+    "ranking": what_if.ranking,
+    "writes": writes,
+    "blocks": blocks.answer,
+}
 """Their fields are checked by the function of the same name in `minitx.tensorboard.plugin.questions`."""
 MAX_REQUEST_BYTES = 2**20
 MAX_MODELS, MAX_MODEL_BYTES = 4, 2**30

@@ -43,7 +43,7 @@ def log_scores(training: Training, view: View, writer: EventWriter) -> None:
     links = []
     titles = probe_titles([probe.text for probe in view.probes])
     for i, (title, probe) in enumerate(zip(titles, view.probes, strict=True)):
-        writer.patterns(step, title, probe.text, probe.tokens, probe.patterns)
+        writer.patterns(step, title, probe.text, probe.tokens, probe.patterns, words=probe.words)
         with autocast():
             measured = measure_links(training.model, probe.links, probe.patterns, val)
         for link in measured:

@@ -81,9 +81,9 @@ def test_predictions_without_heads(kind: dict[str, Any], heads: list[int], how: 
     for name, log_probabilities in (("before", cut(model, [], how)), ("after", cut(model, heads, how))):
         found = answer[name]
         expected = [loss_at(log_probabilities, position) for position in range(10)]
-        assert found["loss"][:-1] == pytest.approx(expected, rel=1e-3) and found["loss"][-1] is None
+        assert found["loss"][:-1] == pytest.approx(expected, rel=1e-3, abs=1e-4) and found["loss"][-1] is None
         for position, row in enumerate(log_probabilities.exp().tolist()):
-            assert found["probabilities"][position] == pytest.approx(sorted(row, reverse=True)[:5], rel=1e-3, abs=1e-6)
+            assert found["probabilities"][position] == pytest.approx(sorted(row, reverse=True)[:5], rel=1e-3, abs=1e-5)
             assert found["tokens"][position][0] == f"<{int(np.argmax(row))}>"
     assert model.training, "the model is left as it was"
 

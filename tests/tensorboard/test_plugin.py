@@ -526,7 +526,7 @@ def test_a_wheel_carries_the_viewer() -> None:
     import tomllib
 
     settings = tomllib.loads((PACKAGE.parents[2] / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
-    assert settings["package-data"]["minitx.tensorboard.plugin"] == ["page.html", "static/*", "static/*/*"]
+    assert settings["package-data"]["minitx.tensorboard.plugin"] == ["*.html", "static/*", "static/*/*"]
     assert all(file.is_file() for file in (PACKAGE / "static").glob("*/*")), "static/*/* takes no deeper folders"
     others = {file.name for file in PACKAGE.iterdir() if file.is_file() and file.suffix != ".py"}
-    assert others == {"page.html"}, "files that the package data leaves out"
+    assert others == {"page.html", "blocks.html"}, "files that the package data leaves out"

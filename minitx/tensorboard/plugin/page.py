@@ -42,9 +42,9 @@ def style() -> str:
     return "\n".join(file.read_text("utf-8") for file in files)
 
 
-def script() -> str:
-    """All modules as one script, without imports and exports. Their top-level names must not clash."""
-    parts = [file.read_text("utf-8") for file in modules(ENTRY)]
+def script(entry: Path = ENTRY) -> str:
+    """The modules of a page as one script, without imports and exports. Their top-level names must not clash."""
+    parts = [file.read_text("utf-8") for file in modules(entry)]
     return "\n".join(EXPORT.sub("", IMPORT.sub("", part)) for part in parts)
 
 

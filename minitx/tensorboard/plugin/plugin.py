@@ -10,8 +10,10 @@ from werkzeug import Request, Response
 from werkzeug.exceptions import BadRequest, Forbidden, HTTPException, NotFound
 
 from minitx.heads import snapshots
+from minitx.heads.examples_file import head_examples
 from minitx.system.errors import UserError
 from minitx.system.fields import Fields, parse_json
+from minitx.tensorboard.plugin.attention import attention, span
 from minitx.tensorboard.plugin.own_text import OwnText
 from minitx.tensorboard.plugin.page import POLICY, STATIC, page, style
 from minitx.tensorboard.plugin.questions import checked
@@ -41,13 +43,18 @@ class AttentionPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
 
     def get_plugin_apps(self) -> dict[str, Callable[..., Any]]:
         """Route → WSGI application."""
+        guarded = {
+            "/runs": self._runs,
+            "/run": self._run,
+            "/scores": self._scores,
+            "/attention": self._attention,
+            "/snapshot": self._snapshot,
+            "/examples": self._examples,
+            "/page": self._page,
+        }
         return {
             "/static/*": answering(self._static),
-            "/runs": answering(self._guarded(self._runs)),
-            "/run": answering(self._guarded(self._run)),
-            "/scores": answering(self._guarded(self._scores)),
-            "/snapshot": answering(self._guarded(self._snapshot)),
-            "/page": answering(self._guarded(self._page)),
+            **{route: answering(self._guarded(view)) for route, view in guarded.items()},
             "/own_text": answering(self._own_text, method="POST"),
             "/ask": answering(self._ask, method="POST"),
         }
@@ -86,12 +93,22 @@ class AttentionPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
         run, name, after = text(request, "run"), text(request, "name"), number(request, "after", "-1")
         return reply(request, self.store.scores(run, name, after))
 
+    def _attention(self, request: Request) -> Response:
+        run, probe, after = text(request, "run"), number(request, "probe", "0"), number(request, "after", "-1")
+        query, key = text(request, "query"), text(request, "key", "")
+        spans = span(query, "query"), span(key, "key") if key else None
+        return reply(request, attention(self.store, run, probe, *spans, after))
+
     def _snapshot(self, request: Request) -> Response:
         heads = [whole(head, "heads") for head in request.args.get("heads", "").split(",") if head]
         if len(heads) > MAX_HEADS_ASKED:
             raise BadRequest(f"heads names {len(heads)} heads: ask for at most {MAX_HEADS_ASKED} at once.")
         with self.store.open(text(request, "run"), number(request, "step")) as (file, header):
             return reply(request, snapshots.extract(file, header, number(request, "probe", "0"), heads))
+
+    def _examples(self, request: Request) -> Response:
+        examples = self.store.examples(text(request, "run"), number(request, "step"))
+        return reply(request, head_examples(examples, number(request, "head")))
 
     def _page(self, request: Request) -> Response:
         """One probe of a run at all steps, or at as many as fit, as a self-contained HTML file."""

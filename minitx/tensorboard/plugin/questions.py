@@ -26,12 +26,27 @@ def ranking(request: Fields) -> dict[str, Any]:
     return {"position": position, "how": how(request)}
 
 
+def writes(request: Fields) -> dict[str, Any]:
+    """head: flat index; position: of the token at which it writes."""
+    return {"head": request.whole("head", most=MAX_HEADS - 1), "position": request.whole("position", most=MAX_POSITION)}
+
+
+def blocks(request: Fields) -> dict[str, Any]:
+    """layer; position: of the token that the layer is seen from."""
+    return {"layer": request.whole("layer", most=MAX_HEADS), "position": request.whole("position", most=MAX_POSITION)}
+
+
 def how(request: Fields) -> str:
     """What stands in for a head that is taken out."""
     return request.text("how", "zero|mean", "zero or mean")
 
 
-FIELDS: dict[str, Callable[[Fields], dict[str, Any]]] = {"without": without, "ranking": ranking}
+FIELDS: dict[str, Callable[[Fields], dict[str, Any]]] = {
+    "without": without,
+    "ranking": ranking,
+    "writes": writes,
+    "blocks": blocks,
+}
 
 
 def checked(request: Fields) -> tuple[str, dict[str, Any]]:

@@ -60,7 +60,7 @@ def fitting_heads(store: Store, run: str, steps: Sequence[int], probe: int, view
     for step in steps:
         with suppress(NotFound, UserError), store.open(run, step) as (file, header):
             small = snapshots.extract(file, header, probe)
-            sizes, count = snapshots.part_bytes(header["probes"][probe], header), header["layers"] * header["heads"]
+            sizes, count = snapshots.part_sizes(header["probes"][probe], header), header["layers"] * header["heads"]
             break
     else:
         return None

@@ -13,11 +13,12 @@ from typing import Any, BinaryIO
 
 from werkzeug.exceptions import NotFound
 
-from minitx.heads import snapshots
+from minitx.heads import examples_file, snapshots
+from minitx.heads.examples_file import Examples
 from minitx.system.errors import UserError
 from minitx.system.files import steps_in
 
-MAX_FOLDERS, MAX_CACHED_HEADERS = 20_000, 4000
+MAX_FOLDERS, MAX_CACHED_HEADERS, MAX_CACHED_EXAMPLES = 20_000, 4000, 8
 FRESH_SECONDS = 1.0  # for which a list of runs is used, so that a burst of requests walks the folders once
 WEIGHTS = {"checkpoints": "", "weights": ".safetensors"}
 """Folders of a run with the weights of its steps, and the endings of the names in them."""
@@ -111,6 +112,16 @@ class Store:
         values, chance = ([scores[key].get(name) for scores in read] for key in ("scores", "chance"))
         return {"steps": steps, "values": values, "chance": chance}
 
+    def examples(self, run: str, step: int) -> Examples:
+        """The examples at the last step up to `step` that has some, or else the first; raises NotFound without any."""
+        folder = self.folder(run)
+        found = examples_file.step_for(examples_file.steps(folder), step)
+        file = examples_file.path(folder, found or 0)
+        if found is None or not file.is_file() or os.path.realpath(file) != str(file):
+            raise NotFound(f"The run {run!r:.200} has no examples that can be read: train with log.examples.")
+        status = file.stat()
+        return read_examples(folder, found, (status.st_mtime_ns, status.st_size))
+
     def checkpoints(self, run: str) -> list[int]:
         """The steps whose weights the run keeps, in a checkpoint or alone, in order."""
         kept: set[int] = set()
@@ -126,3 +137,9 @@ def read_scores(run: Path, step: int, version: tuple[int, int]) -> dict[str, Any
     """The scores and chance of a snapshot; `version`, its time and size, makes a changed file be read again."""
     with snapshots.open_snapshot(run, step) as (_, header):
         return {"scores": header["scores"], "chance": header["chance"]}
+
+
+@lru_cache(MAX_CACHED_EXAMPLES)
+def read_examples(run: Path, step: int, version: tuple[int, int]) -> Examples:
+    """The examples of a step; `version` as for `read_scores`."""
+    return examples_file.read(run, step)

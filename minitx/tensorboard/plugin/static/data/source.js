@@ -4,6 +4,7 @@
 //   run(name)                           → {steps, checkpoints, newest: header, fault}
 //   scores(run, name)                   → {steps, values: [[number or null, …] or null], chance: [number or null]}
 //   snapshot(run, step, probe, heads)   → a parsed snapshot with that probe alone
+//   examples(run, step, head)           → the answer of the route /examples, which names its step; null in a file
 //   ownText(run, step, text, tell)      → the same for the user's own text; null without a server
 //   ask(run, step, text, question, fields, tell)
 //                                       → the answer of the weights of a step to a question about a text; null without a
@@ -42,7 +43,7 @@ export function serverSource() {
   }
 
   /** Have a text run. The server runs one at a time; while it is busy, ask again every second. */
-  async function askOwn(request, tell, route = "own_text") {
+  async function askModel(request, tell, route = "own_text") {
     const options = { method: "POST", headers: OWN_HEADERS, body: JSON.stringify(request) };
     for (let turn = 1; ; turn++) {
       try {
@@ -94,17 +95,21 @@ export function serverSource() {
       const url = address("snapshot", { run, step, probe, heads: heads.join(",") });
       return once(url, () => parsed(ask(url)));
     },
+    examples: (run, step, head) => {
+      const url = address("examples", { run, step, head });
+      return once(url, async () => (await ask(url)).json());
+    },
     ownText: (run, step, text, tell) => {
       const request = { run, step, text };
-      return once(`own ${JSON.stringify(request)}`, () => parsed(askOwn(request, tell)));
+      return once(`own ${JSON.stringify(request)}`, () => parsed(askModel(request, tell)));
     },
     ask: (run, step, text, question, fields, tell) => {
       const request = { ...fields, run, step, text, question };
-      return once(`ask ${JSON.stringify(request)}`, async () => (await askOwn(request, tell, "ask")).json());
+      return once(`ask ${JSON.stringify(request)}`, async () => (await askModel(request, tell, "ask")).json());
     },
     page: async (run, step, probe, link, text, tell) => {
       if (probe >= 0) return (await ask(address("page", { run, step, probe, view: link }))).blob();
-      return (await askOwn({ run, step, text, page: true, view: link }, tell)).blob();
+      return (await askModel({ run, step, text, page: true, view: link }, tell)).blob();
     },
     /** Drop kept snapshots, because steps may have been written again. */
     forget: () => kept.clear(),
@@ -131,6 +136,7 @@ export function fileSource(data) {
       if (!snapshot?.probes[probe]) throw new Error(`This file has no step ${step} of probe ${probe}.`);
       return { ...snapshot, probes: [snapshot.probes[probe]] };
     },
+    examples: null,
     ownText: null,
     ask: null,
     page: null,

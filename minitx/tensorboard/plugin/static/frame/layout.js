@@ -45,7 +45,7 @@ export function buildLayout(root, act) {
     tooltip: element("div", { class: "tooltip", hidden: true }),
     spoken: element("div", { class: "spoken", "aria-live": "polite" }),
     own: element("input", { type: "text", maxlength: 4000, placeholder: "Type your own text …", "aria-label": "Your own text" }),
-    look: element("button", { type: "submit", title: "Run your text through the nearest checkpoint" }, "Run"),
+    look: element("button", { type: "submit", title: "Run your text through the nearest weights that are kept" }, "Run"),
     linkText: element("input", { type: "text", readonly: true, class: "link-text", hidden: true, "aria-label": "Link to this view" }),
     views: {},
   };

@@ -8,6 +8,10 @@ const asPair = (text) => {
   const [query, key] = text.split(".").map(asWhole);
   return (query ?? key) === undefined ? undefined : { query: query ?? null, key: key ?? null };
 };
+const asAxes = (text) => {
+  const [x, y] = text.split(".");
+  return x && y ? { x, y } : undefined;
+};
 
 /** Each kind of value as [its text in a link, the value of a text or undefined]. */
 const KINDS = {
@@ -16,6 +20,7 @@ const KINDS = {
   flag: [(value) => String(Number(value)), (text) => text === "1"],
   heads: [(value) => value.join("."), asList],
   how: [String, (text) => (text === "mean" ? text : undefined)],
+  axes: [({ x, y }) => `${x}.${y}`, asAxes],
   place: [({ query, key }) => `${query ?? ""}.${key ?? ""}`, asPair],
 };
 const FIELDS = {
@@ -23,6 +28,7 @@ const FIELDS = {
   text: "text",
   view: "text",
   score: "text",
+  scatter: "axes",
   probe: "whole",
   step: "whole",
   head: "whole",

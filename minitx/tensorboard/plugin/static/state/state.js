@@ -10,6 +10,7 @@ export const START = {
   shown: [], // heads on view together
   view: "sentence", // a name of views/views.js
   score: "previous_token", // colours the survey and is drawn in the chart; "" for none
+  scatter: { x: "previous_token", y: "induction" }, // the scores of the scatter's axes
   sort: false, // sort the survey by that score instead of by layer
   first: true, // draw attention to the first token, the attention sink
   links: true, // draw the labelled links of the text
