@@ -63,7 +63,7 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two trained runs: small, of 2 × 2 heads, and single, of one head in each layer."""
     folder = tmp_path_factory.mktemp("tab")
     config = small_config(folder, sample_every=0).to_dict()
-    config["log"]["snapshots_every"] = 2
+    config["log"] |= {"snapshots_every": 2, "keep_weights": 0}
     training = []
     for name, heads in (("small", 2), ("single", 1)):
         config["model"]["n_head"] = heads

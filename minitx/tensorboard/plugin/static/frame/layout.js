@@ -48,8 +48,8 @@ export function buildLayout(root, act) {
     fault: element("p", { class: "fault", role: "alert" }),
     tooltip: element("div", { class: "tooltip", hidden: true }),
     spoken: element("div", { class: "spoken", "aria-live": "polite" }),
-    own: element("textarea", { rows: 1, maxlength: 4000, placeholder: "Type your own text …", "aria-label": "Your own text", onkeydown: submitOnEnter }),
-    look: element("button", { type: "submit", title: "Run your text through the nearest checkpoint" }, "Run"),
+    own: element("textarea", { rows: 1, maxlength: 4000, placeholder: "Type your own text â¦", "aria-label": "Your own text", onkeydown: submitOnEnter }),
+    look: element("button", { type: "submit", title: "Run your text through the nearest weights that are kept" }, "Run"),
     linkText: element("input", { type: "text", readonly: true, class: "link-text", hidden: true, "aria-label": "Link to this view" }),
     views: {},
   };

@@ -96,8 +96,9 @@ function whatIfText(model, act) {
     const focus = { query: place, key: null };
     const lines = [token, change === null ? "nothing follows it" : `loss of the next token ${figure(extra.before.loss[place])} → ${figure(extra.after.loss[place])}`];
     const attributes = { class: place === at ? "word from" : "word", style, "data-token": place, onclick: () => act.pin(focus), onpointermove: (event) => act.hover(focus, event, lines) };
-    return element("span", attributes, token.replaceAll("␣", " "));
-  });
+    const [, space, word] = /^(␣*)([^]*)$/.exec(token); // the space before a word is no part of it where a line ends
+    return [space.replaceAll("␣", " "), element("span", attributes, (word || space).replaceAll("␣", " "))].slice(word ? 0 : 1);
+  }).flat();
   const legend = extra.off.length ? "Orange: the next token gets less likely without these heads; blue: likelier. Click a word to keep it." : "Click a word to see what the model predicts after it.";
   return element("section", {}, element("p", { class: "words", onpointerleave: (event) => act.hover(null, event, null) }, ...words), element("p", { class: "hint" }, legend));
 }
