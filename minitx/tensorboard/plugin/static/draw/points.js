@@ -65,13 +65,16 @@ export function drawPoints(svg, layout, drawing, theme) {
   write(`${drawing.titles.y} →`, { ...title, x: -top, y: 13, "text-anchor": "end", transform: "rotate(-90)" });
   const dashes = { class: "chance", stroke: theme.ink, "stroke-dasharray": "5 4" };
   const { chance } = drawing;
+  const taken = []; // by the names of chance
   if (chance.x !== null) {
     line([x(chance.x), top], [x(chance.x), bottom], dashes);
     write("uniform", { x: x(chance.x) + 4, y: top + 10 });
+    taken.push({ x: x(chance.x) + 4, y: top, width: 40, height: NAME_HEIGHT });
   }
   if (chance.y !== null) {
     line([left, y(chance.y)], [right, y(chance.y)], dashes);
     write("uniform", { x: right, y: y(chance.y) - 4, "text-anchor": "end" });
+    taken.push({ x: right - 40, y: y(chance.y) - NAME_HEIGHT, width: 40, height: NAME_HEIGHT });
   }
   drawTrail(svg, layout, drawing);
   const inOrder = [...drawing.points].sort((a, b) => a.isChosen - b.isChosen); // the chosen one above the others
@@ -80,7 +83,7 @@ export function drawPoints(svg, layout, drawing, theme) {
     if (point.isChosen) svg.append(svgElement("circle", { ...place, r: radius + 5, class: "ring", fill: "none", stroke: theme.ink, "stroke-width": 3 }));
     svg.append(svgElement("circle", { ...place, r: radius, class: "point", "data-head": point.head, fill: point.colour, stroke: theme.panel, "stroke-width": 1.5 }));
   }
-  for (const { point, place } of namePlaces(layout, inOrder)) {
+  for (const { point, place } of namePlaces(layout, inOrder, taken)) {
     const weight = point.isChosen ? 700 : 400;
     write(point.name, { class: "point-name", fill: theme.ink, "font-weight": weight, "font-size": 12, x: place.x + place.width / 2, y: place.y + NAME_HEIGHT - 3, "text-anchor": "middle" });
   }
@@ -95,11 +98,11 @@ function drawTrail(svg, { x, y }, { trail, points }) {
   for (const [valueX, valueY] of trail.slice(0, -1)) svg.append(svgElement("circle", { cx: x(valueX), cy: y(valueY), r: 2, fill: colour, opacity: 0.6 }));
 }
 
-/** [{point, place}]: a free place for the name beside each point that has one, the last points first. */
-function namePlaces(layout, points) {
+/** [{point, place}]: a free place for the name beside each point that has one, the last points first; the chosen one has. */
+function namePlaces(layout, points, taken) {
   const size = layout.radius;
   const spots = points.map((point) => ({ x: layout.x(point.x) - size, y: layout.y(point.y) - size, width: 2 * size, height: 2 * size }));
-  const taken = [...spots];
+  taken.push(...spots);
   const found = [];
   for (const [index, point] of [...points.entries()].reverse()) {
     const [width, height] = [NAME_LETTER * point.name.length, NAME_HEIGHT];
@@ -108,7 +111,7 @@ function namePlaces(layout, points) {
     const [middleX, middleY] = [centreX - width / 2, centreY - height / 2];
     const around = [[centreX + gap, middleY], [centreX - gap - width, middleY], [middleX, centreY - gap - height], [middleX, centreY + gap]];
     const inside = around.map(([x, y]) => ({ x, y, width, height })).filter((place) => isWithin(place, layout));
-    const place = freePlace(inside, taken);
+    const place = freePlace(inside, taken) ?? (point.isChosen ? inside[0] : null);
     if (place) found.push({ point, place });
   }
   return found;
