@@ -141,6 +141,9 @@ class LogConfig:
     each layer."""
     snapshots_every: int = 20
     """Steps between snapshots of the heads for TensorBoard's Attention tab; also at the end; 0 turns them off."""
+    keep_weights: int = 16
+    """Steps, evenly spread over the run, whose weights are kept for the Attention tab; fewer if they would take more
+    than 100 MB in all; 0 turns it off."""
     examples: bool | int = True
     """Tokens of validation text in which each head's strongest examples are sought, at a quarter, a half and three
     quarters of the run and at its end; true takes 3072, or fewer in a short run; 0 turns them off."""
@@ -150,7 +153,7 @@ class LogConfig:
 
     def __post_init__(self) -> None:
         require_bounds(self, "log.", "every", at_least=1)
-        require_bounds(self, "log.", "heads_every snapshots_every", at_least=0)
+        require_bounds(self, "log.", "heads_every snapshots_every keep_weights", at_least=0)
         require_bounds(self, "log.", "examples", at_least=0, at_most=65536)
         self.read_probes()
 

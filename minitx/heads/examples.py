@@ -65,7 +65,7 @@ class _Sharpest(Recorder):
         self.found: dict[int, tuple[Tensor, Tensor]] = {}
         """Layer → weights and keys, each (batch, head, query)."""
 
-    def record(self, layer: int, pattern: Tensor, head_output: Tensor, output_weight: Tensor) -> None:
+    def record(self, layer: int, pattern: Tensor, value: Tensor, head_output: Tensor, output_weight: Tensor) -> None:
         weights, keys = pattern.detach().float().tril(-1)[..., 1:].max(dim=-1)
         self.found[layer] = weights, keys + 1
 
@@ -107,7 +107,7 @@ def find_examples(
             placed = (keys[layer, head] + starts).ravel()
             random = np.random.default_rng((layer, head))
             of_heads.append(examples_of(weights[layer, head].ravel(), queries, placed, text, random))
-    labels = [tokenizer.token_text(token) for token in text.tolist()]
+    labels = tokenizer.token_labels(text.tolist())
     return Examples(step, run, model.config.n_layer, model.config.n_head, seq, labels, of_heads)
 
 

@@ -15,6 +15,7 @@ from minitx.generation.generate import complete
 from minitx.heads import examples_file, snapshots
 from minitx.heads.kinds import Answers
 from minitx.model_size import cache_bytes_per_token, parameters_by_part
+from minitx.run import weights
 from minitx.system.files import read_file
 from minitx.system.memory import memory_bytes
 from minitx.system.text import visible, warn
@@ -49,6 +50,7 @@ class Report:
 
     def __enter__(self) -> Self:
         snapshots.forget_after(self.training.run.path, self.start_step)
+        weights.forget_after(self.training.run.path, self.start_step, self.training.weights_steps)
         examples_file.forget_after(self.training.run.path, self.start_step)
         return self
 

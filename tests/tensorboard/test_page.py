@@ -33,9 +33,11 @@ ROOMS = ["state", "data", "draw", "views", "frame"]
 """A module imports only from its own room and those before it."""
 
 
-def test_every_module_is_in_the_page_after_what_it_imports() -> None:
-    files = modules(ENTRY)
-    assert {*files, STATIC / "index.js"} == {*STATIC.rglob("*.js")} and len(files) == len(set(files))
+@pytest.mark.parametrize("entry", [ENTRY, STATIC / "walkthrough.js"])
+def test_every_module_is_in_the_page_after_what_it_imports(entry: Path) -> None:
+    files = modules(entry)
+    assert {*modules(ENTRY), STATIC / "index.js", STATIC / "walkthrough.js"} == {*STATIC.rglob("*.js")}
+    assert len(files) == len(set(files))
     for place, file in enumerate(files):
         text = file.read_text("utf-8")
         imported = [(file.parent / name).resolve() for name in re.findall(r'from "(.+?\.js)"', text)]

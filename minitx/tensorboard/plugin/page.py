@@ -14,19 +14,21 @@ EXPORT = re.compile(r"^export (?=(?:async )?function|const|class)", re.MULTILINE
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src blob: data:"
 
 
-def page(snapshots: Sequence[bytes], *, title: str, view: str = "") -> str:
+def page(snapshots: Sequence[bytes], *, title: str, view: str = "", steps_of: int | None = None) -> str:
     """The page that shows `snapshots` of one run at several steps, all with the same probes.
 
     `title` names the run. `view` is the view that the page opens with, as the tab writes it after "#" in its links.
+    `steps_of` is how many steps the run has in all: the page says how many of them it holds.
     """
     encoded = [base64.b64encode(content).decode("ascii") for content in snapshots]
-    data = {"title": title, "view": view, "snapshots": encoded}
+    data = {"title": title, "view": view, "snapshots": encoded, "steps_of": steps_of or len(encoded)}
+    held = "" if steps_of is None else f" · {len(encoded)} of {steps_of} steps"
     return (
         STATIC.with_name("page.html")
         .read_text("utf-8")
         .format(
             policy=html.escape(POLICY),
-            title=html.escape(title),
+            title=html.escape(f"{title}{held}"),
             style=style(),
             data=json.dumps(data).replace("<", "\\u003c"),
             script=script(),
@@ -40,9 +42,9 @@ def style() -> str:
     return "\n".join(file.read_text("utf-8") for file in files)
 
 
-def script() -> str:
-    """All modules as one script, without imports and exports. Their top-level names must not clash."""
-    parts = [file.read_text("utf-8") for file in modules(ENTRY)]
+def script(entry: Path = ENTRY) -> str:
+    """The modules of a page as one script, without imports and exports. Their top-level names must not clash."""
+    parts = [file.read_text("utf-8") for file in modules(entry)]
     return "\n".join(EXPORT.sub("", IMPORT.sub("", part)) for part in parts)
 
 

@@ -20,7 +20,9 @@ from minitx.system.files import steps_in
 
 MAX_FOLDERS, MAX_CACHED_HEADERS, MAX_CACHED_EXAMPLES = 20_000, 4000, 8
 FRESH_SECONDS = 1.0  # for which a list of runs is used, so that a burst of requests walks the folders once
-NOT_RUNS = frozenset({snapshots.FOLDER, "checkpoints", "__pycache__", ".git", ".venv", "node_modules"})
+WEIGHTS = {"checkpoints": "", "weights": ".safetensors"}
+"""Folders of a run with the weights of its steps, and the endings of the names in them."""
+NOT_RUNS = frozenset({snapshots.FOLDER, *WEIGHTS, "__pycache__", ".git", ".venv", "node_modules"})
 
 
 class Store:
@@ -94,6 +96,10 @@ class Store:
         for step in reversed(steps[-20:]):
             try:
                 with self.open(run, step) as (_, newest):
+                    probes = [
+                        {**probe, "predictions": None} for probe in newest["probes"]
+                    ]  # the shown probe has its own
+                    newest |= {"probes": probes}
                     break
             except (UserError, NotFound) as error:
                 fault = fault or str(getattr(error, "description", error))
@@ -117,11 +123,13 @@ class Store:
         return read_examples(folder, found, (status.st_mtime_ns, status.st_size))
 
     def checkpoints(self, run: str) -> list[int]:
-        """The steps whose checkpoints the run still keeps."""
-        folder = self.folder(run) / "checkpoints"
-        if not folder.is_dir() or folder.is_symlink():
-            return []
-        return steps_in(entry.name for entry in folder.iterdir() if not entry.is_symlink())
+        """The steps whose weights the run keeps, in a checkpoint or alone, in order."""
+        kept: set[int] = set()
+        for name, suffix in WEIGHTS.items():
+            folder = self.folder(run) / name
+            if folder.is_dir() and not folder.is_symlink():
+                kept |= {*steps_in((entry.name for entry in folder.iterdir() if not entry.is_symlink()), suffix)}
+        return sorted(kept)
 
 
 @lru_cache(MAX_CACHED_HEADERS)

@@ -3,7 +3,7 @@
 // A weight p is the byte 255 √p. Patterns are causal and stored row by row up to the diagonal: the weight from query i to
 // key j ≤ i is entry i (i + 1) / 2 + j.
 
-const MAGIC = "minitx attention 2\n";
+const MAGIC = "minitx attention 3\n";
 const SMALL = 64;
 
 /** Bytes → {step, layers, heads, scores, chance, roles, probes}; throws an Error that is one sentence. */

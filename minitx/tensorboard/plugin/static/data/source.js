@@ -6,6 +6,9 @@
 //   snapshot(run, step, probe, heads)   → a parsed snapshot with that probe alone
 //   examples(run, step, head)           → the answer of the route /examples, which names its step; null in a file
 //   ownText(run, step, text, tell)      → the same for the user's own text; null without a server
+//   ask(run, step, text, question, fields, tell)
+//                                       → the answer of the weights of a step to a question about a text; null without a
+//                                         server
 //   page(run, step, probe, link, text, tell)
 //                                       → a self-contained HTML file, as a Blob; null without a server
 //
@@ -40,11 +43,11 @@ export function serverSource() {
   }
 
   /** Have a text run. The server runs one at a time; while it is busy, ask again every second. */
-  async function askOwn(request, tell) {
+  async function askModel(request, tell, route = "own_text") {
     const options = { method: "POST", headers: OWN_HEADERS, body: JSON.stringify(request) };
     for (let turn = 1; ; turn++) {
       try {
-        return await ask("./own_text", options);
+        return await ask(`./${route}`, options);
       } catch (error) {
         if (error.status !== BUSY || turn === MAX_TURNS) throw error;
       }
@@ -98,11 +101,15 @@ export function serverSource() {
     },
     ownText: (run, step, text, tell) => {
       const request = { run, step, text };
-      return once(`own ${JSON.stringify(request)}`, () => parsed(askOwn(request, tell)));
+      return once(`own ${JSON.stringify(request)}`, () => parsed(askModel(request, tell)));
+    },
+    ask: (run, step, text, question, fields, tell) => {
+      const request = { ...fields, run, step, text, question };
+      return once(`ask ${JSON.stringify(request)}`, async () => (await askModel(request, tell, "ask")).json());
     },
     page: async (run, step, probe, link, text, tell) => {
       if (probe >= 0) return (await ask(address("page", { run, step, probe, view: link }))).blob();
-      return (await askOwn({ run, step, text, page: true, view: link }, tell)).blob();
+      return (await askModel({ run, step, text, page: true, view: link }, tell)).blob();
     },
     /** Drop kept snapshots, because steps may have been written again. */
     forget: () => kept.clear(),
@@ -131,6 +138,7 @@ export function fileSource(data) {
     },
     examples: null,
     ownText: null,
+    ask: null,
     page: null,
     forget: () => {},
   };

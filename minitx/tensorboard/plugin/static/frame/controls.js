@@ -20,7 +20,7 @@ export function drawControls({ parts, source, state, data, view, isPlaying }) {
   const names = Object.keys(info?.newest?.scores ?? {});
   const scores = names.map((name) => ({ value: name, label: scoreTitle(name), title: meaning(name) }));
   fillSelect(parts.score, [{ value: "", label: "none" }, ...scores], names.includes(data.score) ? data.score : "");
-  parts.score.title = meaning(data.score) || "Score of heads";
+  parts.score.title = meaning(data.score ?? "") || "Score of heads";
   parts.scoreField.hidden = parts.sort.hidden = !names.length;
   for (const name of ["sort", "compare", "first", "links"]) parts[name].setAttribute("aria-pressed", String(state[name]));
   for (const [name, button] of Object.entries(parts.views)) button.setAttribute("aria-pressed", String(view.name === name));

@@ -3,7 +3,7 @@
 import { START } from "./state.js";
 
 const asWhole = (text) => (/^-?\d{1,12}$/.test(text) ? Number(text) : undefined);
-const asList = (text) => text.split(".").map(asWhole).filter((head) => head >= 0).slice(0, 64);
+const asList = (text) => text.split(".").map(asWhole).filter((head) => head >= 0).slice(0, 256);
 const asPair = (text) => {
   const [query, key] = text.split(".").map(asWhole);
   return (query ?? key) === undefined ? undefined : { query: query ?? null, key: key ?? null };
@@ -19,6 +19,7 @@ const KINDS = {
   whole: [String, asWhole],
   flag: [(value) => String(Number(value)), (text) => text === "1"],
   heads: [(value) => value.join("."), asList],
+  how: [String, (text) => (text === "mean" ? text : undefined)],
   axes: [({ x, y }) => `${x}.${y}`, asAxes],
   place: [({ query, key }) => `${query ?? ""}.${key ?? ""}`, asPair],
 };
@@ -37,6 +38,9 @@ const FIELDS = {
   compare: "flag",
   shown: "heads",
   token: "place",
+  off: "heads",
+  how: "how",
+  rank: "flag",
 };
 
 /** The state as a query string, with only the values that differ from the start. */

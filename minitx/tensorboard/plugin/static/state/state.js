@@ -15,6 +15,9 @@ export const START = {
   first: true, // draw attention to the first token, the attention sink
   links: true, // draw the labelled links of the text
   token: null, // the pinned place: {query, key}, one of them may be null
+  off: [], // in the view "what_if", the heads that are taken out
+  how: "zero", // what stands in for them: "zero" or "mean"
+  rank: false, // whether that view colours the heads by the loss without each
   compare: false,
   other: { run: null, step: null, head: null }, // the second pattern; null means the same as the first
 };
