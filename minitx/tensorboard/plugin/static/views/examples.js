@@ -86,7 +86,7 @@ function tenthOf({ samples }, tenth, share, greatest) {
   const places = samples[tenth];
   const line = [
     element("span", { class: "range" }, `${tenth / 10}–${(tenth + 1) / 10}`),
-    element("span", { class: "share", title: `${percent(share)} of the queries` }, element("span", { class: "bar", style: `width: ${((100 * share) / greatest).toFixed(2)}%` }), element("span", {}, percent(share))),
+    element("span", { class: "share", title: `${percent(share)} of the queries` }, element("span", { class: "bar", style: `--length: ${(share / greatest).toFixed(4)}` }), element("span", {}, percent(share))),
     element("span", { class: "sample" }, ...(places.length ? markedWords(places[0], SAMPLED) : [])),
   ];
   if (!places.length) return element("div", { class: "tenth none" }, ...line);
