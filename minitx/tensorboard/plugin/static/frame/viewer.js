@@ -151,6 +151,7 @@ export function startViewer(root, source, { link = "", linkTo, follow }) {
     const shown = { ...data, fault: data.fault || trouble };
     drawControls({ parts, source, state, data: shown, view: viewOf(state.view), isPlaying: player.isPlaying() });
     const { first } = data;
+    drawTimeline({ parts, state, data }, theme); // before the view, which takes the room that is left
     root.classList.toggle("empty", !first);
     if (first) {
       const options = { ...state, score: data.score, chart: data.chart, keepsOrder: player.isPlaying() };
@@ -160,7 +161,6 @@ export function startViewer(root, source, { link = "", linkTo, follow }) {
       drawView(theme);
       follow?.(toLink({ ...state, run: data.run }));
     }
-    drawTimeline({ parts, state, data }, theme);
     if (reading) tellNote(reading);
     root.dataset.step = data.step ?? "";
     root.dataset.redraw = (performance.now() - started).toFixed(1);
