@@ -28,6 +28,10 @@ export function buildLayout(root, act) {
     picture: button("PNG", "Save this view as a picture", act.picture),
     page: button("HTML", "Save this text at all steps as one HTML file", act.page),
     help: button("?", "Help: keys, words and scores", act.showHelp, { class: "round", "aria-label": "Help: keys, words and scores", "aria-expanded": "false" }),
+    guideButton: button("Guided examples", "What is worth a look in this run", act.guides, { "aria-expanded": "false" }),
+    guideMenu: element("div", { class: "keys guides", hidden: true }),
+    guideText: element("span", {}),
+    guideClose: element("button", { type: "button", class: "round", "aria-label": "Close this sentence" }, "×"),
     play: button("▶", "Play", act.play, { class: "round play", "aria-label": "Play" }),
     slider: element("input", { type: "range", min: 0, max: 0, step: 1, "aria-label": "Step", oninput: (event) => act.slide(Number(event.target.value)), onkeydown: act.slideKey }),
     step: element("output", { class: "step" }),
@@ -56,16 +60,17 @@ export function buildLayout(root, act) {
   });
   const scores = Object.entries(MEANINGS).map(([name, meaning]) => [scoreTitle(name), meaning]);
   const list = (rows) => element("dl", {}, ...rows.flatMap(([term, meaning]) => [element("dt", {}, term), element("dd", {}, meaning)]));
-  parts.keys = element("div", { class: "keys", hidden: true }, list(KEY_HELP), list(Object.entries(GLOSSARY)), list(scores));
+  parts.guide = element("p", { class: "note guide", hidden: true }, parts.guideText, parts.guideClose);
+  parts.keys = element("div", { class: "keys", hidden: true }, button("Show the tour", "Three steps through the tab", act.tour), list(KEY_HELP), list(Object.entries(GLOSSARY)), list(scores));
   parts.ownForm = element("form", { class: "own", onsubmit: (event) => { event.preventDefault(); act.ownText(parts.own.value); } }, parts.own, parts.look);
   parts.others = element("div", { class: "others" }, element("span", {}, "with"), parts.otherRun, parts.otherStep, parts.otherHead);
   parts.chartBox = element("div", { class: "chart-box" }, parts.chart);
   parts.scoreField = field("Score", parts.score);
   root.replaceChildren(
     element("header", { class: "bar" },
-      field("Run", parts.run), field("Text", parts.probe), parts.ownForm,
+      field("Run", parts.run), field("Text", parts.probe), parts.ownForm, parts.guideButton,
       element("div", { class: "away" }, parts.linkText, parts.link, parts.picture, parts.page, parts.help),
-      parts.keys),
+      parts.keys, parts.guideMenu),
     parts.fault, parts.note,
     element("main", {},
       element("section", { class: "survey", "aria-label": "Survey" },
@@ -75,7 +80,7 @@ export function buildLayout(root, act) {
         element("div", { class: "tools" },
           parts.heading, parts.chips, element("div", { class: "segments" }, parts.oneHead, parts.allHeads),
           parts.first, parts.links, parts.compare, parts.others),
-        parts.facts,
+        parts.facts, parts.guide,
         parts.view)),
     element("footer", {},
       element("div", { class: "time-title" }, parts.chartTitle, parts.live, parts.step),
