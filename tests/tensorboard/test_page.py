@@ -235,12 +235,12 @@ def test_help_lies_over_the_view_and_escape_closes_it(tmp_path: Path) -> None:
     with chromium() as browser, Page(browser, file.as_uri()) as shown:
         map_ = shown.tab.locator(".line").first
         before = map_.bounding_box()
-        shown.tab.get_by_label("Keys and scores").click()
-        assert shown.tab.get_by_text("lay another head over the chosen one").is_visible()
+        shown.tab.get_by_label("Help: keys, words and scores").click()
+        assert shown.tab.get_by_text("show another head together with the chosen one").is_visible()
         assert map_.bounding_box() == before
         shown.tab.mouse.click(700, 780)
-        shown.tab.get_by_text("lay another head over the chosen one").wait_for(state="hidden")
-        shown.tab.get_by_label("Keys and scores").click()
+        shown.tab.get_by_text("show another head together with the chosen one").wait_for(state="hidden")
+        shown.tab.get_by_label("Help: keys, words and scores").click()
         shown.tab.keyboard.press("Escape")
-        shown.tab.get_by_text("lay another head over the chosen one").wait_for(state="hidden")
+        shown.tab.get_by_text("show another head together with the chosen one").wait_for(state="hidden")
         assert not shown.errors
