@@ -311,7 +311,7 @@ def test_an_own_text_is_run_through_the_nearest_checkpoint(browser: Any, server:
         page.tab.evaluate("for (const one of ['.play', '.own button']) document.querySelector(one).click()")
         page.wait("document.querySelector('.note').textContent.startsWith('Another text is being run; yours comes')")
         page.wait("document.querySelector('.note').textContent.startsWith('Your text through')")
-        note = page.tab.locator(".note").text_content()
+        note = page.tab.locator(".note[role=status]").text_content()
         assert 2 not in kept and f"step {kept[0]}, the nearest to step 2" in note
         assert page.tab.locator(".step").text_content() == f"step {kept[0]}"
         assert page.tab.locator(".live").text_content() == ""
