@@ -162,7 +162,7 @@ def test_links_carry_the_weight_of_the_chosen_head_and_those_of_other_words_are_
         word(page, IT).click()
         assert labels.all_text_contents() == ["it → animal 0.80"]
         ends = page.tab.locator(".line").first.locator(".word.end").all_text_contents()
-        assert ends == [" animal", " it"]
+        assert ends == ["animal", "it"]
         page.tab.locator("button", has_text="Links").click()
         assert labels.count() == 0 and not page.errors
 
@@ -277,6 +277,14 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         snapshots.write(logs / "short", step, hand_made(step))
         probe = ShownProbe("a", [f"w{at}" for at in range(100)], patterns(2, 2, 100, seed=step))
         snapshots.write(logs / "long", step, encode(step, [probe]))
+    EventWriter(logs / "words").close()
+    tokens, words = ["A", "␣an", "imal", "␣did", "␣i", "t"], [0, 1, 3, 4]
+    weights = np.zeros((1, 2, 6, 6), np.float32)
+    weights[..., 0] = 1
+    weights[0, :, 4:] = [[0.3, 0.4, 0.3, 0, 0, 0], [0.4, 0.2, 0.3, 0.1, 0, 0]], [[0.6, 0, 0, 0.4, 0, 0]] * 2
+    for step in (1, 2):
+        probe = ShownProbe("A animal did it", tokens, weights, words=words)
+        snapshots.write(logs / "words", step, encode(step, [probe]))
     (logs / "short" / "checkpoints" / "step-000250").mkdir(parents=True)
     return logs
 
@@ -302,6 +310,28 @@ def test_a_server_answers_like_a_file(browser: Any, server: str) -> None:
         page.wait("document.querySelector('.fault').textContent === 'No such luck.'")
         assert page.tab.locator(".answer").text_content() == "Head 1·0 most: 0.40."  # of the shown step alone
         assert not page.errors
+
+
+def test_words_are_asked_about_as_words(browser: Any, server: str, logs: Path) -> None:
+    """Both of a word's tokens read, and the tokens of the word attended to add up, in a file as on a server."""
+    answer = "Head 0·0 most: 0.60 to “animal”; above 0.5 at every step."
+    with Page(browser, frame(server, "run=words&score=@pin&sort=1&token=3.")) as page:
+        page.wait(f"document.querySelector('.answer')?.textContent === '{answer}'")
+        asked = [url for url in page.requests if "/attention?" in url]
+        assert len(asked) == 1 and "query=4-6" in asked[0] and "units=words" in asked[0]
+        assert captions(page) == {"0": "0·0  0.60", "1": "0·1  0.40"}
+        options = page.tab.locator(".question option").all_text_contents()
+        assert options == ["its strongest word", "A", "animal", "did"]
+        page.tab.locator(".question select").select_option("2")
+        page.wait("document.querySelector('.answer').textContent.startsWith('Head 0·1 most: 0.40')")
+        assert "query=4-6&key=3-4" in page.requests[-1]
+        page.tab.locator("button", has_text=re.compile("^Tokens$")).click()  # other units: the question ends
+        page.wait("document.querySelector('.question').hidden")
+        assert not page.errors
+    contents = [snapshots.path(logs / "words", step).read_bytes() for step in (1, 2)]
+    write_html(logs / "words.html", contents, title="words")
+    with Page(browser, f"{(logs / 'words.html').as_uri()}#score=@pin&sort=1&token=3.") as page:
+        assert page.tab.locator(".answer").text_content() == answer and captions(page)["1"] == "0·1  0.40"
 
 
 def test_a_long_run_is_read_in_parts_and_a_long_text_by_its_rows(browser: Any, server: str, logs: Path) -> None:
@@ -337,7 +367,7 @@ def test_of_an_own_text_the_shown_step_alone_is_known(browser: Any, server: str)
         page.tab.route(
             "**/own_text", lambda route: route.fulfill(body=hand_made(200), content_type="application/octet-stream")
         )
-        page.tab.locator(".own input").fill("The animal did not cross for it was")
+        page.tab.locator(".own textarea").fill("The animal did not cross for it was")
         page.tab.locator(".own button").click()
         page.wait("document.querySelector('.note').textContent.startsWith('Your text through')")
         word(page, IT).click()

@@ -4,31 +4,29 @@ import { weightAt } from "./snapshot.js";
 import { uniformWeight } from "../state/question.js";
 
 /**
- * {weight, key} of a packed pattern: the mean over the query tokens of the sum over the key tokens. Without a key it is the
- * largest mean for one token before the query, the first left out; null where there is none.
+ * {weight, place} in a packed pattern: the mean over the query's tokens of the sum over the key's. Without a key it is the
+ * largest of `others`, [[start, end], …], and its place among them; null without any.
  */
-export function attentionOf(packed, { query, key }) {
-  const count = query[1] - query[0];
-  const meanTo = (token) => {
+export function attentionOf(packed, { query, key, others = [] }) {
+  const weightOf = ([start, end]) => {
     let sum = 0;
-    for (let at = query[0]; at < query[1]; at++) sum += weightAt(packed, at, token);
-    return sum / count;
-  };
-  if (!key) {
-    let best = { weight: null, key: null };
-    for (let token = 1; token < query[0]; token++) {
-      const weight = meanTo(token);
-      if (best.weight === null || weight > best.weight) best = { weight, key: token };
+    for (let row = query[0]; row < query[1]; row++) {
+      for (let column = start; column < end; column++) sum += weightAt(packed, row, column);
     }
-    return best;
+    return sum / (query[1] - query[0]);
+  };
+  if (key) return { weight: weightOf(key), place: null };
+  let best = { weight: null, place: null };
+  for (const [place, span] of others.entries()) {
+    const weight = weightOf(span);
+    if (best.weight === null || weight > best.weight) best = { weight, place };
   }
-  let weight = 0;
-  for (let token = key[0]; token < key[1]; token++) weight += meanTo(token);
-  return { weight, key: key[0] };
+  return best;
 }
 
 /** The weight of every head of a snapshot with one probe; null where a head was removed or its pattern is not loaded. */
-export function attentionOfHeads({ count, probes: [probe] }, question) {
+export function attentionOfHeads({ count, probes }, question) {
+  const probe = probes[0].inTokens;
   return Array.from({ length: count }, (_, head) => (probe.has(head) && probe.whole(head) ? attentionOf(probe.whole(head), question).weight : null));
 }
 

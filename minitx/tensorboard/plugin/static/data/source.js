@@ -2,12 +2,17 @@
 //
 //   runs()                              → {runs: [name], newest: name or null, own_text: "" or why own texts are refused, note}
 //   run(name)                           → {steps, checkpoints, newest: header, fault}
-//   scores(run, name)                   → {steps, values: [[number or null, …] or null], chance: [number or null]}
+//   scores(run, name, steps, probe)     → {steps, values: [[number or null, …] or null], chance: [number or null]}; of the
+//                                         validation text, or of one probe unless that is null
 //   attention(run, probe, question, steps)
 //                                       → {steps, values, isAll}: the weight of a question (state/question.js) for every
 //                                         head; more steps at the next call unless isAll
 //   snapshot(run, step, probe, heads)   → a parsed snapshot with that probe alone
+//   examples(run, step, head)           → the answer of the route /examples, which names its step; null in a file
 //   ownText(run, step, text, tell)      → the same for the user's own text; null without a server
+//   ask(run, step, text, question, fields, tell)
+//                                       → the answer of the weights of a step to a question about a text; null without a
+//                                         server
 //   page(run, step, probe, link, text, tell)
 //                                       → a self-contained HTML file, as a Blob; null without a server
 //
@@ -43,11 +48,11 @@ export function serverSource() {
   }
 
   /** Have a text run. The server runs one at a time; while it is busy, ask again every second. */
-  async function askOwn(request, tell) {
+  async function askModel(request, tell, route = "own_text") {
     const options = { method: "POST", headers: OWN_HEADERS, body: JSON.stringify(request) };
     for (let turn = 1; ; turn++) {
       try {
-        return await ask("./own_text", options);
+        return await ask(`./${route}`, options);
       } catch (error) {
         if (error.status !== BUSY || turn === MAX_TURNS) throw error;
       }
@@ -70,13 +75,14 @@ export function serverSource() {
 
   const rows = new Map();
 
-  /** The rows of `steps` kept under `key`; where later ones are missing, `askAfter(step)` is asked for more. */
-  async function extended(key, steps, askAfter) {
+  /** The rows of a route for `steps`: those that are kept, and where later ones are missing, more of them. */
+  async function extended(route, values, steps) {
+    const key = JSON.stringify([route, values]);
     const none = { steps: [], values: [], chance: [], isAll: true };
     let known = rows.get(key) ?? none;
     if (!known.steps.every((step, index) => step === steps[index])) known = none; // resumed from an earlier step
     if (known.steps.length < steps.length) {
-      const more = await askAfter(known.steps.at(-1) ?? -1);
+      const more = await (await ask(address(route, { ...values, after: known.steps.at(-1) ?? -1 }))).json();
       const joined = (name) => [...known[name], ...(more[name] ?? [])];
       known = { steps: joined("steps"), values: joined("values"), chance: joined("chance"), isAll: more.isAll ?? true };
       rows.delete(key);
@@ -90,29 +96,40 @@ export function serverSource() {
     isLive: true,
     runs: async () => (await ask("./runs")).json(),
     run: async (run) => (await ask(address("run", { run }))).json(),
-    scores: (run, name, steps) => extended(`${run}\u0000${name}`, steps, async (after) => (await ask(address("scores", { run, name, after }))).json()),
-    attention: (run, probe, { query, key }, steps) => {
-      const values = { run, probe, query: query.join("-"), ...(key ? { key: key.join("-") } : {}) };
-      return extended(JSON.stringify(values), steps, async (after) => (await ask(address("attention", { ...values, after }))).json());
+    scores: (run, name, steps, probe = null) => {
+      const values = { run, name, ...(probe === null ? {} : { probe }) };
+      return extended("scores", values, steps);
+    },
+    attention: (run, probe, { query, key, isOfWords }, steps) => {
+      const to = key ? { key: key.join("-") } : isOfWords ? { units: "words" } : {};
+      return extended("attention", { run, probe, query: query.join("-"), ...to }, steps);
     },
     snapshot: (run, step, probe, heads) => {
       const url = address("snapshot", { run, step, probe, heads: heads.join(",") });
       return once(url, () => parsed(ask(url)));
     },
+    examples: (run, step, head) => {
+      const url = address("examples", { run, step, head });
+      return once(url, async () => (await ask(url)).json());
+    },
     ownText: (run, step, text, tell) => {
       const request = { run, step, text };
-      return once(`own ${JSON.stringify(request)}`, () => parsed(askOwn(request, tell)));
+      return once(`own ${JSON.stringify(request)}`, () => parsed(askModel(request, tell)));
+    },
+    ask: (run, step, text, question, fields, tell) => {
+      const request = { ...fields, run, step, text, question };
+      return once(`ask ${JSON.stringify(request)}`, async () => (await askModel(request, tell, "ask")).json());
     },
     page: async (run, step, probe, link, text, tell) => {
       if (probe >= 0) return (await ask(address("page", { run, step, probe, view: link }))).blob();
-      return (await askOwn({ run, step, text, page: true, view: link }, tell)).blob();
+      return (await askModel({ run, step, text, page: true, view: link }, tell)).blob();
     },
     /** Drop what is kept, because steps may have been written again. */
     forget: () => [kept, rows].forEach((one) => one.clear()),
   };
 }
 
-/** The source for `data`, {title, snapshots: [base64]} of one run. */
+/** The source for `data`, {title, snapshots: [base64], steps_of} of one run; `steps_of` counts all its steps. */
 export function fileSource(data) {
   const bytes = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0)).buffer;
   const snapshots = data.snapshots.map((text) => parseSnapshot(bytes(text)));
@@ -121,12 +138,11 @@ export function fileSource(data) {
   return {
     isLive: false,
     runs: async () => ({ runs: [data.title], newest: data.title, own_text: "A file runs no model.", note: "" }),
-    run: async () => ({ steps, checkpoints: [], newest: byStep.get(steps.at(-1)) ?? null, fault: "" }),
-    scores: async (run, name) => ({
-      steps,
-      values: steps.map((step) => byStep.get(step).scores[name] ?? null),
-      chance: steps.map((step) => byStep.get(step).chance[name] ?? null),
-    }),
+    run: async () => ({ steps, checkpoints: [], newest: byStep.get(steps.at(-1)) ?? null, fault: "", steps_of: data.steps_of ?? steps.length }),
+    scores: async (run, name, _, probe = null) => {
+      const scored = (step) => (probe === null ? byStep.get(step) : byStep.get(step).probes[probe]);
+      return { steps, values: steps.map((step) => scored(step)?.scores[name] ?? null), chance: steps.map((step) => scored(step)?.chance[name] ?? null) };
+    },
     attention: async (run, probe, question) => {
       const only = (step) => ({ ...byStep.get(step), probes: [byStep.get(step).probes[probe]] });
       return { steps, values: steps.map((step) => (only(step).probes[0] ? attentionOfHeads(only(step), question) : null)), isAll: true };
@@ -136,7 +152,9 @@ export function fileSource(data) {
       if (!snapshot?.probes[probe]) throw new Error(`This file has no step ${step} of probe ${probe}.`);
       return { ...snapshot, probes: [snapshot.probes[probe]] };
     },
+    examples: null,
     ownText: null,
+    ask: null,
     page: null,
     forget: () => {},
   };

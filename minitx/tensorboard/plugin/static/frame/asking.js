@@ -3,6 +3,7 @@
 import { attentionOf } from "../data/attention.js";
 import { element, fillSelect } from "../draw/dom.js";
 import { PINNED, answerTo, isAsking, isQuestion, linkPlace, linkScore, questionOf, questionTitle, ranked, textOf } from "../state/question.js";
+import { figure } from "../state/scores.js";
 import { START } from "../state/state.js";
 
 /**
@@ -52,7 +53,7 @@ export function questionOptions(state, { first, question }) {
   const links = probe.links.map(({ name }, number) => ({ value: linkScore(number), label: name, group: "Links of this text" }));
   const pinned = questionOf({ score: PINNED, token: state.token }, probe);
   if (!pinned || (question?.link ?? null) !== null) return links;
-  return [{ value: PINNED, label: questionTitle(pinned, probe), group: "Pinned" }, ...links];
+  return [{ value: PINNED, label: questionTitle(pinned), group: "Pinned" }, ...links];
 }
 
 /** Fill the box of the question: what is asked, to which word, and the answer. */
@@ -63,21 +64,26 @@ export function drawQuestion({ parts, state, data }) {
   if (!question) return;
   const probe = first.probes[0];
   const isPinned = question.link === null;
-  parts.asked.textContent = isPinned ? `Attention from “${textOf(probe, question.query)}” to` : questionTitle(question, probe).replace(/^a/, "A");
+  parts.asked.textContent = isPinned ? `Attention from “${question.from}” to` : questionTitle(question).replace(/^a/, "A");
   parts.askedKey.hidden = !isPinned;
   if (isPinned) {
-    const words = Array.from({ length: question.query[0] }, (_, key) => ({ value: key, label: textOf(probe, [key, key + 1]) }));
-    fillSelect(parts.askedKey, [{ value: "", label: "its strongest word" }, ...words], question.key ? question.key[0] : "");
+    const { query, key: chosen } = state.token;
+    const words = Array.from({ length: query }, (_, key) => ({ value: key, label: textOf(probe, [key, key + 1]) }));
+    fillSelect(parts.askedKey, [{ value: "", label: "its strongest word" }, ...words], question.key ? chosen : "");
   }
   const toOf = (head) => {
-    const packed = question.key ? null : probe.whole(head);
-    return packed ? textOf(probe, spanAt(attentionOf(packed, question).key)) : "";
+    const packed = question.key ? null : probe.inTokens.whole(head);
+    const word = packed ? attentionOf(packed, question).place + 1 : null; // the first is not among the others
+    return packed ? textOf(probe, [word, word + 1]) : "";
   };
   const own = data.probe < 0 ? " Your text is read at this step alone." : "";
   parts.answer.textContent = answerTo(question, chart, firstStep, first.heads, toOf) + own;
 }
 
-const spanAt = (token) => [token, token + 1];
+/** The weight of a head that the question asks for, as lines of text; none without a question. */
+export function describeAnswer(data, head) {
+  return data.question ? [`${questionTitle(data.question)} ${figure(surveyScores(data)?.[head])}`] : [];
+}
 
 /** The heads that answer best at the shown step, for the chart: at most three, the best first. */
 export function bestHeads(data) {

@@ -8,25 +8,26 @@ import { READING, gather } from "../data/gather.js";
 import { element } from "../draw/dom.js";
 import { readTheme } from "../draw/theme.js";
 import { fromLink, toLink } from "../state/link.js";
-import { figure, headName } from "../state/scores.js";
-import { isQuestion, questionTitle } from "../state/question.js";
+import { isQuestion } from "../state/question.js";
 import { START, layerOf, nearestOf, shownAfter } from "../state/state.js";
 import { fitting } from "../views/stage.js";
 import { viewOf } from "../views/views.js";
-import { createAsking, drawQuestion, surveyScores } from "./asking.js";
-import { drawChips, drawControls, drawHeading, drawTimeline } from "./controls.js";
+import { createAsking, describeAnswer, drawQuestion, surveyScores } from "./asking.js";
+import { drawChips, drawControls, drawHeading, drawTimeline, listenToChart } from "./controls.js";
 import { listenToKeys } from "./keys.js";
+import { createGuideMenu } from "./guide_menu.js";
 import { buildLayout } from "./layout.js";
 import { createPlayer } from "./player.js";
 import { poll } from "./poll.js";
 import { savePageOf, savePicture, showLink } from "./sharing.js";
 import { describeHead, drawSurvey, neighbour } from "./survey.js";
+import { isFirstVisit, startTour } from "./tour.js";
 
 /**
  * Fill `root` with a viewer of `source`. `link` is the view to open; `linkTo(text)` gives the address of a view, and
- * `follow(text)` puts it into the address bar.
+ * `follow(text)` puts it into the address bar. `hasTour`: a first visit without a link begins with the tour.
  */
-export function startViewer(root, source, { link = "", linkTo, follow }) {
+export function startViewer(root, source, { link = "", linkTo, follow, hasTour = false }) {
   let state = { ...START, ...fromLink(link) };
   let data = { runs: [], info: null, first: null, second: null, chart: null, fault: "", note: "" };
   let hover = null;
@@ -42,6 +43,8 @@ export function startViewer(root, source, { link = "", linkTo, follow }) {
     toggle: (name) => (name === "compare" ? compare() : change({ [name]: !state[name] })),
     overlay,
     showHelp,
+    guides: () => guides.toggle(),
+    tour: () => startTour(root, parts),
     link: () => showLink(parts, linkTo(toLink({ ...state, run: state.run || data.run }))),
     picture: () => savePicture(parts, state, data, readTheme(root)),
     page: savePage,
@@ -53,6 +56,7 @@ export function startViewer(root, source, { link = "", linkTo, follow }) {
     endQuestion: asking.end,
   });
   parts.own.value = state.text;
+  const guides = createGuideMenu(root, parts, { source, data: () => data, change });
 
   // State
 
@@ -66,6 +70,8 @@ export function startViewer(root, source, { link = "", linkTo, follow }) {
   function select(name, value) {
     if (name === "run") change({ ...asking.rest(), run: value, step: null, token: null });
     else if (name === "probe") change({ ...asking.rest(), probe: Number(value), token: null });
+    else if (name === "units") change({ ...asking.rest(), units: value, token: null });
+    else if (name === "measured") change({ measured: value });
     else if (name === "score" && isQuestion(value)) asking.ask(value);
     else if (name === "score") change({ ...asking.rest(), score: value });
     else if (name === "view") change({ view: value, compare: state.compare && Boolean(viewOf(value).compares) });
@@ -162,17 +168,18 @@ export function startViewer(root, source, { link = "", linkTo, follow }) {
     const shown = { ...data, fault: data.fault || trouble };
     drawControls({ parts, source, state, data: shown, view: viewOf(state.view), isPlaying: player.isPlaying() });
     const { first } = data;
+    drawTimeline({ parts, state, data }, theme); // before the view, which takes the room that is left
     root.classList.toggle("empty", !first);
     if (first) {
       const options = { ...state, score: data.score, values: surveyScores(data), chart: data.chart, keepsOrder: player.isPlaying() };
       drawQuestion({ parts, state, data });
       drawSurvey(parts.grid, first, options, theme, { choose, hover: hoverHead, keys: headKeys });
-      drawHeading({ parts, state, data }, theme);
+      drawHeading({ parts, state, data, view: viewOf(state.view) }, theme);
+      guides.draw(state, data);
       drawChips({ parts, state, data, view: viewOf(state.view) }, theme, (head) => choose(head, true));
       drawView(theme);
       follow?.(toLink({ ...state, run: data.run }));
     }
-    drawTimeline({ parts, state, data }, theme);
     if (reading) tellNote(reading);
     root.dataset.step = data.step ?? "";
     root.dataset.redraw = (performance.now() - started).toFixed(1);
@@ -213,8 +220,7 @@ export function startViewer(root, source, { link = "", linkTo, follow }) {
   }
 
   function hoverHead(head, event) {
-    const asked = data.question && head !== null ? [`${questionTitle(data.question, data.first.probes[0])} ${figure(surveyScores(data)?.[head])}`] : [];
-    tell(head === null ? null : [...describeHead(data.first, head), ...asked], event);
+    tell(head === null ? null : [...describeHead(data.first, head), ...describeAnswer(data, head)], event);
   }
 
   function tell(lines, event) {
@@ -275,18 +281,11 @@ export function startViewer(root, source, { link = "", linkTo, follow }) {
     draw();
   }
 
-  parts.chart.addEventListener("pointermove", (event) => {
-    const step = stepUnder(event);
-    const row = data.chart.values[data.chart.steps.indexOf(step)];
-    tell([`step ${step}`, `${headName(state.head, data.first.heads)}: ${figure(row?.[state.head])}`], event);
-    if (event.buttons === 1) goTo(step);
-  });
-  parts.chart.addEventListener("pointerleave", () => tell(null));
-  parts.chart.addEventListener("pointerdown", (event) => goTo(stepUnder(event)));
-  const stepUnder = (event) => parts.chart.layout.stepAt(event.clientX - parts.chart.getBoundingClientRect().left);
+  listenToChart(parts, { data: () => data, head: () => state.head, tell, goTo });
 
   new ResizeObserver(() => data.info && draw()).observe(root);
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => data.info && draw());
+  load().then(() => hasTour && !link && data.first && isFirstVisit() && startTour(root, parts));
   load().then(() => source.isLive && poll(root, source, { data: () => data, isLoading: () => Boolean(loading), load, failed }));
 
   function failed(sentence) {

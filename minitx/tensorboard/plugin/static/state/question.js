@@ -14,19 +14,27 @@ export const linkScore = (number) => `${LINK}${number}`;
 /** Whether a score is a question. */
 export const isQuestion = (score) => score.startsWith("@");
 
-/** The tokens of a word, [start, end]. Words are tokens for now. */
-export const spanOf = (unit) => [unit, unit + 1];
-
-/** The question of a state about the text of `probe`, or null: {query: [start, end], key: [start, end] or null, link}. */
+/**
+ * The question of a state about the text of `probe`, in words or tokens, or null:
+ * {query, key: their tokens, [start, end]; from, to: their text; link: its number or null}. Of one word alone, key and to
+ * are null, others are the tokens of each earlier word but the first, and isOfWords says whether these are words.
+ */
 export function questionOf({ score, token }, probe) {
-  if (score.startsWith(LINK)) {
-    const number = Number(score.slice(LINK.length));
-    const link = probe.links[number];
-    return link ? { query: link.query, key: link.key, link: number } : null;
-  }
-  if (score !== PINNED || !isAsking(token) || Math.max(token.query, token.key ?? 0) >= probe.seq) return null;
+  const spans = score.startsWith(LINK) ? spansOfLink(probe.links[Number(score.slice(LINK.length))]) : score === PINNED ? spansOfPlace(token, probe) : null;
+  if (!spans) return null;
+  const tokensOf = ([start, end]) => [probe.spanOf(start)[0], probe.spanOf(end - 1)[1]];
+  const { query, key } = spans;
+  const question = { query: tokensOf(query), key: key && tokensOf(key), from: textOf(probe, query), to: key && textOf(probe, key) };
+  const earlier = Array.from({ length: Math.max(0, query[0] - 1) }, (_, before) => probe.spanOf(before + 1));
+  return { ...question, others: key ? [] : earlier, isOfWords: probe.units === "words", link: score === PINNED ? null : Number(score.slice(LINK.length)) };
+}
+
+const spansOfLink = (link) => (link ? { query: link.query, key: link.key } : null);
+
+function spansOfPlace(token, { seq }) {
+  if (!isAsking(token) || Math.max(token.query, token.key ?? 0) >= seq) return null;
   const hasKey = token.key !== null && token.key < token.query; // a word and itself are one word
-  return { query: spanOf(token.query), key: hasKey ? spanOf(token.key) : null, link: null };
+  return { query: [token.query, token.query + 1], key: hasKey ? [token.key, token.key + 1] : null };
 }
 
 /** The place that the question about a link is pinned at: its first word and the word attended to. */
@@ -38,27 +46,25 @@ export function linkPlace(score, { links }) {
 /** Whether a pinned place asks something: it names the word that attends. */
 export const isAsking = (token) => token !== null && token.query !== null;
 
-/** The text of tokens [start, end]. */
+/** The text of the words or tokens [start, end]. */
 export function textOf({ tokens }, [start, end]) {
   const text = tokens.slice(start, end).join("");
   return text.replaceAll("␣", " ").trim() || text;
 }
 
 /** What a question asks for, in plain words. */
-export function questionTitle(question, probe) {
-  const from = `“${textOf(probe, question.query)}”`;
-  if (!question.key) return `strongest attention from ${from} to one earlier word`;
-  return `attention from ${from} to “${textOf(probe, question.key)}”`;
+export function questionTitle({ from, to }) {
+  return to === null ? `strongest attention from “${from}” to one earlier word` : `attention from “${from}” to “${to}”`;
 }
 
 /** Attention of a head that attends equally to all tokens up to its own; null where there is no key. */
-export function uniformWeight({ query, key }) {
-  let sum = 0;
-  for (let at = query[0]; at < query[1]; at++) {
-    const keys = key ? Math.max(0, Math.min(at + 1, key[1]) - key[0]) : 1;
-    sum += keys / (at + 1);
-  }
-  return key || query[0] > 1 ? sum / (query[1] - query[0]) : null;
+export function uniformWeight({ query, key, others }) {
+  const weightOf = (span) => {
+    let sum = 0;
+    for (let at = query[0]; at < query[1]; at++) sum += Math.max(0, Math.min(at + 1, span[1]) - span[0]) / (at + 1);
+    return sum / (query[1] - query[0]);
+  };
+  return key ? weightOf(key) : others.length ? Math.max(...others.map(weightOf)) : null;
 }
 
 /** Heads of a row of weights from the greatest down, those without one left out. */

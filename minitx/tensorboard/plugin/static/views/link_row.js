@@ -1,4 +1,4 @@
-// The labelled links of a text as a row of buttons, for views that show text and no canvas.
+// The labelled links of a text as buttons, for views that show text and no canvas.
 
 import { element } from "../draw/dom.js";
 import { shownLinks } from "../draw/links.js";
@@ -11,11 +11,10 @@ export function linksToShow({ state, data, pinned }) {
   return state.links ? shownLinks(probe, packed, pinned, data.question?.link ?? null) : [];
 }
 
-/** A button for each of `links`; it asks the survey about the link. Null without links. */
-export function linkRow(links, { data }, act) {
-  const buttonOf = ({ number, label }) => {
+/** A button for each of `links`; it asks the survey about the link. */
+export function linkButtons(links, { data }, act) {
+  return links.map(({ number, label }) => {
     const isAsked = data.question?.link === number;
     return element("button", { type: "button", class: "link-label", "aria-pressed": String(isAsked), title: "Which head links these? Ask the survey", onclick: () => act.ask(linkScore(number)) }, label);
-  };
-  return links.length ? element("div", { class: "link-row", role: "group", "aria-label": "Links of this text" }, ...links.map(buttonOf)) : null;
+  });
 }
