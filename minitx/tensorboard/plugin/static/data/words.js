@@ -46,9 +46,21 @@ function joined(probe) {
     links: probe.links.map((link) => ({ ...link, query: coveredBy(link.query, wordOf), key: coveredBy(link.key, wordOf) })),
     predictions: probe.predictions && predictWords(probe.predictions, spans),
     spanOf,
+    unitOf: wordOf,
     small: isShort ? whole : probe.small,
     whole,
   };
+}
+
+/** The last token of the unit of `probe` that `focus` names, the query first; null if it names none. */
+export function lastTokenOf(probe, focus) {
+  const unit = focus?.query ?? focus?.key ?? null;
+  return unit === null || unit >= probe.seq ? null : probe.spanOf(unit)[1] - 1;
+}
+
+/** Predictions over the tokens of `probe` → over its units. */
+export function predictionsIn(probe, predictions) {
+  return probe.units === "words" ? predictWords(predictions, probe.tokens.map((_, word) => probe.spanOf(word))) : predictions;
 }
 
 /** A packed pattern over tokens → the packed pattern over words, `spans` their [start, end] in tokens. */
@@ -74,7 +86,7 @@ function predictWords({ tokens, probabilities, real, loss }, spans) {
   return {
     tokens: last.map((token) => tokens[token]),
     probabilities: last.map((token) => probabilities[token]),
-    real: last.map((token) => real[token]),
+    real: last.map((token) => real?.[token] ?? null),
     loss: spans.map((_, word) => (word + 1 < spans.length ? lossOf(spans[word + 1]) : null)),
   };
 }

@@ -26,7 +26,7 @@ export function likeliestBars({ tokens, probabilities, real }, position) {
   return tokens[position].map((token, rank) => {
     const probability = probabilities[position][rank];
     const isReal = real[position] === rank;
-    return element("span", { class: isReal ? "likely real" : "likely", style: `--share: ${percent(probability)}` },
+    return element("span", { class: isReal ? "likely real" : "likely", style: `--share: ${widthOf(probability)}` },
       drawUnit(token), element("span", { class: "share" }, `${isReal ? "✓ " : ""}${shareText(probability)}`));
   });
 }
@@ -42,4 +42,4 @@ export function shareText(probability) {
   return probability < 0.0005 ? "<0.001" : probability.toFixed(probability < 0.01 ? 3 : 2);
 }
 
-const percent = (share) => `${(100 * (share ?? 0)).toFixed(1)}%`;
+const widthOf = (share) => `${(100 * (share ?? 0)).toFixed(1)}%`;

@@ -1,11 +1,11 @@
 // Heads as blocks: one layer at one position, every head in its own subspace, and how the output projection mixes them.
 
+import { lastTokenOf } from "../data/words.js";
 import { drawBlocks } from "../draw/blocks.js";
 import { blocksLayout } from "../draw/blocks_layout.js";
 import { element } from "../draw/dom.js";
 import { headColour } from "../draw/theme.js";
 import { nearestOf } from "../state/state.js";
-import { pinnedPosition, unitOf } from "../state/units.js";
 
 export const BLOCKS_VIEW = {
   name: "blocks",
@@ -22,7 +22,7 @@ async function loadBlocks(source, data, state, tell) {
   const step = nearestOf(info.checkpoints, data.firstStep);
   if (step === null) throw new Error(`The run ${run} keeps no weights yet, so its layers cannot be taken apart.`);
   const [probe, layer] = [first.probes[0], Math.floor(state.head / first.heads)];
-  const fields = { layer, position: pinnedPosition(probe, state) };
+  const fields = { layer, position: lastTokenOf(probe, state.token) ?? probe.inTokens.seq - 1 };
   return { ...(await source.ask(run, step, probe.text, "blocks", fields, tell)), step, wantedStep: data.firstStep };
 }
 
@@ -33,10 +33,10 @@ function drawBlocksView(root, model, act) {
     return;
   }
   const { heads, probes } = data.first;
-  const { tokens } = probes[0];
+  const [{ inTokens: { tokens }, unitOf }] = probes;
   const flat = (at) => extra.layer * heads + extra.heads[at].head;
   const open = Math.max(0, extra.heads.findIndex((_, at) => flat(at) === state.head));
-  const move = (position) => position !== extra.position && act.pin({ query: unitOf(probes[0], state, position), key: null });
+  const move = (position) => position !== extra.position && act.pin({ query: unitOf(position), key: null });
   const focused = focusIn(root);
   const text = element("p", { class: "text" }, ...tokens.map((token, at) => tokenButton(token, at, extra.position, move)));
   const box = element("div", { class: "box" });

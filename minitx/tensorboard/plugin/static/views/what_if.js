@@ -1,10 +1,11 @@
 // What if: the heads as switches, and the predictions and losses of the model with and without those switched off.
 
-import { plainToken } from "./words.js";
+import { lastTokenOf, predictionsIn } from "../data/words.js";
 import { element } from "../draw/dom.js";
 import { tableColour } from "../draw/theme.js";
 import { figure, headName } from "../state/scores.js";
 import { layerOf, nearestOf } from "../state/state.js";
+import { plainToken } from "./words.js";
 
 const HOWS = [["zero", "Switch off", "These heads write nothing"], ["mean", "Hold at the mean", "These heads write, at every token, the mean of what they write in this text"]];
 const MANY_SWITCHES = 8; // heads in a layer, of more than which no figures stand on the switches
@@ -26,14 +27,16 @@ async function loadWhatIf(source, data, state, tell) {
   if (data.refusal) throw new Error(data.refusal);
   const step = nearestOf(data.info.checkpoints, data.step);
   if (step === null) throw new Error(`The run ${data.run} keeps no weights, so no head can be switched off.`);
-  const { seq, text } = data.first.probes[0];
+  const probe = data.first.probes[0];
+  const { seq, text } = probe;
   const off = state.off.filter((head) => head < data.first.count);
   const ask = (question, fields) => source.ask(data.run, step, data.probe < 0 ? state.text : text, question, { how: state.how, ...fields }, tell);
   const answer = await ask("without", { heads: off });
   const pinned = state.token?.query ?? state.token?.key ?? null;
   const position = pinned === null || pinned >= seq - 1 ? null : pinned; // nothing follows the last token
-  const ranking = state.rank ? await ask("ranking", { position }) : null;
-  return { ...answer, ranking, position, step, off, how: state.how };
+  const ranking = state.rank ? await ask("ranking", { position: lastTokenOf(probe, { query: position }) }) : null;
+  const [before, after] = [answer.before, answer.after].map((side) => predictionsIn(probe, side));
+  return { ...answer, before, after, ranking, position, step, off, how: state.how };
 }
 
 function drawWhatIf(root, model, act) {
@@ -89,18 +92,19 @@ function whatIfText(model, act) {
   const { data, extra, theme } = model;
   const probe = data.first.probes[0];
   const at = shownPosition(model);
+  const unit = probe.units === "words" ? "word" : "token";
   const most = Math.max(SMALL_CHANGE, ...extra.before.loss.map((_, place) => Math.abs(lossChangeAt(extra, place) ?? 0)));
   const words = probe.tokens.map((token, place) => {
     const change = lossChangeAt(extra, place);
     const colour = change && extra.off.length ? changeColour(theme, change, most) : null;
     const style = colour && Math.abs(change) > most / 20 ? `background: ${colour.css}; color: ${colour.isLight ? "#111" : "#fff"}` : null;
     const focus = { query: place, key: null };
-    const lines = [token, change === null ? "nothing follows it" : `loss of the next token ${figure(extra.before.loss[place])} → ${figure(extra.after.loss[place])}`];
+    const lines = [token, change === null ? "nothing follows it" : `loss of the next ${unit} ${figure(extra.before.loss[place])} → ${figure(extra.after.loss[place])}`];
     const attributes = { class: place === at ? "word from" : "word", style, "data-token": place, onclick: () => act.pin(focus), onpointermove: (event) => act.hover(focus, event, lines) };
     const [, space, word] = /^(␣*)([^]*)$/.exec(token); // the space before a word is no part of it where a line ends
     return [space.replaceAll("␣", " "), element("span", attributes, (word || space).replaceAll("␣", " "))].slice(word ? 0 : 1);
   }).flat();
-  const legend = extra.off.length ? "Orange: the next token gets less likely without these heads; blue: likelier. Click a word to keep it." : "Click a word to see what the model predicts after it.";
+  const legend = extra.off.length ? `Orange: the next ${unit} gets less likely without these heads; blue: likelier. Click a word to keep it.` : "Click a word to see what the model predicts after it.";
   return element("section", {}, element("p", { class: "words", onpointerleave: (event) => act.hover(null, event, null) }, ...words), element("p", { class: "hint" }, legend));
 }
 
