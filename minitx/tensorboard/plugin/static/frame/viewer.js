@@ -3,7 +3,7 @@
 // Every action calls `change`, which loads the data of the new state from the source (source.js) and draws. While data
 // is loading, further changes are only noted, so dragging the slider never queues up requests.
 
-import { READING, gather } from "../data/gather.js";
+import { gather } from "../data/gather.js";
 import { element } from "../draw/dom.js";
 import { readTheme } from "../draw/theme.js";
 import { fromLink, toLink } from "../state/link.js";
@@ -16,7 +16,7 @@ import { listenToKeys } from "./keys.js";
 import { buildLayout } from "./layout.js";
 import { createPlayer } from "./player.js";
 import { poll } from "./poll.js";
-import { savePageOf, savePicture, showLink } from "./sharing.js";
+import { createSaving, showLink } from "./sharing.js";
 import { describeHead, drawSurvey, neighbour } from "./survey.js";
 
 /**
@@ -39,13 +39,14 @@ export function startViewer(root, source, { link = "", linkTo, follow }) {
     overlay,
     showHelp,
     link: () => showLink(parts, linkTo(toLink({ ...state, run: state.run || data.run }))),
-    picture: () => savePicture(parts, state, data, readTheme(root)),
-    page: savePage,
+    toggleSave: () => saving.toggle(),
+    save: (kind) => player.stop() ?? saving.save(kind),
     play: player.toggle,
     slide: (step) => goTo(nearestOf(data.info?.steps ?? [], step)),
     slideKey,
     ownText: (text) => runText(text.trim()),
   });
+  const saving = createSaving(parts, source, { now: () => ({ state, data, theme: readTheme(root) }), change, tell: tellReading, done: saved });
   parts.own.value = state.text;
 
   // State
@@ -186,6 +187,13 @@ export function startViewer(root, source, { link = "", linkTo, follow }) {
     parts.note.hidden = !note;
   }
 
+  /** After something was saved, or could not be. */
+  function saved(fault, note) {
+    [trouble, reading] = [fault, ""];
+    draw();
+    if (note) tellNote(note);
+  }
+
   function speak(text) {
     parts.spoken.textContent = text;
   }
@@ -243,7 +251,7 @@ export function startViewer(root, source, { link = "", linkTo, follow }) {
     play: player.toggle,
     headKeys,
     view: (name) => select("view", name),
-    closeHelp: () => !parts.keys.hidden && showHelp(),
+    closeHelp: () => (parts.keys.hidden ? parts.saveMenu.hidden || saving.toggle() : showHelp()),
   });
 
   /** Show or hide the help, which lies over the view. */
@@ -253,19 +261,8 @@ export function startViewer(root, source, { link = "", linkTo, follow }) {
   }
   root.addEventListener("pointerdown", (event) => {
     if (!parts.keys.hidden && !parts.keys.contains(event.target) && !parts.help.contains(event.target)) showHelp();
+    if (!parts.saveMenu.hidden && !parts.saveMenu.parentElement.contains(event.target)) saving.toggle();
   });
-
-  async function savePage() {
-    trouble = "";
-    if (data.probe < 0) tellReading(READING);
-    try {
-      await savePageOf(source, state, data, tellReading);
-    } catch (error) {
-      trouble = error.message;
-    }
-    reading = "";
-    draw();
-  }
 
   parts.chart.addEventListener("pointermove", (event) => {
     const step = stepUnder(event);

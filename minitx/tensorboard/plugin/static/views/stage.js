@@ -3,13 +3,13 @@
 // Only the visible part is drawn, so a long text costs no more than a short one. The canvas sticks to the box while a
 // spacer as large as the layout scrolls behind it.
 
-import { element, fitCanvas } from "../draw/dom.js";
+import { element, paintCanvas } from "../draw/dom.js";
 import { difference, weightAt } from "../data/snapshot.js";
 import { drawMap, mapHit, mapLayout } from "../draw/heatmap.js";
 import { arcsHit, arcsLayout, chooseLines, columnsHit, columnsLayout, drawArcs, drawColumns } from "../draw/lines.js";
 import { figure } from "../state/scores.js";
 
-const LEGEND = [[0, "0"], [80, "0.1"], [128, "0.25"], [180, "0.5"], [255, "1"]];
+export const LEGEND = [[0, "0"], [80, "0.1"], [128, "0.25"], [180, "0.5"], [255, "1"]];
 const DIFFERENCE_LEGEND = [[0, "−1"], [64, "−0.25"], [128, "0"], [191, "+0.25"], [255, "+1"]];
 
 /** A stage. It calls hover(focus, event, stage), press(focus) and keys(event, stage); focus is the place pointed at. */
@@ -79,11 +79,11 @@ export function drawStage(stage, content, focus, options, theme) {
   const spacer = box.lastElementChild;
   spacer.style.width = `${view === "arcs" ? layout.width : 1}px`;
   spacer.style.height = `${view === "columns" ? layout.height : 1}px`;
-  stage.redraw = () => {
-    const context = fitCanvas(canvas, width, height);
+  const painted = (context) => {
     context.translate(-box.scrollLeft, -box.scrollTop);
     paint(context, box.scrollLeft, box.scrollTop);
   };
+  stage.redraw = () => paintCanvas(canvas, width, height, painted);
   stage.redraw();
 }
 
