@@ -7,7 +7,7 @@ import { headName, scoreTitle } from "../state/scores.js";
 import { LEGEND } from "../views/stage.js";
 import { trace } from "./tracing.js";
 
-const [MARGIN, GAP, ROW] = [20, 24, 18];
+const [MARGIN, BETWEEN, ROW] = [20, 24, 18];
 const [SCALE_WIDTH, SCALE_HEIGHT] = [190, 10];
 const MAX_TEXT = 200;
 const MAX_ROLES = 4; // of more heads, the legend names no roles
@@ -21,7 +21,7 @@ export function drawPicture({ parts, state, data, theme, body = null }) {
   const grid = { width: parts.grid.scrollWidth, height: parts.grid.scrollHeight };
   const view = { width: parts.view.clientWidth, height: heightOf(parts.view) };
   const isNarrow = parts.view.getBoundingClientRect().left < parts.grid.getBoundingClientRect().right;
-  const [x, y] = isNarrow ? [0, grid.height + GAP] : [grid.width + GAP, 0];
+  const [x, y] = isNarrow ? [0, grid.height + BETWEEN] : [grid.width + BETWEEN, 0];
   const height = body ?? Math.max(grid.height, y + view.height);
   const chart = parts.chartBox.hidden ? null : { width: parts.chartBox.clientWidth, height: parts.chartBox.clientHeight };
   const inner = Math.max(grid.width, x + view.width, chart?.width ?? 0);
@@ -33,10 +33,11 @@ export function drawPicture({ parts, state, data, theme, body = null }) {
   let top = MARGIN + drawHead(context, { state, data, theme }, inner);
   trace(parts.grid, place(svg, MARGIN, top, grid.width, height), 0, 0);
   trace(parts.view, place(svg, MARGIN + x, top + y, view.width, height - y), 0, 0);
-  top += height + GAP / 2;
+  top += height + BETWEEN / 2;
   if (chart) {
     context.setTransform(1, 0, 0, 1, 0, 0);
-    write(context, parts.chartTitle.textContent, MARGIN, top + 12, theme.muted, theme.font);
+    context.font = theme.font;
+    writeAt(context, shorten(context, parts.chartTitle.textContent, inner), MARGIN, top + 12, theme.muted, theme.font);
     parts.chart.paint(vectorContext(place(svg, MARGIN, top + ROW, chart.width, chart.height)));
     top += ROW + chart.height;
   }
@@ -48,9 +49,11 @@ export function drawPicture({ parts, state, data, theme, body = null }) {
 
 /** The height of what a view shows, without the empty room below. */
 function heightOf(view) {
-  const { top } = view.getBoundingClientRect();
-  const bottoms = [...view.children].map((child) => child.getBoundingClientRect().bottom - top + view.scrollTop);
-  return Math.ceil(Math.max(0, ...bottoms));
+  const top = view.getBoundingClientRect().top - view.scrollTop;
+  const stages = (view.stages ?? []).filter((stage) => !stage.root.hidden);
+  const ends = stages.map((stage) => stage.canvas.getBoundingClientRect().top + stage.used);
+  if (!stages.length) ends.push(...[...view.children].map((child) => child.getBoundingClientRect().bottom));
+  return Math.ceil(Math.max(top, ...ends) - top);
 }
 
 /** A drawing within the drawing, which cuts off what is outside of it. */
@@ -64,16 +67,16 @@ function place(svg, x, y, width, height) {
 function drawHead(context, { state, data, theme }, width) {
   const { first } = data;
   const title = [data.run, `step ${data.firstStep.toLocaleString("en")}`, headName(state.head, first.heads)].join(" · ");
-  write(context, title, 0, 14, theme.ink, theme.font.replace("12px", "bold 17px"));
+  writeAt(context, title, 0, 14, theme.ink, theme.font.replace("12px", "bold 17px"));
   const text = first.probes[0].text.trim().split("\n")[0].slice(0, MAX_TEXT);
   context.font = theme.font;
-  write(context, shorten(context, text, width), 0, 14 + ROW + 2, theme.muted, theme.font);
+  writeAt(context, shorten(context, text, width), 0, 14 + ROW + 2, theme.muted, theme.font);
   return 14 + ROW + drawLegend(context, { state, data, theme }, 14 + ROW + 18, width) + 14;
 }
 
 /** The scale of weights and the colours of the shown heads, in as many rows as they need; returns their height. */
 function drawLegend(context, { state, data, theme }, top, width) {
-  write(context, "attention", 0, top + 9, theme.muted, theme.font);
+  writeAt(context, "attention", 0, top + 9, theme.muted, theme.font);
   const left = context.measureText("attention").width + 10;
   for (let at = 0; at < SCALE_WIDTH; at += 2) {
     context.fillStyle = tableColour(theme.ramp, Math.round((255 * at) / (SCALE_WIDTH - 2))).css;
@@ -81,9 +84,9 @@ function drawLegend(context, { state, data, theme }, top, width) {
   }
   const small = theme.font.replace("12px", "10px");
   context.textAlign = "center";
-  for (const [level, label] of LEGEND) write(context, label, left + (level / 255) * SCALE_WIDTH, top + SCALE_HEIGHT + 10, theme.muted, small);
+  for (const [level, label] of LEGEND) writeAt(context, label, left + (level / 255) * SCALE_WIDTH, top + SCALE_HEIGHT + 10, theme.muted, small);
   context.textAlign = "left";
-  let [x, y] = [left + SCALE_WIDTH + GAP, top + 9];
+  let [x, y] = [left + SCALE_WIDTH + BETWEEN, top + 9];
   for (const { name, colour } of legendOf(state, data, theme)) {
     context.font = theme.font;
     const wide = context.measureText(name).width + (colour ? 32 : 18);
@@ -92,7 +95,7 @@ function drawLegend(context, { state, data, theme }, top, width) {
       context.fillStyle = colour;
       context.fillRect(x, y - 9, 10, 10);
     }
-    write(context, name, x + (colour ? 15 : 0), y, theme.ink, theme.font);
+    writeAt(context, name, x + (colour ? 15 : 0), y, theme.ink, theme.font);
     x += wide;
   }
   return Math.max(y, top + SCALE_HEIGHT + 10) - top + ROW;
@@ -106,7 +109,7 @@ function legendOf(state, { first, score }, theme) {
   return score ? [...named, { name: `under each square: ${scoreTitle(score)}`, colour: "" }] : named;
 }
 
-function write(context, text, x, y, colour, font) {
+function writeAt(context, text, x, y, colour, font) {
   context.font = font;
   context.fillStyle = colour;
   context.fillText(text, x, y);

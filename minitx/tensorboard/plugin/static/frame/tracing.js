@@ -1,5 +1,5 @@
 // Draws what the page shows as shapes: boxes, borders, texts, canvases, drawings. Any program can open the result, which
-// holds no markup.
+// holds no markup. An element with the attribute data-screen, as a hint what to click, is for the screen alone.
 
 import { imageOf, paintOf, vector, vectorContext } from "../draw/svg.js";
 
@@ -19,7 +19,7 @@ function traceNode(node, into, shift) {
   if (node.nodeType !== Node.ELEMENT_NODE) return undefined;
   const style = getComputedStyle(node);
   const boxes = [...node.getClientRects()].map(({ left, top, width, height }) => ({ x: left + shift.x, y: top + shift.y, width, height }));
-  if (style.visibility === "hidden" || (!boxes.length && style.display !== "contents")) return undefined;
+  if (style.visibility === "hidden" || node.hasAttribute("data-screen") || (!boxes.length && style.display !== "contents")) return undefined;
   const group = style.opacity < 1 ? vector("g", { opacity: style.opacity }) : into;
   if (group !== into) into.append(group);
   for (const box of boxes) traceBox(box, style, group);
@@ -82,7 +82,7 @@ const dashes = (kind, thick) => ({ "stroke-dasharray": { dashed: `${3 * thick} $
 function traceText(node, into, shift) {
   const style = getComputedStyle(node.parentElement);
   if (!node.data.trim() || style.visibility === "hidden") return;
-  for (const { text, box } of linesOf(node, style)) write(text, { x: box.left + shift.x, y: box.top + shift.y, height: box.height }, style, into);
+  for (const { text, box } of linesOf(node, style)) writeLine(text, { x: box.left + shift.x, y: box.top + shift.y, height: box.height }, style, into);
 }
 
 /** [{text, box}]: the lines of a text node. */
@@ -107,7 +107,7 @@ function linesOf(node, style) {
 }
 
 /** Write a line whose box, {x, y, height}, is that of its font. */
-function write(text, { x, y, height }, style, into) {
+function writeLine(text, { x, y, height }, style, into) {
   const shown = style.textTransform === "uppercase" ? text.toUpperCase() : text;
   ruler.font = `${style.fontStyle} ${style.fontWeight} ${style.fontSize} ${style.fontFamily}`;
   const { fontBoundingBoxAscent: up, fontBoundingBoxDescent: down } = ruler.measureText(shown);
@@ -121,14 +121,14 @@ function traceBefore(node, box, style, into) {
   const before = getComputedStyle(node, "::before");
   const text = /^"(.+)"$/.exec(before.content)?.[1];
   const left = parseFloat(style.paddingLeft) + parseFloat(style.borderLeftWidth);
-  if (text && box) write(text, { ...box, x: box.x + left }, before, into);
+  if (text && box) writeLine(text, { ...box, x: box.x + left }, before, into);
 }
 
 function traceControl(node, box, style, into) {
   const isMark = node.type === "checkbox" || node.type === "radio";
   const text = isMark ? (node.checked ? "☑" : "☐") : (node.selectedOptions?.[0]?.label ?? node.value);
   const left = isMark ? 0 : parseFloat(style.paddingLeft) + parseFloat(style.borderLeftWidth);
-  if (node.type !== "range") write(text, { ...box, x: box.x + left }, style, into);
+  if (node.type !== "range") writeLine(text, { ...box, x: box.x + left }, style, into);
 }
 
 /** A canvas that can be painted again becomes shapes, any other a picture. */

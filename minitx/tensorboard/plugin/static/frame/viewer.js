@@ -40,7 +40,7 @@ export function startViewer(root, source, { link = "", linkTo, follow }) {
     showHelp,
     link: () => showLink(parts, linkTo(toLink({ ...state, run: state.run || data.run }))),
     toggleSave: () => saving.toggle(),
-    save: (kind) => player.stop() ?? saving.save(kind),
+    save,
     play: player.toggle,
     slide: (step) => goTo(nearestOf(data.info?.steps ?? [], step)),
     slideKey,
@@ -185,6 +185,11 @@ export function startViewer(root, source, { link = "", linkTo, follow }) {
   function tellNote(note) {
     parts.note.textContent = note;
     parts.note.hidden = !note;
+  }
+
+  function save(kind) {
+    player.stop();
+    return saving.save(kind);
   }
 
   /** After something was saved, or could not be. */

@@ -22,7 +22,7 @@ function drawSentence(root, model, act) {
   const probe = data.first.probes[0];
   const query = focus ? (focus.query ?? focus.key) : null;
   const heads = state.shown.filter((head) => probe.has(head) && probe.whole(head));
-  root.replaceChildren(element("p", { class: "hint" }, sentenceHint(probe, query)), ...heads.map(lineOf));
+  root.replaceChildren(element("p", { class: "hint", "data-screen": query === null }, sentenceHint(probe, query)), ...heads.map(lineOf));
 
   function lineOf(head) {
     const packed = probe.whole(head);

@@ -33,14 +33,15 @@ export function createStage({ hover, press, keys }) {
 }
 
 /**
- * Draw `content` on a stage: {title, view, probe, head, heads: [{head, packed, colour}], against: packed or undefined}.
- * With `against` it draws `against` minus the first head's pattern. Sets stage.hit.
+ * Draw `content` on a stage: {title, help, view, probe, head, heads: [{head, packed, colour}], against: packed or undefined}.
+ * With `against` it draws `against` minus the first head's pattern. Sets stage.hit, and stage.used, the
+ * height that is drawn on.
  */
 export function drawStage(stage, content, focus, options, theme) {
   const { probe, heads, view, against } = content;
   const { box, canvas } = stage;
   stage.content = content;
-  stage.title.textContent = content.title;
+  stage.title.replaceChildren(content.title, element("span", { "data-screen": true }, content.help));
   box.setAttribute("aria-label", `${content.title}; arrow keys move over tokens, Enter pins one, Escape unpins it`);
   const [width, height] = [Math.max(120, box.clientWidth), Math.max(160, box.clientHeight)];
   const measure = canvas.getContext("2d");
@@ -76,6 +77,7 @@ export function drawStage(stage, content, focus, options, theme) {
     paint = (context, x) => drawArcs(context, layout, text, focus, theme, x, x + width);
   }
   stage.layout = layout;
+  stage.used = Math.min(height, view === "map" ? layout.top + layout.side + layout.margin + 4 : layout.height);
   const spacer = box.lastElementChild;
   spacer.style.width = `${view === "arcs" ? layout.width : 1}px`;
   spacer.style.height = `${view === "columns" ? layout.height : 1}px`;
