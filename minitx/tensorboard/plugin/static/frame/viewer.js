@@ -3,7 +3,7 @@
 // Every action calls `change`, which loads the data of the new state from the source (source.js) and draws. While data
 // is loading, further changes are only noted, so dragging the slider never queues up requests.
 
-import { READING, gather } from "../data/gather.js";
+import { gather } from "../data/gather.js";
 import { element } from "../draw/dom.js";
 import { readTheme } from "../draw/theme.js";
 import { fromLink, toLink } from "../state/link.js";
@@ -17,7 +17,7 @@ import { createGuideMenu } from "./guide_menu.js";
 import { buildLayout } from "./layout.js";
 import { createPlayer } from "./player.js";
 import { poll } from "./poll.js";
-import { savePageOf, savePicture, showLink } from "./sharing.js";
+import { createSaving, showLink } from "./sharing.js";
 import { describeHead, drawSurvey, neighbour } from "./survey.js";
 import { isFirstVisit, startTour } from "./tour.js";
 
@@ -43,13 +43,14 @@ export function startViewer(root, source, { link = "", linkTo, follow, hasTour =
     guides: () => guides.toggle(),
     tour: () => startTour(root, parts),
     link: () => showLink(parts, linkTo(toLink({ ...state, run: state.run || data.run }))),
-    picture: () => savePicture(parts, state, data, readTheme(root)),
-    page: savePage,
+    toggleSave: () => saving.toggle(),
+    save,
     play: player.toggle,
     slide: (step) => goTo(nearestOf(data.info?.steps ?? [], step)),
     slideKey,
     ownText: (text) => runText(text.trim()),
   });
+  const saving = createSaving(parts, source, { now: () => ({ state, data, theme: readTheme(root) }), change, tell: tellReading, done: saved });
   parts.own.value = state.text;
   const guides = createGuideMenu(root, parts, { source, data: () => data, change });
 
@@ -193,6 +194,18 @@ export function startViewer(root, source, { link = "", linkTo, follow, hasTour =
     parts.note.hidden = !note;
   }
 
+  function save(kind) {
+    player.stop();
+    return saving.save(kind);
+  }
+
+  /** After something was saved, or could not be. */
+  function saved(fault, note) {
+    [trouble, reading] = [fault, ""];
+    draw();
+    if (note) tellNote(note);
+  }
+
   function speak(text) {
     parts.spoken.textContent = text;
   }
@@ -250,7 +263,7 @@ export function startViewer(root, source, { link = "", linkTo, follow, hasTour =
     play: player.toggle,
     headKeys,
     view: (name) => select("view", name),
-    closeHelp: () => !parts.keys.hidden && showHelp(),
+    closeHelp: () => (parts.keys.hidden ? parts.saveMenu.hidden || saving.toggle() : showHelp()),
   });
 
   /** Show or hide the help, which lies over the view. */
@@ -260,19 +273,8 @@ export function startViewer(root, source, { link = "", linkTo, follow, hasTour =
   }
   root.addEventListener("pointerdown", (event) => {
     if (!parts.keys.hidden && !parts.keys.contains(event.target) && !parts.help.contains(event.target)) showHelp();
+    if (!parts.saveMenu.hidden && !parts.saveMenu.parentElement.contains(event.target)) saving.toggle();
   });
-
-  async function savePage() {
-    trouble = "";
-    if (data.probe < 0) tellReading(READING);
-    try {
-      await savePageOf(source, state, data, tellReading);
-    } catch (error) {
-      trouble = error.message;
-    }
-    reading = "";
-    draw();
-  }
 
   parts.chart.addEventListener("pointermove", (event) => {
     const step = stepUnder(event);
