@@ -5,6 +5,7 @@ import { pairCount, pairIndex } from "./snapshot.js";
 
 export const HOW_WORDS = "A word's row is the mean over its tokens, its column the sum over them.";
 const PART = "·"; // the label of a byte before the last one of a character
+const JOINER = "\\u200d"; // how the label of a joiner alone is written
 const MAX_SMALL = 64;
 const made = new WeakMap();
 
@@ -92,5 +93,5 @@ function predictWords({ tokens, probabilities, real, loss }, spans) {
 /** The span of words that a span of tokens lies in. */
 const coveredBy = ([start, end], wordOf) => [wordOf(start), wordOf(end - 1) + 1];
 
-/** The labels of a word's tokens as one; bytes before the last one of a character are left out. */
-const labelOf = (labels) => labels.filter((label, at) => label !== PART || at === labels.length - 1).join("");
+/** The labels of a word's tokens as one; bytes before the last one of a character are left out, and emoji are joined. */
+const labelOf = (labels) => labels.filter((label, at) => label !== PART || at === labels.length - 1).join("").replaceAll(JOINER, "\u200d");
