@@ -20,12 +20,13 @@ from minitx.system.errors import require
 
 def without(model: Transformer, tokenizer: Tokenizer, tokens: list[int], request: dict[str, Any]) -> dict[str, Any]:
     """The predictions on a text before and after `request["heads"]` (layer * n_head + head) are taken out."""
-    text, heads = torch.tensor([tokens]), request["heads"]
+    text = torch.tensor([tokens])
     with evaluating(model), torch.inference_mode():
-        before = model.residual(text)[0]  # (seq, d_model)
-        after = model.residual(text, heads=access_without(model, text, [heads], request["how"]))[0] if heads else before
-    residuals = {"before": before, "after": after}
-    return {name: predict_next(model, tokenizer, tokens, residual) for name, residual in residuals.items()}
+        means = mean_outputs(model, text) if request["how"] == "mean" else None
+        access = HeadAccess(gates_without(model, [request["heads"]]), stand_in=means)
+        before = predict_next(model, tokenizer, tokens, model.residual(text)[0])
+        after = predict_next(model, tokenizer, tokens, model.residual(text, heads=access)[0])
+    return {"before": before, "after": after}
 
 
 def ranking(model: Transformer, tokenizer: Tokenizer, tokens: list[int], request: dict[str, Any]) -> dict[str, Any]:
@@ -57,11 +58,6 @@ def ranking(model: Transformer, tokenizer: Tokenizer, tokens: list[int], request
                     losses_without[head] = loss
             residual = model.residual(residual, first_layer=layer, last_layer=layer)
         return {"loss": losses(residual)[0], "without": losses_without}
-
-
-def access_without(model: Transformer, text: Tensor, heads: Sequence[Sequence[int]], how: str) -> HeadAccess:
-    """Access that takes out, for each row of a batch, these heads; how: "zero", or "mean" over `text` (1, seq)."""
-    return HeadAccess(gates_without(model, heads), stand_in=mean_outputs(model, text) if how == "mean" else None)
 
 
 def gates_without(model: Transformer, heads: Sequence[Sequence[int]]) -> Tensor:

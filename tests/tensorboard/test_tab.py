@@ -63,7 +63,7 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two trained runs: small, of 2 × 2 heads, and single, of one head in each layer."""
     folder = tmp_path_factory.mktemp("tab")
     config = small_config(folder, sample_every=0).to_dict()
-    config["log"]["snapshots_every"] = 2
+    config["log"] |= {"snapshots_every": 2, "keep_weights": 0}
     training = []
     for name, heads in (("small", 2), ("single", 1)):
         config["model"]["n_head"] = heads
@@ -311,7 +311,7 @@ def test_an_own_text_is_run_through_the_nearest_checkpoint(browser: Any, server:
         page.tab.evaluate("for (const one of ['.play', '.own button']) document.querySelector(one).click()")
         page.wait("document.querySelector('.note').textContent.startsWith('Another text is being run; yours comes')")
         page.wait("document.querySelector('.note').textContent.startsWith('Your text through')")
-        note = page.tab.locator(".note").text_content()
+        note = page.tab.locator(".note[role=status]").text_content()
         assert 2 not in kept and f"step {kept[0]}, the nearest to step 2" in note
         assert page.tab.locator(".step").text_content() == f"step {kept[0]}"
         assert page.tab.locator(".live").text_content() == ""

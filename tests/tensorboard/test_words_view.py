@@ -175,7 +175,7 @@ def test_captions_say_what_a_score_was_measured_on(browser: Any, tmp_path: Path)
 
 def test_a_text_that_was_cut_says_so(browser: Any, tmp_path: Path) -> None:
     with opened(browser, tmp_path, encode(1, [shown(dropped=7)])) as tab:
-        note = tab.tab.locator(".note").text_content()
+        note = tab.tab.locator(".note[role=status]").text_content()
         assert note == "The text is cut: its last 7 tokens are left out, for the model sees 10 at once."
 
 

@@ -120,8 +120,8 @@ async function fetchOwn(source, data, text, tell) {
   if (kept === null) throw new Error(`The run ${run} keeps no checkpoint, so no text can be run through it.`);
   tell(READING);
   const snapshot = await source.ownText(run, kept, text, tell);
-  const more = kept === step ? "" : `, the nearest to step ${step} that is still kept`;
-  return [snapshot, kept, `Your text through the checkpoint of step ${kept}${more}.`];
+  const more = kept === step ? "" : `, the nearest to step ${step} whose weights are kept`;
+  return [snapshot, kept, `Your text through the weights of step ${kept}${more}.`];
 }
 
 /** The head of the second pattern: the chosen one, else the one in the same place or nearest to it. */

@@ -51,12 +51,6 @@ function joined(probe) {
   };
 }
 
-/** The last token of the unit of `probe` that `focus` names, the query first; null if it names none. */
-export function lastTokenOf(probe, focus) {
-  const unit = focus?.query ?? focus?.key ?? null;
-  return unit === null || unit >= probe.seq ? null : probe.spanOf(unit)[1] - 1;
-}
-
 /** Predictions over the tokens of `probe` → over its units. */
 export function predictionsIn(probe, predictions) {
   return probe.units === "words" ? predictWords(predictions, probe.tokens.map((_, word) => probe.spanOf(word))) : predictions;

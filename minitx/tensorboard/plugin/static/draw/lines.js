@@ -117,8 +117,8 @@ export function drawColumns(context, layout, { tokens, unit, links, heads, lines
   const ends = endWeights(lines, heads.length, focus);
   for (let index = first; index <= last; index++) {
     const text = shorten(context, tokens[index], layout.label - 8);
-    drawToken(context, text, left - 6 - (focus ? layout.bars : 0), middle(index), "right", focus?.query === index, small);
-    drawToken(context, text, right + 6 + (focus ? layout.bars : 0), middle(index), "left", focus?.key === index, small);
+    drawToken(context, text, left - 6 - layout.bars, middle(index), "right", focus?.query === index, small);
+    drawToken(context, text, right + 6 + layout.bars, middle(index), "left", focus?.key === index, small);
     for (let head = 0; head < Math.min(heads.length, 12); head++) {
       drawBar(context, right + 5 + head * BAR, middle(index), row, ends.keys.get(index)?.[head], heads[head]);
       drawBar(context, left - 5 - (head + 1) * BAR, middle(index), row, ends.queries.get(index)?.[head], heads[head]);

@@ -3,13 +3,17 @@
 
 import { chartLayout, drawChart } from "../draw/chart.js";
 import { element, fillSelect, fitCanvas } from "../draw/dom.js";
-import { headName, meaning, scoreTitle } from "../state/scores.js";
+import { GLOSSARY, roleMeaning } from "../state/glossary.js";
+import { figure, headName, meaning, scoreTitle } from "../state/scores.js";
 import { nearestOf } from "../state/state.js";
 import { splitsWords } from "../data/words.js";
+import { tellingScores } from "../state/telling.js";
 import { describeHead } from "./survey.js";
 import { headColour } from "../draw/theme.js";
 
 const plainOption = (value) => ({ value, label: value });
+
+const TELLING = 3; // scores of the chosen head that are shown
 
 /** Fill, press, disable and hide the controls. */
 export function drawControls({ parts, source, state, data, view, isPlaying }) {
@@ -82,13 +86,18 @@ function shortText(text) {
   return line.length > 60 ? `${line.slice(0, 59)}…` : line;
 }
 
-/** The chosen head's name, role and scores. */
+/** The chosen head's name, its role and its most telling scores; all of them on hover. */
 export function drawHeading({ parts, state, data, view }, theme) {
   const { first } = data;
-  const [name, ...facts] = describeHead(first, state.head);
+  const [name, ...all] = describeHead(first, state.head);
+  const role = first.roles[state.head];
+  const fact = (title, text, kind = "fact") => element("span", { class: kind, title }, text);
+  const facts = tellingScores(first, state.head, TELLING).map((score) => fact(meaning(score), `${scoreTitle(score)} ${figure(first.scores[score][state.head])}`));
+  if (role) facts.unshift(fact(roleMeaning(role), `role: ${scoreTitle(role)}`, "fact role"));
+  if (all.length) facts.push(fact(all.join("\n"), "all scores", "fact more"));
   parts.heading.textContent = name[0].toUpperCase() + name.slice(1);
   parts.heading.style.setProperty("--head", headColour(theme, state.head, first.heads));
-  parts.facts.replaceChildren(...facts.map((fact) => element("span", { class: fact.startsWith("role") ? "fact role" : "fact" }, fact)));
+  parts.facts.replaceChildren(...facts);
   parts.heading.hidden = Boolean(view.isOfModel);
   parts.facts.hidden = !facts.length || Boolean(view.isOfModel);
 }
@@ -128,7 +137,7 @@ export function drawTimeline({ parts, state, data }, theme) {
   if (!isShown) return;
   const dashed = chart.chance.some((value) => value !== null) ? "; dashed: uniform attention" : "";
   parts.chartTitle.textContent = `${scoreTitle(data.score)} of every head against steps, on ${data.isOfText ? "this text" : "validation text"}${dashed}`;
-  parts.chartTitle.title = `${meaning(data.score)}. Uniform attention: a head that attends equally to all tokens up to its own.`;
+  parts.chartTitle.title = `${scoreTitle(data.score)}: ${meaning(data.score)}. Uniform attention: ${GLOSSARY["uniform attention"]}.`;
   parts.chart.setAttribute("aria-label", `${parts.chartTitle.textContent}; the slider below moves through the steps`);
   const [width, height] = [parts.chartBox.clientWidth, parts.chartBox.clientHeight];
   const order = [...state.shown.filter((head) => head !== state.head), state.head];

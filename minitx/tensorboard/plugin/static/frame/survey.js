@@ -18,10 +18,10 @@ function arrange(grid, snapshot, order, isSorted, handlers) {
   const children = [];
   if (!isSorted) {
     children.push(element("span", { class: "corner" }));
-    for (let head = 0; head < snapshot.heads; head++) children.push(element("span", { class: "axis" }, `H${head}`));
+    for (let head = 0; head < snapshot.heads; head++) children.push(element("span", { class: "axis", title: `head ${head}` }, `H${head}`));
   }
   for (const [place, head] of order.entries()) {
-    if (!isSorted && place % columns === 0) children.push(element("span", { class: "axis layer" }, `L${place / columns}`));
+    if (!isSorted && place % columns === 0) children.push(element("span", { class: "axis layer", title: `layer ${place / columns}` }, `L${place / columns}`));
     const canvas = element("canvas", { "aria-hidden": "true" });
     const caption = element("span", { class: "caption" });
     const cell = element(

@@ -37,6 +37,8 @@ const FIELDS = {
   sort: "flag",
   first: "flag",
   links: "flag",
+  incoming: "flag",
+  together: "flag",
   compare: "flag",
   shown: "heads",
   token: "place",

@@ -16,6 +16,8 @@ export const START = {
   sort: false, // sort the survey by that score instead of by layer
   first: true, // draw attention to the first token, the attention sink
   links: true, // draw the labelled links of the text
+  incoming: false, // the sentence shades what attends to a word instead of what it attends to
+  together: false, // the sentence shows all heads in one line
   token: null, // the pinned place: {query, key}, one of them may be null
   off: [], // in the view "what_if", the heads that are taken out
   how: "zero", // what stands in for them: "zero" or "mean"

@@ -1,6 +1,8 @@
 // What if: the heads as switches, and the predictions and losses of the model with and without those switched off.
 
-import { lastTokenOf, predictionsIn } from "../data/words.js";
+import { lastTokenOf } from "../state/units.js";
+import { predictionsIn } from "../data/words.js";
+import { plainToken } from "./words.js";
 import { element } from "../draw/dom.js";
 import { tableColour } from "../draw/theme.js";
 import { figure, headName } from "../state/scores.js";
@@ -69,7 +71,6 @@ function meanLoss({ loss }) {
   return known.length ? known.reduce((sum, value) => sum + value, 0) / known.length : null;
 }
 
-const plainToken = (token) => token.replaceAll("␣", " ").trim() || token;
 const changeColour = (theme, change, most) => tableColour(theme.diverging, Math.round(127.5 - 127.5 * Math.max(-1, Math.min(1, change / most))));
 
 /** What was done, in a sentence. */
@@ -100,8 +101,9 @@ function whatIfText(model, act) {
     const focus = { query: place, key: null };
     const lines = [token, change === null ? "nothing follows it" : `loss of the next ${unit} ${figure(extra.before.loss[place])} → ${figure(extra.after.loss[place])}`];
     const attributes = { class: place === at ? "word from" : "word", style, "data-token": place, onclick: () => act.pin(focus), onpointermove: (event) => act.hover(focus, event, lines) };
-    return element("span", attributes, token.replaceAll("␣", " "));
-  });
+    const [, space, word] = /^(␣*)([^]*)$/.exec(token); // the space before a word is no part of it where a line ends
+    return [space.replaceAll("␣", " "), element("span", attributes, (word || space).replaceAll("␣", " "))].slice(word ? 0 : 1);
+  }).flat();
   const legend = extra.off.length ? `Orange: the next ${unit} gets less likely without these heads; blue: likelier. Click a word to keep it.` : "Click a word to see what the model predicts after it.";
   return element("section", {}, element("p", { class: "words", onpointerleave: (event) => act.hover(null, event, null) }, ...words), element("p", { class: "hint" }, legend));
 }
@@ -174,7 +176,7 @@ function predictionsBeside(model) {
       const old = other ? (other.probabilities[at][other.tokens[at].indexOf(token)] ?? null) : null;
       const change = !other ? null : old === null ? "new" : signedShort(probability - old);
       const sizes = other ? [old, probability] : [probability, null];
-      return barsOf(plainToken(token), sizes, most, figure(probability), change, token === real ? "guess real" : "guess");
+      return barsOf(plainToken(token), sizes, most, figure(probability), change, side.real?.[at] === place ? "guess real" : "guess");
     });
     return element("div", { class: "list" }, element("h3", {}, title), ...rows);
   };
