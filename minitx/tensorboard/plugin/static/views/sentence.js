@@ -6,6 +6,7 @@
 import { openingPlace } from "../data/opening.js";
 import { strongest, weightAt } from "../data/snapshot.js";
 import { element } from "../draw/dom.js";
+import { drawPrediction } from "../draw/prediction.js";
 import { headColour } from "../draw/theme.js";
 import { figure, headName } from "../state/scores.js";
 import { nextWord, plainToken, wordsOf } from "./words.js";
@@ -43,7 +44,7 @@ function drawSentence(root, model, act) {
   root.style.setProperty("--size", `${fontSize(root, probe)}px`);
   root.hint.textContent = sentenceHint(model, heads, place);
   for (const [button, changes] of root.switches) button.setAttribute("aria-pressed", String(Object.entries(changes).every(([name, value]) => state[name] === value)));
-  root.prediction.textContent = predictionAfter(probe, place.at);
+  root.prediction.replaceChildren(...(probe.predictions ? [drawPrediction(probe.predictions, place.at, probe.tokens)] : []));
   for (const { line, words, head } of root.lines) {
     line.classList.toggle("chosen", head === state.head && heads.length > 1);
     const colours = (head === null ? heads : [head]).map((one) => [one, headColour(theme, one, data.first.heads)]);
@@ -68,7 +69,7 @@ function build(root, { state, data, theme }, heads, act) {
   const hadFocus = root.contains(document.activeElement) && document.activeElement.classList.contains("words");
   root.plan = plan;
   root.hint = element("p", { class: "hint" });
-  root.prediction = element("p", { class: "hint prediction" });
+  root.prediction = element("div", {});
   root.switches = [];
   const groups = SWITCHES.map(([label, choices]) => {
     const buttons = choices.map(([name, title, changes]) => [element("button", { type: "button", title, onclick: () => act.change(changes) }, name), changes]);
@@ -170,13 +171,4 @@ function sentenceHint({ data }, heads, place) {
   const relation = place.isIncoming ? "is attended to most by" : "attends most to";
   const sentence = `“${plainToken(probe.tokens[place.at])}” ${relation} ${name(most.token)}: ${figure(most.weight)} in head ${headName(most.head, data.first.heads, true)}.`;
   return place.isOpening ? `${sentence} Point at another word; click to keep it.` : sentence;
-}
-
-/** The likeliest next tokens after a position and the loss of the real one; "" in snapshots without predictions. */
-function predictionAfter({ predictions, tokens }, at) {
-  if (!predictions) return "";
-  const likeliest = predictions.tokens[at].map((token, rank) => `${plainToken(token)} ${figure(predictions.probabilities[at][rank])}`).join(", ");
-  const loss = predictions.loss[at];
-  const real = loss === null ? "" : `; the real one, “${plainToken(tokens[at + 1])}”, has a loss of ${figure(loss)} nats`;
-  return `After “${plainToken(tokens[at])}” the likeliest tokens are ${likeliest}${real}.`;
 }
