@@ -20,8 +20,8 @@ from minitx.heads.examples_file import PER_TENTH, STRONGEST, Examples, HeadExamp
 from minitx.model import Transformer, evaluating
 
 SCANNED_TOKENS, TRAINED_PER_SCANNED = 3072, 320
-"""Tokens scanned at a step: at most 3072, and at most one for 320 that the run trains on, which is less than 1 % of
-its time (docs/notes.md)."""
+"""Tokens scanned at a step: at most 3072, and at most one for 320 that the run trains on, which takes less
+than 1 % of its time."""
 PATTERN_VALUES, MAX_PATTERN_VALUES = 2**20, 2**24
 """Of the patterns of one layer that are in memory at once: of a batch of windows, and of a single long window."""
 SHARES = (0.25, 0.5, 0.75)

@@ -21,18 +21,21 @@ def predict_next(
 ) -> dict[str, list[Any]]:
     """The predictions after each of `tokens`, from their residual (seq, d_model) after the last block, as plain data.
 
-    tokens: [position][5], the labels of the likeliest next tokens; probabilities: [position][5]; loss: [position], that
-    of the real next token in nats. The last position has no loss, and what is not finite is None.
+    tokens: [position][5], the labels of the likeliest next tokens; probabilities: [position][5]; real: [position],
+    which of the five comes next, or None; loss: [position], that of the real next token in nats. The last position has
+    no real one, and what is not finite is None.
     """
     targets = torch.tensor([*tokens[1:], 0], device=residual.device)
-    found: dict[str, list[Any]] = {"tokens": [], "probabilities": [], "loss": []}
+    found: dict[str, list[Any]] = {"tokens": [], "probabilities": [], "real": [], "loss": []}
     for rows, real in zip(model.final_norm(residual).split(ROWS), targets.split(ROWS), strict=True):
         log_probabilities = model.output(rows).float().log_softmax(dim=-1)  # (row, token)
         likeliest = log_probabilities.topk(min(LIKELIEST, model.vocab_size))
         found["tokens"] += [[tokenizer.token_text(token) for token in row] for row in likeliest.indices.tolist()]
         found["probabilities"] += [list(map(_short, row)) for row in likeliest.values.exp().tolist()]
+        pairs = zip(likeliest.indices.tolist(), real.tolist(), strict=True)
+        found["real"] += [row.index(token) if token in row else None for row, token in pairs]
         found["loss"] += map(_short, (-log_probabilities.gather(1, real[:, None])[:, 0]).tolist())
-    found["loss"][-1] = None
+    found["loss"][-1] = found["real"][-1] = None
     return found
 
 

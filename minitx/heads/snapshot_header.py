@@ -73,6 +73,7 @@ def _checked_predictions(probe: Fields, seq: int) -> dict[str, Any]:
             for i, tokens in rows["tokens"].content.items()
         ],
         "loss": _values(predictions, "loss", _is_score, seq, seq),
+        "real": _values(predictions, "real", _is_place, seq, seq) if predictions.has("real") else [None] * seq,
     }
 
 
@@ -83,6 +84,10 @@ def _values(
     values = fields.inside(name, kind, least, most).content.values()
     fields.expect(all(map(is_right, values)), name, "the right type of every entry")
     return fields.content[name]
+
+
+def _is_place(value: Any) -> bool:
+    return value is None or (type(value) is int and 0 <= value < MAX_PREDICTED)
 
 
 def _is_text(value: Any) -> bool:

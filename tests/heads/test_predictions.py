@@ -26,7 +26,9 @@ def test_predictions_equal_a_loop_in_float64() -> None:
     found = predicted(model, tokens)
     with torch.no_grad():
         logits = model.double()(torch.tensor([tokens]))[0].tolist()
-    assert found["loss"][-1] is None and all(len(values) == len(tokens) for values in found.values())
+    assert found["loss"][-1] is found["real"][-1] is None and all(
+        len(values) == len(tokens) for values in found.values()
+    )
     for position, row in enumerate(logits):
         total = sum(math.exp(value) for value in row)
         order = sorted(range(len(row)), key=lambda token: -row[token])[:LIKELIEST]
@@ -34,6 +36,8 @@ def test_predictions_equal_a_loop_in_float64() -> None:
         expected = [math.exp(row[token]) / total for token in order]
         assert found["probabilities"][position] == pytest.approx(expected, rel=2e-3)
         if position + 1 < len(tokens):
+            real = tokens[position + 1]
+            assert found["real"][position] == (order.index(real) if real in order else None)
             loss = math.log(total) - row[tokens[position + 1]]
             assert found["loss"][position] == pytest.approx(loss, rel=2e-3)
 

@@ -347,6 +347,7 @@ def test_what_a_probe_itself_shows_comes_back() -> None:
         "tokens": [["a", "b"], ["c", "d"], ["e", "f"]],
         "probabilities": [[0.5, 0.25], [0.125, None], [1, 0]],
         "loss": [0.25, 3, None],
+        "real": [1, None, None],
     }
     scores = {"induction": np.array([[0.123456, np.nan]])}
     more: dict[str, Any] = {"words": [0, 2], "dropped": 7, "predictions": predictions, "scores": scores}
@@ -378,6 +379,7 @@ def test_what_a_probe_itself_shows_comes_back() -> None:
         {"predictions": {"tokens": [["a"]], "probabilities": [[0.5]], "loss": []}},
         {"predictions": {"tokens": [["a"]], "probabilities": [[0.5]], "loss": ["x"]}},
         {"predictions": {"tokens": [["a"]], "probabilities": [[0.5, 0.5]], "loss": [None]}},
+        {"predictions": {"tokens": [["a"]], "probabilities": [[0.5]], "loss": [None], "real": [-1]}},
         {"predictions": {"tokens": [[1]], "probabilities": [[0.5]], "loss": [None]}},
         {"predictions": {"tokens": ["a"], "probabilities": [[0.5]], "loss": [None]}},
         {"predictions": {"tokens": [["a"] * 99], "probabilities": [[0.5] * 99], "loss": [None]}},

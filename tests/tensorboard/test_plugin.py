@@ -56,7 +56,12 @@ def add_run(folder: Path, steps: list[int], seq: int = 4, text: str = "a text") 
     EventWriter(folder).close()
     for step in steps:
         probes = [
-            ShownProbe(text, [f"t{i}" for i in range(seq)], patterns(2, 2, seq, seed=step)),
+            ShownProbe(
+                text,
+                [f"t{i}" for i in range(seq)],
+                patterns(2, 2, seq, seed=step),
+                scores={"induction": np.full((2, 2), step / 100)},
+            ),
             ShownProbe("long", ["x"] * 80, patterns(2, 2, 80, seed=step)),
         ]
         scores = {"induction": np.array([[0, 0.1], [step / 1000, np.nan]])}
@@ -218,6 +223,12 @@ def test_scores_are_returned_step_by_step(client: Client, logs: Path) -> None:
     }
     assert json.loads(ask(client, "scores", run="good", name="nothing", after=20).data)["values"] == [None]
     assert json.loads(ask(client, "scores", run="broken", name="induction").data)["values"][1:] == [None, None]
+
+
+def test_scores_of_one_text_are_told_apart_from_those_of_validation_text(client: Client) -> None:
+    asked = {probe: ask(client, "scores", run="good", name="induction", after=9, probe=probe) for probe in (0, 1, 7)}
+    values = {probe: json.loads(response.data)["values"] for probe, response in asked.items()}
+    assert values == {0: [[0.1] * 4, [0.2] * 4, [0.3] * 4], 1: [None] * 3, 7: [None] * 3}
 
 
 def test_scores_change_with_the_file(client: Client, logs: Path) -> None:

@@ -306,12 +306,12 @@ def test_an_own_text_is_run_through_the_nearest_checkpoint(browser: Any, server:
         page.wait(is_at(2))
         busy = {"status": 503, "json": {"error": "Another text is being run: try again in a moment."}}
         page.tab.route("**/own_text", lambda route: route.fulfill(**busy), times=1)
-        page.tab.locator(".own input").fill("the <b>dog</b>")
+        page.tab.locator(".own textarea").fill("the <b>dog</b>")
         # At once, so that step 2 is still on view: the player that goes on would leave the text behind.
         page.tab.evaluate("for (const one of ['.play', '.own button']) document.querySelector(one).click()")
         page.wait("document.querySelector('.note').textContent.startsWith('Another text is being run; yours comes')")
         page.wait("document.querySelector('.note').textContent.startsWith('Your text through')")
-        note = page.tab.locator(".note").text_content()
+        note = page.tab.locator(".note[role=status]").text_content()
         assert 2 not in kept and f"step {kept[0]}, the nearest to step 2" in note
         assert page.tab.locator(".step").text_content() == f"step {kept[0]}"
         assert page.tab.locator(".live").text_content() == ""

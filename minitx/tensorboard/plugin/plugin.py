@@ -91,7 +91,8 @@ class AttentionPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
 
     def _scores(self, request: Request) -> Response:
         run, name, after = text(request, "run"), text(request, "name"), number(request, "after", "-1")
-        return reply(request, self.store.scores(run, name, after))
+        probe = number(request, "probe") if "probe" in request.args else None
+        return reply(request, self.store.scores(run, name, after, probe))
 
     def _attention(self, request: Request) -> Response:
         run, probe, after = text(request, "run"), number(request, "probe", "0"), number(request, "after", "-1")

@@ -2,7 +2,8 @@
 //
 //   runs()                              → {runs: [name], newest: name or null, own_text: "" or why own texts are refused, note}
 //   run(name)                           → {steps, checkpoints, newest: header, fault}
-//   scores(run, name)                   → {steps, values: [[number or null, …] or null], chance: [number or null]}
+//   scores(run, name, steps, probe)     → {steps, values: [[number or null, …] or null], chance: [number or null]}; of the
+//                                         validation text, or of one probe unless that is null
 //   snapshot(run, step, probe, heads)   → a parsed snapshot with that probe alone
 //   examples(run, step, head)           → the answer of the route /examples, which names its step; null in a file
 //   ownText(run, step, text, tell)      → the same for the user's own text; null without a server
@@ -74,14 +75,14 @@ export function serverSource() {
     isLive: true,
     runs: async () => (await ask("./runs")).json(),
     run: async (run) => (await ask(address("run", { run }))).json(),
-    async scores(run, name, steps) {
-      const key = `${run}\u0000${name}`;
+    async scores(run, name, steps, probe = null) {
+      const key = `${run}\u0000${name}\u0000${probe}`;
       let known = scoresSoFar.get(key) ?? { steps: [], values: [], chance: [] };
       const isStart = known.steps.every((step, index) => step === steps[index]);
       if (!isStart) known = { steps: [], values: [], chance: [] }; // the run was resumed from an earlier step
       if (known.steps.length < steps.length) {
         const after = known.steps.at(-1) ?? -1;
-        const more = await (await ask(address("scores", { run, name, after }))).json();
+        const more = await (await ask(address("scores", { run, name, after, ...(probe === null ? {} : { probe }) }))).json();
         known = {
           steps: [...known.steps, ...more.steps],
           values: [...known.values, ...more.values],
@@ -116,7 +117,7 @@ export function serverSource() {
   };
 }
 
-/** The source for `data`, {title, snapshots: [base64]} of one run. */
+/** The source for `data`, {title, snapshots: [base64], steps_of} of one run; `steps_of` counts all its steps. */
 export function fileSource(data) {
   const bytes = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0)).buffer;
   const snapshots = data.snapshots.map((text) => parseSnapshot(bytes(text)));
@@ -125,12 +126,11 @@ export function fileSource(data) {
   return {
     isLive: false,
     runs: async () => ({ runs: [data.title], newest: data.title, own_text: "A file runs no model.", note: "" }),
-    run: async () => ({ steps, checkpoints: [], newest: byStep.get(steps.at(-1)) ?? null, fault: "" }),
-    scores: async (run, name) => ({
-      steps,
-      values: steps.map((step) => byStep.get(step).scores[name] ?? null),
-      chance: steps.map((step) => byStep.get(step).chance[name] ?? null),
-    }),
+    run: async () => ({ steps, checkpoints: [], newest: byStep.get(steps.at(-1)) ?? null, fault: "", steps_of: data.steps_of ?? steps.length }),
+    scores: async (run, name, _, probe = null) => {
+      const scored = (step) => (probe === null ? byStep.get(step) : byStep.get(step).probes[probe]);
+      return { steps, values: steps.map((step) => scored(step)?.scores[name] ?? null), chance: steps.map((step) => scored(step)?.chance[name] ?? null) };
+    },
     snapshot: async (run, step, probe) => {
       const snapshot = byStep.get(step);
       if (!snapshot?.probes[probe]) throw new Error(`This file has no step ${step} of probe ${probe}.`);

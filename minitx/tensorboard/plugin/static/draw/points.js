@@ -1,19 +1,11 @@
 // Points on two axes, in SVG: every head by two scores, with names where there is room.
 
+import { shape } from "./cells.js";
 import { freePlace } from "./labels.js";
 import { figure } from "../state/scores.js";
 
 const [LEFT, RIGHT, TOP, BOTTOM] = [52, 18, 12, 40];
-const SVG_SPACE = new DOMParser().parseFromString("<svg></svg>", "text/html").querySelector("svg").namespaceURI;
 const [NAME_HEIGHT, NAME_LETTER] = [14, 7]; // pixels of a name, and of a letter in it
-
-/** A new element of SVG. */
-export function svgElement(name, attributes = {}, ...children) {
-  const made = document.createElementNS(SVG_SPACE, name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  made.append(...children);
-  return made;
-}
 
 /** Where values lie in (width, height): {x, y: value → pixel, ticksX, ticksY, left, right, top, bottom, radius}. */
 export function scatterLayout({ extents, points }, width, height) {
@@ -50,8 +42,8 @@ function ticksOf([low, high], count) {
 /** Draw the axes, chance, the trail and the points of scatter.js into an empty `svg`. */
 export function drawPoints(svg, layout, drawing, theme) {
   const { left, right, top, bottom, x, y, radius } = layout;
-  const write = (text, attributes) => svg.append(svgElement("text", { fill: theme.muted, "font-size": 11, ...attributes }, text));
-  const line = (from, to, attributes) => svg.append(svgElement("line", { x1: from[0], y1: from[1], x2: to[0], y2: to[1], stroke: theme.line, ...attributes }));
+  const write = (text, attributes) => svg.append(shape("text", { fill: theme.muted, "font-size": 11, ...attributes }, text));
+  const line = (from, to, attributes) => svg.append(shape("line", { x1: from[0], y1: from[1], x2: to[0], y2: to[1], stroke: theme.line, ...attributes }));
   for (const value of layout.ticksX) {
     line([x(value), top], [x(value), bottom]);
     write(tickLabel(value), { x: x(value), y: bottom + 14, "text-anchor": "middle" });
@@ -65,22 +57,25 @@ export function drawPoints(svg, layout, drawing, theme) {
   write(`${drawing.titles.y} →`, { ...title, x: -top, y: 13, "text-anchor": "end", transform: "rotate(-90)" });
   const dashes = { class: "chance", stroke: theme.ink, "stroke-dasharray": "5 4" };
   const { chance } = drawing;
+  const taken = []; // by the names of chance
   if (chance.x !== null) {
     line([x(chance.x), top], [x(chance.x), bottom], dashes);
     write("uniform", { x: x(chance.x) + 4, y: top + 10 });
+    taken.push({ x: x(chance.x) + 4, y: top, width: 40, height: NAME_HEIGHT });
   }
   if (chance.y !== null) {
     line([left, y(chance.y)], [right, y(chance.y)], dashes);
     write("uniform", { x: right, y: y(chance.y) - 4, "text-anchor": "end" });
+    taken.push({ x: right - 40, y: y(chance.y) - NAME_HEIGHT, width: 40, height: NAME_HEIGHT });
   }
   drawTrail(svg, layout, drawing);
   const inOrder = [...drawing.points].sort((a, b) => a.isChosen - b.isChosen); // the chosen one above the others
   for (const point of inOrder) {
     const place = { cx: x(point.x), cy: y(point.y) };
-    if (point.isChosen) svg.append(svgElement("circle", { ...place, r: radius + 5, class: "ring", fill: "none", stroke: theme.ink, "stroke-width": 3 }));
-    svg.append(svgElement("circle", { ...place, r: radius, class: "point", "data-head": point.head, fill: point.colour, stroke: theme.panel, "stroke-width": 1.5 }));
+    if (point.isChosen) svg.append(shape("circle", { ...place, r: radius + 5, class: "ring", fill: "none", stroke: theme.ink, "stroke-width": 3 }));
+    svg.append(shape("circle", { ...place, r: radius, class: "point", "data-head": point.head, fill: point.colour, stroke: theme.panel, "stroke-width": 1.5 }));
   }
-  for (const { point, place } of namePlaces(layout, inOrder)) {
+  for (const { point, place } of namePlaces(layout, inOrder, taken)) {
     const weight = point.isChosen ? 700 : 400;
     write(point.name, { class: "point-name", fill: theme.ink, "font-weight": weight, "font-size": 12, x: place.x + place.width / 2, y: place.y + NAME_HEIGHT - 3, "text-anchor": "middle" });
   }
@@ -91,15 +86,15 @@ function drawTrail(svg, { x, y }, { trail, points }) {
   const colour = points.find((point) => point.isChosen)?.colour;
   if (!colour || trail.length < 2) return;
   const way = trail.map(([valueX, valueY]) => `${x(valueX).toFixed(1)},${y(valueY).toFixed(1)}`);
-  svg.append(svgElement("polyline", { class: "trail", points: way.join(" "), fill: "none", stroke: colour, "stroke-width": 1.5, opacity: 0.4 }));
-  for (const [valueX, valueY] of trail.slice(0, -1)) svg.append(svgElement("circle", { cx: x(valueX), cy: y(valueY), r: 2, fill: colour, opacity: 0.6 }));
+  svg.append(shape("polyline", { class: "trail", points: way.join(" "), fill: "none", stroke: colour, "stroke-width": 1.5, opacity: 0.4 }));
+  for (const [valueX, valueY] of trail.slice(0, -1)) svg.append(shape("circle", { cx: x(valueX), cy: y(valueY), r: 2, fill: colour, opacity: 0.6 }));
 }
 
-/** [{point, place}]: a free place for the name beside each point that has one, the last points first. */
-function namePlaces(layout, points) {
+/** [{point, place}]: a free place for the name beside each point that has one, the last points first; the chosen one has. */
+function namePlaces(layout, points, taken) {
   const size = layout.radius;
   const spots = points.map((point) => ({ x: layout.x(point.x) - size, y: layout.y(point.y) - size, width: 2 * size, height: 2 * size }));
-  const taken = [...spots];
+  taken.push(...spots);
   const found = [];
   for (const [index, point] of [...points.entries()].reverse()) {
     const [width, height] = [NAME_LETTER * point.name.length, NAME_HEIGHT];
@@ -108,7 +103,7 @@ function namePlaces(layout, points) {
     const [middleX, middleY] = [centreX - width / 2, centreY - height / 2];
     const around = [[centreX + gap, middleY], [centreX - gap - width, middleY], [middleX, centreY - gap - height], [middleX, centreY + gap]];
     const inside = around.map(([x, y]) => ({ x, y, width, height })).filter((place) => isWithin(place, layout));
-    const place = freePlace(inside, taken);
+    const place = freePlace(inside, taken) ?? (point.isChosen ? inside[0] : null);
     if (place) found.push({ point, place });
   }
   return found;

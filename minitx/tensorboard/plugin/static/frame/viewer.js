@@ -13,17 +13,19 @@ import { fitting } from "../views/stage.js";
 import { viewOf } from "../views/views.js";
 import { drawChips, drawControls, drawHeading, drawTimeline } from "./controls.js";
 import { listenToKeys } from "./keys.js";
+import { createGuideMenu } from "./guide_menu.js";
 import { buildLayout } from "./layout.js";
 import { createPlayer } from "./player.js";
 import { poll } from "./poll.js";
 import { savePageOf, savePicture, showLink } from "./sharing.js";
 import { describeHead, drawSurvey, neighbour } from "./survey.js";
+import { isFirstVisit, startTour } from "./tour.js";
 
 /**
  * Fill `root` with a viewer of `source`. `link` is the view to open; `linkTo(text)` gives the address of a view, and
- * `follow(text)` puts it into the address bar.
+ * `follow(text)` puts it into the address bar. `hasTour`: a first visit without a link begins with the tour.
  */
-export function startViewer(root, source, { link = "", linkTo, follow }) {
+export function startViewer(root, source, { link = "", linkTo, follow, hasTour = false }) {
   let state = { ...START, ...fromLink(link) };
   let data = { runs: [], info: null, first: null, second: null, chart: null, fault: "", note: "" };
   let hover = null;
@@ -38,6 +40,8 @@ export function startViewer(root, source, { link = "", linkTo, follow }) {
     toggle: (name) => (name === "compare" ? compare() : change({ [name]: !state[name] })),
     overlay,
     showHelp,
+    guides: () => guides.toggle(),
+    tour: () => startTour(root, parts),
     link: () => showLink(parts, linkTo(toLink({ ...state, run: state.run || data.run }))),
     picture: () => savePicture(parts, state, data, readTheme(root)),
     page: savePage,
@@ -47,6 +51,7 @@ export function startViewer(root, source, { link = "", linkTo, follow }) {
     ownText: (text) => runText(text.trim()),
   });
   parts.own.value = state.text;
+  const guides = createGuideMenu(root, parts, { source, data: () => data, change });
 
   // State
 
@@ -60,7 +65,8 @@ export function startViewer(root, source, { link = "", linkTo, follow }) {
   function select(name, value) {
     if (name === "run") change({ run: value, step: null, token: null });
     else if (name === "probe") change({ probe: Number(value), token: null });
-    else if (name === "score") change({ score: value });
+    else if (name === "units") change({ units: value, token: null });
+    else if (name === "score" || name === "measured") change({ [name]: value });
     else if (name === "view") change({ view: value, compare: state.compare && Boolean(viewOf(value).compares) });
     else {
       const field = { otherRun: "run", otherStep: "step", otherHead: "head" }[name];
@@ -151,16 +157,17 @@ export function startViewer(root, source, { link = "", linkTo, follow }) {
     const shown = { ...data, fault: data.fault || trouble };
     drawControls({ parts, source, state, data: shown, view: viewOf(state.view), isPlaying: player.isPlaying() });
     const { first } = data;
+    drawTimeline({ parts, state, data }, theme); // before the view, which takes the room that is left
     root.classList.toggle("empty", !first);
     if (first) {
       const options = { ...state, score: data.score, chart: data.chart, keepsOrder: player.isPlaying() };
       drawSurvey(parts.grid, first, options, theme, { choose, hover: hoverHead, keys: headKeys });
-      drawHeading({ parts, state, data }, theme);
+      drawHeading({ parts, state, data, view: viewOf(state.view) }, theme);
+      guides.draw(state, data);
       drawChips({ parts, state, data, view: viewOf(state.view) }, theme, (head) => choose(head, true));
       drawView(theme);
       follow?.(toLink({ ...state, run: data.run }));
     }
-    drawTimeline({ parts, state, data }, theme);
     if (reading) tellNote(reading);
     root.dataset.step = data.step ?? "";
     root.dataset.redraw = (performance.now() - started).toFixed(1);
@@ -279,6 +286,7 @@ export function startViewer(root, source, { link = "", linkTo, follow }) {
 
   new ResizeObserver(() => data.info && draw()).observe(root);
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => data.info && draw());
+  load().then(() => hasTour && !link && data.first && isFirstVisit() && startTour(root, parts));
   load().then(() => source.isLive && poll(root, source, { data: () => data, isLoading: () => Boolean(loading), load, failed }));
 
   function failed(sentence) {

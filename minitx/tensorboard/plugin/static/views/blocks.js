@@ -5,6 +5,7 @@ import { blocksLayout } from "../draw/blocks_layout.js";
 import { element } from "../draw/dom.js";
 import { headColour } from "../draw/theme.js";
 import { nearestOf } from "../state/state.js";
+import { pinnedPosition, unitOf } from "../state/units.js";
 
 export const BLOCKS_VIEW = {
   name: "blocks",
@@ -21,16 +22,8 @@ async function loadBlocks(source, data, state, tell) {
   const step = nearestOf(info.checkpoints, data.firstStep);
   if (step === null) throw new Error(`The run ${run} keeps no weights yet, so its layers cannot be taken apart.`);
   const [probe, layer] = [first.probes[0], Math.floor(state.head / first.heads)];
-  const fields = { layer, position: blockPosition(probe, state) };
+  const fields = { layer, position: pinnedPosition(probe, state) };
   return { ...(await source.ask(run, step, probe.text, "blocks", fields, tell)), step, wantedStep: data.firstStep };
-}
-
-/** The position of the pinned token, or of the last token of the pinned word; of nothing, the last. */
-function blockPosition({ seq, words }, { token, units }) {
-  const place = token?.query ?? token?.key ?? null;
-  if (place === null) return seq - 1;
-  const last = units === "words" && words ? (words[place + 1] ?? seq) - 1 : place;
-  return Math.min(last, seq - 1);
 }
 
 function drawBlocksView(root, model, act) {
@@ -40,11 +33,10 @@ function drawBlocksView(root, model, act) {
     return;
   }
   const { heads, probes } = data.first;
-  const { tokens, words } = probes[0];
+  const { tokens } = probes[0];
   const flat = (at) => extra.layer * heads + extra.heads[at].head;
   const open = Math.max(0, extra.heads.findIndex((_, at) => flat(at) === state.head));
-  const unitOf = (position) => (state.units === "words" && words ? words.findLastIndex((first) => first <= position) : position);
-  const move = (position) => position !== extra.position && act.pin({ query: unitOf(position), key: null });
+  const move = (position) => position !== extra.position && act.pin({ query: unitOf(probes[0], state, position), key: null });
   const focused = focusIn(root);
   const text = element("p", { class: "text" }, ...tokens.map((token, at) => tokenButton(token, at, extra.position, move)));
   const box = element("div", { class: "box" });

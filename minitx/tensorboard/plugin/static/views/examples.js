@@ -32,6 +32,7 @@ function drawExamples(root, { state, data, theme, extra }) {
     root.replaceChildren(element("p", { class: "hint" }, why));
     return;
   }
+  const shares = extra.counts.map((count) => count / total);
   const title = examplesTitle(extra, data.step, headName(state.head, data.first.heads));
   if (root.drawn === extra && root.firstChild.firstChild.data === title) return; // opened lines stay open
   root.drawn = extra;
@@ -39,7 +40,7 @@ function drawExamples(root, { state, data, theme, extra }) {
     element("h3", {}, title, ...legendOf()),
     element("ol", { class: "strongest" }, ...extra.strongest.map((place) => element("li", {}, weightOf(place), element("p", {}, ...markedWords(place, LISTED))))),
     element("h3", {}, "The same weight at all queries: the share in every tenth of the scale, and a sample. Click one for more."),
-    element("div", { class: "tenths" }, ...extra.counts.map((count, tenth) => tenthOf(extra, tenth, count / total)).reverse()),
+    element("div", { class: "tenths" }, ...shares.map((share, tenth) => tenthOf(extra, tenth, share, Math.max(...shares))).reverse()),
   );
 }
 
@@ -80,12 +81,12 @@ function markedWord(label, kind) {
   return [text(label.slice(0, label.length - word.length)), element("span", { class: kind }, shown)];
 }
 
-/** A line of the histogram, which opens into its samples. */
-function tenthOf({ samples }, tenth, share) {
+/** A line of the histogram, which opens into its samples; the bar of the `greatest` share is the longest. */
+function tenthOf({ samples }, tenth, share, greatest) {
   const places = samples[tenth];
   const line = [
     element("span", { class: "range" }, `${tenth / 10}–${(tenth + 1) / 10}`),
-    element("span", { class: "share", title: `${percent(share)} of the queries` }, element("span", { class: "bar", style: `width: ${(100 * share).toFixed(2)}%` }), element("span", {}, percent(share))),
+    element("span", { class: "share", title: `${percent(share)} of the queries` }, element("span", { class: "bar", style: `--length: ${(share / greatest).toFixed(4)}` }), element("span", {}, percent(share))),
     element("span", { class: "sample" }, ...(places.length ? markedWords(places[0], SAMPLED) : [])),
   ];
   if (!places.length) return element("div", { class: "tenth none" }, ...line);

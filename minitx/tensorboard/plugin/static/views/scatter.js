@@ -1,7 +1,8 @@
 // The scatter: every head as a point on two scores. It moves with the steps, and the chosen head leaves a trail.
 
+import { shape } from "../draw/cells.js";
 import { element, fillSelect } from "../draw/dom.js";
-import { drawPoints, scatterLayout, svgElement } from "../draw/points.js";
+import { drawPoints, scatterLayout } from "../draw/points.js";
 import { headColour } from "../draw/theme.js";
 import { figure, headName, meaning, scoreTitle } from "../state/scores.js";
 import { START } from "../state/state.js";
@@ -104,7 +105,7 @@ function buildScatter(root) {
     x: axis("x", "Score of the horizontal axis"),
     y: axis("y", "Score of the vertical axis"),
     hint: element("p", { class: "hint" }),
-    svg: svgElement("svg", { class: "plot", role: "img" }),
+    svg: shape("svg", { class: "plot", role: "img" }),
   };
   const pointOf = (event) => root.points.find((point) => String(point.head) === event.target.dataset?.head);
   parts.svg.addEventListener("pointermove", (event) => root.act.tell(pointOf(event)?.lines ?? null, event));

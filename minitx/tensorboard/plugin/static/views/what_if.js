@@ -1,5 +1,6 @@
 // What if: the heads as switches, and the predictions and losses of the model with and without those switched off.
 
+import { plainToken } from "./words.js";
 import { element } from "../draw/dom.js";
 import { tableColour } from "../draw/theme.js";
 import { figure, headName } from "../state/scores.js";
@@ -66,7 +67,6 @@ function meanLoss({ loss }) {
   return known.length ? known.reduce((sum, value) => sum + value, 0) / known.length : null;
 }
 
-const plainToken = (token) => token.replaceAll("␣", " ").trim() || token;
 const changeColour = (theme, change, most) => tableColour(theme.diverging, Math.round(127.5 - 127.5 * Math.max(-1, Math.min(1, change / most))));
 
 /** What was done, in a sentence. */

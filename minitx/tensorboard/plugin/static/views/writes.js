@@ -4,6 +4,7 @@ import { element } from "../draw/dom.js";
 import { headColour } from "../draw/theme.js";
 import { figure, headName } from "../state/scores.js";
 import { nearestOf } from "../state/state.js";
+import { pinnedPosition, unitOf } from "../state/units.js";
 
 const DIRECT = "Added to the logit of a token, beyond the mean of all tokens. The direct effect alone: what later layers make of it is left out.";
 const BY = { Q: "queries", K: "keys", V: "values" };
@@ -24,9 +25,9 @@ async function loadWrites(source, data, state, tell) {
   if (data.refusal) throw new Error(data.refusal);
   const step = nearestOf(data.info.checkpoints, data.firstStep);
   if (step === null) throw new Error(`The run ${data.run} keeps no weights, so nothing can tell what a head writes.`);
-  const { seq, text } = data.first.probes[0];
-  const position = Math.min(seq - 1, state.token?.query ?? state.token?.key ?? seq - 1);
-  const answer = await source.ask(data.run, step, data.probe < 0 ? state.text : text, "writes", { head: state.head, position }, tell);
+  const probe = data.first.probes[0];
+  const position = pinnedPosition(probe, state);
+  const answer = await source.ask(data.run, step, probe.text, "writes", { head: state.head, position }, tell);
   return { ...answer, step, position, head: state.head };
 }
 
@@ -37,14 +38,18 @@ function drawWrites(root, model, act) {
   root.style.setProperty("--head", headColour(theme, extra.head, data.first.heads));
   const show = (entry) => {
     root.entry = entry; // in place, so that the row keeps its focus
-    root.querySelector(".sources").replaceWith(sourcesOf(extra, entry, data.first.probes[0], act));
+    const scrolled = root.querySelector(".text").scrollTop;
+    root.querySelector(".sources").replaceWith(sourcesOf(extra, entry, model, act));
+    root.querySelector(".text").scrollTop = scrolled;
     for (const row of root.querySelectorAll(".row")) row.setAttribute("aria-pressed", String(row.entry === entry));
   };
   root.replaceChildren(
     writesHeadline(extra, data.first),
-    sourcesOf(extra, root.entry, data.first.probes[0], act),
+    sourcesOf(extra, root.entry, model, act),
     element("div", { class: "columns" }, pushedList("Pushes up", "up", extra, root.entry, show), pushedList("Pushes down", "down", extra, root.entry, show), headFacts(extra, data, act)),
   );
+  const [text, from] = [".text", ".from"].map((part) => root.querySelector(part));
+  text.scrollTop = from.offsetTop + from.offsetHeight - text.clientHeight; // the token it writes at is in sight
   return undefined;
 }
 
@@ -63,19 +68,21 @@ function writesHeadline({ up, sources, position }, { probes: [probe] }) {
 }
 
 /** The text, words shaded by attention, with a bar above each word that pushes `entry` up, and below one that pushes it down. */
-function sourcesOf({ position, sources }, entry, probe, act) {
+function sourcesOf({ position, sources }, entry, { state, data }, act) {
+  const probe = data.first.probes[0];
   const most = Math.max(...entry.sources.map(Math.abs), 1e-9);
   const strongest = entry.sources.findIndex((value) => Math.abs(value) === most);
   const label = (at) => (at === strongest ? element("small", {}, signedFigure(entry.sources[at])) : null);
   const bar = (at, isUp) => element("i", { class: isUp ? "up" : "down" }, label(at), element("u"));
   const word = (token, at) => {
     const value = entry.sources[at] ?? 0;
+    const isSpaced = token.startsWith("␣") && token.length > 1;
     const kind = at > position ? "source later" : at === position ? "source from" : "source";
     const style = `--weight: ${(100 * (sources[at]?.weight ?? 0)).toFixed(1)}%; --size: ${(Math.abs(value) / most).toFixed(3)}`;
     const lines = at > position ? ["The head cannot see it: it comes later."] : [`attention ${figure(sources[at].weight)}`, `${signedFigure(value)} to “${spoken(entry.token)}”`];
-    const listeners = { onclick: () => act.pin({ query: at, key: null }), onpointermove: (event) => act.tell([token, ...lines], event), onpointerleave: (event) => act.tell(null, event) };
-    const made = element("span", { class: kind, style, "data-token": at, ...listeners }, token.replace(/^␣/, "").replaceAll("␣", " "), value ? bar(at, value > 0) : null);
-    return token.startsWith("␣") ? [" ", made] : [made];
+    const listeners = { onclick: () => act.pin({ query: unitOf(probe, state, at), key: null }), onpointermove: (event) => act.tell([token, ...lines], event), onpointerleave: (event) => act.tell(null, event) };
+    const made = element("span", { class: kind, style, "data-token": at, ...listeners }, isSpaced ? token.slice(1) : token, value ? bar(at, value > 0) : null);
+    return isSpaced ? [" ", made] : [made];
   };
   const caption = element("p", { class: "hint" }, "Shade: attention. Bars: how much each word pushes ", quoted(entry.token), " up or down. Click a word to see what the head writes there.");
   return element("div", { class: "sources" }, caption, element("p", { class: "text" }, ...probe.tokens.flatMap(word)));
