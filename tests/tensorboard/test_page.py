@@ -49,6 +49,8 @@ def test_every_module_is_in_the_page_after_what_it_imports() -> None:
 
 def test_top_level_names_are_unique_and_nothing_of_the_modules_is_left() -> None:
     names = re.findall(r"^(?:async )?(?:function|const|let|class) (\w+)", script(), re.MULTILINE)
+    for several in re.findall(r"^(?:const|let) [\[{](.+?)[\]}] =", script(), re.MULTILINE):
+        names += several.split(", ")
     assert len(names) == len(set(names)), sorted(name for name in names if names.count(name) > 1)
     assert not re.search(r"^(import|export)\b", script(), re.MULTILINE)
 
