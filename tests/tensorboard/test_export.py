@@ -1,9 +1,10 @@
-"""What is taken away from the tab: pictures, drawings, films and links. Files are read by other programs than wrote them."""
+"""What is taken away from the tab: pictures, drawings, films, links. Other programs than wrote the files read them."""
 
 from __future__ import annotations
 
 import base64
 import io
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,7 +50,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def until(shown: Page, condition: str) -> None:
-    """As Page.wait, but asked from here: the policy of a self-contained file keeps Playwright from asking in the page."""
+    """As Page.wait, but asked from here: a file's own policy keeps Playwright from asking in the page."""
     for _ in range(SLOW // 50):
         if shown.tab.evaluate(condition):
             return
@@ -129,7 +130,7 @@ def test_a_film_has_a_frame_for_each_step_and_the_view_stays_where_it_was(browse
         until(shown, "document.querySelector('.save button').textContent === 'Save'")
         assert shown.tab.locator(".step").text_content() == "step 4"
         assert not shown.errors
-    assert all((before != after).any() for before, after in zip(frames, frames[1:], strict=False))
+    assert all((before != after).any() for before, after in itertools.pairwise(frames))
     assert pauses[-1] > 2 * pauses[0]
     small = Image.open(still).convert("RGB").resize(frames[1].shape[1::-1], Image.Resampling.BOX)
     assert np.abs(pixels(small) - frames[1]).mean() < 2, "the frame of step 4 is the picture of step 4"
@@ -202,7 +203,7 @@ def test_codes_of_every_width_are_read_back_exactly(browser: Any) -> None:
 
 
 def test_only_what_changes_is_written_and_frames_that_do_not_change_stay(browser: Any) -> None:
-    first = opaque(np.zeros((40, 50, 3), int) + [248, 8, 80])
+    first = opaque(np.full((40, 50, 3), [248, 8, 80]))
     second = first.copy()
     second[10:12, 30:33] = [0, 0, 248, 255]
     (made,) = gifs(browser, 50, 40, [[first, second, second, first]])

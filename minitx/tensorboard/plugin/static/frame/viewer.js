@@ -27,9 +27,10 @@ import { isFirstVisit, startTour } from "./tour.js";
  */
 export function startViewer(root, source, { link = "", linkTo, follow, hasTour = false }) {
   let state = { ...START, ...fromLink(link) };
-  let data = { runs: [], info: null, first: null, second: null, chart: null, fault: "", note: "" };
+  let data = { runs: [], info: null, first: null, second: null, chart: null, score: "", fault: "", note: "" };
   let hover = null;
   let [loading, isStale] = [null, false];
+  let shownFor = state; // the state that the data was loaded for
   let trouble = ""; // why an action failed, shown until the next change
   let reading = ""; // the note while loading takes long
   const currentStep = () => nearestOf(data.info?.steps ?? [], state.step);
@@ -59,8 +60,9 @@ export function startViewer(root, source, { link = "", linkTo, follow, hasTour =
   function change(changes) {
     state = { ...state, ...changes };
     trouble = "";
+    const loaded = load();
     markBusy();
-    return load();
+    return loaded;
   }
 
   function select(name, value) {
@@ -129,7 +131,7 @@ export function startViewer(root, source, { link = "", linkTo, follow, hasTour =
         const wanted = state;
         const loaded = await gather(source, data, wanted, viewOf(wanted.view), wasFresh, tellReading);
         reading = "";
-        if (!isStale || loaded.first) data = loaded;
+        if (!isStale || loaded.first) [data, shownFor] = [loaded, wanted];
         if (data.first && state.head === wanted.head) state = { ...state, head: data.head, shown: data.shown };
         draw();
       }
@@ -141,7 +143,7 @@ export function startViewer(root, source, { link = "", linkTo, follow, hasTour =
 
   /** While another run or text is loading, the old picture is dimmed: it is not what the lists name. */
   function markBusy() {
-    const isOther = Boolean(data.first) && ((state.run && state.run !== data.run) || state.probe !== data.probe);
+    const isOther = Boolean(data.first) && ["run", "probe", "text"].some((name) => state[name] !== shownFor[name]);
     root.classList.toggle("busy", Boolean(loading) && isOther);
   }
 
