@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""What is taken away from the tab: pictures, drawings, films, links. Other programs than wrote the files read them."""
-=======
 """What is taken away from the tab: pictures, drawings, films, links. Another program reads them than wrote them."""
->>>>>>> export
 
 from __future__ import annotations
 
@@ -54,11 +50,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def until(shown: Page, condition: str) -> None:
-<<<<<<< HEAD
-    """As Page.wait, but asked from here: a file's own policy keeps Playwright from asking in the page."""
-=======
     """As Page.wait, but asked from here: a self-contained file lets no one evaluate texts in it."""
->>>>>>> export
     for _ in range(SLOW // 50):
         if shown.tab.evaluate(condition):
             return
@@ -130,18 +122,14 @@ def test_a_narrow_picture_has_the_view_below_the_survey(browser: Any, file: Path
 def test_a_film_has_a_frame_for_each_step_and_the_view_stays_where_it_was(browser: Any, file: Path) -> None:
     with opened(browser, file, "step=4&view=map&head=3", step=4) as shown:
         still = picture_of(shown)
-        movie: Any
         with Image.open(shown.save("GIF")) as movie:
             images = [image.copy() for image in ImageSequence.Iterator(movie)]
         until(shown, "document.body.dataset.step === '4'")
         until(shown, "document.querySelector('.save button').textContent === 'Save'")
         assert shown.tab.locator(".step").text_content() == "step 4"
         assert not shown.errors
-<<<<<<< HEAD
-=======
     frames, pauses = [pixels(image) for image in images], [image.info["duration"] for image in images]
     assert len(frames) == len(STEPS)
->>>>>>> export
     assert all((before != after).any() for before, after in itertools.pairwise(frames))
     assert pauses[-1] > 2 * pauses[0]
     small = still.resize(frames[1].shape[1::-1], Image.Resampling.BOX)
