@@ -300,6 +300,20 @@ def test_two_heads_are_compared_with_their_difference(browser: Any, server: str,
         assert not page.errors
 
 
+def test_an_own_text_keeps_its_lines(browser: Any, server: str) -> None:
+    """A field of one line dropped them. Enter runs the text, Shift and Enter begin a line."""
+    with Page(browser, frame(server)) as page:
+        page.wait(is_at(12))
+        page.tab.route("**/own_text", lambda route: route.fulfill(status=400, json={"error": "No such luck."}))
+        page.tab.locator(".own textarea").fill("one")
+        page.tab.keyboard.press("Shift+Enter")
+        page.tab.keyboard.type("two")
+        with page.tab.expect_request("**/own_text") as asked:
+            page.tab.keyboard.press("Enter")
+        assert asked.value.post_data_json["text"] == "one\ntwo"
+        page.wait("document.querySelector('.fault').textContent === 'No such luck.'")
+
+
 def test_an_own_text_is_run_through_the_nearest_checkpoint(browser: Any, server: str, logs: Path) -> None:
     kept = sorted(int(path.name[5:]) for path in (logs / "small" / "checkpoints").glob("step-*"))
     with Page(browser, frame(server, "run=small&step=2&view=map")) as page:

@@ -94,7 +94,7 @@ export function drawHeading({ parts, state, data, view }, theme) {
   const fact = (title, text, kind = "fact") => element("span", { class: kind, title }, text);
   const facts = tellingScores(first, state.head, TELLING).map((score) => fact(meaning(score), `${scoreTitle(score)} ${figure(first.scores[score][state.head])}`));
   if (role) facts.unshift(fact(roleMeaning(role), `role: ${scoreTitle(role)}`, "fact role"));
-  if (all.length) facts.push(fact(all.join("\n"), "all scores", "fact more"));
+  if (all.length) facts.push(fact(all.join("\n"), first.scored_on ? `all scores on ${first.scored_on}` : "all scores", "fact more"));
   parts.heading.textContent = name[0].toUpperCase() + name.slice(1);
   parts.heading.style.setProperty("--head", headColour(theme, state.head, first.heads));
   parts.facts.replaceChildren(...facts);
