@@ -63,7 +63,7 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two trained runs: small, of 2 × 2 heads, and single, of one head in each layer."""
     folder = tmp_path_factory.mktemp("tab")
     config = small_config(folder, sample_every=0).to_dict()
-    config["log"]["snapshots_every"] = 2
+    config["log"] |= {"snapshots_every": 2, "keep_weights": 0}
     training = []
     for name, heads in (("small", 2), ("single", 1)):
         config["model"]["n_head"] = heads
@@ -306,12 +306,12 @@ def test_an_own_text_is_run_through_the_nearest_checkpoint(browser: Any, server:
         page.wait(is_at(2))
         busy = {"status": 503, "json": {"error": "Another text is being run: try again in a moment."}}
         page.tab.route("**/own_text", lambda route: route.fulfill(**busy), times=1)
-        page.tab.locator(".own input").fill("the <b>dog</b>")
+        page.tab.locator(".own textarea").fill("the <b>dog</b>")
         # At once, so that step 2 is still on view: the player that goes on would leave the text behind.
         page.tab.evaluate("for (const one of ['.play', '.own button']) document.querySelector(one).click()")
         page.wait("document.querySelector('.note').textContent.startsWith('Another text is being run; yours comes')")
         page.wait("document.querySelector('.note').textContent.startsWith('Your text through')")
-        note = page.tab.locator(".note").text_content()
+        note = page.tab.locator(".note[role=status]").text_content()
         assert 2 not in kept and f"step {kept[0]}, the nearest to step 2" in note
         assert page.tab.locator(".step").text_content() == f"step {kept[0]}"
         assert page.tab.locator(".live").text_content() == ""
@@ -387,7 +387,7 @@ def test_names_and_tokens_are_never_markup(browser: Any, server: str, logs: Path
     odd = logs / "<img src=x onerror='document.title=\"hit\"'>"
     shutil.copytree(logs / "small" / "attention", odd / "attention")
     try:
-        for file in (odd / "attention").iterdir():
+        for file in (odd / "attention").glob("*.heads"):
             probes = header_of(file.read_bytes())["probes"]
             odd_probes = [{**probes[0], "text": "<img src=x>."}, *probes[1:]]
             file.write_bytes(changed(file.read_bytes(), probes=odd_probes))

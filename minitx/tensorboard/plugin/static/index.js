@@ -16,7 +16,7 @@ export function render() {
 
 function start() {
   setTheme();
-  const viewer = startViewer(document.body, serverSource(), { link: linkOfHost(), linkTo, follow });
+  const viewer = startViewer(document.body, serverSource(), { link: linkOfHost(), linkTo, follow, hasTour: true });
   const body = hostBody();
   if (!body) return;
   const redraw = () => {

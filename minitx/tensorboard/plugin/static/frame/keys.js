@@ -1,15 +1,18 @@
 // The keys that work everywhere in the viewer.
 
-const VIEW_KEYS = { 1: "sentence", 2: "both", 3: "map", 4: "columns", 5: "arcs" };
+import { GROUPS } from "../views/views.js";
+
+const VIEWS = GROUPS.flatMap(([, views]) => views).slice(0, 9);
+const VIEW_KEYS = Object.fromEntries(VIEWS.map(({ name }, index) => [index + 1, name]));
 
 /** What the help says about keys, [keys, what they do]. */
 export const KEY_HELP = [
-  ["arrow keys", "move from head to head; on the slider from step to step; on a large view from token to token"],
+  ["arrow keys", "move from head to head; on the slider from step to step; in a text or a map from token to token"],
   [", and .", "one step back, one step on"],
   ["space", "play or pause"],
-  [Object.keys(VIEW_KEYS).join(" "), "show the sentence, map and lines, the map, the lines, the arcs"],
-  ["Shift + click", "lay another head over the chosen one"],
-  ["Enter, Escape", "pin the token under the pointer, unpin it; Escape also closes this help"],
+  [`1 to ${VIEWS.length}`, `show a view: ${VIEWS.map(({ label }) => label).join(", ")}`],
+  ["Shift + click", "show another head together with the chosen one"],
+  ["Enter, Escape", "pin the token pointed at, unpin it; Escape also closes this help"],
 ];
 
 /** Call the actions of the keys, but not while someone types. */

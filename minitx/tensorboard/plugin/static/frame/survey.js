@@ -18,10 +18,10 @@ function arrange(grid, snapshot, order, isSorted, handlers) {
   const children = [];
   if (!isSorted) {
     children.push(element("span", { class: "corner" }));
-    for (let head = 0; head < snapshot.heads; head++) children.push(element("span", { class: "axis" }, `H${head}`));
+    for (let head = 0; head < snapshot.heads; head++) children.push(element("span", { class: "axis", title: `head ${head}` }, `H${head}`));
   }
   for (const [place, head] of order.entries()) {
-    if (!isSorted && place % columns === 0) children.push(element("span", { class: "axis layer" }, `L${place / columns}`));
+    if (!isSorted && place % columns === 0) children.push(element("span", { class: "axis layer", title: `layer ${place / columns}` }, `L${place / columns}`));
     const canvas = element("canvas", { "aria-hidden": "true" });
     const caption = element("span", { class: "caption" });
     const cell = element(
@@ -84,6 +84,7 @@ export function describeHead(snapshot, head) {
   const scores = Object.entries(snapshot.scores).map(([name, values]) => [name, values[head]]).filter(([, value]) => value !== null);
   const ofTales = scores.filter(([name]) => isOfTales(name)).sort(([, a], [, b]) => b - a);
   const chosen = [...scores.filter(([name]) => !isOfTales(name)), ...ofTales.slice(0, 3)];
+  if (snapshot.scored_on) lines.push(`scores on ${snapshot.scored_on}`);
   return [...lines, ...chosen.map(([name, value]) => `${scoreTitle(name)} ${figure(value)}`)];
 }
 

@@ -7,27 +7,31 @@ import { gather } from "../data/gather.js";
 import { element } from "../draw/dom.js";
 import { readTheme } from "../draw/theme.js";
 import { fromLink, toLink } from "../state/link.js";
-import { figure, headName } from "../state/scores.js";
 import { START, layerOf, nearestOf, shownAfter } from "../state/state.js";
 import { fitting } from "../views/stage.js";
 import { viewOf } from "../views/views.js";
+import { listenToChart } from "./chart_pointer.js";
 import { drawChips, drawControls, drawHeading, drawTimeline } from "./controls.js";
 import { listenToKeys } from "./keys.js";
+import { createGuideMenu } from "./guide_menu.js";
 import { buildLayout } from "./layout.js";
 import { createPlayer } from "./player.js";
 import { poll } from "./poll.js";
 import { createSaving, showLink } from "./sharing.js";
 import { describeHead, drawSurvey, neighbour } from "./survey.js";
+import { showTooltip } from "./tooltip.js";
+import { isFirstVisit, startTour } from "./tour.js";
 
 /**
  * Fill `root` with a viewer of `source`. `link` is the view to open; `linkTo(text)` gives the address of a view, and
- * `follow(text)` puts it into the address bar.
+ * `follow(text)` puts it into the address bar. `hasTour`: a first visit without a link begins with the tour.
  */
-export function startViewer(root, source, { link = "", linkTo, follow }) {
+export function startViewer(root, source, { link = "", linkTo, follow, hasTour = false }) {
   let state = { ...START, ...fromLink(link) };
-  let data = { runs: [], info: null, first: null, second: null, chart: null, fault: "", note: "" };
+  let data = { runs: [], info: null, first: null, second: null, chart: null, score: "", fault: "", note: "" };
   let hover = null;
   let [loading, isStale] = [null, false];
+  let shownFor = state; // the state that the data was loaded for
   let trouble = ""; // why an action failed, shown until the next change
   let reading = ""; // the note while loading takes long
   const currentStep = () => nearestOf(data.info?.steps ?? [], state.step);
@@ -38,6 +42,8 @@ export function startViewer(root, source, { link = "", linkTo, follow }) {
     toggle: (name) => (name === "compare" ? compare() : change({ [name]: !state[name] })),
     overlay,
     showHelp,
+    guides: () => guides.toggle(),
+    tour: () => startTour(root, parts),
     link: () => showLink(parts, linkTo(toLink({ ...state, run: state.run || data.run }))),
     toggleSave: () => saving.toggle(),
     save,
@@ -48,20 +54,23 @@ export function startViewer(root, source, { link = "", linkTo, follow }) {
   });
   const saving = createSaving(parts, source, { now: () => ({ state, data, theme: readTheme(root) }), change, tell: tellReading, done: saved });
   parts.own.value = state.text;
+  const guides = createGuideMenu(root, parts, { source, data: () => data, change });
 
   // State
 
   function change(changes) {
     state = { ...state, ...changes };
     trouble = "";
+    const loaded = load();
     markBusy();
-    return load();
+    return loaded;
   }
 
   function select(name, value) {
     if (name === "run") change({ run: value, step: null, token: null });
     else if (name === "probe") change({ probe: Number(value), token: null });
-    else if (name === "score") change({ score: value });
+    else if (name === "units") change({ units: value, token: null });
+    else if (name === "score" || name === "measured") change({ [name]: value });
     else if (name === "view") change({ view: value, compare: state.compare && Boolean(viewOf(value).compares) });
     else {
       const field = { otherRun: "run", otherStep: "step", otherHead: "head" }[name];
@@ -123,7 +132,7 @@ export function startViewer(root, source, { link = "", linkTo, follow }) {
         const wanted = state;
         const loaded = await gather(source, data, wanted, viewOf(wanted.view), wasFresh, tellReading);
         reading = "";
-        if (!isStale || loaded.first) data = loaded;
+        if (!isStale || loaded.first) [data, shownFor] = [loaded, wanted];
         if (data.first && state.head === wanted.head) state = { ...state, head: data.head, shown: data.shown };
         draw();
       }
@@ -135,7 +144,7 @@ export function startViewer(root, source, { link = "", linkTo, follow }) {
 
   /** While another run or text is loading, the old picture is dimmed: it is not what the lists name. */
   function markBusy() {
-    const isOther = Boolean(data.first) && ((state.run && state.run !== data.run) || state.probe !== data.probe);
+    const isOther = Boolean(data.first) && ["run", "probe", "text"].some((name) => state[name] !== shownFor[name]);
     root.classList.toggle("busy", Boolean(loading) && isOther);
   }
 
@@ -152,16 +161,17 @@ export function startViewer(root, source, { link = "", linkTo, follow }) {
     const shown = { ...data, fault: data.fault || trouble };
     drawControls({ parts, source, state, data: shown, view: viewOf(state.view), isPlaying: player.isPlaying() });
     const { first } = data;
+    drawTimeline({ parts, state, data }, theme); // before the view, which takes the room that is left
     root.classList.toggle("empty", !first);
     if (first) {
       const options = { ...state, score: data.score, chart: data.chart, keepsOrder: player.isPlaying() };
       drawSurvey(parts.grid, first, options, theme, { choose, hover: hoverHead, keys: headKeys });
-      drawHeading({ parts, state, data }, theme);
+      drawHeading({ parts, state, data, view: viewOf(state.view) }, theme);
+      guides.draw(state, data);
       drawChips({ parts, state, data, view: viewOf(state.view) }, theme, (head) => choose(head, true));
       drawView(theme);
       follow?.(toLink({ ...state, run: data.run }));
     }
-    drawTimeline({ parts, state, data }, theme);
     if (reading) tellNote(reading);
     root.dataset.step = data.step ?? "";
     root.dataset.redraw = (performance.now() - started).toFixed(1);
@@ -222,14 +232,8 @@ export function startViewer(root, source, { link = "", linkTo, follow }) {
     change({ token: isSame ? null : focus });
   }
 
-  function tell(lines, event) {
-    parts.tooltip.hidden = !lines;
-    if (!lines || !event) return;
-    parts.tooltip.replaceChildren(...lines.map((line) => element("div", {}, line)));
-    const { offsetWidth, offsetHeight } = parts.tooltip;
-    const x = Math.min(event.clientX + 14, window.innerWidth - offsetWidth - 6);
-    const y = event.clientY + 18 + offsetHeight > window.innerHeight ? event.clientY - offsetHeight - 10 : event.clientY + 18;
-    parts.tooltip.style.transform = `translate(${Math.max(4, x)}px, ${Math.max(4, y)}px)`;
+  function tell(lines, event = null) {
+    showTooltip(parts.tooltip, lines, event);
   }
 
   // Keys
@@ -269,18 +273,10 @@ export function startViewer(root, source, { link = "", linkTo, follow }) {
     if (!parts.saveMenu.hidden && !parts.saveMenu.parentElement.contains(event.target)) saving.toggle();
   });
 
-  parts.chart.addEventListener("pointermove", (event) => {
-    const step = stepUnder(event);
-    const row = data.chart.values[data.chart.steps.indexOf(step)];
-    tell([`step ${step}`, `${headName(state.head, data.first.heads)}: ${figure(row?.[state.head])}`], event);
-    if (event.buttons === 1) goTo(step);
-  });
-  parts.chart.addEventListener("pointerleave", () => tell(null));
-  parts.chart.addEventListener("pointerdown", (event) => goTo(stepUnder(event)));
-  const stepUnder = (event) => parts.chart.layout.stepAt(event.clientX - parts.chart.getBoundingClientRect().left);
-
+  listenToChart(parts.chart, { data: () => data, head: () => state.head, goTo, tell });
   new ResizeObserver(() => data.info && draw()).observe(root);
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => data.info && draw());
+  load().then(() => hasTour && !link && data.first && isFirstVisit() && startTour(root, parts));
   load().then(() => source.isLive && poll(root, source, { data: () => data, isLoading: () => Boolean(loading), load, failed }));
 
   function failed(sentence) {

@@ -46,7 +46,7 @@ export function drawStage(stage, content, focus, options, theme) {
   const [width, height] = [Math.max(120, box.clientWidth), Math.max(160, box.clientHeight)];
   const measure = canvas.getContext("2d");
   const links = options.links ? probe.links : [];
-  const text = { tokens: probe.tokens, links, heads };
+  const text = { tokens: probe.tokens, unit: probe.units.slice(0, -1), links, heads };
   let layout;
   let paint;
   if (view === "map") {
