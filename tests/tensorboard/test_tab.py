@@ -335,10 +335,9 @@ def test_an_own_text_is_run_through_the_nearest_checkpoint(browser: Any, server:
         stage.focus()
         stage.press("ArrowUp")
         assert "> → t" in page.tab.locator(".spoken").text_content()
-        with page.tab.expect_download() as saved:
-            page.tab.locator("button", has_text="HTML").click()
-        assert "<title>Attention · small" in Path(saved.value.path()).read_text("utf-8")
+        assert "<title>Attention · small" in page.save("HTML").read_text("utf-8")
         page.tab.route("**/own_text", lambda route: route.fulfill(status=400, json={"error": "No such luck."}))
+        page.tab.locator("button", has_text="Save").click()
         page.tab.locator("button", has_text="HTML").click()
         page.wait("document.querySelector('.fault').textContent === 'No such luck.'")
         assert not page.errors
@@ -347,12 +346,7 @@ def test_an_own_text_is_run_through_the_nearest_checkpoint(browser: Any, server:
 def test_the_view_can_be_taken_away(browser: Any, server: str, tmp_path: Path) -> None:
     with Page(browser, frame(server, "run=small&head=3&step=4")) as page:
         page.wait(is_at(4))
-        with page.tab.expect_download() as saved:
-            page.tab.locator("button", has_text="PNG").click()
-        assert Path(saved.value.path()).read_bytes().startswith(b"\x89PNG")
-        with page.tab.expect_download() as saved:
-            page.tab.locator("button", has_text="HTML").click()
-        saved.value.save_as(tmp_path / "saved.html")
+        shutil.copy(page.save("HTML"), tmp_path / "saved.html")
     with Page(browser, (tmp_path / "saved.html").as_uri()) as page:
         page.wait(is_at(4))
         assert page.tab.locator("h2").text_content() == "Layer 1, head 1"
@@ -407,7 +401,7 @@ def test_names_and_tokens_are_never_markup(browser: Any, server: str, logs: Path
     odd = logs / "<img src=x onerror='document.title=\"hit\"'>"
     shutil.copytree(logs / "small" / "attention", odd / "attention")
     try:
-        for file in (odd / "attention").iterdir():
+        for file in (odd / "attention").glob("*.heads"):
             probes = header_of(file.read_bytes())["probes"]
             odd_probes = [{**probes[0], "text": "<img src=x>."}, *probes[1:]]
             file.write_bytes(changed(file.read_bytes(), probes=odd_probes))

@@ -9,10 +9,12 @@ const JOINER = "\\u200d"; // how the label of a joiner alone is written
 const MAX_SMALL = 64;
 const made = new WeakMap();
 
-/** Whether some word of a probe is cut into several tokens. */
+const MIN_WORDS = 3; // a text of fewer, such as a row of letters, is shown in tokens
+
+/** Whether a text has words, some of which are cut into several tokens. */
 export function splitsWords(probe) {
   const { words, seq } = probe.inTokens;
-  return words.length > 0 && words.length < seq;
+  return words.length >= MIN_WORDS && words.length < seq;
 }
 
 /** `probe`, a parsed one, with words in place of tokens; itself if each word is one token. */

@@ -2,7 +2,7 @@
 // Every function here may be called again and again.
 
 import { chartLayout, drawChart } from "../draw/chart.js";
-import { element, fillSelect, fitCanvas } from "../draw/dom.js";
+import { element, fillSelect, paintCanvas } from "../draw/dom.js";
 import { GLOSSARY, roleMeaning } from "../state/glossary.js";
 import { figure, headName, meaning, scoreTitle } from "../state/scores.js";
 import { nearestOf } from "../state/state.js";
@@ -148,5 +148,5 @@ export function drawTimeline({ parts, state, data }, theme) {
     heads: order.map((head) => ({ head, colour: headColour(theme, head, first.heads), name: headName(head, first.heads, true) })),
   };
   parts.chart.layout = chartLayout(shown, width, height);
-  drawChart(fitCanvas(parts.chart, width, height), parts.chart.layout, shown, theme);
+  paintCanvas(parts.chart, width, height, (context) => drawChart(context, parts.chart.layout, shown, theme));
 }

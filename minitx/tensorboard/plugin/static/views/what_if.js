@@ -1,16 +1,17 @@
 // What if: the heads as switches, and the predictions and losses of the model with and without those switched off.
 
-import { lastTokenOf } from "../state/units.js";
 import { predictionsIn } from "../data/words.js";
-import { plainToken } from "./words.js";
 import { element } from "../draw/dom.js";
 import { tableColour } from "../draw/theme.js";
 import { figure, headName } from "../state/scores.js";
 import { layerOf, nearestOf } from "../state/state.js";
+import { lastTokenOf } from "../state/units.js";
+import { plainToken } from "./words.js";
 
 const HOWS = [["zero", "Switch off", "These heads write nothing"], ["mean", "Hold at the mean", "These heads write, at every token, the mean of what they write in this text"]];
 const MANY_SWITCHES = 8; // heads in a layer, of more than which no figures stand on the switches
 const SMALL_CHANGE = 0.5; // nats, the least change with the full colour
+const [SMALL_EFFECT, NO_EFFECT] = [0.05, 0.001]; // nats: the least effect of a head with the full colour, and one that counts as none
 
 export const WHAT_IF_VIEW = {
   name: "what_if",
@@ -114,7 +115,7 @@ function headSwitches(root, { state, data, extra, theme }, act) {
   const probe = first.probes[0];
   const ranking = state.rank ? extra?.ranking : null;
   const changes = ranking?.without.map((loss) => (loss === null ? null : loss - ranking.loss)) ?? [];
-  const most = Math.max(...changes.map((change) => Math.abs(change ?? 0)), 1e-6);
+  const most = Math.max(...changes.map((change) => Math.abs(change ?? 0)), SMALL_EFFECT);
   const change = (changed, button) => {
     button.setAttribute("aria-pressed", String(button.getAttribute("aria-pressed") !== "true")); // at once, before the answer is there
     root.querySelector(".waiting").hidden = false;
@@ -158,6 +159,7 @@ function rankingTold(ranking, changes, { position }, { heads, probes }) {
   const best = changes.reduce((most, change, head) => (change !== null && change > (changes[most] ?? -Infinity) ? head : most), 0);
   const where = position === null ? "in this text" : `after “${plainToken(probes[0].tokens[position])}”`;
   const name = headName(best, heads);
+  if (changes.every((change) => Math.abs(change ?? 0) < NO_EFFECT)) return `No head matters ${where}: without any one of them, the loss changes by less than ${NO_EFFECT}.`;
   if (!(changes[best] > 0)) return `No head lowers the loss ${where}: without any one of them it is ${figure(ranking.loss)} or less.`;
   return `${name[0].toUpperCase()}${name.slice(1)} matters most ${where}: without it alone, the loss rises by ${figure(changes[best])}. Orange: the loss rises; blue: it falls.`;
 }
