@@ -177,7 +177,7 @@ def test_the_slider_changes_the_picture_and_keys_move(browser: Any, server: str)
 
 def test_hovering_shows_the_recorded_weight_and_the_heads_scores(browser: Any, server: str, logs: Path) -> None:
     patterns = recorded(logs, "small", 12)
-    with Page(browser, frame(server, "run=small&view=map&head=3")) as page:
+    with Page(browser, frame(server, "run=small&view=map&head=3&units=tokens")) as page:
         page.wait(is_at(12))
         stage = page.tab.locator(".stage-box").first
         stage.focus()
@@ -212,7 +212,7 @@ def test_hovering_shows_the_recorded_weight_and_the_heads_scores(browser: Any, s
 
 def test_heads_are_laid_over_each_other_and_a_token_shows_its_own(browser: Any, server: str, logs: Path) -> None:
     patterns = recorded(logs, "small", 12)
-    with Page(browser, frame(server, "run=small&view=columns&head=2")) as page:
+    with Page(browser, frame(server, "run=small&view=columns&head=2&units=tokens")) as page:
         page.wait(is_at(12))
         one = pixels(page, ".stage canvas")
         page.tab.locator(".chip", has_text="1·1").click()
@@ -238,7 +238,7 @@ def test_heads_are_laid_over_each_other_and_a_token_shows_its_own(browser: Any, 
 
 def test_two_steps_and_two_runs_are_compared(browser: Any, server: str, logs: Path) -> None:
     first, second = recorded(logs, "small", 12), recorded(logs, "small", 2)
-    with Page(browser, frame(server, "run=small&view=map&head=1&compare=1&other_step=2")) as page:
+    with Page(browser, frame(server, "run=small&view=map&head=1&compare=1&other_step=2&units=tokens")) as page:
         page.wait("document.querySelectorAll('.stage:not([hidden])').length === 3")
         titles = page.tab.locator(".stage:not([hidden]) h3").all_text_contents()
         assert titles == [
@@ -263,7 +263,7 @@ def test_two_heads_are_compared_with_their_difference(browser: Any, server: str,
     """Chosen from the lists, of one step: both keep their own pattern, and the third is the second less the first."""
     patterns = recorded(logs, "small", 12)
     first, second = patterns[0, 1], patterns[1, 0]
-    with Page(browser, frame(server, "run=small&view=map&head=1")) as page:
+    with Page(browser, frame(server, "run=small&view=map&head=1&units=tokens")) as page:
         page.wait(is_at(12))
         page.tab.locator("button", has_text="Compare").click()
         page.wait("document.querySelectorAll('.stage h3')[1].textContent === 'single · step 12 · layer 0, head 0'")
