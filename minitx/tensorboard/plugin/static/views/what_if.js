@@ -1,10 +1,11 @@
 // What if: the heads as switches, and the predictions and losses of the model with and without those switched off.
 
-import { plainToken } from "./words.js";
 import { element } from "../draw/dom.js";
 import { tableColour } from "../draw/theme.js";
 import { figure, headName } from "../state/scores.js";
 import { layerOf, nearestOf } from "../state/state.js";
+import { pinnedPosition, unitOf } from "../state/units.js";
+import { plainToken, wordsOf } from "./words.js";
 
 const HOWS = [["zero", "Switch off", "These heads write nothing"], ["mean", "Hold at the mean", "These heads write, at every token, the mean of what they write in this text"]];
 const MANY_SWITCHES = 8; // heads in a layer, of more than which no figures stand on the switches
@@ -15,6 +16,7 @@ export const WHAT_IF_VIEW = {
   label: "What if",
   title: "Switch heads off, and see the predictions and the loss before and after",
   showsOne: true,
+  isOfModel: true, // not of a head
   load: loadWhatIf,
   draw: drawWhatIf,
 };
@@ -25,12 +27,12 @@ async function loadWhatIf(source, data, state, tell) {
   if (data.refusal) throw new Error(data.refusal);
   const step = nearestOf(data.info.checkpoints, data.step);
   if (step === null) throw new Error(`The run ${data.run} keeps no weights, so no head can be switched off.`);
-  const { seq, text } = data.first.probes[0];
+  const probe = data.first.probes[0].inTokens;
   const off = state.off.filter((head) => head < data.first.count);
-  const ask = (question, fields) => source.ask(data.run, step, data.probe < 0 ? state.text : text, question, { how: state.how, ...fields }, tell);
+  const ask = (question, fields) => source.ask(data.run, step, probe.text, question, { how: state.how, ...fields }, tell);
   const answer = await ask("without", { heads: off });
-  const pinned = state.token?.query ?? state.token?.key ?? null;
-  const position = pinned === null || pinned >= seq - 1 ? null : pinned; // nothing follows the last token
+  const pinned = pinnedPosition(probe, state); // the last without a pin, which nothing follows
+  const position = pinned < probe.seq - 1 ? pinned : null;
   const ranking = state.rank ? await ask("ranking", { position }) : null;
   return { ...answer, ranking, position, step, off, how: state.how };
 }
@@ -50,10 +52,9 @@ function drawWhatIf(root, model, act) {
 }
 
 /** The position whose predictions are shown: the one in focus, else where the loss changes most. */
-function shownPosition({ extra, focus }) {
-  const chosen = focus?.query ?? focus?.key;
-  if (chosen !== undefined && chosen !== null && chosen < extra.before.loss.length) return chosen;
-  const sizes = extra.before.loss.map((_, at) => Math.abs(lossChangeAt(extra, at) ?? -1));
+function shownPosition({ state, data, extra, focus }) {
+  if (focus) return pinnedPosition(data.first.probes[0].inTokens, { token: focus, units: state.units });
+  const sizes = extra.before.loss.map((_, at) => Math.abs(lossChangeAt(extra, at) ?? 0));
   return extra.off.length ? sizes.indexOf(Math.max(...sizes)) : Math.max(0, sizes.length - 2);
 }
 
@@ -85,22 +86,25 @@ function whatIfHeadline({ data, extra }) {
 
 /** The text; each word is coloured by how much the loss of the token after it changes. */
 function whatIfText(model, act) {
-  const { data, extra, theme } = model;
-  const probe = data.first.probes[0];
+  const { state, data, extra, theme } = model;
+  const probe = data.first.probes[0].inTokens;
   const at = shownPosition(model);
   const most = Math.max(SMALL_CHANGE, ...extra.before.loss.map((_, place) => Math.abs(lossChangeAt(extra, place) ?? 0)));
-  const words = probe.tokens.map((token, place) => {
+  const { children, words } = wordsOf(probe.tokens);
+  for (const [place, word] of words.entries()) {
     const change = lossChangeAt(extra, place);
-    const colour = change && extra.off.length ? changeColour(theme, change, most) : null;
-    const style = colour && Math.abs(change) > most / 20 ? `background: ${colour.css}; color: ${colour.isLight ? "#111" : "#fff"}` : null;
-    const focus = { query: place, key: null };
-    const lines = [token, change === null ? "nothing follows it" : `loss of the next token ${figure(extra.before.loss[place])} → ${figure(extra.after.loss[place])}`];
-    const attributes = { class: place === at ? "word from" : "word", style, "data-token": place, onclick: () => act.pin(focus), onpointermove: (event) => act.hover(focus, event, lines) };
-    const [, space, word] = /^(␣*)([^]*)$/.exec(token); // the space before a word is no part of it where a line ends
-    return [space.replaceAll("␣", " "), element("span", attributes, (word || space).replaceAll("␣", " "))].slice(word ? 0 : 1);
-  }).flat();
+    if (extra.off.length && Math.abs(change ?? 0) > most / 20) {
+      const colour = changeColour(theme, change, most);
+      word.style = `background: ${colour.css}; color: ${colour.isLight ? "#111" : "#fff"}`;
+    }
+    const focus = { query: unitOf(probe, state, place), key: null };
+    const lines = [plainToken(probe.tokens[place]), change === null ? "nothing follows it" : `loss of the next token ${figure(extra.before.loss[place])} → ${figure(extra.after.loss[place])}`];
+    word.classList.toggle("from", place === at);
+    word.addEventListener("click", () => act.pin(focus));
+    word.addEventListener("pointermove", (event) => act.hover(focus, event, lines));
+  }
   const legend = extra.off.length ? "Orange: the next token gets less likely without these heads; blue: likelier. Click a word to keep it." : "Click a word to see what the model predicts after it.";
-  return element("section", {}, element("p", { class: "words", onpointerleave: (event) => act.hover(null, event, null) }, ...words), element("p", { class: "hint" }, legend));
+  return element("section", {}, element("p", { class: "words", onpointerleave: (event) => act.hover(null, event, null) }, ...children), element("p", { class: "hint" }, legend));
 }
 
 /** The heads as switches, layer by layer, and what is done with those that are off. */
@@ -150,8 +154,9 @@ function headSwitches(root, { state, data, extra, theme }, act) {
 
 /** Which head matters most, in a sentence. */
 function rankingTold(ranking, changes, { position }, { heads, probes }) {
+  const { tokens } = probes[0].inTokens;
   const best = changes.reduce((most, change, head) => (change !== null && change > (changes[most] ?? -Infinity) ? head : most), 0);
-  const where = position === null ? "in this text" : `after “${plainToken(probes[0].tokens[position])}”`;
+  const where = position === null ? "in this text" : `after “${plainToken(tokens[position])}”`;
   const name = headName(best, heads);
   if (!(changes[best] > 0)) return `No head lowers the loss ${where}: without any one of them it is ${figure(ranking.loss)} or less.`;
   return `${name[0].toUpperCase()}${name.slice(1)} matters most ${where}: without it alone, the loss rises by ${figure(changes[best])}. Orange: the loss rises; blue: it falls.`;
@@ -160,7 +165,7 @@ function rankingTold(ranking, changes, { position }, { heads, probes }) {
 /** The likeliest next tokens before and after, side by side, and the loss of the real one. */
 function predictionsBeside(model) {
   const { data, extra } = model;
-  const { tokens, seq } = data.first.probes[0];
+  const { tokens, seq } = data.first.probes[0].inTokens;
   const at = shownPosition(model);
   const real = at < seq - 1 ? tokens[at + 1] : null;
   const { before, after, off, how } = extra;
@@ -183,7 +188,7 @@ function predictionsBeside(model) {
     element("div", { class: "sides" }, list("With all heads", before, null), off.length > 0 && list(how === "mean" ? "With heads held" : "Without", after, before)),
     ...losses.map(([title, old, now]) => {
       const told = off.length && now !== null ? `${figure(old)} → ${figure(now)}` : figure(old);
-      return barsOf(title, [old, off.length ? now : null], longest, told, off.length && now !== null ? signedShort(now - old) : "", "loss");
+      return barsOf(title, [old, off.length ? now : null], longest, told, off.length && now !== null ? signedShort(now - old) : "", "total");
     }));
 }
 
