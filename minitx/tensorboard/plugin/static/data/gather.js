@@ -17,7 +17,8 @@ const EMPTY = "No run here has snapshots yet: train one, and this page fills by 
  * {otherRun, otherInfo, otherStep, second}. firstStep and secondStep are the steps of the two patterns; for an own text
  * they are steps of checkpoints. `extra` is what `view` loads for itself, or `extraFault` why it could not. `before` is
  * the last result: what still holds is kept, unless `isFresh`. An error becomes the sentence `fault`, and the last picture
- * stays; with `isFinal` an own text would fail again. `tell` gets a sentence if loading is slow.
+ * stays; where there is none yet, the nearest earlier step that can be read. With `isFinal` an own text would fail again.
+ * `tell` gets a sentence if loading is slow.
  */
 export async function gather(source, before, wanted, view, isFresh, tell) {
   const data = { ...before, isLoaded: false, fault: "", isFinal: false, note: "" };
@@ -35,9 +36,14 @@ export async function gather(source, before, wanted, view, isFresh, tell) {
     if (wanted.compare && view.compares) await gatherOther(source, data, before, inRange, isFresh, tell);
     if (view.load) await gatherExtra(source, data, inRange, view, tell);
   } catch (error) {
+    const earlier = (data.info?.steps ?? []).filter((step) => step < data.step).at(-1);
+    if (!before.first && wanted.probe >= 0 && error.status && earlier !== undefined) {
+      const found = await gather(source, before, { ...wanted, step: earlier }, view, false, tell);
+      return { ...found, fault: error.message };
+    }
     const isSameRun = data.run === before.run;
     const known = isSameRun ? { info: data.info, runs: data.runs, step: data.step } : { runs: data.runs };
-    const last = data.isLoaded ? data : { ...before, ...known, note: "" };
+    const last = data.isLoaded || !before.first ? data : { ...before, ...known, note: "" };
     return { ...last, fault: error.message, isFinal: wanted.probe < 0 && error.status >= 400 && error.status < 500 };
   }
   return data;

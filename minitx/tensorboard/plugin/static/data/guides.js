@@ -8,7 +8,7 @@ import { figure, headName, scoreTitle } from "../state/scores.js";
 import { layerOf } from "../state/state.js";
 import { strengthOf } from "../state/telling.js";
 
-const [MIN_STRENGTH, MIN_WEIGHT] = [0.2, 0.3]; // of a score, above uniform attention; of a weight
+const [LEAST_STRENGTH, LEAST_WEIGHT] = [0.2, 0.3]; // of a score, above uniform attention; of a weight
 const [MAX_TOKENS, MAX_RUNS, MAX_GUIDES] = [64, 12, 9];
 
 const earlier = (tokens, query) => [...tokens.keys()].filter((at) => at < query && tokens[at] === tokens[query]);
@@ -44,9 +44,9 @@ export async function findGuides(source, { run, runs, info }) {
 /** The head with the highest of a score, at the place of all texts where it shows it most; null if there is none. */
 function habitGuide(name, newest, texts, about) {
   const head = highest(newest.layers * newest.heads, (one) => strengthOf(newest, name, one));
-  if (head === null || strengthOf(newest, name, head) < MIN_STRENGTH) return null;
+  if (head === null || strengthOf(newest, name, head) < LEAST_STRENGTH) return null;
   const [title, keysOf, attendsTo] = HABITS[name];
-  let best = { weight: MIN_WEIGHT };
+  let best = { weight: LEAST_WEIGHT };
   for (const [at, probe] of texts) {
     for (let query = 0; query < probe.seq && probe.has(head); query++) {
       for (const key of keysOf(probe.tokens, query)) {
@@ -74,7 +74,7 @@ function linkGuide(at, probe, newest, about) {
 
 function talesGuide(name, newest, about) {
   const head = highest(newest.layers * newest.heads, (one) => strengthOf(newest, name, one));
-  if (head === null || strengthOf(newest, name, head) < MIN_STRENGTH) return null;
+  if (head === null || strengthOf(newest, name, head) < LEAST_STRENGTH) return null;
   const sentence = `Head ${headName(head, newest.heads, true)} attends most to the word that decides the next one: ${figure(newest.scores[name][head])} on average in held-out tales, where uniform attention has ${figure(newest.chance[name])}. The chart shows ${scoreTitle(name)}.`;
   return { title: OF_TALES[name], sentence, changes: about(head, { score: name }) };
 }
@@ -95,13 +95,13 @@ async function otherGuide(source, { run, runs, newest, texts }, about) {
       const side = (title, one, weight, count) => `${figure(weight)} in ${title} (head ${one}, ${count === 1 ? "one head" : `${count} heads`} in a layer)`;
       const sides = [side(run, headName(head, newest.heads, true), linkWeight(probe, head, link), newest.heads), side(name, headName(otherHead, other.heads, true), linkWeight(second, otherHead, second.links[0]), other.heads)];
       const changes = about(head, { probe: at, view: "map", compare: true, other: { run: name, step: null, head: otherHead }, token: { query: link.query[1] - 1, key: link.key[0] } });
-      return [{ title: `${heads(newest)} or ${heads(other)}`, sentence: `“${link.name}” has at most ${sides.join(" and ")}.`, changes }];
+      return [{ title: `${countOf(newest)} or ${countOf(other)}`, sentence: `“${link.name}” has at most ${sides.join(" and ")}.`, changes }];
     }
   }
   return [];
 }
 
-const heads = ({ heads: count }) => (count === 1 ? "one head" : `${count} heads`);
+const countOf = ({ heads: count }) => (count === 1 ? "one head" : `${count} heads`);
 const bestFor = (probe, link, { layers, heads: count }) => highest(layers * count, (head) => (probe.has(head) ? linkWeight(probe, head, link) : null)) ?? 0;
 const quoted = (probe, at) => `“${probe.tokens[at].replace(/^␣+(?=.)/, "")}”`;
 

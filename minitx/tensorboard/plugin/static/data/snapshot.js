@@ -58,6 +58,7 @@ export function parseSnapshot(buffer) {
       links: probe.links ?? [],
       units: "tokens", // or "words", see words.js
       spanOf: (token) => [token, token + 1], // the tokens of a unit, [start, end]
+      unitOf: (token) => token,
       seq,
       side,
       /** Whether the run has this head: pruning has not removed it. */

@@ -5,13 +5,16 @@ import { pairCount, pairIndex } from "./snapshot.js";
 
 export const HOW_WORDS = "A word's row is the mean over its tokens, its column the sum over them.";
 const PART = "·"; // the label of a byte before the last one of a character
+const JOINER = "\\u200d"; // how the label of a joiner alone is written
 const MAX_SMALL = 64;
 const made = new WeakMap();
 
-/** Whether some word of a probe is cut into several tokens. */
+const MIN_WORDS = 3; // a text of fewer, such as a row of letters, is shown in tokens
+
+/** Whether a text has words, some of which are cut into several tokens. */
 export function splitsWords(probe) {
   const { words, seq } = probe.inTokens;
-  return words.length > 0 && words.length < seq;
+  return words.length >= MIN_WORDS && words.length < seq;
 }
 
 /** `probe`, a parsed one, with words in place of tokens; itself if each word is one token. */
@@ -44,9 +47,15 @@ function joined(probe) {
     links: probe.links.map((link) => ({ ...link, query: coveredBy(link.query, wordOf), key: coveredBy(link.key, wordOf) })),
     predictions: probe.predictions && predictWords(probe.predictions, spans),
     spanOf,
+    unitOf: wordOf,
     small: isShort ? whole : probe.small,
     whole,
   };
+}
+
+/** Predictions over the tokens of `probe` → over its units. */
+export function predictionsIn(probe, predictions) {
+  return probe.units === "words" ? predictWords(predictions, probe.tokens.map((_, word) => probe.spanOf(word))) : predictions;
 }
 
 /** A packed pattern over tokens → the packed pattern over words, `spans` their [start, end] in tokens. */
@@ -72,7 +81,7 @@ function predictWords({ tokens, probabilities, real, loss }, spans) {
   return {
     tokens: last.map((token) => tokens[token]),
     probabilities: last.map((token) => probabilities[token]),
-    real: last.map((token) => real[token]),
+    real: last.map((token) => real?.[token] ?? null),
     loss: spans.map((_, word) => (word + 1 < spans.length ? lossOf(spans[word + 1]) : null)),
   };
 }
@@ -80,5 +89,5 @@ function predictWords({ tokens, probabilities, real, loss }, spans) {
 /** The span of words that a span of tokens lies in. */
 const coveredBy = ([start, end], wordOf) => [wordOf(start), wordOf(end - 1) + 1];
 
-/** The labels of a word's tokens as one; bytes before the last one of a character are left out. */
-const labelOf = (labels) => labels.filter((label, at) => label !== PART || at === labels.length - 1).join("");
+/** The labels of a word's tokens as one; bytes before the last one of a character are left out, and emoji are joined. */
+const labelOf = (labels) => labels.filter((label, at) => label !== PART || at === labels.length - 1).join("").replaceAll(JOINER, "\u200d");

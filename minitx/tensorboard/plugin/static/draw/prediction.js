@@ -17,8 +17,9 @@ export function drawUnit(label, kind = "unit") {
  */
 export function drawPrediction(predictions, position, labels) {
   const next = labels[position + 1];
-  const real = next === undefined ? null : element("p", { class: "next" }, "Next: ", drawUnit(next, "unit real"), ` ${lossText(predictions.loss[position])}`);
-  return element("div", { class: "prediction" }, element("div", { class: "likeliest" }, ...likeliestBars(predictions, position)), real);
+  const real = next === undefined ? null : element("p", { class: "next" }, "Next comes ", drawUnit(next, "unit real"), `: ${lossText(predictions.loss[position])}`);
+  const title = element("p", { class: "next" }, "After ", drawUnit(labels[position]), " the model expects");
+  return element("div", { class: "prediction" }, title, element("div", { class: "likeliest" }, ...likeliestBars(predictions, position)), real);
 }
 
 /** The bars of one position, from the likeliest down; a ✓ marks the token that comes next. */
@@ -26,7 +27,7 @@ export function likeliestBars({ tokens, probabilities, real }, position) {
   return tokens[position].map((token, rank) => {
     const probability = probabilities[position][rank];
     const isReal = real[position] === rank;
-    return element("span", { class: isReal ? "likely real" : "likely", style: `--share: ${percent(probability)}` },
+    return element("span", { class: isReal ? "likely real" : "likely", style: `--share: ${widthOf(probability)}` },
       drawUnit(token), element("span", { class: "share" }, `${isReal ? "✓ " : ""}${shareText(probability)}`));
   });
 }
@@ -42,4 +43,4 @@ export function shareText(probability) {
   return probability < 0.0005 ? "<0.001" : probability.toFixed(probability < 0.01 ? 3 : 2);
 }
 
-const percent = (share) => `${(100 * (share ?? 0)).toFixed(1)}%`;
+const widthOf = (share) => `${(100 * (share ?? 0)).toFixed(1)}%`;

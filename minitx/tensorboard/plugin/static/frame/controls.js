@@ -2,7 +2,7 @@
 // Every function here may be called again and again.
 
 import { chartLayout, drawChart } from "../draw/chart.js";
-import { element, fillSelect, fitCanvas } from "../draw/dom.js";
+import { element, fillSelect, paintCanvas } from "../draw/dom.js";
 import { splitsWords } from "../data/words.js";
 import { GLOSSARY, roleMeaning } from "../state/glossary.js";
 import { questionTitle } from "../state/question.js";
@@ -68,7 +68,7 @@ function drawUnitsAndText(parts, state, first) {
   parts.units.hidden = !first || !splitsWords(first.probes[0]);
   for (const name of ["words", "tokens"]) parts[name].setAttribute("aria-pressed", String((state.units === "tokens") === (name === "tokens")));
   parts.measured.hidden = !first?.hasBoth;
-  fillSelect(parts.measured, [{ value: "validation", label: "validation text" }, { value: "text", label: "this text" }], state.measured === "text" ? "text" : "validation");
+  fillSelect(parts.measured, [{ value: "validation", label: "validation" }, { value: "text", label: "this text" }], state.measured === "text" ? "text" : "validation");
 }
 
 /** The choice of what to compare with. */
@@ -98,7 +98,7 @@ export function drawHeading({ parts, state, data, view }, theme) {
   const fact = (title, text, kind = "fact") => element("span", { class: kind, title }, text);
   const facts = tellingScores(first, state.head, TELLING).map((score) => fact(meaning(score), `${scoreTitle(score)} ${figure(first.scores[score][state.head])}`));
   if (role) facts.unshift(fact(roleMeaning(role), `role: ${scoreTitle(role)}`, "fact role"));
-  if (all.length) facts.push(fact(all.join("\n"), "all scores", "fact more"));
+  if (all.length) facts.push(fact(all.join("\n"), first.scored_on ? `all scores on ${first.scored_on}` : "all scores", "fact more"));
   parts.heading.textContent = name[0].toUpperCase() + name.slice(1);
   parts.heading.style.setProperty("--head", headColour(theme, state.head, first.heads));
   parts.facts.replaceChildren(...facts);
@@ -156,18 +156,5 @@ export function drawTimeline({ parts, state, data }, theme) {
     heads: order.map((head) => ({ head, colour: headColour(theme, head, first.heads), name: headName(head, first.heads, true) })),
   };
   parts.chart.layout = chartLayout(shown, width, height);
-  drawChart(fitCanvas(parts.chart, width, height), parts.chart.layout, shown, theme);
-}
-
-/** Point at the chart to read it, click or drag to go to a step. */
-export function listenToChart({ chart }, { data, head, tell, goTo }) {
-  const stepUnder = (event) => chart.layout.stepAt(event.clientX - chart.getBoundingClientRect().left);
-  chart.addEventListener("pointermove", (event) => {
-    const step = stepUnder(event);
-    const row = data().chart.values[data().chart.steps.indexOf(step)];
-    tell([`step ${step}`, `${headName(head(), data().first.heads)}: ${figure(row?.[head()])}`], event);
-    if (event.buttons === 1) goTo(step);
-  });
-  chart.addEventListener("pointerleave", () => tell(null));
-  chart.addEventListener("pointerdown", (event) => goTo(stepUnder(event)));
+  paintCanvas(parts.chart, width, height, (context) => drawChart(context, parts.chart.layout, shown, theme));
 }

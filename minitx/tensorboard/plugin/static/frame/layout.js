@@ -30,8 +30,9 @@ export function buildLayout(root, act) {
     allHeads: button("Whole layer", "Show all heads of this layer together", () => act.overlay("all")),
     oneHead: button("One head", "Show the chosen head alone", () => act.overlay("one")),
     link: button("Link", "Copy a link that opens this view again", act.link),
-    picture: button("PNG", "Save this view as a picture", act.picture),
-    page: button("HTML", "Save this text at all steps as one HTML file", act.page),
+    save: button("Save", "Save this view or this text as a file", act.toggleSave, { "aria-haspopup": "true", "aria-expanded": "false" }),
+    saveMenu: element("div", { class: "menu", hidden: true }),
+    page: button("HTML", "This text at its steps, as one file that opens without TensorBoard", () => act.save("html")),
     help: button("?", "Help: keys, words and scores", act.showHelp, { class: "round", "aria-label": "Help: keys, words and scores", "aria-expanded": "false" }),
     guideButton: button("Guided examples", "What is worth a look in this run", act.guides, { "aria-expanded": "false" }),
     guideMenu: element("div", { class: "keys guides", hidden: true }),
@@ -50,15 +51,21 @@ export function buildLayout(root, act) {
     chart: element("canvas", { class: "chart", role: "img" }),
     chartBox: null,
     chartTitle: element("span", { class: "chart-title" }),
-    note: element("p", { class: "note", role: "status" }),
-    fault: element("p", { class: "fault", role: "alert" }),
+    note: element("p", { class: "note", role: "status", hidden: true }),
+    fault: element("p", { class: "fault", role: "alert", hidden: true }),
     tooltip: element("div", { class: "tooltip", hidden: true }),
     spoken: element("div", { class: "spoken", "aria-live": "polite" }),
     own: element("textarea", { rows: 1, maxlength: 4000, placeholder: "Type your own text …", "aria-label": "Your own text", onkeydown: submitOnEnter }),
-    look: element("button", { type: "submit", title: "Run your text through the nearest weights that are kept" }, "Run"),
+    look: element("button", { type: "submit", title: "Have the model read your text, with the weights of the nearest step that is kept" }, "Read"),
     linkText: element("input", { type: "text", readonly: true, class: "link-text", hidden: true, "aria-label": "Link to this view" }),
     views: {},
   };
+  parts.saveMenu.append(
+    button("PNG", "A picture of this view, twice as fine as the screen", () => act.save("png")),
+    button("SVG", "A drawing of this view, sharp at every size", () => act.save("svg")),
+    button("GIF", "A film of this view at all steps", () => act.save("gif")),
+    parts.page,
+  );
   Object.assign(parts, questionBox({ askTo: act.askTo, end: act.endQuestion }));
   const groups = GROUPS.map(([about, views]) => {
     for (const { name, label, title } of views) parts.views[name] = button(label, title, () => act.select("view", name));
@@ -76,7 +83,7 @@ export function buildLayout(root, act) {
   root.replaceChildren(
     element("header", { class: "bar" },
       field("Run", parts.run), field("Text", parts.probe), parts.ownForm, parts.guideButton,
-      element("div", { class: "away" }, parts.linkText, parts.link, parts.picture, parts.page, parts.help),
+      element("div", { class: "away" }, parts.linkText, parts.link, element("div", { class: "save" }, parts.save, parts.saveMenu), parts.help),
       parts.keys, parts.guideMenu),
     parts.fault, parts.note,
     element("main", {},

@@ -2,11 +2,11 @@
 
 import { element } from "../draw/dom.js";
 
-const KEY = "minitx.attention.tour";
-const GAP = 10; // pixels between the card and what it is about
+const TOUR_KEY = "minitx.attention.tour";
+const CARD_GAP = 10; // pixels between the card and what it is about
 
 /** What each step is about: [the part, text]. */
-const STEPS = [
+const TOUR = [
   [(parts) => parts.grid, "Each square is one head: what every token of the text attends to. Click one to look into it."],
   [(parts) => parts.view, "Point at a word: the words it attends to are shaded, the darker the more. Click to keep it."],
   [(parts) => parts.slider.parentElement, "Drag the slider, or press play, to watch the heads take shape while the model trains."],
@@ -15,7 +15,7 @@ const STEPS = [
 /** Whether the tour was never dismissed in this browser; false where the browser keeps nothing. */
 export function isFirstVisit() {
   try {
-    return localStorage.getItem(KEY) === null;
+    return localStorage.getItem(TOUR_KEY) === null;
   } catch {
     return false;
   }
@@ -23,7 +23,7 @@ export function isFirstVisit() {
 
 function remember() {
   try {
-    localStorage.setItem(KEY, "dismissed");
+    localStorage.setItem(TOUR_KEY, "dismissed");
   } catch {
     // the browser keeps nothing, so the tour is not shown by itself anyway
   }
@@ -35,20 +35,20 @@ export function startTour(root, parts) {
   let [step, target] = [0, null];
   const text = element("p", {});
   const count = element("span", { class: "hint" });
-  const next = element("button", { type: "button", onclick: () => (step === STEPS.length - 1 ? end() : show(step + 1)) });
+  const next = element("button", { type: "button", onclick: () => (step === TOUR.length - 1 ? end() : show(step + 1)) });
   const skip = element("button", { type: "button", class: "quiet", onclick: () => end() }, "Don’t show again");
   const card = element("div", { class: "tour", role: "dialog", "aria-label": "Tour of the tab" }, text, element("div", { class: "tour-buttons" }, count, skip, next));
 
   function show(at) {
     step = at;
-    const [partOf, sentence] = STEPS[at];
+    const [partOf, sentence] = TOUR[at];
     target?.classList.remove("toured");
     target = partOf(parts);
     target.classList.add("toured");
     target.scrollIntoView({ block: "nearest" });
     text.textContent = sentence;
-    count.textContent = `${at + 1} of ${STEPS.length}`;
-    next.textContent = at === STEPS.length - 1 ? "Done" : "Next";
+    count.textContent = `${at + 1} of ${TOUR.length}`;
+    next.textContent = at === TOUR.length - 1 ? "Done" : "Next";
     place();
     next.focus({ preventScroll: true });
   }
@@ -57,9 +57,9 @@ export function startTour(root, parts) {
   function place() {
     const about = target.getBoundingClientRect();
     const { offsetWidth: width, offsetHeight: height } = card;
-    const below = about.bottom + GAP;
-    const y = below + height < window.innerHeight ? below : about.top - height - GAP > 0 ? about.top - height - GAP : window.innerHeight - height - GAP;
-    const x = Math.min(Math.max(GAP, about.left), window.innerWidth - width - GAP);
+    const below = about.bottom + CARD_GAP;
+    const y = below + height < window.innerHeight ? below : about.top - height - CARD_GAP > 0 ? about.top - height - CARD_GAP : window.innerHeight - height - CARD_GAP;
+    const x = Math.min(Math.max(CARD_GAP, about.left), window.innerWidth - width - CARD_GAP);
     card.style.transform = `translate(${Math.round(x)}px, ${Math.round(y)}px)`;
   }
 

@@ -4,7 +4,7 @@
 // is loading, further changes are only noted, so dragging the slider never queues up requests.
 
 import { withQuestion } from "../data/attention.js";
-import { READING, gather } from "../data/gather.js";
+import { gather } from "../data/gather.js";
 import { element } from "../draw/dom.js";
 import { readTheme } from "../draw/theme.js";
 import { fromLink, toLink } from "../state/link.js";
@@ -13,14 +13,16 @@ import { START, layerOf, nearestOf, shownAfter } from "../state/state.js";
 import { fitting } from "../views/stage.js";
 import { viewOf } from "../views/views.js";
 import { createAsking, describeAnswer, drawQuestion, surveyScores } from "./asking.js";
-import { drawChips, drawControls, drawHeading, drawTimeline, listenToChart } from "./controls.js";
+import { listenToChart } from "./chart_pointer.js";
+import { drawChips, drawControls, drawHeading, drawTimeline } from "./controls.js";
 import { listenToKeys } from "./keys.js";
 import { createGuideMenu } from "./guide_menu.js";
 import { buildLayout } from "./layout.js";
 import { createPlayer } from "./player.js";
 import { poll } from "./poll.js";
-import { savePageOf, savePicture, showLink } from "./sharing.js";
+import { createSaving, showLink } from "./sharing.js";
 import { describeHead, drawSurvey, neighbour } from "./survey.js";
+import { showTooltip } from "./tooltip.js";
 import { isFirstVisit, startTour } from "./tour.js";
 
 /**
@@ -29,9 +31,10 @@ import { isFirstVisit, startTour } from "./tour.js";
  */
 export function startViewer(root, source, { link = "", linkTo, follow, hasTour = false }) {
   let state = { ...START, ...fromLink(link) };
-  let data = { runs: [], info: null, first: null, second: null, chart: null, fault: "", note: "" };
+  let data = { runs: [], info: null, first: null, second: null, chart: null, score: "", fault: "", note: "" };
   let hover = null;
   let [loading, isStale] = [null, false];
+  let shownFor = state; // the state that the data was loaded for
   let trouble = ""; // why an action failed, shown until the next change
   let reading = ""; // the note while loading takes long
   const currentStep = () => nearestOf(data.info?.steps ?? [], state.step);
@@ -46,8 +49,8 @@ export function startViewer(root, source, { link = "", linkTo, follow, hasTour =
     guides: () => guides.toggle(),
     tour: () => startTour(root, parts),
     link: () => showLink(parts, linkTo(toLink({ ...state, run: state.run || data.run }))),
-    picture: () => savePicture(parts, state, data, readTheme(root)),
-    page: savePage,
+    toggleSave: () => saving.toggle(),
+    save,
     play: player.toggle,
     slide: (step) => goTo(nearestOf(data.info?.steps ?? [], step)),
     slideKey,
@@ -55,6 +58,7 @@ export function startViewer(root, source, { link = "", linkTo, follow, hasTour =
     askTo: asking.askTo,
     endQuestion: asking.end,
   });
+  const saving = createSaving(parts, source, { now: () => ({ state, data, theme: readTheme(root) }), change, tell: tellReading, done: saved });
   parts.own.value = state.text;
   const guides = createGuideMenu(root, parts, { source, data: () => data, change });
 
@@ -63,8 +67,9 @@ export function startViewer(root, source, { link = "", linkTo, follow, hasTour =
   function change(changes) {
     state = { ...state, ...changes };
     trouble = "";
+    const loaded = load();
     markBusy();
-    return load();
+    return loaded;
   }
 
   function select(name, value) {
@@ -135,7 +140,7 @@ export function startViewer(root, source, { link = "", linkTo, follow, hasTour =
         const wanted = state;
         const loaded = await gather(source, data, wanted, viewOf(wanted.view), wasFresh, tellReading);
         reading = "";
-        if (!isStale || loaded.first) data = loaded;
+        if (!isStale || loaded.first) [data, shownFor] = [loaded, wanted];
         if (data.first && state.head === wanted.head) state = { ...state, head: data.head, shown: data.shown };
         draw();
         while (!isStale && data.question && !data.chart.isAll) {
@@ -151,7 +156,7 @@ export function startViewer(root, source, { link = "", linkTo, follow, hasTour =
 
   /** While another run or text is loading, the old picture is dimmed: it is not what the lists name. */
   function markBusy() {
-    const isOther = Boolean(data.first) && ((state.run && state.run !== data.run) || state.probe !== data.probe);
+    const isOther = Boolean(data.first) && ["run", "probe", "text"].some((name) => state[name] !== shownFor[name]);
     root.classList.toggle("busy", Boolean(loading) && isOther);
   }
 
@@ -205,6 +210,18 @@ export function startViewer(root, source, { link = "", linkTo, follow, hasTour =
     parts.note.hidden = !note;
   }
 
+  function save(kind) {
+    player.stop();
+    return saving.save(kind);
+  }
+
+  /** After something was saved, or could not be. */
+  function saved(fault, note) {
+    [trouble, reading] = [fault, ""];
+    draw();
+    if (note) tellNote(note);
+  }
+
   function speak(text) {
     parts.spoken.textContent = text;
   }
@@ -223,14 +240,8 @@ export function startViewer(root, source, { link = "", linkTo, follow, hasTour =
     tell(head === null ? null : [...describeHead(data.first, head), ...describeAnswer(data, head)], event);
   }
 
-  function tell(lines, event) {
-    parts.tooltip.hidden = !lines;
-    if (!lines || !event) return;
-    parts.tooltip.replaceChildren(...lines.map((line) => element("div", {}, line)));
-    const { offsetWidth, offsetHeight } = parts.tooltip;
-    const x = Math.min(event.clientX + 14, window.innerWidth - offsetWidth - 6);
-    const y = event.clientY + 18 + offsetHeight > window.innerHeight ? event.clientY - offsetHeight - 10 : event.clientY + 18;
-    parts.tooltip.style.transform = `translate(${Math.max(4, x)}px, ${Math.max(4, y)}px)`;
+  function tell(lines, event = null) {
+    showTooltip(parts.tooltip, lines, event);
   }
 
   // Keys
@@ -257,7 +268,7 @@ export function startViewer(root, source, { link = "", linkTo, follow, hasTour =
     play: player.toggle,
     headKeys,
     view: (name) => select("view", name),
-    closeHelp: () => !parts.keys.hidden && showHelp(),
+    closeHelp: () => (parts.keys.hidden ? parts.saveMenu.hidden || saving.toggle() : showHelp()),
   });
 
   /** Show or hide the help, which lies over the view. */
@@ -267,22 +278,10 @@ export function startViewer(root, source, { link = "", linkTo, follow, hasTour =
   }
   root.addEventListener("pointerdown", (event) => {
     if (!parts.keys.hidden && !parts.keys.contains(event.target) && !parts.help.contains(event.target)) showHelp();
+    if (!parts.saveMenu.hidden && !parts.saveMenu.parentElement.contains(event.target)) saving.toggle();
   });
 
-  async function savePage() {
-    trouble = "";
-    if (data.probe < 0) tellReading(READING);
-    try {
-      await savePageOf(source, state, data, tellReading);
-    } catch (error) {
-      trouble = error.message;
-    }
-    reading = "";
-    draw();
-  }
-
-  listenToChart(parts, { data: () => data, head: () => state.head, tell, goTo });
-
+  listenToChart(parts.chart, { data: () => data, head: () => state.head, goTo, tell });
   new ResizeObserver(() => data.info && draw()).observe(root);
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => data.info && draw());
   load().then(() => hasTour && !link && data.first && isFirstVisit() && startTour(root, parts));

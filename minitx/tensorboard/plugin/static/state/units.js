@@ -1,14 +1,12 @@
-// Between positions of tokens and what the pinned place is counted in: tokens, or words if state.units says so.
+// The units of a text, words or tokens, as places in the text that the model reads.
 
-/** The position of the pinned token, or of the last token of the pinned word; without one, the last. */
-export function pinnedPosition({ seq, words }, { token, units }) {
-  const at = token?.query ?? token?.key ?? null;
-  if (at === null) return seq - 1;
-  const last = units === "words" && words ? (words[at + 1] ?? seq) - 1 : at;
-  return Math.min(last, seq - 1);
+/** The last token of the unit of `probe` that `focus` names, the query first; null if it names none. */
+export function lastTokenOf(probe, focus) {
+  const unit = focus?.query ?? focus?.key ?? null;
+  return unit === null || unit >= probe.seq ? null : probe.spanOf(unit)[1] - 1;
 }
 
-/** The place that the token at `position` belongs to. */
-export function unitOf({ words }, { units }, position) {
-  return units === "words" && words ? words.findLastIndex((first) => first <= position) : position;
+/** The token of the pinned unit; the last one of the text if none is pinned. */
+export function pinnedPosition(probe, { token }) {
+  return lastTokenOf(probe, token) ?? probe.inTokens.seq - 1;
 }

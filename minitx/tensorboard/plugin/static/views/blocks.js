@@ -5,7 +5,7 @@ import { blocksLayout } from "../draw/blocks_layout.js";
 import { element } from "../draw/dom.js";
 import { headColour } from "../draw/theme.js";
 import { nearestOf } from "../state/state.js";
-import { pinnedPosition, unitOf } from "../state/units.js";
+import { pinnedPosition } from "../state/units.js";
 
 export const BLOCKS_VIEW = {
   name: "blocks",
@@ -33,10 +33,10 @@ function drawBlocksView(root, model, act) {
     return;
   }
   const { heads, probes } = data.first;
-  const { tokens } = probes[0];
+  const [{ inTokens: { tokens }, unitOf }] = probes;
   const flat = (at) => extra.layer * heads + extra.heads[at].head;
   const open = Math.max(0, extra.heads.findIndex((_, at) => flat(at) === state.head));
-  const move = (position) => position !== extra.position && act.pin({ query: unitOf(probes[0], state, position), key: null });
+  const move = (position) => position !== extra.position && act.pin({ query: unitOf(position), key: null });
   const focused = focusIn(root);
   const text = element("p", { class: "text" }, ...tokens.map((token, at) => tokenButton(token, at, extra.position, move)));
   const box = element("div", { class: "box" });

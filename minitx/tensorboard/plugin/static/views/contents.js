@@ -8,16 +8,17 @@ import { signed } from "./stage.js";
 import { figure, headName } from "../state/scores.js";
 import { headColour } from "../draw/theme.js";
 
+/** What a view shows, and what one can do there. */
 const TITLES = {
-  map: "Rows: tokens. Columns: what they attend to.",
-  columns: "Point at a token to see only its lines.",
-  arcs: "Arcs lead back to what a token attends to. Point at a token to see only its arcs.",
+  map: ["Rows: tokens. Columns: what they attend to.", ""],
+  columns: ["", "Point at a token to see only its lines."],
+  arcs: ["Arcs lead back to what a token attends to. ", "Point at a token to see only its arcs."],
 };
 
 /**
- * {contents, note}: the content of every stage, {title, view, probe, links, heads: [{head, name, colour, packed}], against},
- * and a sentence if something cannot be shown. A comparison adds the second pattern and, if both have the same tokens,
- * the difference.
+ * {contents, note}: the content of every stage, {title, help, view, probe, links, heads: [{head, name, colour, packed}],
+ * against}, and a sentence if something cannot be shown. A comparison adds the second pattern and, if both have the same
+ * tokens, the difference.
  */
 export function stageContents({ state, data, theme, pinned, focus }) {
   const { first, second } = data;
@@ -29,8 +30,8 @@ export function stageContents({ state, data, theme, pinned, focus }) {
     const head = otherHead(data.first, data.second, state);
     const isSameShape = second.layers === first.layers && second.heads === first.heads;
     const heads = state.other.head !== null || !isSameShape ? [head] : state.shown;
-    contents[0].title = sideTitle(data, data.run, data.firstStep, state.head, first);
-    contents.push({ ...contentOf(second, head, heads, view, theme), title: sideTitle(data, data.otherRun, data.secondStep, head, second) });
+    Object.assign(contents[0], { title: sideTitle(data, data.run, data.firstStep, state.head, first), help: "" });
+    contents.push({ ...contentOf(second, head, heads, view, theme), help: "", title: sideTitle(data, data.otherRun, data.secondStep, head, second) });
     const [a, b] = [first.probes[0], second.probes[0]];
     const isSame = a.seq === b.seq && a.tokens.every((token, index) => token === b.tokens[index]);
     const packed = [wholeOf(a, state.head), wholeOf(b, head)];
@@ -47,7 +48,8 @@ export function stageContents({ state, data, theme, pinned, focus }) {
 function contentOf(snapshot, head, shown, view, theme) {
   const probe = { ...snapshot.probes[0], tokens: snapshot.probes[0].labels };
   const heads = (view === "map" ? [head] : shown).map((one) => ({ head: one, name: headName(one, snapshot.heads, true), colour: headColour(theme, one, snapshot.heads), packed: wholeOf(probe, one) }));
-  return { title: TITLES[view].replaceAll("token", unitOf(probe)), view, probe, chosen: wholeOf(probe, head), heads: heads.filter((one) => one.packed) };
+  const [title, help] = TITLES[view];
+  return { title: title.replaceAll("token", unitOf(probe)), help, view, probe, chosen: wholeOf(probe, head), heads: heads.filter((one) => one.packed) };
 }
 
 /** The links of a content, with the weights of the chosen head; in a difference with those of neither. */

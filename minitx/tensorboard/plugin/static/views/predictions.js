@@ -13,10 +13,10 @@ export const PREDICTIONS_VIEW = {
   title: "The five likeliest next tokens at each position, and the loss of the real one, at the chosen step",
   showsOne: true,
   isOfModel: true, // not of a head
-  draw: drawPredictions,
+  draw: drawPredictionsView,
 };
 
-function drawPredictions(root, { data, focus }, act) {
+function drawPredictionsView(root, { data, focus }, act) {
   const probe = data.first.probes[0];
   if (!root.act) listenToRows(root);
   root.act = act;

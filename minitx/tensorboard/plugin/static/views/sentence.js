@@ -6,13 +6,14 @@
 import { openingPlace } from "../data/opening.js";
 import { strongest, weightAt } from "../data/snapshot.js";
 import { element } from "../draw/dom.js";
+import { drawPrediction } from "../draw/prediction.js";
 import { linkEnds } from "../draw/links.js";
 import { headColour } from "../draw/theme.js";
 import { figure, headName } from "../state/scores.js";
 import { linkButtons, linksToShow } from "./link_row.js";
 import { nextWord, plainToken, wordsOf } from "./words.js";
 
-const MIN_WEIGHT = 0.02; // less is not shaded
+const MIN_SHADED = 0.02; // less is not shaded
 const [SLOT, MAX_NAMED] = [7, 4]; // pixels of a head's bar under a word; heads that the tooltip names
 /** What can be switched: [label of the group, [label, title, entries of the state]]. */
 const SWITCHES = [
@@ -46,16 +47,17 @@ function drawSentence(root, model, act) {
   root.style.setProperty("--size", `${fontSize(root, probe)}px`);
   root.hint.textContent = sentenceHint(model, heads, place);
   for (const [button, changes] of root.switches) button.setAttribute("aria-pressed", String(Object.entries(changes).every(([name, value]) => state[name] === value)));
-  root.prediction.textContent = predictionAfter(probe, place.at);
+  root.prediction.replaceChildren(...(probe.predictions ? [drawPrediction(probe.predictions, place.at, probe.tokens)] : []));
   const links = linksToShow(model);
   root.links.replaceChildren(...linkButtons(links, model, act));
   const isLinked = (token) => (model.focus || data.question) && links.some((link) => linkEnds(link, { query: token, key: token }).some(Boolean));
-  for (const { line, words, head } of root.lines) {
-    line.classList.toggle("chosen", head === state.head && heads.length > 1);
-    const colours = (head === null ? heads : [head]).map((one) => [one, headColour(theme, one, data.first.heads)]);
-    for (const [at, word] of words.entries()) {
+  for (const [index, line] of root.lines.entries()) {
+    const ofLine = state.together ? heads : [heads[index]];
+    const colours = ofLine.map((head) => headColour(theme, head, data.first.heads));
+    dress(line, ofLine, colours, model, act);
+    for (const [at, word] of line.words.entries()) {
       word.classList.toggle("end", Boolean(isLinked(at)));
-      shade(word, at === place.at, colours.map(([one, colour]) => [colour, weightTo(probe, one, place, at)]), head === null);
+      shade(word, at === place.at, ofLine.map((head) => weightTo(probe, head, place, at)), colours, state.together);
     }
   }
 }
@@ -69,15 +71,15 @@ function placeOf({ state, data, focus }, heads) {
 
 const weightTo = (probe, head, { at, isIncoming }, other) => (isIncoming ? weightAt(probe.whole(head), other, at) : weightAt(probe.whole(head), at, other));
 
-/** Make the lines again if the text, the heads or their arrangement has changed. */
-function build(root, { state, data, theme }, heads, act) {
-  const [probe] = data.first.probes;
-  const plan = JSON.stringify([probe.tokens, heads, state.together, theme.kind]);
+/** Make the lines again if the text or their number has changed. */
+function build(root, { state, data }, heads, act) {
+  const [{ tokens }] = data.first.probes;
+  const plan = JSON.stringify([tokens, state.together || heads.length]);
   if (root.plan === plan) return;
   const hadFocus = root.contains(document.activeElement) && document.activeElement.classList.contains("words");
   root.plan = plan;
   root.hint = element("p", { class: "hint" });
-  root.prediction = element("p", { class: "hint prediction" });
+  root.prediction = element("div", {});
   root.links = element("div", { class: "link-row", role: "group", "aria-label": "Links of this text" });
   root.switches = [];
   const groups = SWITCHES.map(([label, choices]) => {
@@ -85,9 +87,9 @@ function build(root, { state, data, theme }, heads, act) {
     root.switches.push(...buttons);
     return element("div", { class: "segments", role: "group", "aria-label": label }, ...buttons.map(([button]) => button));
   });
-  root.lines = (state.together ? [null] : heads).map((head) => lineOf(head, data.first, heads, theme, act));
-  root.replaceChildren(element("div", { class: "switches" }, ...groups), root.hint, root.links, ...root.lines.map(({ line }) => line), root.prediction);
-  if (hadFocus) root.lines[0]?.line.querySelector(".words").focus();
+  root.lines = (state.together ? [0] : heads).map(() => lineOf(tokens));
+  root.replaceChildren(element("div", { class: "switches" }, ...groups), root.hint, root.links, ...root.lines.map(({ box }) => box), root.prediction);
+  if (hadFocus) root.lines[0]?.text.focus();
 }
 
 /** Pixels of the letters, as large as the room allows: a letter takes about 0.9 of its size squared. */
@@ -99,37 +101,50 @@ function fontSize(root, { tokens }) {
   return Math.round(Math.min(most, Math.max(least, Math.sqrt(room / (0.9 * letters)))));
 }
 
-/** {line, words, head}: the text for a head, or with a bar for each of `heads` if `head` is null. */
-function lineOf(head, snapshot, heads, theme, act) {
-  const { children, words } = wordsOf(snapshot.probes[0].tokens);
-  const nameOf = (one) => element("button", { type: "button", class: "name", style: `--head: ${headColour(theme, one, snapshot.heads)}`, title: `Choose ${headName(one, snapshot.heads)}`, onclick: () => act.chooseHead(one, false) }, headName(one, snapshot.heads, true));
-  const role = head === null ? null : snapshot.roles[head];
-  const names = element("div", { class: "names" }, ...(head === null ? heads : [head]).map(nameOf), role && role !== "unclassified" ? element("span", { class: "hint" }, role.replaceAll("_", " ")) : null);
-  const label = head === null ? "All heads" : headName(head, snapshot.heads);
-  const text = element("p", { class: "words", tabindex: 0, role: "application", "aria-label": `${label}: arrow keys move from word to word, Enter pins one, Escape unpins it` }, ...children);
-  const style = `--head: ${head === null ? theme.line : headColour(theme, head, snapshot.heads)}; --bars: ${head === null ? heads.length * SLOT : 6}px`;
-  return { line: element("div", { class: head === null ? "line together" : "line", style, "data-head": head ?? "" }, names, text), words, head };
+/** {box, names, text, words}: a line of the text, still without a head. */
+function lineOf(tokens) {
+  const { children, words } = wordsOf(tokens);
+  const names = element("div", { class: "names" });
+  const text = element("p", { class: "words", tabindex: 0, role: "application" }, ...children);
+  return { box: element("div", { class: "line" }, names, text), names, text, words };
 }
 
-/** Style a word by the weights of its heads, [[colour, weight]]: shade and underline, or a bar for each head. */
-function shade(word, isFrom, weights, isTogether) {
-  word.classList.toggle("from", isFrom);
-  const key = weights.map(([, weight]) => (weight < MIN_WEIGHT ? 0 : weight.toFixed(2))).join();
-  if (word.shadedBy === key) return;
+/** Give a line the names and colours of its heads. */
+function dress(line, heads, colours, { state, data: { first } }, act) {
+  const { box, names, text } = line;
+  const name = state.together ? "all heads on view" : headName(heads[0], first.heads);
+  box.className = state.together ? "line together" : heads[0] === state.head && state.shown.length > 1 ? "line chosen" : "line";
+  box.dataset.head = state.together ? "" : heads[0];
+  box.style.setProperty("--head", state.together ? "var(--line)" : colours[0]);
+  box.style.setProperty("--bars", `${state.together ? heads.length * SLOT : 6}px`);
+  const label = `${name}: arrow keys move from word to word, Enter pins one, Escape unpins it`;
+  const role = state.together ? "" : (first.roles[heads[0]] ?? "");
+  if (text.getAttribute("aria-label") === label && names.shownAs === colours.join() + role) return;
+  names.shownAs = colours.join() + role;
+  text.setAttribute("aria-label", label);
+  const buttonOf = (head, index) => element("button", { type: "button", class: "name", style: `--head: ${colours[index]}`, title: `Choose ${headName(head, first.heads)}`, onclick: () => act.chooseHead(head, false) }, headName(head, first.heads, true));
+  names.replaceChildren(...heads.map(buttonOf), role && role !== "unclassified" ? element("span", { class: "hint" }, role.replaceAll("_", " ")) : "");
+}
+
+/** Style a word by the weights of its heads: shade and underline, or a bar for each head. */
+function shade(word, isFrom, weights, colours, isTogether) {
+  if (word.isFrom !== isFrom) word.classList.toggle("from", isFrom);
+  word.isFrom = isFrom;
+  const known = weights.map((weight) => (weight < MIN_SHADED ? 0 : Math.round(100 * weight) / 100));
+  const key = isTogether ? known.join() + colours.join() : String(known[0]);
+  if ((word.shadedBy ?? "0") === key) return;
   word.shadedBy = key;
-  const isShaded = weights.some(([, weight]) => weight >= MIN_WEIGHT);
+  const isShaded = known.some((weight) => weight > 0);
   word.classList.toggle("shaded", isShaded);
-  if (!isTogether) {
-    word.style.setProperty("--weight", isShaded ? `${(62 * weights[0][1] ** 0.7).toFixed(1)}%` : "0%");
-    word.style.setProperty("--bar", isShaded ? `${(1 + 5 * weights[0][1]).toFixed(1)}px` : "0px");
-    return;
-  }
-  const bar = ([colour, weight], slot) => {
-    const height = weight < MIN_WEIGHT ? 0 : 1 + (SLOT - 2) * weight;
-    const tone = `color-mix(in srgb, ${colour} ${(45 + 55 * weight).toFixed()}%, transparent)`;
-    return `linear-gradient(${tone}, ${tone}) 0 calc(100% - ${((weights.length - slot) * SLOT - height).toFixed(1)}px) / 100% ${height.toFixed(1)}px no-repeat`;
-  };
-  word.style.background = isShaded ? weights.map(bar).join(", ") : "";
+  if (isTogether) word.style.background = isShaded ? known.map((weight, slot) => barOf(weight, colours[slot], known.length - slot)).join(", ") : "";
+  else if (isShaded) word.style.cssText = `--weight: ${(62 * known[0] ** 0.7).toFixed(1)}%; --bar: ${(1 + 5 * known[0]).toFixed(1)}px`;
+}
+
+/** A bar under a word as a background, the thicker and denser the greater its weight; `slot` counts from below. */
+function barOf(weight, colour, slot) {
+  const height = weight && 1 + (SLOT - 2) * weight;
+  const tone = `color-mix(in srgb, ${colour} ${(45 + 55 * weight).toFixed()}%, transparent)`;
+  return `linear-gradient(${tone}, ${tone}) 0 calc(100% - ${(slot * SLOT - height).toFixed(1)}px) / 100% ${height.toFixed(1)}px no-repeat`;
 }
 
 /** One listener for all words, which are made again for every text. */
@@ -144,8 +159,8 @@ function listen(root, act) {
   root.addEventListener("pointerleave", (event) => act.hover(null, event, null));
   root.addEventListener("click", (event) => wordAt(event) && act.pin(focusOf(Number(wordAt(event).dataset.token))));
   root.addEventListener("keydown", (event) => {
-    const line = root.lines.find((one) => one.line.contains(event.target));
-    if (!line || !event.target.classList.contains("words")) return;
+    const line = root.lines.find((one) => one.text === event.target);
+    if (!line) return;
     if (event.key === "Enter") act.pin(focusOf(root.place.at));
     if (event.key === "Escape") act.unpin();
     if (!event.key.startsWith("Arrow")) return;
@@ -171,22 +186,14 @@ function tipOf({ model: { state, data } }, at) {
 }
 
 /** What is on view in one sentence, with the strongest weight of all heads on view. */
-function sentenceHint({ data }, heads, place) {
+function sentenceHint({ state, data }, heads, place) {
   const [probe] = data.first.probes;
-  const all = heads.flatMap((head) => strongest(probe.whole(head), probe.seq, place.isIncoming ? { key: place.at } : { query: place.at }, 1).map((one) => ({ ...one, head })));
+  const chosenFirst = [...heads].sort((a, b) => (b === state.head) - (a === state.head));
+  const all = chosenFirst.flatMap((head) => strongest(probe.whole(head), probe.seq, place.isIncoming ? { key: place.at } : { query: place.at }, 1).map((one) => ({ ...one, head })));
   if (!all.length) return "";
-  const most = all.reduce((one, other) => (other.weight > one.weight ? other : one));
+  const most = all.reduce((one, other) => (other.weight > one.weight + 0.005 ? other : one));
   const name = (token) => (token === place.at ? "itself" : `“${plainToken(probe.tokens[token])}”`);
   const relation = place.isIncoming ? "is attended to most by" : "attends most to";
   const sentence = `“${plainToken(probe.tokens[place.at])}” ${relation} ${name(most.token)}: ${figure(most.weight)} in head ${headName(most.head, data.first.heads, true)}.`;
   return place.isOpening ? `${sentence} Point at another word; click to keep it.` : sentence;
-}
-
-/** The likeliest next tokens after a position and the loss of the real one; "" in snapshots without predictions. */
-function predictionAfter({ predictions, tokens }, at) {
-  if (!predictions) return "";
-  const likeliest = predictions.tokens[at].map((token, rank) => `${plainToken(token)} ${figure(predictions.probabilities[at][rank])}`).join(", ");
-  const loss = predictions.loss[at];
-  const real = loss === null ? "" : `; the real one, “${plainToken(tokens[at + 1])}”, has a loss of ${figure(loss)} nats`;
-  return `After “${plainToken(tokens[at])}” the likeliest tokens are ${likeliest}${real}.`;
 }

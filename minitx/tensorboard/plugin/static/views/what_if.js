@@ -1,14 +1,17 @@
 // What if: the heads as switches, and the predictions and losses of the model with and without those switched off.
 
-import { plainToken } from "./words.js";
+import { predictionsIn } from "../data/words.js";
 import { element } from "../draw/dom.js";
 import { tableColour } from "../draw/theme.js";
 import { figure, headName } from "../state/scores.js";
 import { layerOf, nearestOf } from "../state/state.js";
+import { lastTokenOf } from "../state/units.js";
+import { plainToken } from "./words.js";
 
 const HOWS = [["zero", "Switch off", "These heads write nothing"], ["mean", "Hold at the mean", "These heads write, at every token, the mean of what they write in this text"]];
 const MANY_SWITCHES = 8; // heads in a layer, of more than which no figures stand on the switches
 const SMALL_CHANGE = 0.5; // nats, the least change with the full colour
+const [SMALL_EFFECT, NO_EFFECT] = [0.05, 0.001]; // nats: the least effect of a head with the full colour, and one that counts as none
 
 export const WHAT_IF_VIEW = {
   name: "what_if",
@@ -25,14 +28,16 @@ async function loadWhatIf(source, data, state, tell) {
   if (data.refusal) throw new Error(data.refusal);
   const step = nearestOf(data.info.checkpoints, data.step);
   if (step === null) throw new Error(`The run ${data.run} keeps no weights, so no head can be switched off.`);
-  const { seq, text } = data.first.probes[0];
+  const probe = data.first.probes[0];
+  const { seq, text } = probe;
   const off = state.off.filter((head) => head < data.first.count);
   const ask = (question, fields) => source.ask(data.run, step, data.probe < 0 ? state.text : text, question, { how: state.how, ...fields }, tell);
   const answer = await ask("without", { heads: off });
   const pinned = state.token?.query ?? state.token?.key ?? null;
   const position = pinned === null || pinned >= seq - 1 ? null : pinned; // nothing follows the last token
-  const ranking = state.rank ? await ask("ranking", { position }) : null;
-  return { ...answer, ranking, position, step, off, how: state.how };
+  const ranking = state.rank ? await ask("ranking", { position: lastTokenOf(probe, { query: position }) }) : null;
+  const [before, after] = [answer.before, answer.after].map((side) => predictionsIn(probe, side));
+  return { ...answer, before, after, ranking, position, step, off, how: state.how };
 }
 
 function drawWhatIf(root, model, act) {
@@ -88,18 +93,19 @@ function whatIfText(model, act) {
   const { data, extra, theme } = model;
   const probe = data.first.probes[0];
   const at = shownPosition(model);
+  const unit = probe.units === "words" ? "word" : "token";
   const most = Math.max(SMALL_CHANGE, ...extra.before.loss.map((_, place) => Math.abs(lossChangeAt(extra, place) ?? 0)));
   const words = probe.tokens.map((token, place) => {
     const change = lossChangeAt(extra, place);
     const colour = change && extra.off.length ? changeColour(theme, change, most) : null;
     const style = colour && Math.abs(change) > most / 20 ? `background: ${colour.css}; color: ${colour.isLight ? "#111" : "#fff"}` : null;
     const focus = { query: place, key: null };
-    const lines = [token, change === null ? "nothing follows it" : `loss of the next token ${figure(extra.before.loss[place])} → ${figure(extra.after.loss[place])}`];
+    const lines = [token, change === null ? "nothing follows it" : `loss of the next ${unit} ${figure(extra.before.loss[place])} → ${figure(extra.after.loss[place])}`];
     const attributes = { class: place === at ? "word from" : "word", style, "data-token": place, onclick: () => act.pin(focus), onpointermove: (event) => act.hover(focus, event, lines) };
     const [, space, word] = /^(␣*)([^]*)$/.exec(token); // the space before a word is no part of it where a line ends
     return [space.replaceAll("␣", " "), element("span", attributes, (word || space).replaceAll("␣", " "))].slice(word ? 0 : 1);
   }).flat();
-  const legend = extra.off.length ? "Orange: the next token gets less likely without these heads; blue: likelier. Click a word to keep it." : "Click a word to see what the model predicts after it.";
+  const legend = extra.off.length ? `Orange: the next ${unit} gets less likely without these heads; blue: likelier. Click a word to keep it.` : "Click a word to see what the model predicts after it.";
   return element("section", {}, element("p", { class: "words", onpointerleave: (event) => act.hover(null, event, null) }, ...words), element("p", { class: "hint" }, legend));
 }
 
@@ -109,7 +115,7 @@ function headSwitches(root, { state, data, extra, theme }, act) {
   const probe = first.probes[0];
   const ranking = state.rank ? extra?.ranking : null;
   const changes = ranking?.without.map((loss) => (loss === null ? null : loss - ranking.loss)) ?? [];
-  const most = Math.max(...changes.map((change) => Math.abs(change ?? 0)), 1e-6);
+  const most = Math.max(...changes.map((change) => Math.abs(change ?? 0)), SMALL_EFFECT);
   const change = (changed, button) => {
     button.setAttribute("aria-pressed", String(button.getAttribute("aria-pressed") !== "true")); // at once, before the answer is there
     root.querySelector(".waiting").hidden = false;
@@ -153,6 +159,7 @@ function rankingTold(ranking, changes, { position }, { heads, probes }) {
   const best = changes.reduce((most, change, head) => (change !== null && change > (changes[most] ?? -Infinity) ? head : most), 0);
   const where = position === null ? "in this text" : `after “${plainToken(probes[0].tokens[position])}”`;
   const name = headName(best, heads);
+  if (changes.every((change) => Math.abs(change ?? 0) < NO_EFFECT)) return `No head matters ${where}: without any one of them, the loss changes by less than ${NO_EFFECT}.`;
   if (!(changes[best] > 0)) return `No head lowers the loss ${where}: without any one of them it is ${figure(ranking.loss)} or less.`;
   return `${name[0].toUpperCase()}${name.slice(1)} matters most ${where}: without it alone, the loss rises by ${figure(changes[best])}. Orange: the loss rises; blue: it falls.`;
 }
@@ -171,7 +178,7 @@ function predictionsBeside(model) {
       const old = other ? (other.probabilities[at][other.tokens[at].indexOf(token)] ?? null) : null;
       const change = !other ? null : old === null ? "new" : signedShort(probability - old);
       const sizes = other ? [old, probability] : [probability, null];
-      return barsOf(plainToken(token), sizes, most, figure(probability), change, token === real ? "guess real" : "guess");
+      return barsOf(plainToken(token), sizes, most, figure(probability), change, side.real?.[at] === place ? "guess real" : "guess");
     });
     return element("div", { class: "list" }, element("h3", {}, title), ...rows);
   };

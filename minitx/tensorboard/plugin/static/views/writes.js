@@ -4,7 +4,7 @@ import { element } from "../draw/dom.js";
 import { headColour } from "../draw/theme.js";
 import { figure, headName } from "../state/scores.js";
 import { nearestOf } from "../state/state.js";
-import { pinnedPosition, unitOf } from "../state/units.js";
+import { pinnedPosition } from "../state/units.js";
 
 const DIRECT = "Added to the logit of a token, beyond the mean of all tokens. The direct effect alone: what later layers make of it is left out.";
 const BY = { Q: "queries", K: "keys", V: "values" };
@@ -61,9 +61,9 @@ function writesHeadline({ up, sources, position }, { probes: [probe] }) {
   const taken = sources.reduce((best, one) => (one.value > best.value ? one : best));
   const names = up.filter((entry) => entry.value > 0 && entry.value >= up[0].value / 2).slice(0, 3);
   const listed = names.flatMap((entry, index) => [index ? ", " : "", quoted(entry.token)]);
-  const at = ["At ", quoted(probe.tokens[position]), ", this head "];
+  const at = ["At ", quoted(probe.tokens[probe.unitOf(position)]), ", this head "];
   if (!names.length) return element("p", { class: "headline" }, ...at, "writes nothing");
-  const whence = taken.position === position ? "that token itself" : quoted(probe.tokens[taken.position]);
+  const whence = taken.position === position ? "that token itself" : quoted(probe.tokens[probe.unitOf(taken.position)]);
   return element("p", { class: "headline" }, ...at, "takes ", whence, ` (attention ${figure(taken.weight)}) and pushes up `, ...listed, ".");
 }
 
@@ -80,12 +80,12 @@ function sourcesOf({ position, sources }, entry, { state, data }, act) {
     const kind = at > position ? "source later" : at === position ? "source from" : "source";
     const style = `--weight: ${(100 * (sources[at]?.weight ?? 0)).toFixed(1)}%; --size: ${(Math.abs(value) / most).toFixed(3)}`;
     const lines = at > position ? ["The head cannot see it: it comes later."] : [`attention ${figure(sources[at].weight)}`, `${signedFigure(value)} to “${spoken(entry.token)}”`];
-    const listeners = { onclick: () => act.pin({ query: unitOf(probe, state, at), key: null }), onpointermove: (event) => act.tell([token, ...lines], event), onpointerleave: (event) => act.tell(null, event) };
+    const listeners = { onclick: () => act.pin({ query: probe.unitOf(at), key: null }), onpointermove: (event) => act.tell([token, ...lines], event), onpointerleave: (event) => act.tell(null, event) };
     const made = element("span", { class: kind, style, "data-token": at, ...listeners }, isSpaced ? token.slice(1) : token, value ? bar(at, value > 0) : null);
     return isSpaced ? [" ", made] : [made];
   };
   const caption = element("p", { class: "hint" }, "Shade: attention. Bars: how much each word pushes ", quoted(entry.token), " up or down. Click a word to see what the head writes there.");
-  return element("div", { class: "sources" }, caption, element("p", { class: "text" }, ...probe.tokens.flatMap(word)));
+  return element("div", { class: "sources" }, caption, element("p", { class: "text" }, ...probe.inTokens.tokens.flatMap(word)));
 }
 
 /** A list of tokens with bars; pointing at one calls `show` with it. */
