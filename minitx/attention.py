@@ -31,17 +31,20 @@ class Recorder:
     """Records what the heads do in one forward pass, by layer. A layer without heads has no entry.
 
     patterns: (batch, head, query, key), the softmax output; each row sums to 1.
+    values: (batch, kv_head, key, value width), what each key offers; latents where attention is absorbed.
     head_outputs: (batch, head, seq, d_head), each head's mix of values, its gate applied.
     shares: (batch, head, seq, d_model), what each head adds to the block's output; collected if `want_shares`.
     """
 
     want_shares: bool = False
     patterns: dict[int, Tensor] = field(default_factory=dict)
+    values: dict[int, Tensor] = field(default_factory=dict)
     head_outputs: dict[int, Tensor] = field(default_factory=dict)
     shares: dict[int, Tensor] = field(default_factory=dict)
 
-    def record(self, layer: int, pattern: Tensor, head_output: Tensor, output_weight: Tensor) -> None:
+    def record(self, layer: int, pattern: Tensor, value: Tensor, head_output: Tensor, output_weight: Tensor) -> None:
         self.patterns[layer] = pattern.detach()
+        self.values[layer] = value.detach()
         self.head_outputs[layer] = head_output.detach()
         if self.want_shares:
             self.shares[layer] = head_shares(head_output.detach(), output_weight.detach())
@@ -138,7 +141,7 @@ class Attention(nn.Module):
             head_output = head_output @ unfold.to(head_output.dtype)
         head_output = access.gated(head_output, self.layer, self.heads)  # (batch, head, seq, d_head)
         if access.recorder is not None:
-            access.recorder.record(self.layer, pattern, head_output, self.output.weight)
+            access.recorder.record(self.layer, pattern, value, head_output, self.output.weight)
         concatenated = head_output.transpose(1, 2).flatten(2)  # (batch, seq, head * d_head)
         return self.output(concatenated)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -82,6 +83,8 @@ def tale_tokenizer(kind: Literal["word", "char"]) -> Tokenizer:
 class Letters:
     """A tokenizer with a token for each letter."""
 
+    byte_tokens: Sequence[int] = ()
+
     def encode(self, text: str) -> list[int]:
         return [ord(c) % 30 for c in text]
 
@@ -90,3 +93,6 @@ class Letters:
 
     def token_text(self, token: int) -> str:
         return f"<{token}>"
+
+    def token_labels(self, tokens: Sequence[int]) -> list[str]:
+        return [self.token_text(token) for token in tokens]

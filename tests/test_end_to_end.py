@@ -129,7 +129,7 @@ def test_generate_writes_what_the_heads_attend_to(folder: Path) -> None:
     header = read_header(io.BytesIO(content))
     assert header["step"] == 12 and header["probes"][0]["text"] == done.stdout.removesuffix("\n")
     tokenizer = Run(folder / "runs" / "small").tokenizer()
-    labels = [tokenizer.token_text(token) for token in tokenizer.encode(header["probes"][0]["text"])]
+    labels = tokenizer.token_labels(tokenizer.encode(header["probes"][0]["text"]))
     assert header["probes"][0]["tokens"] == labels[-32:]
     assert read_patterns(content).shape == (2, 2, len(labels[-32:]), len(labels[-32:]))
 

@@ -26,10 +26,15 @@ if TYPE_CHECKING:
     from minitx.system.runtime import Runtime
 
 
+MEASURED = ("output_projection", "no_ablation")
+"""Options of the table alone."""
+
+
 def main(arguments: Sequence[str], prog: str) -> int:
     """Describe the heads as the command line says; the exit status."""
     options = parse(arguments, prog)
 
+    from minitx.commands.head_examples import show_examples
     from minitx.heads.measure import measure_probes
     from minitx.heads.table import as_text, probes_as_text
     from minitx.run.folder import Run
@@ -46,6 +51,8 @@ def main(arguments: Sequence[str], prog: str) -> int:
         save(history_figure(lines, f"{run.path.name}: the heads while it learns"), options.history)
         return 0
     runtime = choose_runtime(options.device, options.dtype, False, "auto")
+    if options.examples:
+        return show_examples(run, options, runtime)
     model, checkpoint = run.load_model(options.checkpoint, runtime.device)
     if options.kinds:
         return show_kinds(run, model, checkpoint, options)
@@ -85,6 +92,7 @@ def parse(arguments: Sequence[str], prog: str) -> Any:
     parser.add_argument("--picture", metavar="FILE", help="Also draw layers × heads, a panel per figure.")
     parser.add_argument("--probes", action="store_true", help="Show the run's labelled links instead of the table.")
     parser.add_argument("--kinds", action="store_true", help="Show on held-out tales what heads are for instead.")
+    parser.add_argument("--examples", action="store_true", help="Show where each head attends most sharply instead.")
     parser.add_argument("--tales", metavar="N", type=int | None, help="Tales for --kinds, 1000 by default.")
     parser.add_argument("--history", metavar="FILE", help="Draw the scores over the run's steps instead.")
     parser.add_argument("--html", metavar="FILE", help="Write the Attention tab of text or probes as a page instead.")
@@ -100,7 +108,8 @@ def parse(arguments: Sequence[str], prog: str) -> Any:
     options = parse_plain(parser, arguments)
     exclude(options, "text", "text_file")
     exclude(options, "html", "json", "picture", "probes", "history", "output_projection")
-    exclude(options, "kinds", "text", "text_file", "html", "probes", "history", "output_projection", "no_ablation")
+    exclude(options, "examples", "text", "text_file", "html", "picture", "probes", "kinds", "history", *MEASURED)
+    exclude(options, "kinds", "text", "text_file", "html", "probes", "history", *MEASURED)
     require(options.kinds or options.tales is None, "--tales counts the tales of --kinds: add that, or leave it out.")
     require(options.tales is None or options.tales > 0, f"--tales is {options.tales}, but it must be at least 1.")
     for name in (options.picture, options.history):

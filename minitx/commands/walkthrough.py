@@ -1,5 +1,7 @@
 """`minitx walkthrough RUN --text …`: one attention layer step by step, with real numbers, each step checked.
 
+With --html as a page: the layer as blocks, all heads at once, and the same steps folded below.
+
 Also shows that one word in two contexts has one embedding and two vectors.
 """
 
@@ -39,10 +41,12 @@ def main(arguments: Sequence[str], prog: str) -> int:
 
     import torch
 
+    from minitx.heads.blocks import Blocks, page_data
     from minitx.heads.contexts import compare_contexts
     from minitx.heads.walkthrough import walk
-    from minitx.heads.walkthrough_page import as_html, as_text
+    from minitx.heads.walkthrough_page import as_text, steps_html
     from minitx.run.folder import Run
+    from minitx.tensorboard.plugin.blocks_page import blocks_page
 
     run = Run.find(options.run)
     model, checkpoint = run.load_model(options.checkpoint, torch.device("cpu"))
@@ -52,7 +56,7 @@ def main(arguments: Sequence[str], prog: str) -> int:
         options.token is None or 0 <= options.token < len(tokens),
         f"There is no token {options.token}: the text has tokens 0 to {len(tokens) - 1}.",
     )
-    labels = [tokenizer.token_text(token) for token in tokens]
+    labels = tokenizer.token_labels(tokens)
     walked = walk(model, tokens, labels, options.layer, options.head, options.token)
     pairs = CONTEXTS.get(source, [("bank", BANKS)])
     if options.word or options.contexts:
@@ -61,5 +65,8 @@ def main(arguments: Sequence[str], prog: str) -> int:
     if options.html is None:
         print(as_text(walked, contexts))
     else:
-        write_page(options.html, as_html(walked, f"Attention, step by step: {run.path.name}, {checkpoint}", contexts))
+        blocks = Blocks(model, tokens, options.layer)
+        data = page_data(blocks, tokenizer.token_text, options.head, walked.query)
+        title = f"Heads as blocks: {run.path.name}, {checkpoint}, layer {options.layer}"
+        write_page(options.html, blocks_page(data, steps_html(walked, contexts), title=title))
     return 0

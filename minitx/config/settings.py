@@ -141,13 +141,20 @@ class LogConfig:
     each layer."""
     snapshots_every: int = 20
     """Steps between snapshots of the heads for TensorBoard's Attention tab; also at the end; 0 turns them off."""
+    keep_weights: int = 16
+    """Steps, evenly spread over the run, whose weights are kept for the Attention tab; fewer if they would take more
+    than 100 MB in all; 0 turns it off."""
+    examples: bool | int = True
+    """Tokens of validation text in which each head's strongest examples are sought, at a quarter, a half and three
+    quarters of the run and at its end; true takes 3072, or fewer in a short run; 0 turns them off."""
     probes: list[str | ProbeSetting] = field(default_factory=lambda: copy.deepcopy(list(DEFAULT_PROBES)))
     """Texts whose attention patterns are drawn. A probe {text, links: [{name, from, to}]} also measures how much every
     head attends from the later words `from` to the earlier words `to`."""
 
     def __post_init__(self) -> None:
         require_bounds(self, "log.", "every", at_least=1)
-        require_bounds(self, "log.", "heads_every snapshots_every", at_least=0)
+        require_bounds(self, "log.", "heads_every snapshots_every keep_weights", at_least=0)
+        require_bounds(self, "log.", "examples", at_least=0, at_most=65536)
         self.read_probes()
 
     def read_probes(self) -> list[Probe]:

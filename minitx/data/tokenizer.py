@@ -19,6 +19,7 @@ from typing import Any, Self
 import numpy as np
 
 from minitx.config import TokenizerConfig
+from minitx.data.words import labels
 from minitx.system.errors import UserError, require
 from minitx.system.files import read_file, sha256, write_atomically
 
@@ -39,7 +40,6 @@ MAX_WORD = 64  # characters; longer ones are no words, but would fill the model 
 MAX_BYTES = 16 << 20
 """Of a model file; the largest vocabularies take 5 MB."""
 MAX_SENTENCE = 4096  # characters; the trainer takes no sentence of unbounded length
-LABELS = str.maketrans({"\n": "⏎", "\t": "⇥", "\r": "␍", " ": "␣", SPACE: "␣"})
 TRIAL = "  two  spaces \n\tﬁ é \u2581 日 \U0010ffff <s></s><unk><0x0A> \0 "
 
 # Keeps the text unchanged: no Unicode normalisation, no space added or removed, bytes for unknown characters.
@@ -153,6 +153,11 @@ class Tokenizer:
         return len(self._bytes)
 
     @property
+    def byte_tokens(self) -> list[int]:
+        """The token of every single byte, in order."""
+        return [self._byte_id(byte) for byte in range(256)]
+
+    @property
     def end_of_document(self) -> int:
         """The id at the start of a corpus and after every document."""
         return int(self._model.eos_id())
@@ -167,11 +172,17 @@ class Tokenizer:
         return self._bytes[id]
 
     def token_text(self, id: int) -> str:
-        """A label for pictures: ␣ for a space, ⏎ for a line break, <0xE2> for a byte token, \\x1b for Escape."""
-        piece = str(self._model.id_to_piece(id))
-        if self._model.is_byte(id) or self._model.is_control(id) or self._model.is_unknown(id):
-            return piece
-        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in piece.translate(LABELS))
+        """A label for pictures: ␣ for a space, ↵ for a line break, <0xE2> for a byte token, \\x1b for Escape."""
+        return self._labels[id]
+
+    def token_labels(self, ids: Sequence[int]) -> list[str]:
+        """As `token_text` for tokens in a row: a character of several byte tokens stands on its last one, after "·"."""
+        together = labels([self._bytes[id] for id in ids])
+        return [text if self._bytes[id] else self._labels[id] for id, text in zip(ids, together, strict=True)]
+
+    @cached_property
+    def _labels(self) -> list[str]:
+        return [labels([self._bytes[i]])[0] or str(self._model.id_to_piece(i)) for i in range(self.vocab_size)]
 
     def _parts(self, text: bytes) -> list[bytes]:
         """What SentencePiece encodes at once: U+2581 by itself, and parts of a text too long to add scores exactly."""

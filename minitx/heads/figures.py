@@ -49,6 +49,7 @@ def _panels(measured: HeadMeasurements) -> Iterator[tuple[str, Floats, float, fl
         yield "loss without it, change", ablation.zero, 0.0, largest
         yield "loss with it at its mean, change", ablation.mean, 0.0, largest
     yield "gradient of its gate", survey.gradient, 0.0, float(survey.gradient.max())
+    yield "copying, from -1 to 1", measured.copying, 0.0, 1.0
 
 
 def kinds_figure(measured: KindMeasurements, title: str) -> Figure:

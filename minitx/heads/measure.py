@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from minitx.config.probes import Probe
 from minitx.data.token_files import Tokens
 from minitx.data.tokenizer import Tokenizer
+from minitx.heads.circuits import Composition, composition, copying, strongest
 from minitx.heads.importance import Ablation, Advance, Survey, ablate, survey, without_output_projection
 from minitx.heads.likeness import rank_correlation, semantic_correlation, similarity
 from minitx.heads.links import LinkAttention, competing_links, measure_links, preferred
 from minitx.heads.record import Precision, patterns, score_text, scored_text
 from minitx.heads.repeats import Repeats, score_repetition
-from minitx.heads.roles import UNCLASSIFIED, Roles, roles
+from minitx.heads.roles import UNCLASSIFIED, Roles
 from minitx.heads.scores import Floats, spread_over_texts
 from minitx.heads.view import show_probe
 from minitx.model import Transformer
@@ -50,6 +51,9 @@ class HeadMeasurements:
     ablation: Ablation | None
     unprojected: Floats | None
     """(layer): change of the loss with the identity for the layer's output projection."""
+    copying: Floats
+    composition: dict[str, Floats]
+    """"Q", "K" and "V" → (head that reads, head that wrote), both layer * n_head + head; see `composition`."""
 
     @property
     def unclassified(self) -> float:
@@ -69,6 +73,10 @@ class HeadMeasurements:
         twin = int(others.argmax())
         return None if len(others) == 1 else (twin // n_head, twin % n_head, float(others[twin]))
 
+    def reads(self, layer: int, head: int) -> Composition | None:
+        """What the head reads most of what an earlier head wrote; None in the first layer."""
+        return next(iter(strongest(self.composition, layer * self.roles.names.shape[1] + head)), None)
+
     def rank_correlations(self) -> list[float]:
         """How the gradient ranks the heads like ablation to zero, and to the mean; empty without ablation."""
         changes = (self.ablation.zero, self.ablation.mean) if self.ablation else ()
@@ -85,6 +93,7 @@ class HeadMeasurements:
             "unclassified": self.unclassified,
             "residual": self.survey.residual.tolist(),
             "repeated_loss": [self.repeats.first_loss, self.repeats.second_loss],
+            "composition": {kind: values.tolist() for kind, values in self.composition.items()},
             "similarity": {"mean": self.pairs.mean(), "spread": self.pairs.std()} if len(self.pairs) else None,
         }
         if self.ablation is not None:
@@ -105,6 +114,7 @@ class HeadMeasurements:
             "spreads": {name: float(values[at]) for name, values in self.spreads.items()},
             "contribution": float(self.survey.contribution[at]),
             "gradient": float(self.survey.gradient[at]),
+            "copying": float(self.copying[at]),
             "most_like": twin and dict(zip(("layer", "head", "similarity"), twin, strict=True)),
         }
         if self.ablation is not None:
@@ -125,9 +135,8 @@ def measure_heads(
     """Measure the heads of `model` on a text of at least 2 tokens.
 
     Patterns are scored in float32 on the first sequences of the text (`scored_text`). Losses are over all of it, in the
-    context that `precision` makes. Induction is judged on random tokens that come twice, as in the literature, since
-    the repeats of a text often go on otherwise. `advance` gets the number of tokens done: the whole text once, and once
-    more for `ablation` and for `projection`, the loss without the output projections.
+    context that `precision` makes. `advance` gets the number of tokens done: the whole text once, and once more for
+    `ablation` and for `projection`, the loss without the output projections.
     """
     text = scored_text(model, tokens)
     recorded, texts, repeats = patterns(model, text), text.numpy(), score_repetition(model, tokens)
@@ -135,9 +144,7 @@ def measure_heads(
     semantic = semantic_correlation(recorded, texts, embedding)
     by_text = [semantic_correlation(recorded[:, [i]], texts[[i]], embedding) for i in range(len(texts))]
     semantic_spread = np.std(by_text, axis=0, ddof=1) if len(texts) > 1 else np.full_like(semantic, np.nan)
-    scored = score_text(model, text, recorded)
-    scores = scored.scores | {"induction_on_repeats": repeats.induction, "semantic": semantic}
-    chance = scored.chance | {"induction_on_repeats": repeats.chance, "semantic": 0.0}
+    scored = score_text(model, text, recorded).judged_on(repeats.induction, repeats.chance)
     spreads = spread_over_texts(recorded, texts) | {"induction_on_repeats": repeats.spread, "semantic": semantic_spread}
     with precision():
         surveyed = survey(model, tokens, advance=advance)
@@ -146,15 +153,17 @@ def measure_heads(
     return HeadMeasurements(
         scored_tokens=text.numel(),
         tokens=len(tokens),
-        scores=scores,
+        scores=scored.scores | {"semantic": semantic},
         spreads=spreads,
-        chance=chance,
-        roles=roles(scores, chance, induction="induction_on_repeats"),
+        chance=scored.chance | {"semantic": 0.0},
+        roles=scored.roles(),
         repeats=repeats,
         similarity=similarity(recorded[:, :2]),
         survey=surveyed,
         ablation=ablated,
         unprojected=unprojected,
+        copying=copying(model),
+        composition=composition(model),
     )
 
 

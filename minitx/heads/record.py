@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -59,9 +60,18 @@ class Scored:
     chance: dict[str, float]
     """Name → the score of a head that spreads its attention evenly; NaN for importance, which has none."""
 
+    def judged_on(self, induction: Floats, by_chance: float) -> Self:
+        """The same with the induction score on random tokens that come twice, which `roles` then goes by."""
+        scores, chances = {"induction_on_repeats": induction}, {"induction_on_repeats": by_chance}
+        return replace(self, scores=self.scores | scores, chance=self.chance | chances)
+
     def roles(self) -> Roles:
-        """The role of every head in this text."""
+        """The role of every head: the verdict of `minitx heads`, of snapshots and of the Attention tab."""
         return roles(self.scores, self.chance)
+
+    def role_names(self) -> list[list[str]]:
+        """(layer, head): the roles as they are shown, such as "previous token"."""
+        return [[name.replace("_", " ") for name in layer] for layer in self.roles().names.tolist()]
 
 
 def score_text(

@@ -38,17 +38,22 @@ class Repeats(NamedTuple):
     chance: float
 
 
-def score_repetition(model: Transformer, tokens: Tokens) -> Repeats:
-    """The loss and the induction scores on `repeated_text`, made of the tokens in `tokens`."""
+def score_repetition(model: Transformer, tokens: Tokens, *, only_induction: bool = False) -> Repeats:
+    """The loss and the induction scores on `repeated_text`, made of the tokens in `tokens`.
+
+    only_induction: leave out the losses and the spread, which take longer; they are NaN then.
+    """
+    nan, unknown = float("nan"), np.full((model.config.n_layer, model.config.n_head), np.nan)
     text = repeated_text(tokens, min(model.config.context_length, 128))
     half = text.size(1) // 2
     if half < 2:
-        nothing = np.full((model.config.n_layer, model.config.n_head), np.nan)
-        return Repeats(float("nan"), float("nan"), nothing, nothing, float("nan"))
+        return Repeats(nan, nan, unknown, unknown, nan)
     recorded, residual = record(model, text)
+    texts = text.numpy()
+    induction, by_chance = score_heads(recorded, texts, ["induction"])["induction"], chance(texts, "induction")
+    if only_induction:
+        return Repeats(nan, nan, induction, unknown, by_chance)
     with torch.inference_mode():
         losses = token_losses(model, residual[:, :-1], text[:, 1:].to(residual.device))  # (batch, seq - 1)
-    tokens = text.numpy()
-    scores, spreads = score_heads(recorded, tokens), spread_over_texts(recorded, tokens)
     first, second = float(losses[:, : half - 1].mean()), float(losses[:, half:].mean())
-    return Repeats(first, second, scores["induction"], spreads["induction"], chance(tokens, "induction"))
+    return Repeats(first, second, induction, spread_over_texts(recorded, texts, ["induction"])["induction"], by_chance)

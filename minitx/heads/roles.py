@@ -28,12 +28,13 @@ def strength(score: Floats, by_chance: float) -> Floats:
     return (score - by_chance) / (1 - by_chance) if by_chance < 1 else np.full_like(score, np.nan)
 
 
-def roles(scores: Mapping[str, Floats], chance: Mapping[str, float], induction: str = "induction") -> Roles:
+def roles(scores: Mapping[str, Floats], chance: Mapping[str, float]) -> Roles:
     """For every head the one of `ROLES` with the greatest `strength`, "unclassified" below `MIN_STRENGTH`.
 
-    `induction` names the score that induction is judged by: that of the text, or "induction_on_repeats". Clark et al.
-    2019 ask for over half of the attention, too.
+    Induction is judged by "induction_on_repeats" where that is known, on random tokens that come twice, as in the
+    literature: the repeats of a text often go on otherwise. Clark et al. 2019 ask for over half of the attention, too.
     """
+    induction = "induction_on_repeats" if "induction_on_repeats" in scores else "induction"
     judged_by = [induction if name == "induction" else name for name in ROLES]
     strengths = np.stack([strength(scores[name], chance[name]) for name in judged_by])  # (role, layer, head)
     best = np.where(np.isnan(strengths), -np.inf, strengths).argmax(axis=0)

@@ -5,7 +5,7 @@ Every score in `SCORES` is a weighted sum over the pattern, averaged over the qu
 on the text alone, so they also give the score of a head that spreads its attention evenly: `chance`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,8 +17,8 @@ Tokens = NDArray[np.integer[Any]]
 Detected = NDArray[np.bool_]
 
 
-def score_heads(patterns: Patterns, tokens: Tokens) -> dict[str, Floats]:
-    """Every score of `SCORES` for every head: name → (layer, head).
+def score_heads(patterns: Patterns, tokens: Tokens, names: Iterable[str] = ()) -> dict[str, Floats]:
+    """Every score of `SCORES`, or those of `names`, for every head: name → (layer, head).
 
     `patterns` (layer, batch, head, query, key) are causal and each row sums to 1; entries above the diagonal are not
     read. `tokens` (batch, seq) are the texts. The mean is over the counted queries of all texts together, in float64,
@@ -28,17 +28,18 @@ def score_heads(patterns: Patterns, tokens: Tokens) -> dict[str, Floats]:
         raise ValueError(f"patterns {patterns.shape} are not (layer, batch, head, query, key) of tokens {tokens.shape}")
     layers, batch, heads, seq, _ = patterns.shape
     queries, keys = np.tril_indices(seq)
+    chosen = tuple(names) or tuple(SCORES)
     weighed = {}  # name → weights (batch * pair), number of counted queries
-    for name, score in SCORES.items():
-        weights, counted = score.weigh(tokens)
+    for name in chosen:
+        weights, counted = SCORES[name].weigh(tokens)
         weighed[name] = weights[:, queries, keys].reshape(-1), counted.sum()
-    scores = {name: np.full((layers, heads), np.nan) for name in SCORES}
+    scores = {name: np.full((layers, heads), np.nan) for name in chosen}
     for layer, pattern in enumerate(patterns):  # one at a time: in float64 all layers would take twice their memory
         causal = np.take(pattern.reshape(batch, heads, seq * seq), queries * seq + keys, axis=-1)
         causal = np.ascontiguousarray(causal.swapaxes(0, 1))  # (head, batch, pair)
         entries = {
             transform: transform(causal).astype(np.float64).reshape(heads, -1)  # (head, batch * pair)
-            for transform in {score.transform for score in SCORES.values()}
+            for transform in {SCORES[name].transform for name in chosen}
         }
         for name, (flat, count) in weighed.items():
             if count:
@@ -56,14 +57,15 @@ def chance(tokens: Tokens, name: str) -> float:
     return float((weights.sum(axis=2) @ uniform).sum() / counted.sum()) if counted.any() else float("nan")
 
 
-def spread_over_texts(patterns: Patterns, tokens: Tokens) -> dict[str, Floats]:
-    """The standard deviation of every score over the texts of the batch: name → (layer, head); NaN below two texts.
+def spread_over_texts(patterns: Patterns, tokens: Tokens, names: Iterable[str] = ()) -> dict[str, Floats]:
+    """The standard deviation over the texts of the batch of every score, or of those of `names`: name → (layer, head).
 
-    A text in which no query counts for a score is left out of that score's deviation.
+    NaN below two texts. A text in which no query counts for a score is left out of that score's deviation.
     """
-    single = [score_heads(patterns[:, text : text + 1], tokens[text : text + 1]) for text in range(len(tokens))]
+    chosen = tuple(names) or tuple(SCORES)
+    single = [score_heads(patterns[:, text : text + 1], tokens[text : text + 1], chosen) for text in range(len(tokens))]
     spreads = {}
-    for name in SCORES:
+    for name in chosen:
         values = np.stack([scores[name] for scores in single])  # (text, layer, head)
         known = values[~np.isnan(values).all(axis=(1, 2))]
         spreads[name] = known.std(axis=0, ddof=1) if len(known) > 1 else np.full(values.shape[1:], np.nan)

@@ -6,9 +6,8 @@
 check all that they read, because a file may be damaged, swapped or made by a stranger. The header names the step and
 the run, and holds a checksum of every part that is read alone: a probe's small patterns, a head's whole pattern.
 
-A weight p is stored as the byte 255 √p. The error is 0.004 at most and less where p is small, so that 0.0001 still
-differs from 0. Patterns are causal, so only key ≤ query is stored, row by row. A probe of more than `SMALL` tokens is
-stored twice: first reduced to `SMALL` rows or fewer, so that a picture of all heads loads quickly, then whole.
+Patterns are bytes as `packing` makes them. A probe of more than `SMALL` tokens is stored twice: first reduced to
+`SMALL` rows or fewer, so that a picture of all heads loads quickly, then whole.
 """
 
 import contextlib
@@ -20,16 +19,13 @@ import re
 import struct
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 from zlib import crc32
 
-import numpy as np
-from numpy.typing import NDArray
-
+from minitx.heads.packing import SMALL, Floats, block_starts, encode_weights, pack, pairs, reduce
 from minitx.heads.snapshot_header import checked_header
 from minitx.system.errors import UserError, require
 from minitx.system.fields import parse_json
@@ -44,17 +40,12 @@ from minitx.system.files import (
     write_atomically,
 )
 
-MAGIC, OLDER = b"minitx attention 2\n", b"minitx attention 1\n"
-"""`OLDER` snapshots have no checksums."""
+MAGIC, SECOND, OLDER = (b"minitx attention %d\n" % version for version in (3, 2, 1))
+"""The second format had less in its header, and the older one no checksums."""
 FOLDER = "attention"
 SUFFIX = ".heads"
-SMALL = 64
-"""Tokens up to which a pattern is stored only once."""
 MAX_HEADER_BYTES, MAX_BYTES, MAX_EXTRACT_BYTES = 2**24, 2**30, 2**28
 """A larger header, file or extract is refused before memory is taken."""
-
-Floats = NDArray[np.floating[Any]]
-Levels = NDArray[np.uint8]
 
 
 class PlacedLink(NamedTuple):
@@ -80,6 +71,16 @@ class ShownProbe:
     patterns: Floats
     """(layer, head, query, key)"""
     links: Sequence[PlacedLink] = ()
+    words: Sequence[int] = ()
+    """The first token of every word."""
+    dropped: int = 0
+    """Tokens that the context had no room for."""
+    predictions: Mapping[str, Any] | None = None
+    """As `predictions.predict_next` returns them."""
+    scores: Mapping[str, Floats] = field(default_factory=dict)
+    """Name → (layer, head), measured on this text alone."""
+    chance: Mapping[str, float] = field(default_factory=dict)
+    roles: Sequence[Sequence[str]] = ()
 
 
 # Writing
@@ -92,19 +93,20 @@ def encode(
     chance: Mapping[str, float] = {},
     roles: Sequence[Sequence[str]] = (),
     run: str = "",
+    scored_on: str = "",
 ) -> bytes:
     """The bytes of a snapshot.
 
     `scores` are arrays (layer, head) by name, importance among them. `chance` holds the score of uniform attention.
-    `roles` (layer, head) are names such as "previous token" or "unclassified". `run` is the `run_id`. Raises ValueError
-    if shapes disagree.
+    `roles` (layer, head) are names such as "previous token" or "unclassified". All three are of the text `scored_on`,
+    such as "validation text". `run` is the `run_id`. Raises ValueError if shapes disagree.
     """
     layers, heads = probes[0].patterns.shape[:2]
     for probe in probes:
         seq = len(probe.tokens)
         if probe.patterns.shape != (layers, heads, seq, seq) or seq == 0:
             raise ValueError(f"patterns {probe.patterns.shape} are not ({layers}, {heads}, {seq}, {seq})")
-    for name, values in scores.items():
+    for name, values in [pair for scored in (scores, *(probe.scores for probe in probes)) for pair in scored.items()]:
         if values.shape != (layers, heads):
             raise ValueError(f"score {name} {values.shape} is not ({layers}, {heads})")
     entries: list[dict[str, Any]] = []
@@ -117,7 +119,18 @@ def encode(
             parts += [head.tobytes() for head in pack(levels).reshape(layers * heads, -1)]
         links = [{"name": name, "query": [q.start, q.stop], "key": [k.start, k.stop]} for name, q, k in probe.links]
         checksums = [crc32(part) for part in parts]
-        entries.append({"text": probe.text, "tokens": list(probe.tokens), "links": links, "checksums": checksums})
+        entries.append(
+            {
+                "text": probe.text,
+                "tokens": list(probe.tokens),
+                "links": links,
+                "checksums": checksums,
+                "words": list(probe.words),
+                "dropped": probe.dropped,
+                "predictions": probe.predictions,
+                **_scored(probe.scores, probe.chance, probe.roles, digits=4),
+            }
+        )
         pieces += parts
     header = {
         "step": step,
@@ -125,9 +138,8 @@ def encode(
         "written": round(time.time(), 3),
         "layers": layers,
         "heads": heads,
-        "scores": {name: [_number(value) for value in values.ravel()] for name, values in scores.items()},
-        "chance": {name: _number(value) for name, value in chance.items()},
-        "roles": [role for layer in roles for role in layer],
+        "scored_on": scored_on,
+        **_scored(scores, chance, roles, digits=6),
         "probes": entries,
     }
     return _assemble(header, pieces)
@@ -149,43 +161,19 @@ def forget_after(run: Path, step: int) -> None:
             remove(path(run, later))
 
 
-def encode_weights(weights: Floats) -> Levels:
-    """Weights 0 to 1 → bytes 255 √p; NaN becomes 0."""
-    levels = np.sqrt(weights, dtype=np.float32)
-    levels *= 255
-    levels += 0.5
-    return np.clip(np.nan_to_num(levels), 0, 255).astype(np.uint8)
+def _scored(
+    scores: Mapping[str, Floats], chance: Mapping[str, float], roles: Sequence[Sequence[str]], digits: int
+) -> dict[str, Any]:
+    """Scores as plain data: a list in place of (layer, head), and None in place of NaN."""
 
+    def number(value: Any) -> float | None:
+        return round(float(value), digits) if math.isfinite(value) else None
 
-def pack(levels: Levels) -> Levels:
-    """(…, query, key) → (…, pair): the entries up to the diagonal, row by row."""
-    seq = levels.shape[-1]
-    return np.take(levels.reshape(*levels.shape[:-2], seq * seq), _triangle(seq), axis=-1)
-
-
-def reduce(levels: Levels) -> Levels:
-    """(…, seq, seq) → (…, side, side): the largest entry of every square block."""
-    starts = block_starts(levels.shape[-1])
-    return np.maximum.reduceat(np.maximum.reduceat(levels, starts, axis=-1), starts, axis=-2)
-
-
-def block_starts(seq: int) -> range:
-    """The first token of every block that shares a row of the reduced pattern; blocks of 1 up to `SMALL` tokens."""
-    return range(0, seq, -(-seq // SMALL))
-
-
-def pairs(seq: int) -> int:
-    """Entries of a causal pattern."""
-    return seq * (seq + 1) // 2
-
-
-@lru_cache(maxsize=16)
-def _triangle(seq: int) -> NDArray[np.intp]:
-    return np.flatnonzero(np.tri(seq, dtype=bool))
-
-
-def _number(value: Any) -> float | None:
-    return round(float(value), 6) if math.isfinite(value) else None
+    return {
+        "scores": {name: [number(value) for value in values.ravel()] for name, values in scores.items()},
+        "chance": {name: number(value) for name, value in chance.items()},
+        "roles": [role for layer in roles for role in layer],
+    }
 
 
 def _assemble(header: Mapping[str, Any], pieces: Iterable[bytes]) -> bytes:
@@ -236,8 +224,8 @@ def read_header(file: BinaryIO) -> dict[str, Any]:
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
     magic = file.read(len(MAGIC))
-    require(magic in (MAGIC, OLDER), "This is not a snapshot that this version of minitx reads.")
-    has_checksums = magic == MAGIC
+    require(magic in (MAGIC, SECOND, OLDER), "This is not a snapshot that this version of minitx reads.")
+    has_checksums = magic != OLDER
     length = int.from_bytes(file.read(4), "little")
     checksum = int.from_bytes(file.read(4), "little") if has_checksums else None
     require(length <= MAX_HEADER_BYTES, "This snapshot declares more than a snapshot holds.")
@@ -246,7 +234,7 @@ def read_header(file: BinaryIO) -> dict[str, Any]:
     is_whole = checksum is None or crc32(content) == checksum
     require(is_whole, "The header of this snapshot is damaged: it does not fit its checksum.")
     header = checked_header(parse_json(content, "The header of this snapshot"), has_checksums=has_checksums)
-    sizes = [_sizes(probe, header) for probe in header["probes"]]
+    sizes = [part_sizes(probe, header) for probe in header["probes"]]
     missing = sum(map(sum, sizes)) - (size - file.tell())
     require(missing <= 0, "This snapshot is cut short.")
     require(missing == 0, "This snapshot is longer than it declares.")
@@ -263,9 +251,9 @@ def extract(file: BinaryIO, header: Mapping[str, Any], probe: int, heads: Sequen
     that the file lacks are left out. Raises UserError, also if the file has no probe of that number.
     """
     require(0 <= probe < len(header["probes"]), f"This snapshot has no probe {probe}.")
-    start = file.tell() + sum(sum(_sizes(skipped, header)) for skipped in header["probes"][:probe])
+    start = file.tell() + sum(sum(part_sizes(skipped, header)) for skipped in header["probes"][:probe])
     chosen = dict(header["probes"][probe])
-    places, parts = list(accumulate(_sizes(chosen, header), initial=start)), [0]
+    places, parts = list(accumulate(part_sizes(chosen, header), initial=start)), [0]
     if len(chosen["tokens"]) > SMALL:
         stored = chosen.get("whole", list(range(header["layers"] * header["heads"])))
         chosen["whole"] = sorted({*heads} & {*stored})
@@ -282,7 +270,7 @@ def extract(file: BinaryIO, header: Mapping[str, Any], probe: int, heads: Sequen
     return _assemble({**header, "probes": [{**chosen, "checksums": checksums}]}, pieces)
 
 
-def _sizes(probe: Mapping[str, Any], header: Mapping[str, Any]) -> list[int]:
+def part_sizes(probe: Mapping[str, Any], header: Mapping[str, Any]) -> list[int]:
     """Bytes of the parts of a probe's patterns: small ones of all heads, then the whole ones that are stored."""
     seq, count = len(probe["tokens"]), header["layers"] * header["heads"]
     whole = len(probe.get("whole", range(count))) if seq > SMALL else 0

@@ -38,7 +38,7 @@ def _importance(measured: HeadMeasurements) -> Iterator[str]:
     """The lines of the table of importance."""
     survey, ablation = measured.survey, measured.ablation
     yield f"How much each head matters, on {measured.tokens:,} tokens of loss {survey.loss:.4f} nats per token."
-    yield "\nhead    length  of residual       without it     held at its mean   gradient    most like"
+    yield "\nhead    length  of residual       without it     held at its mean   gradient    most like  copying  reads"
     for (layer, head), length in np.ndenumerate(survey.contribution):
         at = layer, head
         share = length / max(survey.residual.item(layer), 1e-9)
@@ -47,13 +47,25 @@ def _importance(measured: HeadMeasurements) -> Iterator[str]:
             zero = _change(ablation.zero.item(at), ablation.zero_error.item(at))
             changes = f"  {zero}  {_change(ablation.mean.item(at), ablation.mean_error.item(at))}"
         twin = measured.most_like(layer, head)
-        most_like = f"    {_place(*twin[:2]):6}{twin[2]:.2f}" if twin else ""
-        yield f"{_place(layer, head):6}{length:8.2f}{share:12.0%} {changes}{survey.gradient[at]:11.5f}{most_like}"
+        most_like = f"{_place(*twin[:2]):6}{twin[2]:.2f}" if twin else ""
+        row = f"{_place(layer, head):6}{length:8.2f}{share:12.0%} {changes}{survey.gradient[at]:11.5f}"
+        yield f"{row}    {most_like:10}{number(measured.copying.item(at)):>7}  {_reads(measured, *at)}".rstrip()
+
+
+def _reads(measured: HeadMeasurements, layer: int, head: int) -> str:
+    """The earlier head that this one reads most, such as "K 0.3 +0.21"; empty in the first layer."""
+    read = measured.reads(layer, head)
+    if read is None:
+        return ""
+    return f"{read.kind} {_place(*divmod(read.head, measured.roles.names.shape[1]))} {read.value:+.2f}"
 
 
 def _summary(measured: HeadMeasurements) -> Iterator[str]:
     """The sentences below the tables."""
+    yield "copying: from 1, it raises the tokens it attends to, to -1, it lowers them."
+    yield "reads: by query, key or value, the earlier head whose output it reads most; 0 is chance."
     yield f"{measured.unclassified:.0%} of the heads fit no role (unclassified)."
+    yield "A role is what a head attends to, on any text; what it is good for in tales is another measure: see --kinds."
     first, second = measured.repeats.first_loss, measured.repeats.second_loss
     if not math.isnan(first):
         yield f"Loss on random tokens {first:.2f} nats per token, on the same again {second:.2f}."
@@ -115,6 +127,9 @@ def kinds_as_text(measured: KindMeasurements) -> str:
             text += f"; {title}: {', '.join(kinds)}" if kinds else ""
         lines += textwrap.wrap(f"{_place(head.layer, head.head):6}{text}", 122, subsequent_indent=" " * 6)
     lines.append(f"\n{measured.unclassified:.0%} of the heads are named after no kind (unclassified).")
+    lines.append(
+        "A name is what a head is good for in tales; its role on any text is another measure: see minitx heads."
+    )
     above = " ± ".join(f"{part:.4f}" for part in answers.above if not math.isnan(part))
     lines.append(
         f"Loss {answers.loss:.4f} nats per token: {above} above the {answers.entropy:.4f} of the language itself."

@@ -13,16 +13,12 @@ import torch
 from torch import Tensor
 
 from minitx.attention import MultiHeadAttention
-from minitx.heads.one_layer import LayerTensors, model_tensors
+from minitx.heads.one_layer import Check, LayerTensors, check, model_tensors, require_equal
 from minitx.model import Block, Transformer
 from minitx.system.errors import UserError, require
 
-TOLERANCE = 1e-4
-"""Largest difference, relative to the largest number, that rounding to float32 explains."""
 MAX_SHOWN = 8
 """Columns of a wide matrix that are shown."""
-Check = tuple[str, float]
-"""What is compared, and the largest difference, relative to the largest number."""
 
 
 class Table(NamedTuple):
@@ -61,6 +57,10 @@ class Walk:
     tensors: LayerTensors
     theirs: dict[str, Tensor]
     """Those of the model, from `model_tensors`."""
+    before: Tensor
+    """(seq, d_model), the residual that enters the layer."""
+    projection: Tensor
+    """(d_head, d_model), the head's rows of the output projection."""
 
     @property
     def label(self) -> str:
@@ -148,13 +148,14 @@ class Walk:
         tensors, label, (n_head, seq, d_head) = self.tensors, self.label, self.tensors.mixed.shape
         mixed, model_mixed = tensors.mixed[self.head], self.theirs["mixed"][self.head]  # (seq, d_head)
         output, shares = tensors.output, tensors.shares[:, self.query]  # (seq, d_model), (head, d_model)
+        before = self.before[self.query]  # (d_model)
         pattern, values = tensors.pattern[self.head, self.query], tensors.value[tensors.kv_head[self.head]]
         by_hand = (pattern[:, None] * values).sum(dim=0)  # (d_head)
         largest = pattern.argsort(descending=True)[:3].tolist()
         terms = " + ".join(f"{pattern[key]:.2f}·v({self.labels[key]})" for key in largest)
         heads = [f"head {head}" for head in range(n_head)]
         start, stop = self.head * d_head, (self.head + 1) * d_head
-        lengths = "; ".join(f"head {head}: {share.norm():.3g}" for head, share in enumerate(shares))
+        share_by_hand = (mixed[self.query, :, None] * self.projection).sum(dim=0)  # (d_model)
         yield Step(
             "Mix: each head's output",
             f"The values, weighted by the pattern. For {label!r}: {terms}{' + …' if seq > 3 else ''}",
@@ -166,21 +167,46 @@ class Walk:
             "Concatenation",
             f"The outputs of all {n_head} heads side by side; head {self.head} has columns {start} to {stop - 1}.",
             f"({seq}, {n_head} · {d_head} = {n_head * d_head})",
-            [self._matrix("side by side", tensors.concatenated, "c", self.query)],
+            [self._matrix("side by side", tensors.concatenated, "c", self.query, first=start)],
             [check(f"columns of head {self.head} = the model's", tensors.concatenated[:, start:stop], model_mixed)],
         )
         yield Step(
-            "Output projection: one vector per token",
-            "A last matrix mixes the heads into one vector per token, which is added to the residual. Each head has "
-            f"its share of it. Lengths for {label!r}: {lengths}; of their sum: {output[self.query].norm():.3g}.",
-            f"Y = C W_O: {tuple(output.shape)}  (seq, d_model)",
+            "Output projection: each head's share",
+            f"A last matrix mixes the heads. Row c{start} of it is what the number c{start} adds to the residual. Head "
+            f"{self.head} meets only rows {start} to {stop - 1}: its output times these is its share.",
+            f"W_O: ({n_head * d_head}, {output.size(1)}), of each head ({d_head}, {output.size(1)})",
             [
-                self._matrix("Y", output, "y", self.query),
+                self._matrix(
+                    f"W_O, rows of head {self.head}, {d_head} in all",
+                    self.projection[:MAX_SHOWN],
+                    "y",
+                    rows=[f"c{row}" for row in range(start, min(stop, start + MAX_SHOWN))],
+                ),
                 self._matrix(f"each head's share of {label}", shares, "y", self.head, heads),
             ],
             [
+                check(f"share of head {self.head} by hand", share_by_hand, shares[self.head]),
+                *self._as_in_model("shares"),
+            ],
+        )
+        yield Step(
+            "Sum: what the layer's heads add to the residual",
+            "The shares, added up, are the layer's output: one vector per token, which is added to the residual. "
+            f"A vector's length tells how much it weighs there. Shown for {label!r}.",
+            f"Y = C W_O: {tuple(output.shape)}  (seq, d_model)",
+            [
+                self._lengths(
+                    {
+                        **dict(zip(heads, shares, strict=True)),
+                        "sum Y": output[self.query],
+                        "residual before": before,
+                        "residual after": before + output[self.query],
+                    }
+                )
+            ],
+            [
                 check("sum of the heads' shares = Y", tensors.shares.sum(dim=0), output),
-                *self._as_in_model("shares", "output"),
+                *self._as_in_model("output"),
                 check("Y = the model's on its fused route", output, self.theirs["fused"]),
             ],
         )
@@ -190,21 +216,30 @@ class Walk:
         return [check(f"{name} = the model's", getattr(self.tensors, name), self.theirs[name]) for name in names]
 
     def _matrix(
-        self, caption: str, matrix: Tensor, column: str, marked: int | None = None, rows: list[str] | None = None
+        self,
+        caption: str,
+        matrix: Tensor,
+        column: str,
+        marked: int | None = None,
+        rows: list[str] | None = None,
+        first: int = 0,
     ) -> Table:
-        """The first columns of a matrix, with a row for each token or for each of `rows`."""
-        columns = [f"{column}{i}" for i in range(min(MAX_SHOWN, matrix.size(1)))]
-        return Table(caption, rows or self.labels, columns, matrix[:, :MAX_SHOWN].tolist(), matrix.size(1), marked)
+        """Columns of a matrix from `first` on, with a row for each token or for each of `rows`."""
+        end = min(first + MAX_SHOWN, matrix.size(1))
+        columns = [f"{column}{i}" for i in range(first, end)]
+        return Table(caption, rows or self.labels, columns, matrix[:, first:end].tolist(), matrix.size(1), marked)
+
+    def _lengths(self, vectors: dict[str, Tensor]) -> Table:
+        """The length of each vector (d_model) and its first numbers."""
+        columns = ["length", *(f"y{i}" for i in range(MAX_SHOWN - 1))]
+        values = [[float(one.norm()), *one[: MAX_SHOWN - 1].tolist()] for one in vectors.values()]
+        total = self.tensors.output.size(1)
+        return Table(f"shares, sum and residual of {self.label}", list(vectors), columns, values, total, self.head)
 
     def _row(self, rows: Tensor) -> Table:
         """One token's row of (head, query, key), written downwards to fit a terminal: a line for each key."""
         values = rows[self.head, self.query, :, None].tolist()
         return Table(f"row of {self.label}", self.labels, ["value"], values, 1)
-
-
-def check(what: str, ours: Tensor, theirs: Tensor) -> Check:
-    """Compare two tensors."""
-    return what, float((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1e-9))
 
 
 def walk(
@@ -235,9 +270,9 @@ def walk(
         residual = model.residual(torch.tensor([tokens]), last_layer=layer - 1)  # (1, seq, d_model)
         x = block.attention_norm(residual)[0]  # (seq, d_model)
         tensors, theirs = LayerTensors(attention, x, rotary), model_tensors(attention, x, rotary)
-    walked = Walk(layer, head, seq - 1 if query is None else query, labels, tensors, theirs)
+        projection = attention.output.weight.detach().split(attention.d_head, dim=1)[head].T  # (d_head, d_model)
+    query = seq - 1 if query is None else query
+    walked = Walk(layer, head, query, labels, tensors, theirs, residual[0], projection)
     for step in walked.steps:
-        for what, difference in step.checks:
-            if not difference <= TOLERANCE:  # NaN fails, too
-                raise AssertionError(f"{step.title}: {what} misses by {difference:.1e}")
+        require_equal(step.title, step.checks)
     return walked

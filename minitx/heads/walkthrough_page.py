@@ -1,11 +1,9 @@
-"""The walkthrough for a terminal and as an HTML page."""
+"""The steps of a walkthrough for a terminal, and in HTML for a page."""
 
 import html
 import math
 import textwrap
 from collections.abc import Iterator, Sequence
-from importlib import resources
-from string import Template
 
 from minitx.heads.walkthrough import Step, Table, Walk
 
@@ -23,15 +21,10 @@ def as_text(walked: Walk, more: Sequence[Step] = ()) -> str:
     return "\n".join(lines)
 
 
-def as_html(walked: Walk, title: str, more: Sequence[Step] = ()) -> str:
-    """The steps of the layer and `more` as one page that needs nothing else."""
+def steps_html(walked: Walk, more: Sequence[Step] = ()) -> str:
+    """The steps of the layer and `more` as sections of a page."""
     steps = enumerate([*walked.steps, *more], 1)
-    return Template(resources.files(__package__).joinpath("walkthrough.html").read_text("utf-8")).substitute(
-        vars(walked),
-        title=html.escape(title),
-        label=html.escape(walked.label),
-        sections="\n".join(line for number, step in steps for line in _section(number, step)),
-    )
+    return "\n".join(line for number, step in steps for line in _section(number, step))
 
 
 def _plain_table(table: Table) -> list[str]:

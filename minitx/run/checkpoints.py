@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from minitx.model import Transformer
 from minitx.run.logs import log_state, read_log_state
@@ -65,23 +66,14 @@ class Checkpoint:
     def step(self) -> int:
         return self.progress.step
 
-    @torch.no_grad()
     def load_weights(self, model: Transformer) -> None:
         """Copy the saved weights into `model`; raises UserError where names or shapes differ."""
-        file, parameters = self.path / MODEL_FILE, dict(model.named_parameters())
+        file = self.path / MODEL_FILE
         try:
             weights = load_file(file)
         except (SafetensorError, OSError) as error:
             raise UserError(f"{file} cannot be read as weights: {error}.") from error
-        # minitx 0.1 saved norms of layers that pruning left without heads.
-        lost = tuple(f"blocks.{i}.attention." for i, block in enumerate(model.blocks) if block.attention is None)
-        odd = sorted(parameters.keys() ^ {name for name in weights if not name.startswith(lost)})
-        misfit = f"{file} does not fit the model of config.yaml"
-        require(not odd, f"{misfit}: {', '.join(odd[:3])} is in one and not in the other.")
-        for name, parameter in parameters.items():
-            saved, expected = tuple(weights[name].shape), tuple(parameter.shape)
-            require(saved == expected, f"{misfit}: {name} is {saved}, not {expected}.")
-            parameter.copy_(weights[name])
+        copy_weights(weights, model, file)
 
     def load_optimizer(self) -> dict[str, Any]:
         """The state of optimizers and random generators, on the CPU; raises UserError where it cannot be read."""
@@ -226,6 +218,21 @@ def read_state(path: Path) -> tuple[Checkpoint, dict[str, Recorded]]:
     checksums = fields.inside("checksums", dict)
     recorded = {name: read_record(checksums, name) for name in (MODEL_FILE, OPTIMIZER_FILE)}
     return Checkpoint(path, progress, batches, best, read_log_state(fields)), recorded
+
+
+@torch.no_grad()
+def copy_weights(weights: dict[str, Tensor], model: Transformer, file: Path) -> None:
+    """Copy weights, which `file` has, into `model`; raises UserError where names or shapes differ."""
+    parameters = dict(model.named_parameters())
+    # minitx 0.1 saved norms of layers that pruning left without heads.
+    lost = tuple(f"blocks.{i}.attention." for i, block in enumerate(model.blocks) if block.attention is None)
+    odd = sorted(parameters.keys() ^ {name for name in weights if not name.startswith(lost)})
+    misfit = f"{file} does not fit the model of config.yaml"
+    require(not odd, f"{misfit}: {', '.join(odd[:3])} is in one and not in the other.")
+    for name, parameter in parameters.items():
+        saved, expected = tuple(weights[name].shape), tuple(parameter.shape)
+        require(saved == expected, f"{misfit}: {name} is {saved}, not {expected}.")
+        parameter.copy_(weights[name])
 
 
 def save_weights(model: Transformer, file: Path) -> None:

@@ -1,7 +1,7 @@
 """The run folder: everything that passes from training to the other uses.
 
     runs/NAME/config.yaml, tokenizer.model, data.json, metrics.jsonl, heads.jsonl, summary.json, checkpoints/,
-    attention/, events.out.tfevents.*
+    attention/, weights/, events.out.tfevents.*
 
 data.json describes the text, names the run by a random id, and keeps checksums of the tokenizer and of config.yaml.
 Each checkpoint keeps checksums of itself and of the logs up to its step.
@@ -25,7 +25,7 @@ from minitx.config.parsing import load_config
 from minitx.data.tokenizer import Tokenizer
 from minitx.model import Transformer
 from minitx.model_size import require_memory
-from minitx.run import checkpoints, logs
+from minitx.run import checkpoints, logs, weights
 from minitx.system import files
 from minitx.system.errors import UserError, require
 from minitx.system.fields import Fields
@@ -169,7 +169,8 @@ class Run:
             pass
         try:
             files.remove_drafts_of(self.path)
-            for folder in (self.path, self.path / checkpoints.FOLDER, self.path / "attention"):
+            inside = [self.path / name for name in (checkpoints.FOLDER, weights.FOLDER, "attention")]
+            for folder in (self.path, *inside):
                 if folder == self.path or not folder.is_symlink():  # which would lead out of the run
                     files.remove_drafts(folder)
             yield
@@ -196,13 +197,22 @@ class Run:
         return checkpoints.find(self.path, name)
 
     def load_model(self, checkpoint: str, device: torch.device) -> tuple[Transformer, str]:
-        """The model in evaluation mode, and the name of its checkpoint."""
-        chosen = self.checkpoint(checkpoint)
+        """The model in evaluation mode, and the name of its checkpoint.
+
+        checkpoint: as in `checkpoint`, or a step whose weights alone are kept.
+        """
+        number = checkpoint.removeprefix("step-")
+        step = int(number) if number.isdecimal() else -1
+        has_weights_alone = step in weights.steps(self.path) and step not in checkpoints.steps(self.path)
+        chosen = None if has_weights_alone else self.checkpoint(checkpoint)
         config, tokenizer = self.config(), self.tokenizer()
         require_memory(config.model, tokenizer.vocab_size, device, training=False)
         model = Transformer(config.model, tokenizer.vocab_size)
-        chosen.load_weights(model)
-        return model.to(device).eval(), chosen.path.name
+        if chosen is None:
+            weights.load_into(model, self.path, step, self.about("id") or "")
+        else:
+            chosen.load_weights(model)
+        return model.to(device).eval(), files.step_name(step) if chosen is None else chosen.path.name
 
 
 def free_name(out: str) -> Path:

@@ -19,7 +19,7 @@ def claims(config: Config, n_seeds: int, is_short: bool, command: str) -> int:
     is_short: a quarter of the steps, a fifth of the tales, fewer models, at most 2 seeds.
     """
     require(config.data.source == "tales", f"data.source is {config.data.source}, but claims are tried on tales.")
-    log = dataclasses.replace(config.log, heads_every=0, snapshots_every=0)
+    log = dataclasses.replace(config.log, heads_every=0, snapshots_every=0, examples=0)
     steps = max(1, config.train.steps // 4) if is_short else config.train.steps
     config = dataclasses.replace(config, log=log, train=dataclasses.replace(config.train, sample_every=0, steps=steps))
     variants = claim_variants(config.model, is_short)

@@ -88,5 +88,5 @@ def parse_json(content: bytes | str, origin: str) -> Any:
     """The value that JSON from `origin` holds; raises UserError for anything else."""
     try:
         return json.loads(content)
-    except (ValueError, RecursionError) as error:  # ValueError also of bytes that are no text, and of 5,000 digits
+    except (ValueError, RecursionError, OverflowError) as error:  # ValueError also of bytes and of 5,000 digits
         raise UserError(f"{origin} is damaged: it is not JSON.") from error

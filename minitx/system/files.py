@@ -205,9 +205,9 @@ def step_of(name: str) -> int:
     return int(name.removeprefix("step-"))
 
 
-def steps_in(names: Iterable[str], suffix: str = "") -> list[int]:
-    """The steps of all names such as step-000500`suffix`, in order; other names are left out."""
-    matches = (re.fullmatch(f"step-([0-9]{{6,12}}){re.escape(suffix)}", name) for name in names)
+def steps_in(names: Iterable[str], suffix: str = "", prefix: str = "step-") -> list[int]:
+    """The steps of all names such as `prefix`000500`suffix`, in order; other names are left out."""
+    matches = (re.fullmatch(f"{re.escape(prefix)}([0-9]{{6,12}}){re.escape(suffix)}", name) for name in names)
     return sorted(int(match[1]) for match in matches if match)
 
 
@@ -222,9 +222,11 @@ def checksum(file: Path, most: float = math.inf) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def json_bytes(content: dict[str, Any]) -> bytes:
-    """`content` as JSON, with a checksum of its values under "sha256"."""
-    return (json.dumps({**content, "sha256": digest(content)}, indent=2) + "\n").encode()
+def json_bytes(content: dict[str, Any], indent: int | None = 2) -> bytes:
+    """`content` as JSON, with a checksum of its values under "sha256"; indent: None writes a single line."""
+    separators = (",", ":") if indent is None else (",", ": ")
+    text = json.dumps({**content, "sha256": digest(content)}, indent=indent, separators=separators)
+    return (text + "\n").encode()
 
 
 def read_json(file: Path) -> dict[str, Any]:

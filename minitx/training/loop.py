@@ -132,6 +132,7 @@ def after_step(training: Training, report: Report, stop: StopRequest, loss: Tens
         line["val_loss"] = val_loss
         line["val_bits_per_byte"] = bits_per_byte(val_loss, len(prepared.val), prepared.val_bytes)
     report.step(line, due)
+    training.keep_weights()
     if due.checkpoint or is_best:
         save(training, report, best=is_best)
     training.start_clock()

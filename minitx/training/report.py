@@ -12,13 +12,15 @@ from tqdm import tqdm
 from minitx import __version__
 from minitx.config import GenerateConfig
 from minitx.generation.generate import complete
-from minitx.heads import snapshots
+from minitx.heads import examples_file, snapshots
 from minitx.heads.kinds import Answers
 from minitx.model_size import cache_bytes_per_token, parameters_by_part
+from minitx.run import weights
 from minitx.system.files import read_file
 from minitx.system.memory import memory_bytes
 from minitx.system.text import visible, warn
 from minitx.tensorboard.writer import METRIC_TAGS, EventWriter
+from minitx.training.example_log import log_examples
 from minitx.training.head_log import log_heads
 from minitx.training.kind_log import KindLog
 from minitx.training.model_card import hyperparameters, model_card
@@ -48,6 +50,8 @@ class Report:
 
     def __enter__(self) -> Self:
         snapshots.forget_after(self.training.run.path, self.start_step)
+        weights.forget_after(self.training.run.path, self.start_step, self.training.weights_steps)
+        examples_file.forget_after(self.training.run.path, self.start_step)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -64,6 +68,7 @@ class Report:
         if due.metrics or due.evaluation:
             self.metrics(line)
         self.heads(due)
+        log_examples(self.training)
         if due.sample:
             self.sample()
 

@@ -12,7 +12,7 @@ from minitx.config import Config
 from minitx.data.batches import Batches
 from minitx.data.prepare import Prepared
 from minitx.model import Transformer
-from minitx.run import checkpoints
+from minitx.run import checkpoints, weights
 from minitx.run.checkpoints import Checkpoint, Progress
 from minitx.run.folder import Run
 from minitx.system.errors import UserError
@@ -59,6 +59,7 @@ class Training:
         )
         self.progress, self.logged = Progress(), Progress()  # now, and at the last line of metrics.jsonl
         self.saved_step = 0
+        self.weights_steps = weights.steps_to_keep(config, sum(p.numel() for p in model.parameters()))
         self.began: float | None = None  # when the clock was started, while it runs
 
     @property
@@ -114,6 +115,11 @@ class Training:
         keep = self.config.train.keep_checkpoints
         checkpoints.save(self.run.path, self.model, optimizer_state, state, best=best, keep=keep)
         self.saved_step = self.step
+
+    def keep_weights(self) -> None:
+        """Keep the weights alone, if this is one of the steps for it."""
+        if self.step in self.weights_steps:
+            weights.keep(self.run.path, self.step, self.model, self.run.about("id") or "")
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Put everything back as `save` left it; raises UserError where the checkpoint holds something else."""

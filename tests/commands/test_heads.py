@@ -206,7 +206,7 @@ def test_a_page_of_a_text_has_its_patterns_and_scores(
     tokens = Run(run).tokenizer().encode(text)
     np.testing.assert_allclose(read_patterns(content), patterns(model, torch.tensor([tokens]))[:, 0], atol=0.004)
     assert header["step"] == 3 and header["probes"][0]["text"] == text
-    assert header["scores"].keys() == {*SCORES, "importance"}
+    assert header["scores"].keys() == {*SCORES, "importance", "induction_on_repeats"}
     assert min(header["scores"]["importance"]) > 0
 
 
@@ -219,7 +219,7 @@ def test_a_page_without_a_text_shows_the_runs_probes(run: Path, tmp_path: Path) 
     header = read_header(io.BytesIO(snapshot_in(file)))
     assert [probe["text"] for probe in header["probes"]] == ["the cat sat.", "rain"]
     assert header["probes"][0]["links"] == [{"name": "sat → cat", "query": [8, 11], "key": [4, 7]}]
-    assert header["scores"].keys() == {*SCORES, "importance"}
+    assert header["scores"].keys() == {*SCORES, "importance", "induction_on_repeats"}
 
 
 def test_a_page_of_a_run_without_probes_asks_for_a_text(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,12 @@ def test_on_the_terminal_and_as_a_page(run: Path, tmp_path: Path, capsys: pytest
     out = capsys.readouterr().out
     assert out.startswith("Layer 1, head 1, token 10 't'") and "'t' in 'the cat sat' and in 'a mat cat'" in out
     assert main([*arguments, "--token", "4", "--html", str(tmp_path / "a.html")]) == 0
-    assert "token 4, <b>c</b>" in (tmp_path / "a.html").read_text("utf-8")
+    page = (tmp_path / "a.html").read_text("utf-8")
+    assert "<title>Heads as blocks: small, step-000003, layer 1</title>" in page
+    shown = json.loads(page.split('id="data">')[1].split("</script>")[0])
+    assert (shown["head"], shown["position"]) == (3, 4)  # head 1 of layer 1, counted through the layers of two heads
+    assert [answer["layer"] for answer in shown["answers"]] == [1] * len("the cat sat")
+    assert "Sum: what the layer&#x27;s heads add" in page and "at the end" in page
 
 
 @pytest.mark.parametrize(

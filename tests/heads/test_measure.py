@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,8 @@ def test_every_head_has_every_figure_in_plain_numbers() -> None:
         )
         assert entry["ablation"].keys() == {"zero", "zero_error", "mean", "mean_error"}
         assert entry["gradient"] > 0 and entry["contribution"] > 0
+        assert -1 <= entry["copying"] <= 1
+    assert np.shape([found["composition"][kind] for kind in "QKV"]) == (3, 4, 4)
     assert found["unclassified"] == np.mean([entry["role"] == UNCLASSIFIED for entry in found["heads"]])
     assert -1 <= found["rank_correlation"]["gradient_zero"] <= 1
     assert len(found["without_output_projection"]) == 2
@@ -54,7 +57,14 @@ def test_a_duplicated_head_is_found() -> None:
 
 def test_the_text_names_every_head_and_says_what_was_left_out() -> None:
     text = as_text(measure_heads(small_model(), TOKENS, ablation=False))
-    assert all(text.count(f"\n{place} ") == 2 for place in ("0.0", "0.1", "1.0", "1.1"))
+    rows = {place: text.rpartition(f"\n{place} ")[2].split("\n")[0] for place in ("0.0", "0.1", "1.0", "1.1")}
+    assert all(text.count(f"\n{place} ") == 2 for place in rows)
+    assert [re.search(r" [QKV] 0\.[01] [+-]0\.\d\d$", row) is not None for row in rows.values()] == [
+        False,
+        False,
+        True,
+        True,
+    ]
     assert text.count("not measured") == 4 and "Rank correlation" not in text
     assert "100% of the heads fit no role" in text
     assert max(len(line) for line in text.split("\n")) <= 140

@@ -338,8 +338,9 @@ def test_roles_name_heads_that_do_one_thing() -> None:
 
 
 def test_induction_can_be_judged_by_another_score() -> None:
-    scores = {name: np.full((1, 1), 0.1) for name in SCORES} | {"induction_on_repeats": np.full((1, 1), 0.9)}
-    by_chance = dict.fromkeys(scores, 0.05)
+    """Both the tab and `minitx heads` go by repeats where they are known: they told two roles of one head."""
+    scores = {name: np.full((1, 1), 0.1) for name in SCORES}
+    by_chance = dict.fromkeys([*scores, "induction_on_repeats"], 0.05)
     assert roles(scores, by_chance).names.item() == UNCLASSIFIED
-    names, strengths = roles(scores, by_chance, induction="induction_on_repeats")
+    names, strengths = roles(scores | {"induction_on_repeats": np.full((1, 1), 0.9)}, by_chance)
     assert names.item() == "induction" and strengths.item() == pytest.approx(0.85 / 0.95)

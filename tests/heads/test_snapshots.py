@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from minitx.heads import snapshots
+from minitx.heads.packing import SMALL, encode_weights, pairs, reduce
 from minitx.heads.snapshots import (
     MAGIC,
     OLDER,
-    SMALL,
     PlacedLink,
     ShownProbe,
     encode,
@@ -105,8 +105,8 @@ def test_even_attention_over_many_tokens_does_not_vanish() -> None:
 
 def test_a_long_text_is_reduced_to_the_largest_weight_of_each_block() -> None:
     seq = 150  # blocks of 3 tokens
-    levels = snapshots.encode_weights(patterns(1, 1, seq))
-    small = snapshots.reduce(levels)[0, 0]
+    levels = encode_weights(patterns(1, 1, seq))
+    small = reduce(levels)[0, 0]
     assert small.shape == (50, 50)
     for query, key in ((0, 0), (49, 0), (49, 49), (20, 7)):
         assert small[query, key] == levels[0, 0, 3 * query : 3 * query + 3, 3 * key : 3 * key + 3].max()
@@ -120,11 +120,11 @@ def test_one_probe_and_some_heads_can_be_taken_out() -> None:
     assert header["probes"][0]["whole"] == [1, 4]
     assert header["probes"][0]["links"] == [{"name": "pronoun", "query": [9, 10], "key": [2, 4]}]
     assert header["scores"] == {"entropy": [0, 1, 2, 3, 4, 5]}
-    packed = np.frombuffer(part[-2 * snapshots.pairs(100) :], np.uint8).reshape(2, -1)
-    expected = snapshots.encode_weights(second.patterns.reshape(6, 100, 100))[[1, 4]]
+    packed = np.frombuffer(part[-2 * pairs(100) :], np.uint8).reshape(2, -1)
+    expected = encode_weights(second.patterns.reshape(6, 100, 100))[[1, 4]]
     np.testing.assert_array_equal(packed, expected[:, *np.tril_indices(100)])
     again = part_of(part, 0, heads=[4])
-    assert again[-snapshots.pairs(100) :] == part[-snapshots.pairs(100) :]
+    assert again[-pairs(100) :] == part[-pairs(100) :]
     with pytest.raises(UserError, match="no probe 2"):
         part_of(content, 2)
 
@@ -195,7 +195,7 @@ def test_no_damage_is_shown(tmp_path: Path) -> None:
     content = encode(1, [probe(5, 1, 2), probe(66, 1, 2)])
     snapshots.write(tmp_path, 1, content)
     whole, file = read_all(tmp_path, 1), snapshots.path(tmp_path, 1)
-    head = snapshots.pairs(66)
+    head = pairs(66)
     damaged = [content[: -2 * head] + content[-head:] + content[-2 * head : -head]]
     assert damaged[0] != content
     for place in range(0, len(content), 11):
@@ -237,18 +237,9 @@ def test_a_snapshot_of_another_step_or_run_is_told(tmp_path: Path) -> None:
 
 def test_snapshots_without_checksums_still_show(tmp_path: Path) -> None:
     """As older versions wrote them, also in a run that has an id by now."""
-    written = encode(1, [probe(3), probe(80)], {"entropy": np.zeros((2, 3))})
-    header = header_of(written)
-    size = int.from_bytes(written[len(MAGIC) : len(MAGIC) + 4], "little")
-    del header["run"]
-    for entry in header["probes"]:
-        del entry["checksums"]
-    text = json.dumps(header).encode()
-    older = OLDER + struct.pack("<I", len(text)) + text + written[len(MAGIC) + 8 + size :]
     write_atomically(tmp_path / "data.json", json_bytes({"id": "new"}))
-    snapshots.write(tmp_path, 1, older)
-    for place, part in enumerate(read_all(tmp_path, 1)):
-        np.testing.assert_array_equal(read_patterns(part), read_patterns(written, place))
+    snapshots.write(tmp_path, 1, in_format(1, encode(1, [probe(3)], run="another")))
+    assert len(read_all(tmp_path, 1)) == 1
 
 
 def test_declared_sizes_are_checked_before_memory_is_taken(tmp_path: Path) -> None:
@@ -260,7 +251,7 @@ def test_declared_sizes_are_checked_before_memory_is_taken(tmp_path: Path) -> No
     with sparse.open("wb") as file:
         content = forged(heads=30, probes=[{"text": "", "tokens": ["a"] * 8192}])[:-1]
         file.write(content)
-        file.truncate(len(content) + 30 * (snapshots.pairs(64) + snapshots.pairs(8192)))
+        file.truncate(len(content) + 30 * (pairs(64) + pairs(8192)))
     tracemalloc.start()
     with sparse.open("rb") as file, pytest.raises(UserError, match="fewer heads"):
         extract(file, read_header(file), 0, range(30))
@@ -310,3 +301,95 @@ def test_a_snapshot_is_small(tmp_path: Path) -> None:
     scores = {name: np.random.default_rng(0).random((4, 4)) for name in "abcdefg"}
     snapshots.write(tmp_path, 0, encode(0, [probe(64, 4, 4)], scores, dict.fromkeys(scores, 0.1)))
     assert snapshots.path(tmp_path, 0).stat().st_size < 40_000
+
+
+def in_format(version: int, content: bytes) -> bytes:
+    """A snapshot as an older version wrote it, byte for byte but for its time."""
+    header, length = header_of(content), int.from_bytes(content[len(MAGIC) : len(MAGIC) + 4], "little")
+    del header["scored_on"]
+    for entry in header["probes"]:
+        for name in ("words", "dropped", "predictions", "scores", "chance", "roles"):
+            del entry[name]
+        if version == 1:
+            del entry["checksums"]
+    if version == 1:
+        del header["run"]
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    checksum = [] if version == 1 else [struct.pack("<I", crc32(text))]
+    magic = f"minitx attention {version}\n".encode()
+    return b"".join([magic, struct.pack("<I", len(text)), *checksum, text, content[len(MAGIC) + 8 + length :]])
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_older_formats_stay_readable(version: int, tmp_path: Path) -> None:
+    """What they lack is empty, and the tab gets them in today's format."""
+    written = encode(1, [probe(3), probe(80)], {"entropy": np.zeros((2, 3))}, roles=[["induction"] * 3] * 2)
+    older = in_format(version, written)
+    assert older[:19] == f"minitx attention {version}\n".encode() != written[:19]
+    snapshots.write(tmp_path, 1, older)
+    for place, part in enumerate(read_all(tmp_path, 1)):
+        np.testing.assert_array_equal(read_patterns(part), read_patterns(written, place))
+        header = header_of(part)
+        (entry,) = header["probes"]
+        assert part.startswith(MAGIC) and header["scored_on"] == "" and header["roles"] == ["induction"] * 6
+        assert (entry["words"], entry["dropped"], entry["predictions"]) == ([], 0, None)
+        assert (entry["scores"], entry["chance"], entry["roles"]) == ({}, {}, [])
+    flipped = bytearray(older)
+    flipped[-1] ^= 1
+    snapshots.write(tmp_path, 1, bytes(flipped))
+    if version == 2:
+        with pytest.raises(UserError, match="do not fit their checksums"):
+            read_all(tmp_path, 1)
+
+
+def test_what_a_probe_itself_shows_comes_back() -> None:
+    predictions = {
+        "tokens": [["a", "b"], ["c", "d"], ["e", "f"]],
+        "probabilities": [[0.5, 0.25], [0.125, None], [1, 0]],
+        "loss": [0.25, 3, None],
+        "real": [1, None, None],
+    }
+    scores = {"induction": np.array([[0.123456, np.nan]])}
+    more: dict[str, Any] = {"words": [0, 2], "dropped": 7, "predictions": predictions, "scores": scores}
+    shown = probe(3, 1, 2, chance={"induction": float("nan")}, roles=[["first token", "induction"]], **more)
+    header = header_of(part_of(encode(1, [probe(2, 1, 2), shown], scored_on="validation text"), 1))
+    assert header["scored_on"] == "validation text"
+    (entry,) = header["probes"]
+    assert (entry["words"], entry["dropped"], entry["predictions"]) == ([0, 2], 7, predictions)
+    assert entry["scores"] == {"induction": [0.1235, None]} and entry["chance"] == {"induction": None}
+    assert entry["roles"] == ["first token", "induction"]
+    with pytest.raises(ValueError, match="score"):
+        encode(1, [probe(2, 1, 2, scores={"entropy": np.zeros((2, 2))})])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"words": [1]},
+        {"words": [0, 1]},
+        {"words": [0, 0]},
+        {"words": [True]},
+        {"words": ["0"]},
+        {"words": {}},
+        {"dropped": -1},
+        {"dropped": 1.5},
+        {"predictions": []},
+        {"predictions": {}},
+        {"predictions": {"tokens": [["a"]], "probabilities": [[0.5]]}},
+        {"predictions": {"tokens": [["a"]], "probabilities": [[0.5]], "loss": []}},
+        {"predictions": {"tokens": [["a"]], "probabilities": [[0.5]], "loss": ["x"]}},
+        {"predictions": {"tokens": [["a"]], "probabilities": [[0.5, 0.5]], "loss": [None]}},
+        {"predictions": {"tokens": [["a"]], "probabilities": [[0.5]], "loss": [None], "real": [-1]}},
+        {"predictions": {"tokens": [[1]], "probabilities": [[0.5]], "loss": [None]}},
+        {"predictions": {"tokens": ["a"], "probabilities": [[0.5]], "loss": [None]}},
+        {"predictions": {"tokens": [["a"] * 99], "probabilities": [[0.5] * 99], "loss": [None]}},
+        {"predictions": {"tokens": [["a"]], "probabilities": [[float("nan")]], "loss": [None]}},
+        {"scores": {"x": [1, 2]}},
+        {"chance": {"x": "y"}},
+        {"roles": ["a", "b"]},
+    ],
+)
+def test_what_a_stranger_wrote_of_a_probe_ends_in_a_sentence(changes: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"The header of this snapshot is damaged: probes\.0") as raised:
+        header_of(forged(probes=[{"text": "a", "tokens": ["a"], **changes}]))
+    assert str(raised.value).endswith(".") and len(str(raised.value)) < 200

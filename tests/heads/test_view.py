@@ -12,6 +12,7 @@ from minitx import config
 from minitx.config import TokenizerConfig
 from minitx.data.tokenizer import Tokenizer
 from minitx.heads.importance import gate_gradient, survey
+from minitx.heads.measure import measure_heads
 from minitx.heads.record import patterns, score_text, scored_text
 from minitx.heads.snapshots import read_header
 from minitx.heads.view import IMPORTANCE_TOKENS, probe_of, text_snapshot, view_probes
@@ -72,6 +73,50 @@ def test_a_text_longer_than_the_context_is_cut(tokenizer: Tokenizer) -> None:
     tokens = tokenizer.encode("the cat sat on a mat and saw the dog")
     probe = probe_of(model, tokenizer, "…", tokens)
     assert len(probe.tokens) == model.config.context_length == 32 < len(tokens)
-    assert (
-        read_header(io.BytesIO(text_snapshot(model, tokenizer, [("…", tokens), ("a", tokens[:1])], 0)))["scores"] == {}
+    assert probe.dropped == len(tokens) - 32
+    header = read_header(io.BytesIO(text_snapshot(model, tokenizer, [("…", tokens), ("a", tokens[:1])], 0)))
+    assert header["scores"] == {} and [probe["dropped"] for probe in header["probes"]] == [probe.dropped, 0]
+
+
+def test_each_probe_has_its_words_its_predictions_and_its_own_scores(tokenizer: Tokenizer) -> None:
+    """Captions told the scores of validation text under a probe, and of the text itself under one's own."""
+    model = small_model(tokenizer.vocab_size)
+    tokens = np.array(tokenizer.encode(small_text(20)), np.uint16)
+    header = read_header(
+        io.BytesIO(view_probes(model, tokenizer, [config.Probe("the cat the hat.")], tokens).snapshot(7))
     )
+    assert header["scored_on"] == "validation text"
+    (probe,) = header["probes"]
+    assert probe["words"] == [0, 3, 7, 11, 15]
+    ids = torch.tensor([tokenizer.encode("the cat the hat.")])
+    with torch.no_grad():
+        likeliest = model(ids)[0].softmax(-1).max(dim=-1)
+    assert [row[0] for row in probe["predictions"]["tokens"]] == [
+        tokenizer.token_text(token) for token in likeliest.indices.tolist()
+    ]
+    assert [row[0] for row in probe["predictions"]["probabilities"]] == pytest.approx(
+        likeliest.values.tolist(), rel=1e-3
+    )
+    expected = score_text(model, ids)
+    for name, values in expected.scores.items():
+        assert probe["scores"][name] == pytest.approx(values.ravel().tolist(), abs=1e-4)
+    assert "importance" not in probe["scores"] and probe["roles"] == [
+        role for layer in expected.role_names() for role in layer
+    ]
+    own = read_header(io.BytesIO(text_snapshot(model, tokenizer, [("the cat", tokenizer.encode("the cat"))], 3)))
+    assert own["scored_on"] == "your text"
+    assert own["probes"][0]["scores"]["entropy"] == pytest.approx(own["scores"]["entropy"], abs=1e-4)
+
+
+def test_the_tab_and_minitx_heads_give_one_verdict(tokenizer: Tokenizer) -> None:
+    """The tab said "unclassified" where `minitx heads` said "induction": it judged by the text's own repeats."""
+    model, tokens = small_model(tokenizer.vocab_size), np.array(tokenizer.encode(small_text(20)), np.uint16)
+    with torch.no_grad():  # sharper heads, so that some have a role
+        for parameter in model.parameters():
+            parameter.mul_(3)
+    measured = measure_heads(model, tokens, ablation=False)
+    header = read_header(io.BytesIO(view_probes(model, tokenizer, [config.Probe("the cat")], tokens).snapshot(7)))
+    assert header["roles"] == [role.replace("_", " ") for role in measured.roles.names.ravel()]
+    for name in ("induction_on_repeats", "induction", "previous_token"):
+        assert header["scores"][name] == pytest.approx(measured.scores[name].ravel().tolist(), abs=1e-5)
+        assert header["chance"][name] == pytest.approx(measured.chance[name], abs=1e-5)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +14,7 @@ from minitx.config import ModelConfig
 from minitx.fast.attention import rotate
 from minitx.heads.contexts import compare_contexts, vectors_of
 from minitx.heads.walkthrough import walk
-from minitx.heads.walkthrough_page import as_html, as_text
+from minitx.heads.walkthrough_page import as_text, steps_html
 from minitx.model import Transformer
 from minitx.system.errors import UserError
 from tests.small import Letters
@@ -47,8 +45,22 @@ def test_the_numbers_shown_are_those_of_the_whole_model(
     torch.testing.assert_close(row, recorded.patterns[layer][0, head, at])
     mixed = torch.tensor(shown["Mix"].tables[0].values)
     torch.testing.assert_close(mixed, recorded.head_outputs[layer][0, head])
-    shares = torch.tensor(shown["Output projection"].tables[1].values)
+    concatenated = shown["Concatenation"].tables[0]
+    torch.testing.assert_close(torch.tensor(concatenated.values), recorded.head_outputs[layer][0, head])
+    assert concatenated.columns == [f"c{i}" for i in range(head * 8, head * 8 + 8)]
+    rows, shares = (torch.tensor(table.values) for table in shown["Output projection"].tables)
     torch.testing.assert_close(shares, recorded.shares[layer][0, :, at, :8])
+    assert shown["Output projection"].tables[0].rows == concatenated.columns  # of each number, the row it meets
+    torch.testing.assert_close(torch.tensor(concatenated.values)[at] @ rows, shares[head])
+    summed = shown["Sum"].tables[0]
+    with torch.inference_mode():
+        before = ours.residual(torch.tensor([TOKENS]), last_layer=layer - 1)[0, at]
+    added = recorded.shares[layer][0, :, at].sum(dim=0)
+    expected = [*recorded.shares[layer][0, :, at], added, before, before + added]
+    for numbers, vector in zip(summed.values, expected, strict=True):
+        assert numbers[0] == pytest.approx(float(vector.norm()), rel=1e-4)
+        torch.testing.assert_close(torch.tensor(numbers[1:]), vector[:7], atol=1e-5, rtol=1e-4)
+    assert summed.rows == ["head 0", "head 1", "head 2", "head 3", "sum Y", "residual before", "residual after"]
     assert [step.title.split(":")[0] for step in walked.steps] == [
         "X",
         "Each head's query, key and value",
@@ -60,6 +72,7 @@ def test_the_numbers_shown_are_those_of_the_whole_model(
         "Mix",
         "Concatenation",
         "Output projection",
+        "Sum",
     ]
     assert sum(len(step.checks) for step in walked.steps) >= 10
 
@@ -104,8 +117,8 @@ def test_text_and_page_show_every_step_and_escape_what_tokens_hold() -> None:
     assert "after layer 1 " in text and max(map(len, text.split("\n"))) <= 120
     [cosines] = contexts[0].tables
     assert cosines.values[0] == pytest.approx([1]) and 0 < cosines.values[1][0] < 0.999
-    page = as_html(walked, "T<i>tle", contexts)
-    assert "<b>one</b>" in page and "<th><b></th>" not in page and "&lt;b&gt;" in page and "T&lt;i&gt;tle" in page
+    page = steps_html(walked, contexts)
+    assert "<th><b></th>" not in page and "<th>&lt;b&gt;</th>" in page
     assert not re.search(r"(src|href)=|https?://|<script", page)
     assert page.count("<h2>") == len(walked.steps) + 1
 
@@ -129,10 +142,3 @@ def test_a_pruned_layer_cannot_be_shown_but_a_whole_one_can() -> None:
     assert walk(pruned, TOKENS, LABELS, 0, 3).steps
     with pytest.raises(UserError, match="Layer 1 of this model is pruned"):
         walk(pruned, TOKENS, LABELS, 1, 0)
-
-
-def test_the_template_of_the_page_is_shipped() -> None:
-    """Installed elsewhere, the page has nothing but what the wheel holds."""
-    settings = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))
-    assert settings["tool"]["setuptools"]["package-data"]["minitx.heads"] == ["*.html"]
-    assert (Path(minitx.heads.one_layer.__file__).parent / "walkthrough.html").is_file()

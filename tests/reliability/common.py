@@ -27,7 +27,7 @@ from typing import Any
 import yaml
 
 from minitx.config import Config
-from minitx.heads import snapshots
+from minitx.heads import examples_file, snapshots
 from tests.small import small_config, small_text
 
 ROOT = Path(__file__).parents[2]
@@ -179,10 +179,11 @@ def curves(run: Path) -> dict[str, list[tuple[int, object]]]:
 
 
 def said(run: Path) -> dict[str, Any]:
-    """All that a run says: metrics, lines about heads, last weights, and every curve."""
+    """All that a run says: metrics, lines about heads, their examples, last weights, and every curve."""
     last = max((run / "checkpoints").glob("step-*"))
+    found = {f"examples {step}": examples_file.read(run, step)._replace(run="") for step in examples_file.steps(run)}
     lines = {name: metrics(run, name) for name in ("metrics.jsonl", "heads.jsonl") if (run / name).exists()}
-    return {**lines, last.name: (last / "model.safetensors").read_bytes(), **curves(run)}
+    return {**lines, **found, last.name: (last / "model.safetensors").read_bytes(), **curves(run)}
 
 
 def differences(run: Path, reference: Path) -> list[str]:

@@ -170,12 +170,15 @@ def tab() -> int:
     apps = AttentionPlugin(SimpleNamespace(logdir="runs", flags=None)).get_plugin_apps()
     asked = ["/runs", "/run?run=whole", "/scores?run=whole&name=induction", "/page?run=whole"]
     asked += [f"/snapshot?run=whole&step={step}&probe={probe}" for step in (4, 8) for probe in (0, 1)]
+    asked += [f"/examples?run=whole&step={step}&head=1" for step in (4, 8)]
     for route in asked:
         answer = Client(apps[route.partition("?")[0]]).get(route)
         assert answer.status_code < 500, f"{route}: {answer.status}"
         told = answer.get_json() if answer.is_json else {}
         if answer.status_code != 200 or told.get("fault"):
             print(f"warning: {told.get('error') or told['fault']}", file=sys.stderr)
+        elif "scanned" in told and f"step={told['step']}&" not in route:
+            print(f"warning: the examples are of step {told['step']}", file=sys.stderr)  # as the view does
         print(route, answer.data)
     return 0
 

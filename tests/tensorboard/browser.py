@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -64,6 +65,13 @@ class Page:
         if (folder := os.environ.get("MINITX_SCREENSHOTS")) and exception[0] is not None:
             self.tab.screenshot(path=f"{folder}/failed.png")
         self.context.close()
+
+    def save(self, kind: str) -> Path:
+        """The file that the menu Save makes: "PNG", "SVG", "GIF" or "HTML"."""
+        self.tab.locator("button", has_text="Save").click()
+        with self.tab.expect_download(timeout=SLOW) as saved:
+            self.tab.locator(".menu button", has_text=kind).click()
+        return Path(saved.value.path())
 
     def wait(self, condition: str) -> None:
         """Until a JavaScript expression is true."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
+import itertools
 import json
 import os
 import shutil
@@ -27,7 +29,7 @@ from minitx.heads.snapshots import ShownProbe, encode
 from minitx.run import checkpoints
 from minitx.run.folder import Run
 from minitx.tensorboard.plugin.own_text import OwnText
-from minitx.tensorboard.plugin.page import style
+from minitx.tensorboard.plugin.page import page, style
 from minitx.tensorboard.plugin.plugin import AttentionPlugin
 from minitx.tensorboard.writer import EventWriter
 from tests.heads.test_snapshots import header_of, patterns, read_patterns
@@ -54,7 +56,12 @@ def add_run(folder: Path, steps: list[int], seq: int = 4, text: str = "a text") 
     EventWriter(folder).close()
     for step in steps:
         probes = [
-            ShownProbe(text, [f"t{i}" for i in range(seq)], patterns(2, 2, seq, seed=step)),
+            ShownProbe(
+                text,
+                [f"t{i}" for i in range(seq)],
+                patterns(2, 2, seq, seed=step),
+                scores={"induction": np.full((2, 2), step / 100)},
+            ),
             ShownProbe("long", ["x"] * 80, patterns(2, 2, 80, seed=step)),
         ]
         scores = {"induction": np.array([[0, 0.1], [step / 1000, np.nan]])}
@@ -218,6 +225,12 @@ def test_scores_are_returned_step_by_step(client: Client, logs: Path) -> None:
     assert json.loads(ask(client, "scores", run="broken", name="induction").data)["values"][1:] == [None, None]
 
 
+def test_scores_of_one_text_are_told_apart_from_those_of_validation_text(client: Client) -> None:
+    asked = {probe: ask(client, "scores", run="good", name="induction", after=9, probe=probe) for probe in (0, 1, 7)}
+    values = {probe: json.loads(response.data)["values"] for probe, response in asked.items()}
+    assert values == {0: [[0.1] * 4, [0.2] * 4, [0.3] * 4], 1: [None] * 3, 7: [None] * 3}
+
+
 def test_scores_change_with_the_file(client: Client, logs: Path) -> None:
     add_run(logs / "changing", [1])
     assert json.loads(ask(client, "scores", run="deep/er", name="induction").data)["values"][0][2] == 0.005
@@ -300,6 +313,64 @@ def test_a_page_holds_all_steps_of_a_probe(client: Client) -> None:
     assert len(data["snapshots"]) == 3 and data["view"] == "head=1" and data["title"] == "good"
 
 
+def embedded(response: TestResponse) -> dict[str, Any]:
+    """The data of a page."""
+    data: dict[str, Any] = json.loads(response.text.split('id="data">')[1].split("</script>")[0])
+    return data
+
+
+def test_a_page_holds_all_steps_where_they_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It dropped nine of ten steps of a short probe, for it counted the bytes of the long one beside it."""
+    steps = list(range(1, 25))
+    add_run(tmp_path / "run", steps)
+    client = application("--logdir", str(tmp_path))
+    whole = ask(client, "page", run="run", probe=1)
+    assert "<title>Attention · run · 24 of 24 steps</title>" in whole.text and embedded(whole)["steps_of"] == 24
+    size, empty = len(whole.data), len(page([], title="run", steps_of=24).encode())
+    short = len(ask(client, "page", run="run", probe=0).data)
+    assert short - empty < (size - empty) / 5
+    for limit, held in ((size + 10, 24), (short + 10, 24), (size - 1, 12), (empty + (size - empty) // 5, 4)):
+        monkeypatch.setattr("minitx.tensorboard.plugin.run_page.MAX_PAGE_BYTES", limit)
+        response = ask(client, "page", run="run", probe=0 if limit == short + 10 else 1)
+        data = embedded(response)
+        shown = [header_of(base64.b64decode(content))["step"] for content in data["snapshots"]]
+        assert len(response.data) <= limit and shown[-1] == 24 and data["steps_of"] == 24, limit
+        assert len(shown) == held and f"<title>Attention · run · {held} of 24 steps</title>" in response.text, limit
+        gaps = {b - a for a, b in itertools.pairwise(shown)}
+        assert len(gaps) == 1, "steps are evenly spread"
+
+
+def test_a_page_never_grows_beyond_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """12 × 12 heads on 512 tokens took 25.7 MB at a single step. The heads that are shown come first."""
+    add_run(tmp_path / "run", [1, 2])
+    client = application("--logdir", str(tmp_path))
+    empty = len(page([], title="run", steps_of=2, view="head=3&shown=3.2").encode())
+    one_head = 4 * 80 * 81 // 2 // 3
+    header = 4 * (len(ask(client, "snapshot", run="run", step=2, probe=1).data) + 60) // 3
+    monkeypatch.setattr("minitx.tensorboard.plugin.run_page.MAX_PAGE_BYTES", empty + header + 2 * one_head + 20)
+    response = ask(client, "page", run="run", probe=1, step=1, view="head=3&shown=3.2")
+    (content,) = embedded(response)["snapshots"]
+    entry = header_of(base64.b64decode(content))
+    assert entry["step"] == 1 and entry["probes"][0]["whole"] == [2, 3]
+    assert len(response.data) <= empty + header + 2 * one_head + 20 and "1 of 2 steps" in response.text
+    monkeypatch.setattr("minitx.tensorboard.plugin.run_page.MAX_PAGE_BYTES", empty + 1000)
+    assert "more than the" in refusal(ask(client, "page", run="run", probe=1), 422)
+
+
+def test_nothing_is_told_under_a_foreign_address(client: Client, logs: Path) -> None:
+    """A page elsewhere could read all runs by DNS rebinding, though own texts were refused."""
+    for route in ("runs", "run?run=good", "scores?run=good&name=x", "snapshot?run=good&step=10", "page?run=good"):
+        for host in ("evil.example", "evil.example:6006", "localhost.evil.example", "[::2]"):
+            sentence = refusal(client.get(f"{BASE}/{route}", headers={"Host": host}), 403)
+            assert "--attention_own_text" in sentence and host in sentence
+        for host in ("localhost", "localhost:6006", "127.0.0.1:80", "[::1]:6006"):
+            assert client.get(f"{BASE}/{route}", headers={"Host": host}).status_code == 200
+    assert client.get(f"{BASE}/static/index.js", headers={"Host": "evil.example"}).status_code == 200
+    for arguments in (["--attention_own_text"], ["--bind_all"], ["--host", "0.0.0.0"]):
+        open_client = application("--logdir", str(logs), *arguments)
+        assert open_client.get(f"{BASE}/runs", headers={"Host": "board.example"}).status_code == 200
+
+
 def test_a_post_where_none_is_expected_is_refused(client: Client) -> None:
     assert "GET only" in refusal(client.post(f"{BASE}/runs"), 400)
     assert "POST only" in refusal(client.get(f"{BASE}/own_text"), 400)
@@ -338,6 +409,7 @@ def test_no_parameter_of_a_request_is_trusted(client: Client, name: str) -> None
         ({"data": b"{"}, "not JSON"),
         ({"data": b"\xff\xfe"}, "not JSON"),
         ({"data": b"[" * 20_000 + b"]" * 20_000}, "not JSON"),
+        ({"data": b'{"run": "good", "step": 1, "text": %b%b}' % (b"[" * 20_000, b"]" * 20_000)}, "not JSON"),
         ({"data": gzip.compress(b'{"run": "good", "step": 1, "text": "a"}')}, "not JSON"),
         ({"data": b" " * 70_000}, "too long"),
         ({**own(text=f'"{"a" * 70_000}"'), "environ_overrides": ENDLESS}, "not JSON"),  # only the start is read
@@ -425,7 +497,7 @@ def test_an_own_text_runs_no_code_of_the_folders_around_it(
 
 def test_one_own_text_is_run_at_a_time(tmp_path: Path) -> None:
     box = OwnText(Flags())
-    with box._busy, pytest.raises(ServiceUnavailable, match="Another text"):
+    with box.worker._busy, pytest.raises(ServiceUnavailable, match="Another text"):
         box.run(tmp_path, 1, "a")
     with pytest.raises(BadRequest, match=r"is not a run folder|damaged|no run|could not be run"):
         box.run(tmp_path, 1, "a")  # and the next one has its turn
@@ -436,13 +508,13 @@ def test_a_request_while_another_text_is_run_is_answered_by_busy(tmp_path: Path)
     (tmp_path / "run" / "checkpoints" / "step-000001").mkdir(parents=True)
     plugin = AttentionPlugin(SimpleNamespace(logdir=str(tmp_path), flags=Flags()))
     client = Client(plugin.get_plugin_apps()["/own_text"])
-    with plugin.own_text._busy:
+    with plugin.own_text.worker._busy:
         response = client.post("/", headers={"X-Minitx": "1"}, json={"run": "run", "step": 1, "text": "a"})
     assert "Another text is being run" in refusal(response, 503)
 
 
 def test_an_own_text_that_takes_too_long_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minitx.tensorboard.plugin.own_text.MAX_SECONDS", 0.05)
+    monkeypatch.setattr("minitx.tensorboard.plugin.worker.MAX_SECONDS", 0.05)
     with pytest.raises(BadRequest, match="took longer"):
         OwnText(Flags()).run(tmp_path, 1, "a")
 
@@ -465,7 +537,7 @@ def test_a_wheel_carries_the_viewer() -> None:
     import tomllib
 
     settings = tomllib.loads((PACKAGE.parents[2] / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
-    assert settings["package-data"]["minitx.tensorboard.plugin"] == ["page.html", "static/*", "static/*/*"]
+    assert settings["package-data"]["minitx.tensorboard.plugin"] == ["*.html", "static/*", "static/*/*"]
     assert all(file.is_file() for file in (PACKAGE / "static").glob("*/*")), "static/*/* takes no deeper folders"
     others = {file.name for file in PACKAGE.iterdir() if file.is_file() and file.suffix != ".py"}
-    assert others == {"page.html"}, "files that the package data leaves out"
+    assert others == {"page.html", "blocks.html"}, "files that the package data leaves out"

@@ -63,7 +63,7 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with two trained runs: small, of 2 × 2 heads, and single, of one head in each layer."""
     folder = tmp_path_factory.mktemp("tab")
     config = small_config(folder, sample_every=0).to_dict()
-    config["log"]["snapshots_every"] = 2
+    config["log"] |= {"snapshots_every": 2, "keep_weights": 0}
     training = []
     for name, heads in (("small", 2), ("single", 1)):
         config["model"]["n_head"] = heads
@@ -306,12 +306,12 @@ def test_an_own_text_is_run_through_the_nearest_checkpoint(browser: Any, server:
         page.wait(is_at(2))
         busy = {"status": 503, "json": {"error": "Another text is being run: try again in a moment."}}
         page.tab.route("**/own_text", lambda route: route.fulfill(**busy), times=1)
-        page.tab.locator(".own input").fill("the <b>dog</b>")
+        page.tab.locator(".own textarea").fill("the <b>dog</b>")
         # At once, so that step 2 is still on view: the player that goes on would leave the text behind.
         page.tab.evaluate("for (const one of ['.play', '.own button']) document.querySelector(one).click()")
         page.wait("document.querySelector('.note').textContent.startsWith('Another text is being run; yours comes')")
         page.wait("document.querySelector('.note').textContent.startsWith('Your text through')")
-        note = page.tab.locator(".note").text_content()
+        note = page.tab.locator(".note[role=status]").text_content()
         assert 2 not in kept and f"step {kept[0]}, the nearest to step 2" in note
         assert page.tab.locator(".step").text_content() == f"step {kept[0]}"
         assert page.tab.locator(".live").text_content() == ""
@@ -321,10 +321,9 @@ def test_an_own_text_is_run_through_the_nearest_checkpoint(browser: Any, server:
         stage.focus()
         stage.press("ArrowUp")
         assert "> → t" in page.tab.locator(".spoken").text_content()
-        with page.tab.expect_download() as saved:
-            page.tab.locator("button", has_text="HTML").click()
-        assert "<title>Attention · small" in Path(saved.value.path()).read_text("utf-8")
+        assert "<title>Attention · small" in page.save("HTML").read_text("utf-8")
         page.tab.route("**/own_text", lambda route: route.fulfill(status=400, json={"error": "No such luck."}))
+        page.tab.locator("button", has_text="Save").click()
         page.tab.locator("button", has_text="HTML").click()
         page.wait("document.querySelector('.fault').textContent === 'No such luck.'")
         assert not page.errors
@@ -333,12 +332,7 @@ def test_an_own_text_is_run_through_the_nearest_checkpoint(browser: Any, server:
 def test_the_view_can_be_taken_away(browser: Any, server: str, tmp_path: Path) -> None:
     with Page(browser, frame(server, "run=small&head=3&step=4")) as page:
         page.wait(is_at(4))
-        with page.tab.expect_download() as saved:
-            page.tab.locator("button", has_text="PNG").click()
-        assert Path(saved.value.path()).read_bytes().startswith(b"\x89PNG")
-        with page.tab.expect_download() as saved:
-            page.tab.locator("button", has_text="HTML").click()
-        saved.value.save_as(tmp_path / "saved.html")
+        shutil.copy(page.save("HTML"), tmp_path / "saved.html")
     with Page(browser, (tmp_path / "saved.html").as_uri()) as page:
         page.wait(is_at(4))
         assert page.tab.locator("h2").text_content() == "Layer 1, head 1"

@@ -21,6 +21,7 @@ from minitx.data.prepare import prepare
 from minitx.generation.generate import complete
 from minitx.model import Transformer
 from minitx.model_size import cache_bytes_per_token
+from minitx.run import weights
 from minitx.run.folder import Run
 from minitx.system.errors import UserError
 from minitx.system.runtime import choose_runtime
@@ -228,7 +229,8 @@ def test_a_resumed_run_is_the_run_that_never_stopped(
 ) -> None:
     """Interrupted at step 7, resumed: the same metrics to the last bit, and the same weights."""
     config = small_config(tmp_path, optimizer=optimizer, grad_accum=grad_accum)
-    config = dataclasses.replace(config, model=dataclasses.replace(config.model, dropout=dropout))
+    log = dataclasses.replace(config.log, snapshots_every=2, keep_weights=4)
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, dropout=dropout), log=log)
     assert train(config) == 0
     stopped = interrupted_at(7, config, monkeypatch)
     assert [line["step"] for line in exact_metrics(stopped)] == list(range(1, 8))
@@ -238,6 +240,9 @@ def test_a_resumed_run_is_the_run_that_never_stopped(
     ours, theirs = (Run(Path(path)).load_model("last", torch.device("cpu"))[0] for path in (stopped, config.out))
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert torch.equal(a, b)
+    assert weights.steps(Path(stopped)) == weights.steps(Path(config.out)) == [2, 4, 8, 12]
+    ours, theirs = (Run(Path(path)).load_model("2", torch.device("cpu"))[0] for path in (stopped, config.out))
+    assert torch.equal(ours.embedding.weight, theirs.embedding.weight)
 
 
 def interrupted_at(step: int, config: Config, monkeypatch: pytest.MonkeyPatch) -> str:

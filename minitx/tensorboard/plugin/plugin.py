@@ -2,24 +2,26 @@
 
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from tensorboard.backend import http_util
 from tensorboard.plugins import base_plugin
 from werkzeug import Request, Response
-from werkzeug.exceptions import BadRequest, HTTPException, NotFound
+from werkzeug.exceptions import BadRequest, Forbidden, HTTPException, NotFound
 
 from minitx.heads import snapshots
+from minitx.heads.examples_file import head_examples
 from minitx.system.errors import UserError
 from minitx.system.fields import Fields, parse_json
+from minitx.tensorboard.plugin.attention import attention, span
 from minitx.tensorboard.plugin.own_text import OwnText
 from minitx.tensorboard.plugin.page import POLICY, STATIC, page, style
+from minitx.tensorboard.plugin.questions import checked
+from minitx.tensorboard.plugin.run_page import run_page
 from minitx.tensorboard.plugin.store import Store
 
 MAX_HEADS_ASKED, MAX_REQUEST_BYTES = 256, 65536
 UNICODE = r"[^\ud800-\udfff]*"  # a text without halves of surrogate pairs
-MAX_PAGE_BYTES = 8_000_000  # of snapshots in an HTML file; of more, only every second, third … is taken
 
 
 class AttentionPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoard ships no types
@@ -41,15 +43,34 @@ class AttentionPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
 
     def get_plugin_apps(self) -> dict[str, Callable[..., Any]]:
         """Route → WSGI application."""
+        guarded = {
+            "/runs": self._runs,
+            "/run": self._run,
+            "/scores": self._scores,
+            "/attention": self._attention,
+            "/snapshot": self._snapshot,
+            "/examples": self._examples,
+            "/page": self._page,
+        }
         return {
             "/static/*": answering(self._static),
-            "/runs": answering(self._runs),
-            "/run": answering(self._run),
-            "/scores": answering(self._scores),
-            "/snapshot": answering(self._snapshot),
-            "/page": answering(self._page),
+            **{route: answering(self._guarded(view)) for route, view in guarded.items()},
             "/own_text": answering(self._own_text, method="POST"),
+            "/ask": answering(self._ask, method="POST"),
         }
+
+    def _guarded(self, view: Callable[[Request], Response]) -> Callable[[Request], Response]:
+        """`view`, but only under an address that `OwnText.is_foreign` does not refuse."""
+
+        def guarded(request: Request) -> Response:
+            if self.own_text.is_foreign(request):
+                raise Forbidden(
+                    f"This TensorBoard listens on localhost only, but it was asked as {request.host!r:.100}: open it "
+                    "as localhost, or start it with --attention_own_text."
+                )
+            return view(request)
+
+        return guarded
 
     def _static(self, request: Request) -> Response:
         file = STATIC / request.path.partition("/static/")[2]
@@ -70,7 +91,14 @@ class AttentionPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
 
     def _scores(self, request: Request) -> Response:
         run, name, after = text(request, "run"), text(request, "name"), number(request, "after", "-1")
-        return reply(request, self.store.scores(run, name, after))
+        probe = number(request, "probe") if "probe" in request.args else None
+        return reply(request, self.store.scores(run, name, after, probe))
+
+    def _attention(self, request: Request) -> Response:
+        run, probe, after = text(request, "run"), number(request, "probe", "0"), number(request, "after", "-1")
+        query, key = text(request, "query"), text(request, "key", "")
+        spans = span(query, "query"), span(key, "key") if key else None
+        return reply(request, attention(self.store, run, probe, *spans, after))
 
     def _snapshot(self, request: Request) -> Response:
         heads = [whole(head, "heads") for head in request.args.get("heads", "").split(",") if head]
@@ -79,40 +107,58 @@ class AttentionPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
         with self.store.open(text(request, "run"), number(request, "step")) as (file, header):
             return reply(request, snapshots.extract(file, header, number(request, "probe", "0"), heads))
 
+    def _examples(self, request: Request) -> Response:
+        examples = self.store.examples(text(request, "run"), number(request, "step"))
+        return reply(request, head_examples(examples, number(request, "head")))
+
     def _page(self, request: Request) -> Response:
         """One probe of a run at all steps, or at as many as fit, as a self-contained HTML file."""
-        run, probe = text(request, "run"), number(request, "probe", "0")
-        steps = snapshots.steps(self.store.folder(run))
-        shown_step = number(request, "step", str(steps[-1] if steps else 0))
-        size = self.store.file(run, shown_step).stat().st_size
-        stride = max(1, -(-len(steps) * size // MAX_PAGE_BYTES))
-        contents = []
-        for step in sorted({*steps[::-1][::stride], shown_step}):
-            with suppress(UserError, NotFound), self.store.open(run, step) as (file, header):
-                contents.append(snapshots.extract(file, header, probe, range(header["layers"] * header["heads"])))
-        if not contents:
-            raise NotFound(f"The run {run!r:.200} has no snapshot of probe {probe} that can be read.")
-        title = run if run != "." or self.store.root is None else self.store.root.name
-        return as_page(page(contents, title=title, view=request.args.get("view", "")[:2000]))
+        run, probe, view = text(request, "run"), number(request, "probe", "0"), request.args.get("view", "")[:2000]
+        shown_step = number(request, "step") if "step" in request.args else None
+        return as_page(run_page(self.store, run, probe, shown_step, view))
 
     def _own_text(self, request: Request) -> Response:
+        """A snapshot of a text, of the weights kept nearest to the step."""
+        values = self._own_request(request)
+        run, step, own_text = own_fields(values)
+        view = values.text("view") if values.has("view") else ""
+        kept = self._kept(run)
+        content = self.own_text.run(self.store.folder(run), min(kept, key=lambda other: abs(other - step)), own_text)
+        if values.content.get("page"):
+            return as_page(page([content], title=run, view=view[:2000]))
+        return reply(request, content)
+
+    def _ask(self, request: Request) -> Response:
+        """The answer to a question about a text and the weights of a step; see `questions`."""
+        values = self._own_request(request)
+        run, step, own_text = own_fields(values)
+        question, fields = checked(values)
+        if step not in self._kept(run):
+            raise NotFound(f"The run {run!r:.200} keeps no weights of step {step}.")
+        answer = self.own_text.run(self.store.folder(run), step, own_text, question, **fields)
+        return http_util.Respond(request, answer, "application/json")
+
+    def _own_request(self, request: Request) -> Fields:
+        """The fields of a request to run a model; raises BadRequest where the visitor may not, or where it is large."""
         refusal = self.own_text.refusal(request)
         if refusal or request.headers.get("X-Minitx") != "1":
             raise BadRequest(refusal or "This route is for the Attention tab only.")
         request.max_content_length = MAX_REQUEST_BYTES  # for a request that does not tell its length
         if (request.content_length or 0) > MAX_REQUEST_BYTES:
             raise BadRequest("The text is too long.")
-        values = Fields(parse_json(request.get_data(cache=False), "The request"), "The request")
-        run, step = values.text("run"), values.whole("step")
-        own_text = values.text("text", UNICODE, "a text in Unicode")
-        view = values.text("view") if values.has("view") else ""
-        folder, checkpoints = self.store.folder(run), self.store.checkpoints(run)
-        if not checkpoints:
+        return Fields(parse_json(request.get_data(cache=False), "The request"), "The request")
+
+    def _kept(self, run: str) -> list[int]:
+        """The steps whose weights a run keeps; raises NotFound if there are none."""
+        kept = self.store.checkpoints(run)
+        if not kept:
             raise NotFound(f"The run {run!r:.200} keeps no checkpoint yet, so no text can be run through it.")
-        content = self.own_text.run(folder, min(checkpoints, key=lambda kept: abs(kept - step)), own_text)
-        if values.content.get("page"):
-            return as_page(page([content], title=run, view=view[:2000]))
-        return reply(request, content)
+        return kept
+
+
+def own_fields(values: Fields) -> tuple[str, int, str]:
+    """The run, the step and the text that a request names."""
+    return values.text("run"), values.whole("step"), values.text("text", UNICODE, "a text in Unicode")
 
 
 def answering(view: Callable[[Request], Response], method: str = "GET") -> Callable[..., Any]:

@@ -13,13 +13,17 @@ from typing import Any, BinaryIO
 
 from werkzeug.exceptions import NotFound
 
-from minitx.heads import snapshots
+from minitx.heads import examples_file, snapshots
+from minitx.heads.examples_file import Examples
 from minitx.system.errors import UserError
 from minitx.system.files import steps_in
 
-MAX_FOLDERS, MAX_CACHED_HEADERS = 20_000, 4000
+MAX_FOLDERS, MAX_CACHED_HEADERS, MAX_CACHED_EXAMPLES = 20_000, 4000, 8
 FRESH_SECONDS = 1.0  # for which a list of runs is used, so that a burst of requests walks the folders once
-NOT_RUNS = frozenset({snapshots.FOLDER, "checkpoints", "__pycache__", ".git", ".venv", "node_modules"})
+UNKNOWN: dict[str, Any] = {"scores": {}, "chance": {}, "probes": []}
+WEIGHTS = {"checkpoints": "", "weights": ".safetensors"}
+"""Folders of a run with the weights of its steps, and the endings of the names in them."""
+NOT_RUNS = frozenset({snapshots.FOLDER, *WEIGHTS, "__pycache__", ".git", ".venv", "node_modules"})
 
 
 class Store:
@@ -78,12 +82,12 @@ class Store:
         return snapshots.open_snapshot(self.folder(run), step)
 
     def _scores(self, run: str, step: int) -> dict[str, Any]:
-        """The scores and chance of a snapshot, cached until the file changes; empty if it cannot be read."""
+        """As `read_scores`, cached until the file changes; empty if it cannot be read."""
         try:
             status = self.file(run, step).stat()
             return read_scores(self.folder(run), step, (status.st_mtime_ns, status.st_size))
         except (OSError, UserError, NotFound):
-            return {"scores": {}, "chance": {}}
+            return UNKNOWN
 
     def describe(self, run: str) -> dict[str, Any]:
         """The steps and checkpoints of a run, the newest header that can be read, and the fault of newer ones."""
@@ -93,28 +97,56 @@ class Store:
         for step in reversed(steps[-20:]):
             try:
                 with self.open(run, step) as (_, newest):
+                    probes = [
+                        {**probe, "predictions": None} for probe in newest["probes"]
+                    ]  # the shown probe has its own
+                    newest |= {"probes": probes}
                     break
             except (UserError, NotFound) as error:
                 fault = fault or str(getattr(error, "description", error))
         return {"steps": steps, "checkpoints": self.checkpoints(run), "newest": newest, "fault": fault}
 
-    def scores(self, run: str, name: str, after: int) -> dict[str, Any]:
-        """A score of all heads at every step after `after`: values (step, head counted through the layers) or null."""
+    def scores(self, run: str, name: str, after: int, probe: int | None = None) -> dict[str, Any]:
+        """A score of all heads at every step after `after`: values (step, head counted through the layers) or null.
+
+        It is that of the text which the snapshots are scored on, or of one `probe` alone.
+        """
         steps = [step for step in snapshots.steps(self.folder(run)) if step > after]
         read = [self._scores(run, step) for step in steps]
+        if probe is not None:
+            read = [scores["probes"][probe] if 0 <= probe < len(scores["probes"]) else UNKNOWN for scores in read]
         values, chance = ([scores[key].get(name) for scores in read] for key in ("scores", "chance"))
         return {"steps": steps, "values": values, "chance": chance}
 
+    def examples(self, run: str, step: int) -> Examples:
+        """The examples at the last step up to `step` that has some, or else the first; raises NotFound without any."""
+        folder = self.folder(run)
+        found = examples_file.step_for(examples_file.steps(folder), step)
+        file = examples_file.path(folder, found or 0)
+        if found is None or not file.is_file() or os.path.realpath(file) != str(file):
+            raise NotFound(f"The run {run!r:.200} has no examples that can be read: train with log.examples.")
+        status = file.stat()
+        return read_examples(folder, found, (status.st_mtime_ns, status.st_size))
+
     def checkpoints(self, run: str) -> list[int]:
-        """The steps whose checkpoints the run still keeps."""
-        folder = self.folder(run) / "checkpoints"
-        if not folder.is_dir() or folder.is_symlink():
-            return []
-        return steps_in(entry.name for entry in folder.iterdir() if not entry.is_symlink())
+        """The steps whose weights the run keeps, in a checkpoint or alone, in order."""
+        kept: set[int] = set()
+        for name, suffix in WEIGHTS.items():
+            folder = self.folder(run) / name
+            if folder.is_dir() and not folder.is_symlink():
+                kept |= {*steps_in((entry.name for entry in folder.iterdir() if not entry.is_symlink()), suffix)}
+        return sorted(kept)
 
 
 @lru_cache(MAX_CACHED_HEADERS)
 def read_scores(run: Path, step: int, version: tuple[int, int]) -> dict[str, Any]:
-    """The scores and chance of a snapshot; `version`, its time and size, makes a changed file be read again."""
+    """The scores and chance of a snapshot and its probes; with another `version`, time and size, it is read again."""
     with snapshots.open_snapshot(run, step) as (_, header):
-        return {"scores": header["scores"], "chance": header["chance"]}
+        parts = [{"scores": part["scores"], "chance": part["chance"]} for part in (header, *header["probes"])]
+        return {**parts[0], "probes": parts[1:]}
+
+
+@lru_cache(MAX_CACHED_EXAMPLES)
+def read_examples(run: Path, step: int, version: tuple[int, int]) -> Examples:
+    """The examples of a step; `version` as for `read_scores`."""
+    return examples_file.read(run, step)

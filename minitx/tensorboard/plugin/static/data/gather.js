@@ -1,6 +1,7 @@
 // Loads the data that a state needs: runs, the steps of one run, the shown patterns, a score at every step.
 
 import { openingHeads } from "./opening.js";
+import { hasBoth, prepared } from "./prepare.js";
 import { headsWithin, nearestOf } from "../state/state.js";
 
 const LONG = 64; // of a longer text, whole patterns are loaded only for the heads on view
@@ -52,15 +53,18 @@ async function gatherFirst(source, data, wanted, tell) {
   const isOwn = wanted.probe < 0 && Boolean(wanted.text) && Boolean(source.ownText) && !data.refusal;
   const probe = Math.min(Math.max(0, wanted.probe), Math.max(0, probes.length - 1));
   Object.assign(data, { step, probe: isOwn ? -1 : probe });
-  const score = scores[wanted.score] || !wanted.score ? wanted.score : (Object.keys(scores)[0] ?? "");
-  const chart = score ? await source.scores(run, score, info.steps) : null;
+  const isOfText = !isOwn && wanted.measured === "text" && hasBoth(info.newest, probes[probe]);
+  const names = isOfText ? probes[probe].scores : scores;
+  const score = names[wanted.score] || !wanted.score ? wanted.score : (Object.keys(names)[0] ?? "");
+  const chart = score ? await source.scores(run, score, info.steps, isOfText ? probe : null) : null;
   let [first, firstStep, note] = [null, step, ""];
   if (isOwn) [first, firstStep, note] = await fetchOwn(source, data, wanted.text, tell);
   let chosen = headsWithin(wanted, layers * heads);
   if (wanted.head === null) chosen = openingHeads(first ?? (await source.snapshot(run, step, probe, [])));
   first ??= await source.snapshot(run, step, probe, wholeHeads(probes[probe], [chosen.head, ...chosen.shown]));
   const others = { second: null, otherInfo: null, extra: data.extraOf === wanted.view ? data.extra : null, extraFault: "" };
-  Object.assign(data, { ...chosen, ...others, score, chart, first, firstStep, note, isLoaded: true });
+  note = [note, cutNote(first.probes[0])].filter(Boolean).join(" ");
+  Object.assign(data, { ...chosen, ...others, score, chart, isOfText, first: prepared(first, wanted), firstStep, note, isLoaded: true });
 }
 
 /** What the view itself asks for. If that fails, the pattern is still shown. */
@@ -92,14 +96,22 @@ async function gatherOther(source, data, before, wanted, isFresh, tell) {
     const kept = nearestOf(info.checkpoints, step);
     if (kept === null) throw new Error(`The run ${run} keeps no checkpoint, so no text can be run through it.`);
     data.secondStep = kept;
-    data.second = await source.ownText(run, kept, wanted.text, tell);
+    data.second = prepared(await source.ownText(run, kept, wanted.text, tell), wanted);
     return;
   }
   const probes = info.newest?.probes ?? [];
   const probe = probes.findIndex((one) => one.text === data.first.probes[0].text);
   if (probe < 0) throw new Error(`The run ${run} has no snapshots of this text.`);
   const head = otherHead(data.first, info.newest, wanted);
-  data.second = await source.snapshot(run, step, probe, wholeHeads(probes[probe], [head, ...wanted.shown]));
+  const second = await source.snapshot(run, step, probe, wholeHeads(probes[probe], [head, ...wanted.shown]));
+  data.second = prepared(second, wanted);
+}
+
+/** A sentence if the text is longer than the context, else "". */
+function cutNote({ dropped, inTokens: { seq } }) {
+  if (!dropped) return "";
+  const last = dropped === 1 ? "its last token is" : `its last ${dropped} tokens are`;
+  return `The text is cut: ${last} left out, for the model sees ${seq} at once.`;
 }
 
 /** The heads whose whole patterns must be loaded; none of a short text, which comes with all of them. */
@@ -114,8 +126,8 @@ async function fetchOwn(source, data, text, tell) {
   if (kept === null) throw new Error(`The run ${run} keeps no checkpoint, so no text can be run through it.`);
   tell(READING);
   const snapshot = await source.ownText(run, kept, text, tell);
-  const more = kept === step ? "" : `, the nearest to step ${step} that is still kept`;
-  return [snapshot, kept, `Your text through the checkpoint of step ${kept}${more}.`];
+  const more = kept === step ? "" : `, the nearest to step ${step} whose weights are kept`;
+  return [snapshot, kept, `Your text through the weights of step ${kept}${more}.`];
 }
 
 /** The head of the second pattern: the chosen one, else the one in the same place or nearest to it. */

@@ -3,17 +3,20 @@
 // A weight p is the byte 255 √p. Patterns are causal and stored row by row up to the diagonal: the weight from query i to
 // key j ≤ i is entry i (i + 1) / 2 + j.
 
-const MAGIC = "minitx attention 2\n";
+const MAGICS = ["minitx attention 3\n", "minitx attention 2\n"]; // the server gives the second as the third
 const SMALL = 64;
 
-/** Bytes → {step, layers, heads, scores, chance, roles, probes}; throws an Error that is one sentence. */
+/**
+ * Bytes → {step, layers, heads, scores, chance, roles, scored_on, probes}; throws an Error that is one sentence. What an
+ * older format lacks is empty.
+ */
 export function parseSnapshot(buffer) {
   const bytes = new Uint8Array(buffer);
-  const start = MAGIC.length + 8; // after the header's length comes its checksum, which the server checks
-  if (bytes.length < start || new TextDecoder().decode(bytes.subarray(0, MAGIC.length)) !== MAGIC) {
+  const start = MAGICS[0].length + 8; // after the header's length comes its checksum, which the server checks
+  if (bytes.length < start || !MAGICS.includes(new TextDecoder().decode(bytes.subarray(0, MAGICS[0].length)))) {
     throw new Error("This is not a snapshot that this version of minitx reads.");
   }
-  const length = new DataView(buffer).getUint32(MAGIC.length, true);
+  const length = new DataView(buffer).getUint32(MAGICS[0].length, true);
   if (length > bytes.length - start) throw new Error("This snapshot is cut short.");
   let header;
   try {
@@ -42,10 +45,20 @@ export function parseSnapshot(buffer) {
     const starts = Array.from({ length: count }, (_, head) => small[head * pairCount(side)]);
     const isBroken = starts.every((level) => level === 0); // all patterns are NaN
     const smallOf = (head) => small.subarray(head * pairCount(side), (head + 1) * pairCount(side));
-    return {
+    const made = {
       text: probe.text,
       tokens: probe.tokens,
+      labels: probe.tokens, // as pictures write them
+      words: probe.words ?? [], // the first token of every word
+      dropped: probe.dropped ?? 0, // tokens beyond the context
+      predictions: probe.predictions ?? null,
+      scores: probe.scores ?? {},
+      chance: probe.chance ?? {},
+      roles: probe.roles ?? [],
       links: probe.links ?? [],
+      units: "tokens", // or "words", see words.js
+      spanOf: (token) => [token, token + 1], // the tokens of a unit, [start, end]
+      unitOf: (token) => token,
       seq,
       side,
       /** Whether the run has this head: pruning has not removed it. */
@@ -55,8 +68,9 @@ export function parseSnapshot(buffer) {
       /** The whole pattern of a head, packed, or null if it was not loaded. */
       whole: (head) => (seq <= SMALL ? smallOf(head) : (whole.get(head) ?? null)),
     };
+    return Object.assign(made, { inTokens: made });
   });
-  return { ...header, count, probes };
+  return { ...header, scored_on: header.scored_on ?? "", count, probes };
 }
 
 /** Entries of a causal pattern over `seq` tokens. */

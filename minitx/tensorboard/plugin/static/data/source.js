@@ -2,9 +2,14 @@
 //
 //   runs()                              → {runs: [name], newest: name or null, own_text: "" or why own texts are refused, note}
 //   run(name)                           → {steps, checkpoints, newest: header, fault}
-//   scores(run, name)                   → {steps, values: [[number or null, …] or null], chance: [number or null]}
+//   scores(run, name, steps, probe)     → {steps, values: [[number or null, …] or null], chance: [number or null]}; of the
+//                                         validation text, or of one probe unless that is null
 //   snapshot(run, step, probe, heads)   → a parsed snapshot with that probe alone
+//   examples(run, step, head)           → the answer of the route /examples, which names its step; null in a file
 //   ownText(run, step, text, tell)      → the same for the user's own text; null without a server
+//   ask(run, step, text, question, fields, tell)
+//                                       → the answer of the weights of a step to a question about a text; null without a
+//                                         server
 //   page(run, step, probe, link, text, tell)
 //                                       → a self-contained HTML file, as a Blob; null without a server
 //
@@ -39,11 +44,11 @@ export function serverSource() {
   }
 
   /** Have a text run. The server runs one at a time; while it is busy, ask again every second. */
-  async function askOwn(request, tell) {
+  async function askModel(request, tell, route = "own_text") {
     const options = { method: "POST", headers: OWN_HEADERS, body: JSON.stringify(request) };
     for (let turn = 1; ; turn++) {
       try {
-        return await ask("./own_text", options);
+        return await ask(`./${route}`, options);
       } catch (error) {
         if (error.status !== BUSY || turn === MAX_TURNS) throw error;
       }
@@ -70,14 +75,14 @@ export function serverSource() {
     isLive: true,
     runs: async () => (await ask("./runs")).json(),
     run: async (run) => (await ask(address("run", { run }))).json(),
-    async scores(run, name, steps) {
-      const key = `${run}\u0000${name}`;
+    async scores(run, name, steps, probe = null) {
+      const key = `${run}\u0000${name}\u0000${probe}`;
       let known = scoresSoFar.get(key) ?? { steps: [], values: [], chance: [] };
       const isStart = known.steps.every((step, index) => step === steps[index]);
       if (!isStart) known = { steps: [], values: [], chance: [] }; // the run was resumed from an earlier step
       if (known.steps.length < steps.length) {
         const after = known.steps.at(-1) ?? -1;
-        const more = await (await ask(address("scores", { run, name, after }))).json();
+        const more = await (await ask(address("scores", { run, name, after, ...(probe === null ? {} : { probe }) }))).json();
         known = {
           steps: [...known.steps, ...more.steps],
           values: [...known.values, ...more.values],
@@ -91,20 +96,28 @@ export function serverSource() {
       const url = address("snapshot", { run, step, probe, heads: heads.join(",") });
       return once(url, () => parsed(ask(url)));
     },
+    examples: (run, step, head) => {
+      const url = address("examples", { run, step, head });
+      return once(url, async () => (await ask(url)).json());
+    },
     ownText: (run, step, text, tell) => {
       const request = { run, step, text };
-      return once(`own ${JSON.stringify(request)}`, () => parsed(askOwn(request, tell)));
+      return once(`own ${JSON.stringify(request)}`, () => parsed(askModel(request, tell)));
+    },
+    ask: (run, step, text, question, fields, tell) => {
+      const request = { ...fields, run, step, text, question };
+      return once(`ask ${JSON.stringify(request)}`, async () => (await askModel(request, tell, "ask")).json());
     },
     page: async (run, step, probe, link, text, tell) => {
       if (probe >= 0) return (await ask(address("page", { run, step, probe, view: link }))).blob();
-      return (await askOwn({ run, step, text, page: true, view: link }, tell)).blob();
+      return (await askModel({ run, step, text, page: true, view: link }, tell)).blob();
     },
     /** Drop kept snapshots, because steps may have been written again. */
     forget: () => kept.clear(),
   };
 }
 
-/** The source for `data`, {title, snapshots: [base64]} of one run. */
+/** The source for `data`, {title, snapshots: [base64], steps_of} of one run; `steps_of` counts all its steps. */
 export function fileSource(data) {
   const bytes = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0)).buffer;
   const snapshots = data.snapshots.map((text) => parseSnapshot(bytes(text)));
@@ -113,18 +126,19 @@ export function fileSource(data) {
   return {
     isLive: false,
     runs: async () => ({ runs: [data.title], newest: data.title, own_text: "A file runs no model.", note: "" }),
-    run: async () => ({ steps, checkpoints: [], newest: byStep.get(steps.at(-1)) ?? null, fault: "" }),
-    scores: async (run, name) => ({
-      steps,
-      values: steps.map((step) => byStep.get(step).scores[name] ?? null),
-      chance: steps.map((step) => byStep.get(step).chance[name] ?? null),
-    }),
+    run: async () => ({ steps, checkpoints: [], newest: byStep.get(steps.at(-1)) ?? null, fault: "", steps_of: data.steps_of ?? steps.length }),
+    scores: async (run, name, _, probe = null) => {
+      const scored = (step) => (probe === null ? byStep.get(step) : byStep.get(step).probes[probe]);
+      return { steps, values: steps.map((step) => scored(step)?.scores[name] ?? null), chance: steps.map((step) => scored(step)?.chance[name] ?? null) };
+    },
     snapshot: async (run, step, probe) => {
       const snapshot = byStep.get(step);
       if (!snapshot?.probes[probe]) throw new Error(`This file has no step ${step} of probe ${probe}.`);
       return { ...snapshot, probes: [snapshot.probes[probe]] };
     },
+    examples: null,
     ownText: null,
+    ask: null,
     page: null,
     forget: () => {},
   };

@@ -38,6 +38,12 @@ export function fitCanvas(canvas, width, height) {
   return context;
 }
 
+/** Paint a canvas of a size in CSS pixels; `paint(context)` is kept, so that an export can paint it again. */
+export function paintCanvas(canvas, width, height, paint) {
+  canvas.paint = paint;
+  paint(fitCanvas(canvas, width, height));
+}
+
 /** Let the browser save `blob` as a file called `name`. */
 export function download(blob, name) {
   const address = URL.createObjectURL(blob);

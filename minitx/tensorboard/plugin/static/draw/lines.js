@@ -84,7 +84,7 @@ export function columnsHit(layout, x, y) {
 }
 
 /** Draw the part of the columns between `from` and `to` of the layout's height. */
-export function drawColumns(context, layout, { tokens, links, heads, lines }, focus, theme, from, to) {
+export function drawColumns(context, layout, { tokens, unit, links, heads, lines }, focus, theme, from, to) {
   const { row, top, left, right } = layout;
   const middle = (index) => top + (index + 0.5) * row;
   const isSeen = (a, b) => Math.max(a, b) >= from - row && Math.min(a, b) <= to + row;
@@ -109,7 +109,7 @@ export function drawColumns(context, layout, { tokens, links, heads, lines }, fo
   context.textBaseline = "middle";
   context.fillStyle = theme.muted;
   context.textAlign = "right";
-  context.fillText("token", Math.max(left - 6, context.measureText("token").width + 2), top - 11);
+  context.fillText(unit, Math.max(left - 6, context.measureText(unit).width + 2), top - 11);
   context.fillText("attends to", Math.min(right + 6 + context.measureText("attends to").width, layout.width - 2), top - 11);
   const first = Math.max(0, Math.floor((from - top) / row));
   const last = Math.min(layout.seq - 1, Math.ceil((to - top) / row));

@@ -2,10 +2,11 @@
 // Every function here may be called again and again.
 
 import { chartLayout, drawChart } from "../draw/chart.js";
-import { element, fillSelect, fitCanvas } from "../draw/dom.js";
+import { element, fillSelect, paintCanvas } from "../draw/dom.js";
 import { GLOSSARY, roleMeaning } from "../state/glossary.js";
 import { figure, headName, meaning, scoreTitle } from "../state/scores.js";
 import { nearestOf } from "../state/state.js";
+import { splitsWords } from "../data/words.js";
 import { tellingScores } from "../state/telling.js";
 import { describeHead } from "./survey.js";
 import { headColour } from "../draw/theme.js";
@@ -21,10 +22,11 @@ export function drawControls({ parts, source, state, data, view, isPlaying }) {
   const probes = (info?.newest?.probes ?? []).map((probe, index) => ({ value: index, label: shortText(probe.text) }));
   if (data.probe === -1) probes.push({ value: -1, label: `Your text: ${shortText(state.text)}` });
   fillSelect(parts.probe, probes, data.probe ?? 0);
-  const names = Object.keys(info?.newest?.scores ?? {});
+  const names = Object.keys((data.isOfText ? first : info?.newest)?.scores ?? {});
   const scores = names.map((name) => ({ value: name, label: scoreTitle(name), title: meaning(name) }));
   fillSelect(parts.score, [{ value: "", label: "none" }, ...scores], names.includes(data.score) ? data.score : "");
-  parts.score.title = meaning(data.score) || "Score of heads";
+  parts.score.title = meaning(data.score ?? "") || "Score of heads";
+  drawUnitsAndText(parts, state, first);
   parts.scoreField.hidden = parts.sort.hidden = !names.length;
   for (const name of ["sort", "compare", "first", "links"]) parts[name].setAttribute("aria-pressed", String(state[name]));
   for (const [name, button] of Object.entries(parts.views)) button.setAttribute("aria-pressed", String(view.name === name));
@@ -44,6 +46,7 @@ export function drawControls({ parts, source, state, data, view, isPlaying }) {
   const shownStep = data.firstStep ?? step; // the step of the pattern, which may lag behind the slider
   parts.step.textContent = steps.length ? `step ${shownStep.toLocaleString("en")}` : "";
   parts.live.textContent = source.isLive && state.step === null && steps.length && shownStep === steps.at(-1) ? "● newest" : "";
+  if (!source.isLive && info?.steps_of > steps.length) parts.live.textContent = `this file holds ${steps.length} of ${info.steps_of} steps`;
   parts.play.textContent = isPlaying ? "❚❚" : "▶";
   parts.play.setAttribute("aria-label", isPlaying ? "Pause" : "Play");
   parts.ownForm.hidden = !source.ownText;
@@ -54,6 +57,14 @@ export function drawControls({ parts, source, state, data, view, isPlaying }) {
   parts.fault.hidden = !data.fault;
   parts.note.textContent = data.note;
   parts.note.hidden = !data.note;
+}
+
+/** The switch from words to tokens, and the choice of the text that heads are scored on; hidden where there is none. */
+function drawUnitsAndText(parts, state, first) {
+  parts.units.hidden = !first || !splitsWords(first.probes[0]);
+  for (const name of ["words", "tokens"]) parts[name].setAttribute("aria-pressed", String((state.units === "tokens") === (name === "tokens")));
+  parts.measured.hidden = !first?.hasBoth;
+  fillSelect(parts.measured, [{ value: "validation", label: "validation text" }, { value: "text", label: "this text" }], state.measured === "text" ? "text" : "validation");
 }
 
 /** The choice of what to compare with. */
@@ -76,7 +87,7 @@ function shortText(text) {
 }
 
 /** The chosen head's name, its role and its most telling scores; all of them on hover. */
-export function drawHeading({ parts, state, data }, theme) {
+export function drawHeading({ parts, state, data, view }, theme) {
   const { first } = data;
   const [name, ...all] = describeHead(first, state.head);
   const role = first.roles[state.head];
@@ -87,7 +98,8 @@ export function drawHeading({ parts, state, data }, theme) {
   parts.heading.textContent = name[0].toUpperCase() + name.slice(1);
   parts.heading.style.setProperty("--head", headColour(theme, state.head, first.heads));
   parts.facts.replaceChildren(...facts);
-  parts.facts.hidden = !facts.length;
+  parts.heading.hidden = Boolean(view.isOfModel);
+  parts.facts.hidden = !facts.length || Boolean(view.isOfModel);
 }
 
 /** A button for each head of the layer and for other shown heads; a click calls `toggle(head)`. */
@@ -124,7 +136,7 @@ export function drawTimeline({ parts, state, data }, theme) {
   parts.slider.parentElement.hidden = !(info?.steps.length > 1);
   if (!isShown) return;
   const dashed = chart.chance.some((value) => value !== null) ? "; dashed: uniform attention" : "";
-  parts.chartTitle.textContent = `${scoreTitle(data.score)} of every head against steps${dashed}`;
+  parts.chartTitle.textContent = `${scoreTitle(data.score)} of every head against steps, on ${data.isOfText ? "this text" : "validation text"}${dashed}`;
   parts.chartTitle.title = `${scoreTitle(data.score)}: ${meaning(data.score)}. Uniform attention: ${GLOSSARY["uniform attention"]}.`;
   parts.chart.setAttribute("aria-label", `${parts.chartTitle.textContent}; the slider below moves through the steps`);
   const [width, height] = [parts.chartBox.clientWidth, parts.chartBox.clientHeight];
@@ -136,5 +148,5 @@ export function drawTimeline({ parts, state, data }, theme) {
     heads: order.map((head) => ({ head, colour: headColour(theme, head, first.heads), name: headName(head, first.heads, true) })),
   };
   parts.chart.layout = chartLayout(shown, width, height);
-  drawChart(fitCanvas(parts.chart, width, height), parts.chart.layout, shown, theme);
+  paintCanvas(parts.chart, width, height, (context) => drawChart(context, parts.chart.layout, shown, theme));
 }

@@ -1,6 +1,7 @@
 // Builds every control and box of the viewer, once. controls.js and viewer.js fill them.
 
 import { element } from "../draw/dom.js";
+import { HOW_WORDS } from "../data/words.js";
 import { GLOSSARY } from "../state/glossary.js";
 import { MEANINGS, scoreTitle } from "../state/scores.js";
 import { GROUPS } from "../views/views.js";
@@ -15,6 +16,9 @@ export function buildLayout(root, act) {
     run: select("run", "Run"),
     probe: select("probe", "Text"),
     score: select("score", "Score of heads"),
+    measured: select("measured", "Text that heads are scored on"),
+    words: button("Words", `Show words, where the tokenizer cuts them into pieces. ${HOW_WORDS}`, () => act.select("units", "words")),
+    tokens: button("Tokens", "Show the tokens that the model reads", () => act.select("units", "tokens")),
     sort: button("Sort", "Sort the squares by this score, the greatest first", () => act.toggle("sort"), { class: "toggle" }),
     compare: button("Compare", "Show a second run, step or head beside this one", () => act.toggle("compare"), { class: "toggle" }),
     otherRun: select("otherRun", "Run to compare with"),
@@ -25,8 +29,9 @@ export function buildLayout(root, act) {
     allHeads: button("Whole layer", "Show all heads of this layer together", () => act.overlay("all")),
     oneHead: button("One head", "Show the chosen head alone", () => act.overlay("one")),
     link: button("Link", "Copy a link that opens this view again", act.link),
-    picture: button("PNG", "Save this view as a picture", act.picture),
-    page: button("HTML", "Save this text at all steps as one HTML file", act.page),
+    save: button("Save", "Save this view or this text as a file", act.toggleSave, { "aria-haspopup": "true", "aria-expanded": "false" }),
+    saveMenu: element("div", { class: "menu", hidden: true }),
+    page: button("HTML", "This text at its steps, as one file that opens without TensorBoard", () => act.save("html")),
     help: button("?", "Help: keys, words and scores", act.showHelp, { class: "round", "aria-label": "Help: keys, words and scores", "aria-expanded": "false" }),
     guideButton: button("Guided examples", "What is worth a look in this run", act.guides, { "aria-expanded": "false" }),
     guideMenu: element("div", { class: "keys guides", hidden: true }),
@@ -49,11 +54,17 @@ export function buildLayout(root, act) {
     fault: element("p", { class: "fault", role: "alert", hidden: true }),
     tooltip: element("div", { class: "tooltip", hidden: true }),
     spoken: element("div", { class: "spoken", "aria-live": "polite" }),
-    own: element("input", { type: "text", maxlength: 4000, placeholder: "Type your own text …", "aria-label": "Your own text" }),
-    look: element("button", { type: "submit", title: "Have the model read your text, with the weights of the nearest step that is kept" }, "Read"),
+    own: element("textarea", { rows: 1, maxlength: 4000, placeholder: "Type your own text …", "aria-label": "Your own text", onkeydown: submitOnEnter }),
+    look: element("button", { type: "submit", title: "Have the model read your text, with the nearest weights that are kept" }, "Read"),
     linkText: element("input", { type: "text", readonly: true, class: "link-text", hidden: true, "aria-label": "Link to this view" }),
     views: {},
   };
+  parts.saveMenu.append(
+    button("PNG", "A picture of this view, twice as fine as the screen", () => act.save("png")),
+    button("SVG", "A drawing of this view, sharp at every size", () => act.save("svg")),
+    button("GIF", "A film of this view at all steps", () => act.save("gif")),
+    parts.page,
+  );
   const groups = GROUPS.map(([about, views]) => {
     for (const { name, label, title } of views) parts.views[name] = button(label, title, () => act.select("view", name));
     return element("div", { class: "view-group", role: "group", "aria-label": about }, element("span", { class: "group-name" }, about), element("div", { class: "segments" }, ...views.map(({ name }) => parts.views[name])));
@@ -65,20 +76,21 @@ export function buildLayout(root, act) {
   parts.ownForm = element("form", { class: "own", onsubmit: (event) => { event.preventDefault(); act.ownText(parts.own.value); } }, parts.own, parts.look);
   parts.others = element("div", { class: "others" }, element("span", {}, "with"), parts.otherRun, parts.otherStep, parts.otherHead);
   parts.chartBox = element("div", { class: "chart-box" }, parts.chart);
+  parts.units = element("div", { class: "segments", role: "group", "aria-label": "Units" }, parts.words, parts.tokens);
   parts.scoreField = field("Score", parts.score);
   root.replaceChildren(
     element("header", { class: "bar" },
       field("Run", parts.run), field("Text", parts.probe), parts.ownForm, parts.guideButton,
-      element("div", { class: "away" }, parts.linkText, parts.link, parts.picture, parts.page, parts.help),
+      element("div", { class: "away" }, parts.linkText, parts.link, element("div", { class: "save" }, parts.save, parts.saveMenu), parts.help),
       parts.keys, parts.guideMenu),
     parts.fault, parts.note,
     element("main", {},
       element("section", { class: "survey", "aria-label": "Survey" },
-        element("div", { class: "tools" }, parts.scoreField, parts.sort), parts.hint, element("div", { class: "scroll" }, parts.grid)),
+        element("div", { class: "tools" }, parts.scoreField, parts.measured, parts.sort), parts.hint, element("div", { class: "scroll" }, parts.grid)),
       element("section", { class: "zoom", "aria-label": "Chosen head" },
         element("div", { class: "views", role: "group", "aria-label": "Views" }, ...groups),
         element("div", { class: "tools" },
-          parts.heading, parts.chips, element("div", { class: "segments" }, parts.oneHead, parts.allHeads),
+          parts.heading, parts.units, parts.chips, element("div", { class: "segments" }, parts.oneHead, parts.allHeads),
           parts.first, parts.links, parts.compare, parts.others),
         parts.facts, parts.guide,
         parts.view)),
@@ -89,4 +101,11 @@ export function buildLayout(root, act) {
     parts.tooltip, parts.spoken);
   root.classList.add("attention");
   return parts;
+}
+
+/** Enter runs the text; with Shift it begins a new line. */
+function submitOnEnter(event) {
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  event.target.form.requestSubmit();
 }

@@ -84,6 +84,7 @@ export function describeHead(snapshot, head) {
   const scores = Object.entries(snapshot.scores).map(([name, values]) => [name, values[head]]).filter(([, value]) => value !== null);
   const ofTales = scores.filter(([name]) => isOfTales(name)).sort(([, a], [, b]) => b - a);
   const chosen = [...scores.filter(([name]) => !isOfTales(name)), ...ofTales.slice(0, 3)];
+  if (snapshot.scored_on) lines.push(`scores on ${snapshot.scored_on}`);
   return [...lines, ...chosen.map(([name, value]) => `${scoreTitle(name)} ${figure(value)}`)];
 }
 

@@ -3,7 +3,7 @@
 // Every action calls `change`, which loads the data of the new state from the source (source.js) and draws. While data
 // is loading, further changes are only noted, so dragging the slider never queues up requests.
 
-import { READING, gather } from "../data/gather.js";
+import { gather } from "../data/gather.js";
 import { element } from "../draw/dom.js";
 import { readTheme } from "../draw/theme.js";
 import { fromLink, toLink } from "../state/link.js";
@@ -17,7 +17,7 @@ import { createGuideMenu } from "./guide_menu.js";
 import { buildLayout } from "./layout.js";
 import { createPlayer } from "./player.js";
 import { poll } from "./poll.js";
-import { savePageOf, savePicture, showLink } from "./sharing.js";
+import { createSaving, showLink } from "./sharing.js";
 import { describeHead, drawSurvey, neighbour } from "./survey.js";
 import { isFirstVisit, startTour } from "./tour.js";
 
@@ -44,13 +44,14 @@ export function startViewer(root, source, { link = "", linkTo, follow, hasTour =
     guides: () => guides.toggle(),
     tour: () => startTour(root, parts),
     link: () => showLink(parts, linkTo(toLink({ ...state, run: state.run || data.run }))),
-    picture: () => savePicture(parts, state, data, readTheme(root)),
-    page: savePage,
+    toggleSave: () => saving.toggle(),
+    save,
     play: player.toggle,
     slide: (step) => goTo(nearestOf(data.info?.steps ?? [], step)),
     slideKey,
     ownText: (text) => runText(text.trim()),
   });
+  const saving = createSaving(parts, source, { now: () => ({ state, data, theme: readTheme(root) }), change, tell: tellReading, done: saved });
   parts.own.value = state.text;
   const guides = createGuideMenu(root, parts, { source, data: () => data, change });
 
@@ -67,7 +68,8 @@ export function startViewer(root, source, { link = "", linkTo, follow, hasTour =
   function select(name, value) {
     if (name === "run") change({ run: value, step: null, token: null });
     else if (name === "probe") change({ probe: Number(value), token: null });
-    else if (name === "score") change({ score: value });
+    else if (name === "units") change({ units: value, token: null });
+    else if (name === "score" || name === "measured") change({ [name]: value });
     else if (name === "view") change({ view: value, compare: state.compare && Boolean(viewOf(value).compares) });
     else {
       const field = { otherRun: "run", otherStep: "step", otherHead: "head" }[name];
@@ -163,7 +165,7 @@ export function startViewer(root, source, { link = "", linkTo, follow, hasTour =
     if (first) {
       const options = { ...state, score: data.score, chart: data.chart, keepsOrder: player.isPlaying() };
       drawSurvey(parts.grid, first, options, theme, { choose, hover: hoverHead, keys: headKeys });
-      drawHeading({ parts, state, data }, theme);
+      drawHeading({ parts, state, data, view: viewOf(state.view) }, theme);
       guides.draw(state, data);
       drawChips({ parts, state, data, view: viewOf(state.view) }, theme, (head) => choose(head, true));
       drawView(theme);
@@ -192,6 +194,18 @@ export function startViewer(root, source, { link = "", linkTo, follow, hasTour =
   function tellNote(note) {
     parts.note.textContent = note;
     parts.note.hidden = !note;
+  }
+
+  function save(kind) {
+    player.stop();
+    return saving.save(kind);
+  }
+
+  /** After something was saved, or could not be. */
+  function saved(fault, note) {
+    [trouble, reading] = [fault, ""];
+    draw();
+    if (note) tellNote(note);
   }
 
   function speak(text) {
@@ -251,7 +265,7 @@ export function startViewer(root, source, { link = "", linkTo, follow, hasTour =
     play: player.toggle,
     headKeys,
     view: (name) => select("view", name),
-    closeHelp: () => !parts.keys.hidden && showHelp(),
+    closeHelp: () => (parts.keys.hidden ? parts.saveMenu.hidden || saving.toggle() : showHelp()),
   });
 
   /** Show or hide the help, which lies over the view. */
@@ -261,19 +275,8 @@ export function startViewer(root, source, { link = "", linkTo, follow, hasTour =
   }
   root.addEventListener("pointerdown", (event) => {
     if (!parts.keys.hidden && !parts.keys.contains(event.target) && !parts.help.contains(event.target)) showHelp();
+    if (!parts.saveMenu.hidden && !parts.saveMenu.parentElement.contains(event.target)) saving.toggle();
   });
-
-  async function savePage() {
-    trouble = "";
-    if (data.probe < 0) tellReading(READING);
-    try {
-      await savePageOf(source, state, data, tellReading);
-    } catch (error) {
-      trouble = error.message;
-    }
-    reading = "";
-    draw();
-  }
 
   parts.chart.addEventListener("pointermove", (event) => {
     const step = stepUnder(event);

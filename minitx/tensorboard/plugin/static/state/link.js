@@ -3,10 +3,14 @@
 import { START } from "./state.js";
 
 const asWhole = (text) => (/^-?\d{1,12}$/.test(text) ? Number(text) : undefined);
-const asList = (text) => text.split(".").map(asWhole).filter((head) => head >= 0).slice(0, 64);
+const asList = (text) => text.split(".").map(asWhole).filter((head) => head >= 0).slice(0, 256);
 const asPair = (text) => {
   const [query, key] = text.split(".").map(asWhole);
   return (query ?? key) === undefined ? undefined : { query: query ?? null, key: key ?? null };
+};
+const asAxes = (text) => {
+  const [x, y] = text.split(".");
+  return x && y ? { x, y } : undefined;
 };
 
 /** Each kind of value as [its text in a link, the value of a text or undefined]. */
@@ -15,6 +19,8 @@ const KINDS = {
   whole: [String, asWhole],
   flag: [(value) => String(Number(value)), (text) => text === "1"],
   heads: [(value) => value.join("."), asList],
+  how: [String, (text) => (text === "mean" ? text : undefined)],
+  axes: [({ x, y }) => `${x}.${y}`, asAxes],
   place: [({ query, key }) => `${query ?? ""}.${key ?? ""}`, asPair],
 };
 const FIELDS = {
@@ -22,6 +28,9 @@ const FIELDS = {
   text: "text",
   view: "text",
   score: "text",
+  measured: "text",
+  units: "text",
+  scatter: "axes",
   probe: "whole",
   step: "whole",
   head: "whole",
@@ -33,6 +42,9 @@ const FIELDS = {
   compare: "flag",
   shown: "heads",
   token: "place",
+  off: "heads",
+  how: "how",
+  rank: "flag",
 };
 
 /** The state as a query string, with only the values that differ from the start. */

@@ -31,6 +31,7 @@ export const MEANINGS = {
   duplicate_token: "attention to earlier occurrences of the query's token, where it has any",
   first_mention: "attention to the first occurrence of the query's token, where it is a repeat",
   induction: "attention to what came right after earlier occurrences of the query's token, where it has any",
+  induction_on_repeats: "attention to what came right after the same token, in random tokens that come twice",
   importance: "how fast the loss changes, in nats per token, as the head's output is scaled: 0 for one that does nothing",
 };
 

@@ -10,12 +10,18 @@ export const START = {
   shown: [], // heads on view together
   view: "sentence", // a name of views/views.js
   score: "previous_token", // colours the survey and is drawn in the chart; "" for none
+  measured: "validation", // text that heads are scored on: "validation", or "text" for the shown one
+  units: "words", // or "tokens": what rows and columns of patterns stand for, where words are cut into pieces
+  scatter: { x: "previous_token", y: "induction" }, // the scores of the scatter's axes
   sort: false, // sort the survey by that score instead of by layer
   first: true, // draw attention to the first token, the attention sink
   links: true, // draw the labelled links of the text
   incoming: false, // the sentence shades what attends to a word instead of what it attends to
   together: false, // the sentence shows all heads in one line
   token: null, // the pinned place: {query, key}, one of them may be null
+  off: [], // in the view "what_if", the heads that are taken out
+  how: "zero", // what stands in for them: "zero" or "mean"
+  rank: false, // whether that view colours the heads by the loss without each
   compare: false,
   other: { run: null, step: null, head: null }, // the second pattern; null means the same as the first
 };

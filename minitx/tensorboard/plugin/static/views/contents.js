@@ -2,19 +2,21 @@
 
 import { linkEnds } from "../draw/heatmap.js";
 import { otherHead } from "../data/gather.js";
+import { HOW_WORDS } from "../data/words.js";
 import { strongest, weightAt } from "../data/snapshot.js";
 import { signed } from "./stage.js";
 import { figure, headName } from "../state/scores.js";
 import { headColour } from "../draw/theme.js";
 
+/** What a view shows, and what one can do there. */
 const TITLES = {
-  map: "Rows: tokens. Columns: what they attend to.",
-  columns: "Point at a token to see only its lines.",
-  arcs: "Arcs lead back to what a token attends to. Point at a token to see only its arcs.",
+  map: ["Rows: tokens. Columns: what they attend to.", ""],
+  columns: ["", "Point at a token to see only its lines."],
+  arcs: ["Arcs lead back to what a token attends to. ", "Point at a token to see only its arcs."],
 };
 
 /**
- * {contents, note}: the content of every stage, {title, view, probe, heads: [{head, name, colour, packed}], against},
+ * {contents, note}: the content of every stage, {title, help, view, probe, heads: [{head, name, colour, packed}], against},
  * and a sentence if something cannot be shown. A comparison adds the second pattern and, if both have the same tokens,
  * the difference.
  */
@@ -27,8 +29,8 @@ export function stageContents(state, data, theme) {
     const head = otherHead(data.first, data.second, state);
     const isSameShape = second.layers === first.layers && second.heads === first.heads;
     const heads = state.other.head !== null || !isSameShape ? [head] : state.shown;
-    contents[0].title = sideTitle(data, data.run, data.firstStep, state.head, first);
-    contents.push({ ...contentOf(second, head, heads, view, theme), title: sideTitle(data, data.otherRun, data.secondStep, head, second) });
+    Object.assign(contents[0], { title: sideTitle(data, data.run, data.firstStep, state.head, first), help: "" });
+    contents.push({ ...contentOf(second, head, heads, view, theme), help: "", title: sideTitle(data, data.otherRun, data.secondStep, head, second) });
     const [a, b] = [first.probes[0], second.probes[0]];
     const isSame = a.seq === b.seq && a.tokens.every((token, index) => token === b.tokens[index]);
     const packed = [wholeOf(a, state.head), wholeOf(b, head)];
@@ -43,17 +45,23 @@ export function stageContents(state, data, theme) {
 }
 
 function contentOf(snapshot, head, shown, view, theme) {
-  const probe = snapshot.probes[0];
+  const probe = { ...snapshot.probes[0], tokens: snapshot.probes[0].labels };
   const heads = (view === "map" ? [head] : shown).map((one) => ({ head: one, name: headName(one, snapshot.heads, true), colour: headColour(theme, one, snapshot.heads), packed: wholeOf(probe, one) }));
-  return { title: TITLES[view], view, probe, heads: heads.filter((one) => one.packed) };
+  const [title, help] = TITLES[view];
+  return { title: title.replaceAll("token", unitOf(probe)), help, view, probe, heads: heads.filter((one) => one.packed) };
 }
+
+/** "word" or "token". */
+const unitOf = ({ units }) => units.slice(0, -1);
 
 /** The whole pattern of a head; null if the head was removed or its pattern is not loaded. */
 const wholeOf = (probe, head) => (probe.has(head) ? probe.whole(head) : null);
 
 /** A sentence if pruning has removed a head, else "". */
 function missing(snapshot, head, run) {
-  return snapshot.probes[0].has(head) ? "" : `The run ${run} has no ${headName(head, snapshot.heads)}: it was removed by pruning.`;
+  const [probe, name] = [snapshot.probes[0], headName(head, snapshot.heads)];
+  if (!probe.has(head)) return `The run ${run} has no ${name}: it was removed by pruning.`;
+  return probe.whole(head) ? "" : `This file has no room for the whole pattern of ${name}: save it again with that head on view.`;
 }
 
 function sideTitle(data, run, step, head, snapshot) {
@@ -62,12 +70,14 @@ function sideTitle(data, run, step, head, snapshot) {
 
 /** Lines of text about the place under the pointer. */
 export function describeFocus({ probe, heads, against, view }, { query, key }) {
+  const how = probe.units === "words" ? [HOW_WORDS] : [];
   const ends = probe.links.map((link) => [link.name, linkEnds(link, { query, key })]);
   const links = ends.filter(([, at]) => (view === "map" ? at.every(Boolean) : at.some(Boolean))).map(([name]) => name);
   if (view === "map") {
     const weight = weightAt(heads[0].packed, query, key);
     const pair = `${probe.tokens[query]} → ${probe.tokens[key]}`;
-    if (!against) return [pair, figure(weight), `token ${query} to token ${key}`, ...links];
+    const places = `${unitOf(probe)} ${query} to ${unitOf(probe)} ${key}`;
+    if (!against) return [pair, figure(weight), places, ...how, ...links];
     const other = weightAt(against, query, key);
     return [pair, signed(other - weight), `${figure(weight)} and ${figure(other)}`, ...links];
   }
@@ -77,7 +87,7 @@ export function describeFocus({ probe, heads, against, view }, { query, key }) {
     if (query !== null) lines.push(`${name} attends to ${list(strongest(packed, probe.seq, { query }, 3))}`);
     if (key !== null) lines.push(`${name} is read by ${list(strongest(packed, probe.seq, { key }, 3))}`);
   }
-  return [...lines, ...links];
+  return [...lines, ...how, ...links];
 }
 
 /** The focus after an arrow key, [down, right]. Without a focus the first key press goes to the last query. */

@@ -3,13 +3,13 @@
 // Only the visible part is drawn, so a long text costs no more than a short one. The canvas sticks to the box while a
 // spacer as large as the layout scrolls behind it.
 
-import { element, fitCanvas } from "../draw/dom.js";
+import { element, paintCanvas } from "../draw/dom.js";
 import { difference, weightAt } from "../data/snapshot.js";
 import { drawMap, mapHit, mapLayout } from "../draw/heatmap.js";
 import { arcsHit, arcsLayout, chooseLines, columnsHit, columnsLayout, drawArcs, drawColumns } from "../draw/lines.js";
 import { figure } from "../state/scores.js";
 
-const LEGEND = [[0, "0"], [80, "0.1"], [128, "0.25"], [180, "0.5"], [255, "1"]];
+export const LEGEND = [[0, "0"], [80, "0.1"], [128, "0.25"], [180, "0.5"], [255, "1"]];
 const DIFFERENCE_LEGEND = [[0, "−1"], [64, "−0.25"], [128, "0"], [191, "+0.25"], [255, "+1"]];
 
 /** A stage. It calls hover(focus, event, stage), press(focus) and keys(event, stage); focus is the place pointed at. */
@@ -33,19 +33,20 @@ export function createStage({ hover, press, keys }) {
 }
 
 /**
- * Draw `content` on a stage: {title, view, probe, head, heads: [{head, packed, colour}], against: packed or undefined}.
- * With `against` it draws `against` minus the first head's pattern. Sets stage.hit.
+ * Draw `content` on a stage: {title, help, view, probe, head, heads: [{head, packed, colour}], against: packed or undefined}.
+ * With `against` it draws `against` minus the first head's pattern. Sets stage.hit, and stage.used, the
+ * height that is drawn on.
  */
 export function drawStage(stage, content, focus, options, theme) {
   const { probe, heads, view, against } = content;
   const { box, canvas } = stage;
   stage.content = content;
-  stage.title.textContent = content.title;
+  stage.title.replaceChildren(content.title, element("span", { "data-screen": true }, content.help));
   box.setAttribute("aria-label", `${content.title}; arrow keys move over tokens, Enter pins one, Escape unpins it`);
   const [width, height] = [Math.max(120, box.clientWidth), Math.max(160, box.clientHeight)];
   const measure = canvas.getContext("2d");
   const links = options.links ? probe.links : [];
-  const text = { tokens: probe.tokens, links, heads };
+  const text = { tokens: probe.tokens, unit: probe.units.slice(0, -1), links, heads };
   let layout;
   let paint;
   if (view === "map") {
@@ -76,14 +77,15 @@ export function drawStage(stage, content, focus, options, theme) {
     paint = (context, x) => drawArcs(context, layout, text, focus, theme, x, x + width);
   }
   stage.layout = layout;
+  stage.used = Math.min(height, view === "map" ? layout.top + layout.side + layout.margin + 4 : layout.height);
   const spacer = box.lastElementChild;
   spacer.style.width = `${view === "arcs" ? layout.width : 1}px`;
   spacer.style.height = `${view === "columns" ? layout.height : 1}px`;
-  stage.redraw = () => {
-    const context = fitCanvas(canvas, width, height);
+  const painted = (context) => {
     context.translate(-box.scrollLeft, -box.scrollTop);
     paint(context, box.scrollLeft, box.scrollTop);
   };
+  stage.redraw = () => paintCanvas(canvas, width, height, painted);
   stage.redraw();
 }
 

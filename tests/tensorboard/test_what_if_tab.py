@@ -1,0 +1,137 @@
+"""The view "What if" as people use it: a real run, a real `tensorboard` process with its worker, a real browser."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from minitx.heads.what_if import ranking, without
+from minitx.run.folder import Run
+from minitx.training.session import train
+from tests.small import small_config
+from tests.tensorboard.browser import Page, chromium, needs_browser
+from tests.tensorboard.test_tab import frame, tensorboard
+
+pytestmark = needs_browser
+VIEW = "run=small&view=what_if&step=4"
+LOSSES = r"goes from ([\d.]+) to ([\d.]+) nats"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A trained run of 2 × 2 heads whose weights are kept at steps 2, 4 … 12, its checkpoint at step 12 alone."""
+    config = small_config(tmp_path_factory.mktemp("what_if"), sample_every=0, checkpoint_every=12, keep_checkpoints=1)
+    assert train(replace(config, log=replace(config.log, snapshots_every=2))) == 0
+    return Run(Path(config.out))
+
+
+@pytest.fixture(scope="module")
+def server(run: Run) -> Iterator[str]:
+    with tensorboard(run.path.parent) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as running:
+        yield running
+
+
+def asked(run: Run, step: int, question: Any, **fields: Any) -> Any:
+    """What the model itself answers on the run's first text."""
+    model, tokenizer = run.load_model(str(step), torch.device("cpu"))[0], run.tokenizer()
+    return question(model, tokenizer, tokenizer.encode("the cat sat."), fields)
+
+
+def mean(losses: list[float | None]) -> float:
+    known = [loss for loss in losses if loss is not None]
+    return sum(known) / len(known)
+
+
+def told_losses(page: Page) -> list[float]:
+    match = re.search(LOSSES, page.tab.locator(".headline").text_content())
+    assert match is not None
+    return [float(figure) for figure in match.groups()]
+
+
+def test_heads_are_switched_off_and_the_predictions_are_the_models(browser: Any, server: str, run: Run) -> None:
+    with Page(browser, frame(server, VIEW)) as page:
+        headline = page.tab.locator(".headline")
+        headline.wait_for()
+        assert "All heads are on" in headline.text_content() and "Weights of step 4." in headline.text_content()
+        page.tab.locator("[data-switch='head 1']").click()
+        page.wait("document.querySelector('.headline').textContent.includes('Without head 0·1')")
+        answer = asked(run, 4, without, heads=[1], how="zero")
+        expected = [mean(answer[side]["loss"]) for side in ("before", "after")]
+        assert told_losses(page) == pytest.approx(expected, abs=0.006)
+        page.tab.locator(".what_if [data-token='4']").click()
+        page.wait("document.querySelector('.what_if .word.from').dataset.token === '4'")
+        for number, side in enumerate(("before", "after")):
+            values = page.tab.locator(f".list >> nth={number}").locator(".value").all_text_contents()
+            assert list(map(float, values)) == pytest.approx(answer[side]["probabilities"][4], abs=0.006)
+        page.tab.locator("[data-switch='layer 1']").click()
+        page.wait("document.querySelector('.headline').textContent.includes('heads 0·1, 1·0, 1·1')")
+        page.tab.locator("[data-switch='mean']").click()
+        page.wait("document.querySelector('.headline').textContent.includes('held at the mean')")
+        answer = asked(run, 4, without, heads=[1, 2, 3], how="mean")
+        assert told_losses(page)[1] == pytest.approx(mean(answer["after"]["loss"]), abs=0.006)
+        assert page.tab.locator("[data-switch='mean']").evaluate("button => button === document.activeElement")
+        address = page.tab.evaluate("location.href")
+        assert all(part in address for part in ("off%3D1.2.3", "how%3Dmean", "token%3D4"))
+        assert not page.errors
+
+
+def test_the_ranking_is_of_the_pinned_word_or_of_the_text(browser: Any, server: str, run: Run) -> None:
+    with Page(browser, frame(server, f"{VIEW}&rank=1&token=4.")) as page:
+        page.tab.locator(".head small").first.wait_for()
+        for position in (4, None):
+            found = asked(run, 4, ranking, position=position, how="zero")
+            texts = page.tab.locator(".head small").all_text_contents()
+            changes = [float(text.replace("−", "-").replace("±", "")) for text in texts]
+            assert changes == pytest.approx([loss - found["loss"] for loss in found["without"]], abs=0.002)
+            if position is not None:
+                page.tab.locator(".what_if [data-token='4']").click()  # unpins it
+                page.tab.locator(".hint", has_text="in this text").wait_for()
+        assert not page.errors
+
+
+def test_the_old_answer_stays_while_the_model_is_asked(browser: Any, server: str) -> None:
+    with Page(browser, frame(server, f"{VIEW}&off=0")) as page:
+        headline = page.tab.locator(".headline")
+        headline.wait_for()
+        before = headline.text_content()
+        held: list[Any] = []
+        page.tab.route("**/ask", lambda route: held.append(route))
+        page.tab.locator("[data-switch='head 3']").click()
+        page.tab.locator(".waiting").wait_for()
+        assert headline.text_content() == before
+        assert page.tab.locator("[data-switch='head 3']").get_attribute("aria-pressed") == "true"
+        held[0].fulfill(status=422, json={"error": "The model could not be run."})
+        page.tab.locator(".what_if .hint", has_text="could not be run").wait_for()
+        page.tab.unroute("**/ask")
+        page.tab.locator("[data-switch='head 3']").click()
+        page.wait("document.querySelector('.headline')?.textContent.includes('Without head 0·0,')")
+        assert not page.errors
+
+
+def test_a_visitor_who_may_not_run_the_model_is_told_so(browser: Any, server: str, tmp_path: Path) -> None:
+    with Page(browser, frame(server, VIEW)) as page:
+        page.tab.locator(".headline").wait_for()
+        answer = {"runs": ["small"], "newest": "small", "own_text": "Own texts are run only at home.", "note": ""}
+        page.tab.route("**/runs", lambda route: route.fulfill(body=json.dumps(answer)))
+        page.tab.reload()
+        page.tab.locator(".what_if .hint", has_text="only at home").wait_for()
+        assert page.tab.locator(".what_if button").count() == 0
+        page.tab.unroute("**/runs")
+        response = page.tab.request.get(f"{server}/data/plugin/attention/page?run=small&probe=0&step=4")
+        (tmp_path / "page.html").write_bytes(response.body())
+        page.tab.goto(f"file://{tmp_path}/page.html#view=what_if")
+        page.tab.locator(".what_if .hint", has_text="only in TensorBoard").wait_for()
+        assert page.tab.locator(".what_if button").count() == 0 and not page.errors

@@ -1,0 +1,124 @@
+"""The view of what a head writes, in a real browser and TensorBoard, against the same figures from the weights."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from minitx.heads import snapshots
+from minitx.heads.writes import writes
+from minitx.run.folder import Run
+from minitx.tensorboard.plugin.page import page as file_of
+from tests.small import small_config
+from tests.tensorboard.browser import Page, chromium, needs_browser
+from tests.tensorboard.test_tab import ROOT, frame, tensorboard
+
+pytestmark = needs_browser
+HEADLINE, ROW = ".writes .headline", ".writes .row"
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a trained run of 2 × 2 heads."""
+    folder = tmp_path_factory.mktemp("writes")
+    config = small_config(folder, sample_every=0).to_dict()
+    (folder / "small.yaml").write_text(yaml.safe_dump({**config, "out": "runs/small"}))
+    environment = {**os.environ, "XDG_CACHE_HOME": str(folder)}
+    command = [sys.executable, str(ROOT / "train.py"), "--config", "small.yaml"]
+    subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, check=True)
+    return folder / "runs"
+
+
+@pytest.fixture(scope="module")
+def server(logs: Path) -> Iterator[str]:
+    with tensorboard(logs) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as running:
+        yield running
+
+
+def answer(logs: Path, head: int, position: int) -> dict[str, Any]:
+    """What the view must show for the first probe."""
+    run = Run.find(str(logs / "small"))
+    model, _ = run.load_model("12", torch.device("cpu"))
+    tokenizer = run.tokenizer()
+    return writes(model, tokenizer, tokenizer.encode("the cat sat."), {"head": head, "position": position})
+
+
+def shown(page: Page) -> list[list[str]]:
+    """Token and value of every row."""
+    script = "rows => rows.map(row => [...row.querySelectorAll('.token, .value')].map(part => part.textContent))"
+    return list(page.tab.eval_on_selector_all(ROW, script))
+
+
+def test_the_lists_and_the_bars_are_those_of_the_weights(browser: Any, server: str, logs: Path) -> None:
+    with Page(browser, frame(server, "run=small&view=writes&head=3&token=5.")) as page:
+        page.wait(f"document.querySelectorAll('{ROW}').length === 17")
+        expected = answer(logs, 3, 5)
+        rows = [*expected["up"], expected["real"], *expected["down"]]
+        found = shown(page)
+        assert [token for token, _ in found] == [entry["token"] for entry in rows]
+        values = [float(value.replace("−", "-")) for _, value in found]
+        assert values == pytest.approx([entry["value"] for entry in rows], rel=0.06, abs=1e-4)
+        assert f"{expected['copying']:.2f}" in page.tab.inner_text(".writes .about")
+        assert page.tab.locator(".writes .read").count() == 3
+        row = page.tab.locator(ROW).nth(16)
+        row.focus()  # the bars are now those of this token, and the row keeps its focus
+        sources = expected["down"][7]["sources"]
+        largest = max(range(6), key=lambda at: abs(sources[at]))
+        size = f".source[data-token='{largest}']"
+        assert page.tab.eval_on_selector(size, "word => word.style.getPropertyValue('--size')") == "1.000"
+        assert page.tab.locator(f"{size} small").count() == 1
+        assert row.evaluate("row => row === document.activeElement && row.getAttribute('aria-pressed')") == "true"
+        assert page.tab.locator(".writes .source.later").count() == len("the cat sat.") - 6
+        assert not page.errors
+
+
+def test_a_word_is_pinned_by_a_click_and_a_head_that_is_read_is_opened(browser: Any, server: str) -> None:
+    with Page(browser, frame(server, "run=small&view=writes&head=2")) as page:
+        page.wait(f"document.querySelector('{HEADLINE}')?.textContent.startsWith('At “.”')")  # no pin: the last token
+        assert page.tab.locator(".writes .real").count() == 0  # nothing comes next
+        page.tab.locator(".source[data-token='4']").click()
+        page.wait(f"document.querySelector('{HEADLINE}').textContent.startsWith('At “c”')")
+        assert page.tab.locator(".source.from").get_attribute("data-token") == "4"
+        partner = page.tab.locator(".writes .read").first
+        place = partner.inner_text().split("from ")[1][:3]
+        partner.click()
+        page.wait(f"document.querySelector('h2').textContent === 'Layer {place[0]}, head {place[2]}'")
+        page.wait("document.querySelector('.writes .about').textContent.includes('no head comes before it')")
+        assert not page.errors
+
+
+def test_a_refusal_and_a_file_say_why_in_a_sentence(browser: Any, logs: Path, tmp_path: Path) -> None:
+    with (
+        tensorboard(logs, "--host", "0.0.0.0") as address,
+        Page(browser, frame(address, "run=small&view=writes")) as page,
+    ):
+        page.wait("document.querySelector('.writes')?.textContent.startsWith('Own texts are run only')")
+        assert not page.errors
+    content = snapshots.path(logs / "small", 12).read_bytes()
+    (tmp_path / "file.html").write_text(file_of([content], title="small", view="view=writes"), "utf-8")
+    with Page(browser, (tmp_path / "file.html").as_uri()) as page:
+        page.wait("document.querySelector('.writes')?.textContent.startsWith('A file holds no weights')")
+        assert not page.errors
+
+
+@pytest.mark.parametrize(("width", "dark"), [(390, False), (1280, True)])
+def test_nothing_runs_out_of_the_window(browser: Any, server: str, width: int, dark: bool) -> None:
+    with Page(browser, frame(server, "run=small&view=writes&head=3"), width=width, dark=dark) as page:
+        page.wait(f"document.querySelector('{HEADLINE}')")
+        assert page.tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        view = page.tab.eval_on_selector(".view", "view => [view.scrollWidth, view.clientWidth]")
+        assert view[0] <= view[1]
