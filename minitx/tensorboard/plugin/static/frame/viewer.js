@@ -19,6 +19,7 @@ import { createPlayer } from "./player.js";
 import { poll } from "./poll.js";
 import { createSaving, showLink } from "./sharing.js";
 import { describeHead, drawSurvey, neighbour } from "./survey.js";
+import { showTooltip } from "./tooltip.js";
 import { isFirstVisit, startTour } from "./tour.js";
 
 /**
@@ -232,13 +233,7 @@ export function startViewer(root, source, { link = "", linkTo, follow, hasTour =
   }
 
   function tell(lines, event) {
-    parts.tooltip.hidden = !lines;
-    if (!lines || !event) return;
-    parts.tooltip.replaceChildren(...lines.map((line) => element("div", {}, line)));
-    const { offsetWidth, offsetHeight } = parts.tooltip;
-    const x = Math.min(event.clientX + 14, window.innerWidth - offsetWidth - 6);
-    const y = event.clientY + 18 + offsetHeight > window.innerHeight ? event.clientY - offsetHeight - 10 : event.clientY + 18;
-    parts.tooltip.style.transform = `translate(${Math.max(4, x)}px, ${Math.max(4, y)}px)`;
+    showTooltip(parts.tooltip, lines, event);
   }
 
   // Keys

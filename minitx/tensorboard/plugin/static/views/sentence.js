@@ -6,6 +6,7 @@
 import { openingPlace } from "../data/opening.js";
 import { strongest, weightAt } from "../data/snapshot.js";
 import { element } from "../draw/dom.js";
+import { drawPrediction } from "../draw/prediction.js";
 import { headColour } from "../draw/theme.js";
 import { figure, headName } from "../state/scores.js";
 import { nextWord, plainToken, wordsOf } from "./words.js";
@@ -43,7 +44,7 @@ function drawSentence(root, model, act) {
   root.style.setProperty("--size", `${fontSize(root, probe)}px`);
   root.hint.textContent = sentenceHint(model, heads, place);
   for (const [button, changes] of root.switches) button.setAttribute("aria-pressed", String(Object.entries(changes).every(([name, value]) => state[name] === value)));
-  root.prediction.textContent = predictionAfter(probe, place.at);
+  drawPredictionAfter(root.prediction, probe, place.at);
   for (const [index, line] of root.lines.entries()) {
     const ofLine = state.together ? heads : [heads[index]];
     const colours = ofLine.map((head) => headColour(theme, head, data.first.heads));
@@ -69,7 +70,7 @@ function build(root, { state, data }, heads, act) {
   const hadFocus = root.contains(document.activeElement) && document.activeElement.classList.contains("words");
   root.plan = plan;
   root.hint = element("p", { class: "hint" });
-  root.prediction = element("p", { class: "hint prediction" });
+  root.prediction = element("div", { class: "after" });
   root.switches = [];
   const groups = SWITCHES.map(([label, choices]) => {
     const buttons = choices.map(([name, title, changes]) => [element("button", { type: "button", title, onclick: () => act.change(changes) }, name), changes]);
@@ -142,7 +143,7 @@ function listen(root, act) {
   const wordAt = (event) => event.target.closest?.("[data-token]");
   root.addEventListener("pointermove", (event) => {
     const word = wordAt(event);
-    if (word) act.hover(focusOf(Number(word.dataset.token)), event, tipOf(root, Number(word.dataset.token)));
+    if (word) act.hover(focusOf(Number(word.dataset.token)), event, tipOf(root, Number(word.dataset.token), word.closest(".line").dataset.head));
     else if (!event.target.closest?.(".words")) act.hover(null, event, null); // between two words nothing changes
   });
   root.addEventListener("pointerleave", (event) => act.hover(null, event, null));
@@ -162,11 +163,11 @@ function listen(root, act) {
   });
 }
 
-/** What the tooltip says about the word `at`. */
-function tipOf({ model: { state, data } }, at) {
+/** What the tooltip says about the word `at`: for the head of its line, or for all of them. */
+function tipOf({ model: { state, data } }, at, ofLine = "") {
   const [probe] = data.first.probes;
   const relation = state.incoming ? "is attended to by" : "attends to";
-  const heads = state.shown.filter((head) => probe.has(head) && probe.whole(head));
+  const heads = state.shown.filter((head) => probe.has(head) && probe.whole(head) && (ofLine === "" || head === Number(ofLine)));
   const lines = heads.slice(0, MAX_NAMED).map((head) => {
     const partners = strongest(probe.whole(head), probe.seq, state.incoming ? { key: at } : { query: at }, 3);
     return `${headName(head, data.first.heads, true)} ${relation} ${partners.map((one) => `${plainToken(probe.tokens[one.token])} ${figure(one.weight)}`).join(", ")}`;
@@ -187,11 +188,11 @@ function sentenceHint({ state, data }, heads, place) {
   return place.isOpening ? `${sentence} Point at another word; click to keep it.` : sentence;
 }
 
-/** The likeliest next tokens after a position and the loss of the real one; "" in snapshots without predictions. */
-function predictionAfter({ predictions, tokens }, at) {
-  if (!predictions) return "";
-  const likeliest = predictions.tokens[at].map((token, rank) => `${plainToken(token)} ${figure(predictions.probabilities[at][rank])}`).join(", ");
-  const loss = predictions.loss[at];
-  const real = loss === null ? "" : `; the real one, “${plainToken(tokens[at + 1])}”, has a loss of ${figure(loss)} nats`;
-  return `After “${plainToken(tokens[at])}” the likeliest tokens are ${likeliest}${real}.`;
+/** The predictions after the word `at`; none in old snapshots. */
+function drawPredictionAfter(root, { predictions, tokens }, at) {
+  root.hidden = !predictions;
+  if (!predictions || (root.at === at && root.predictions === predictions)) return;
+  Object.assign(root, { at, predictions });
+  const title = element("p", { class: "hint" }, `After “${plainToken(tokens[at])}” the model expects:`);
+  root.replaceChildren(title, drawPrediction(predictions, at, tokens));
 }

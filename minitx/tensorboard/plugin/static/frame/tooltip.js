@@ -1,0 +1,14 @@
+// The tooltip beside the pointer.
+
+import { element } from "../draw/dom.js";
+
+/** Show `lines` beside the pointer of `event`, inside the window; hide the tooltip without lines. */
+export function showTooltip(tooltip, lines, event) {
+  tooltip.hidden = !lines;
+  if (!lines || !event) return;
+  tooltip.replaceChildren(...lines.map((line) => element("div", {}, line)));
+  const { offsetWidth, offsetHeight } = tooltip;
+  const x = Math.min(event.clientX + 14, window.innerWidth - offsetWidth - 6);
+  const y = event.clientY + 18 + offsetHeight > window.innerHeight ? event.clientY - offsetHeight - 10 : event.clientY + 18;
+  tooltip.style.transform = `translate(${Math.max(4, x)}px, ${Math.max(4, y)}px)`;
+}
