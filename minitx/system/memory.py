@@ -34,6 +34,14 @@ def memory_bytes(device: torch.device) -> int:
     return 0
 
 
+def limit_memory(most: int) -> None:
+    """Hold this process to `most` bytes of data, on Linux; more raises MemoryError, or RuntimeError in torch."""
+    with suppress(ImportError, ValueError, OSError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+
+
 def total_memory(device: torch.device) -> int | None:
     """Memory of `device` in bytes; None if the system does not report it."""
     if device.type == "cuda":

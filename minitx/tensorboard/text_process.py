@@ -26,6 +26,7 @@ from minitx.run.folder import Run
 from minitx.system.errors import require
 from minitx.system.exits import explain, run_command
 from minitx.system.files import step_name, without_nan
+from minitx.system.memory import limit_memory, total_memory
 from minitx.tensorboard.plugin.frames import ANSWER, ERROR, receive, send
 from minitx.tensorboard.plugin.worker import FAILED
 
@@ -101,6 +102,8 @@ def main() -> int:
     outgoing = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no message
     torch.set_num_threads(1)
+    if memory := total_memory(torch.device("cpu")):
+        limit_memory(memory // 2)
     models = Models()
     while (message := receive(sys.stdin.buffer, MAX_REQUEST_BYTES)) is not None:
         request = json.loads(message)

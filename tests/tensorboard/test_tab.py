@@ -387,7 +387,7 @@ def test_names_and_tokens_are_never_markup(browser: Any, server: str, logs: Path
     odd = logs / "<img src=x onerror='document.title=\"hit\"'>"
     shutil.copytree(logs / "small" / "attention", odd / "attention")
     try:
-        for file in (odd / "attention").iterdir():
+        for file in (odd / "attention").glob("*.heads"):
             probes = header_of(file.read_bytes())["probes"]
             odd_probes = [{**probes[0], "text": "<img src=x>."}, *probes[1:]]
             file.write_bytes(changed(file.read_bytes(), probes=odd_probes))

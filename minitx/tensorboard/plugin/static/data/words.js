@@ -5,6 +5,7 @@ import { pairCount, pairIndex } from "./snapshot.js";
 
 export const HOW_WORDS = "A word's row is the mean over its tokens, its column the sum over them.";
 const PART = "·"; // the label of a byte before the last one of a character
+const JOINER = "\\u200d"; // how the label of a joiner alone is written
 const MAX_SMALL = 64;
 const made = new WeakMap();
 
@@ -52,12 +53,6 @@ function joined(probe) {
   };
 }
 
-/** The last token of the unit of `probe` that `focus` names, the query first; null if it names none. */
-export function lastTokenOf(probe, focus) {
-  const unit = focus?.query ?? focus?.key ?? null;
-  return unit === null || unit >= probe.seq ? null : probe.spanOf(unit)[1] - 1;
-}
-
 /** Predictions over the tokens of `probe` → over its units. */
 export function predictionsIn(probe, predictions) {
   return probe.units === "words" ? predictWords(predictions, probe.tokens.map((_, word) => probe.spanOf(word))) : predictions;
@@ -94,5 +89,5 @@ function predictWords({ tokens, probabilities, real, loss }, spans) {
 /** The span of words that a span of tokens lies in. */
 const coveredBy = ([start, end], wordOf) => [wordOf(start), wordOf(end - 1) + 1];
 
-/** The labels of a word's tokens as one; bytes before the last one of a character are left out. */
-const labelOf = (labels) => labels.filter((label, at) => label !== PART || at === labels.length - 1).join("");
+/** The labels of a word's tokens as one; bytes before the last one of a character are left out, and emoji are joined. */
+const labelOf = (labels) => labels.filter((label, at) => label !== PART || at === labels.length - 1).join("").replaceAll(JOINER, "\u200d");

@@ -64,7 +64,7 @@ function drawUnitsAndText(parts, state, first) {
   parts.units.hidden = !first || !splitsWords(first.probes[0]);
   for (const name of ["words", "tokens"]) parts[name].setAttribute("aria-pressed", String((state.units === "tokens") === (name === "tokens")));
   parts.measured.hidden = !first?.hasBoth;
-  fillSelect(parts.measured, [{ value: "validation", label: "validation text" }, { value: "text", label: "this text" }], state.measured === "text" ? "text" : "validation");
+  fillSelect(parts.measured, [{ value: "validation", label: "validation" }, { value: "text", label: "this text" }], state.measured === "text" ? "text" : "validation");
 }
 
 /** The choice of what to compare with. */

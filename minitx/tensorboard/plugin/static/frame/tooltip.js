@@ -1,8 +1,8 @@
-// The tooltip beside the pointer.
+// The box beside the pointer that explains what lies under it.
 
 import { element } from "../draw/dom.js";
 
-/** Show `lines` beside the pointer of `event`, inside the window; hide the tooltip without lines. */
+/** Show `lines` beside the pointer of `event`, within the window; hide the box without lines. */
 export function showTooltip(tooltip, lines, event) {
   tooltip.hidden = !lines;
   if (!lines || !event) return;

@@ -7,10 +7,10 @@ import { gather } from "../data/gather.js";
 import { element } from "../draw/dom.js";
 import { readTheme } from "../draw/theme.js";
 import { fromLink, toLink } from "../state/link.js";
-import { figure, headName } from "../state/scores.js";
 import { START, layerOf, nearestOf, shownAfter } from "../state/state.js";
 import { fitting } from "../views/stage.js";
 import { viewOf } from "../views/views.js";
+import { listenToChart } from "./chart_pointer.js";
 import { drawChips, drawControls, drawHeading, drawTimeline } from "./controls.js";
 import { listenToKeys } from "./keys.js";
 import { createGuideMenu } from "./guide_menu.js";
@@ -232,7 +232,7 @@ export function startViewer(root, source, { link = "", linkTo, follow, hasTour =
     change({ token: isSame ? null : focus });
   }
 
-  function tell(lines, event) {
+  function tell(lines, event = null) {
     showTooltip(parts.tooltip, lines, event);
   }
 
@@ -273,16 +273,7 @@ export function startViewer(root, source, { link = "", linkTo, follow, hasTour =
     if (!parts.saveMenu.hidden && !parts.saveMenu.parentElement.contains(event.target)) saving.toggle();
   });
 
-  parts.chart.addEventListener("pointermove", (event) => {
-    const step = stepUnder(event);
-    const row = data.chart.values[data.chart.steps.indexOf(step)];
-    tell([`step ${step}`, `${headName(state.head, data.first.heads)}: ${figure(row?.[state.head])}`], event);
-    if (event.buttons === 1) goTo(step);
-  });
-  parts.chart.addEventListener("pointerleave", () => tell(null));
-  parts.chart.addEventListener("pointerdown", (event) => goTo(stepUnder(event)));
-  const stepUnder = (event) => parts.chart.layout.stepAt(event.clientX - parts.chart.getBoundingClientRect().left);
-
+  listenToChart(parts.chart, { data: () => data, head: () => state.head, goTo, tell });
   new ResizeObserver(() => data.info && draw()).observe(root);
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => data.info && draw());
   load().then(() => hasTour && !link && data.first && isFirstVisit() && startTour(root, parts));

@@ -1,11 +1,11 @@
 // Heads as blocks: one layer at one position, every head in its own subspace, and how the output projection mixes them.
 
-import { lastTokenOf } from "../data/words.js";
 import { drawBlocks } from "../draw/blocks.js";
 import { blocksLayout } from "../draw/blocks_layout.js";
 import { element } from "../draw/dom.js";
 import { headColour } from "../draw/theme.js";
 import { nearestOf } from "../state/state.js";
+import { pinnedPosition } from "../state/units.js";
 
 export const BLOCKS_VIEW = {
   name: "blocks",
@@ -22,7 +22,7 @@ async function loadBlocks(source, data, state, tell) {
   const step = nearestOf(info.checkpoints, data.firstStep);
   if (step === null) throw new Error(`The run ${run} keeps no weights yet, so its layers cannot be taken apart.`);
   const [probe, layer] = [first.probes[0], Math.floor(state.head / first.heads)];
-  const fields = { layer, position: lastTokenOf(probe, state.token) ?? probe.inTokens.seq - 1 };
+  const fields = { layer, position: pinnedPosition(probe, state) };
   return { ...(await source.ask(run, step, probe.text, "blocks", fields, tell)), step, wantedStep: data.firstStep };
 }
 

@@ -1,10 +1,11 @@
 // What if: the heads as switches, and the predictions and losses of the model with and without those switched off.
 
-import { lastTokenOf, predictionsIn } from "../data/words.js";
+import { predictionsIn } from "../data/words.js";
 import { element } from "../draw/dom.js";
 import { tableColour } from "../draw/theme.js";
 import { figure, headName } from "../state/scores.js";
 import { layerOf, nearestOf } from "../state/state.js";
+import { lastTokenOf } from "../state/units.js";
 import { plainToken } from "./words.js";
 
 const HOWS = [["zero", "Switch off", "These heads write nothing"], ["mean", "Hold at the mean", "These heads write, at every token, the mean of what they write in this text"]];
@@ -177,7 +178,7 @@ function predictionsBeside(model) {
       const old = other ? (other.probabilities[at][other.tokens[at].indexOf(token)] ?? null) : null;
       const change = !other ? null : old === null ? "new" : signedShort(probability - old);
       const sizes = other ? [old, probability] : [probability, null];
-      return barsOf(plainToken(token), sizes, most, figure(probability), change, token === real ? "guess real" : "guess");
+      return barsOf(plainToken(token), sizes, most, figure(probability), change, side.real?.[at] === place ? "guess real" : "guess");
     });
     return element("div", { class: "list" }, element("h3", {}, title), ...rows);
   };

@@ -1,10 +1,10 @@
 // What the chosen head writes at the pinned token: the tokens it pushes up and down, and the words it took that from.
 
-import { lastTokenOf } from "../data/words.js";
 import { element } from "../draw/dom.js";
 import { headColour } from "../draw/theme.js";
 import { figure, headName } from "../state/scores.js";
 import { nearestOf } from "../state/state.js";
+import { pinnedPosition } from "../state/units.js";
 
 const DIRECT = "Added to the logit of a token, beyond the mean of all tokens. The direct effect alone: what later layers make of it is left out.";
 const BY = { Q: "queries", K: "keys", V: "values" };
@@ -26,7 +26,7 @@ async function loadWrites(source, data, state, tell) {
   const step = nearestOf(data.info.checkpoints, data.firstStep);
   if (step === null) throw new Error(`The run ${data.run} keeps no weights, so nothing can tell what a head writes.`);
   const probe = data.first.probes[0];
-  const position = lastTokenOf(probe, state.token) ?? probe.inTokens.seq - 1;
+  const position = pinnedPosition(probe, state);
   const answer = await source.ask(data.run, step, probe.text, "writes", { head: state.head, position }, tell);
   return { ...answer, step, position, head: state.head };
 }
