@@ -93,7 +93,7 @@ function drawNames(context, layout, chart, theme) {
   names.push({ name: "uniform", colour: theme.muted, value: lastOf((at) => chart.chance[at]) });
   context.textAlign = "left";
   context.textBaseline = "middle";
-  let above = layout.top - 13;
+  let above = layout.top - 11;
   const rows = names.filter((one) => one.value !== undefined).sort((a, b) => b.value - a.value);
   for (const [order, { name, colour, value }] of rows.entries()) {
     const room = layout.bottom + 8 - 11 * (rows.length - 1 - order); // leaves room for the names below
