@@ -48,7 +48,7 @@ function drawSentence(root, model, act) {
   root.hint.textContent = sentenceHint(model, heads, place);
   for (const [button, changes] of root.switches) button.setAttribute("aria-pressed", String(Object.entries(changes).every(([name, value]) => state[name] === value)));
   drawPredictionAfter(root.prediction, probe, place.at);
-  const links = linksToShow(model);
+  const links = linksToShow(model, place.at);
   root.links.replaceChildren(...linkButtons(links, model, act));
   const isLinked = (token) => (model.focus || data.question) && links.some((link) => linkEnds(link, { query: token, key: token }).some(Boolean));
   for (const [index, line] of root.lines.entries()) {
