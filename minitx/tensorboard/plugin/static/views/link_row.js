@@ -4,11 +4,11 @@ import { element } from "../draw/dom.js";
 import { shownLinks } from "../draw/links.js";
 import { linkScore } from "../state/question.js";
 
-/** The links that touch the pinned word, or all, with the weight of the chosen head. */
-export function linksToShow({ state, data, pinned }) {
+/** The links that touch the word at `at`, with the weight of the chosen head. */
+export function linksToShow({ state, data }, at) {
   const probe = data.first.probes[0];
   const packed = probe.has(state.head) ? probe.whole(state.head) : null;
-  return state.links ? shownLinks(probe, packed, pinned, data.question?.link ?? null) : [];
+  return state.links ? shownLinks(probe, packed, { query: at, key: at }, data.question?.link ?? null) : [];
 }
 
 /** A button for each of `links`; it asks the survey about the link. */
