@@ -20,7 +20,7 @@ from tests.tensorboard.browser import Page, chromium, needs_browser
 from tests.tensorboard.test_tab import frame, tensorboard
 
 pytestmark = needs_browser
-VIEW = "run=small&view=what_if&step=4"
+VIEW = "run=small&view=what_if&step=4&units=tokens"
 LOSSES = r"goes from ([\d.]+) to ([\d.]+) nats"
 
 
