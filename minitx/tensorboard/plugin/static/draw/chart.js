@@ -8,7 +8,7 @@ export function chartLayout(chart, width, height) {
   const all = [...chart.values.flatMap((row) => row ?? []), ...chart.chance].filter((value) => value !== null);
   let [low, high] = all.length ? [Math.min(0, ...extremes(all)), Math.max(...extremes(all))] : [0, 1];
   if (high - low < 1e-6) high = low + 1;
-  const [left, right, top, bottom] = [40, 44, 6, height - 16];
+  const [left, right, top, bottom] = [40, 58, 6, height - 16];
   const [first, last] = [chart.steps[0] ?? 0, chart.steps.at(-1) ?? 1];
   return {
     low,
@@ -93,7 +93,7 @@ function drawNames(context, layout, chart, theme) {
   names.push({ name: "uniform", colour: theme.muted, value: lastOf((at) => chart.chance[at]) });
   context.textAlign = "left";
   context.textBaseline = "middle";
-  let above = layout.top - 13;
+  let above = layout.top - 11;
   const rows = names.filter((one) => one.value !== undefined).sort((a, b) => b.value - a.value);
   for (const [order, { name, colour, value }] of rows.entries()) {
     const room = layout.bottom + 8 - 11 * (rows.length - 1 - order); // leaves room for the names below
@@ -105,6 +105,7 @@ function drawNames(context, layout, chart, theme) {
 }
 
 function drawLine(context, { x, y }, steps, value) {
+  context.lineCap = "round"; // a value between two steps without one is then a dot
   context.beginPath();
   let isDown = false;
   for (const [at, step] of steps.entries()) {
