@@ -7,8 +7,10 @@ import { openingPlace } from "../data/opening.js";
 import { strongest, weightAt } from "../data/snapshot.js";
 import { element } from "../draw/dom.js";
 import { drawPrediction } from "../draw/prediction.js";
+import { linkEnds } from "../draw/links.js";
 import { headColour } from "../draw/theme.js";
 import { figure, headName } from "../state/scores.js";
+import { linkButtons, linksToShow } from "./link_row.js";
 import { nextWord, plainToken, wordsOf } from "./words.js";
 
 const MIN_SHADED = 0.02; // less is not shaded
@@ -29,6 +31,7 @@ export const SENTENCE_VIEW = {
   name: "sentence",
   label: "Sentence",
   title: "The text for each head: point at a word, and the words it attends to are shaded",
+  showsLinks: true,
   draw: drawSentence,
 };
 
@@ -45,11 +48,17 @@ function drawSentence(root, model, act) {
   root.hint.textContent = sentenceHint(model, heads, place);
   for (const [button, changes] of root.switches) button.setAttribute("aria-pressed", String(Object.entries(changes).every(([name, value]) => state[name] === value)));
   drawPredictionAfter(root.prediction, probe, place.at);
+  const links = linksToShow(model);
+  root.links.replaceChildren(...linkButtons(links, model, act));
+  const isLinked = (token) => (model.focus || data.question) && links.some((link) => linkEnds(link, { query: token, key: token }).some(Boolean));
   for (const [index, line] of root.lines.entries()) {
     const ofLine = state.together ? heads : [heads[index]];
     const colours = ofLine.map((head) => headColour(theme, head, data.first.heads));
     dress(line, ofLine, colours, model, act);
-    for (const [at, word] of line.words.entries()) shade(word, at === place.at, ofLine.map((head) => weightTo(probe, head, place, at)), colours, state.together);
+    for (const [at, word] of line.words.entries()) {
+      word.classList.toggle("end", Boolean(isLinked(at)));
+      shade(word, at === place.at, ofLine.map((head) => weightTo(probe, head, place, at)), colours, state.together);
+    }
   }
 }
 
@@ -71,6 +80,7 @@ function build(root, { state, data }, heads, act) {
   root.plan = plan;
   root.hint = element("p", { class: "hint" });
   root.prediction = element("div", { class: "after" });
+  root.links = element("div", { class: "link-row", role: "group", "aria-label": "Links of this text" });
   root.switches = [];
   const groups = SWITCHES.map(([label, choices]) => {
     const buttons = choices.map(([name, title, changes]) => [element("button", { type: "button", title, onclick: () => act.change(changes) }, name), changes]);
@@ -78,7 +88,7 @@ function build(root, { state, data }, heads, act) {
     return element("div", { class: "segments", role: "group", "aria-label": label }, ...buttons.map(([button]) => button));
   });
   root.lines = (state.together ? [0] : heads).map(() => lineOf(tokens));
-  root.replaceChildren(element("div", { class: "switches" }, ...groups), root.hint, ...root.lines.map(({ box }) => box), root.prediction);
+  root.replaceChildren(element("div", { class: "switches" }, ...groups), root.hint, root.links, ...root.lines.map(({ box }) => box), root.prediction);
   if (hadFocus) root.lines[0]?.text.focus();
 }
 
