@@ -166,7 +166,7 @@ def test_the_menu_closes_by_escape_and_by_a_click_elsewhere(browser: Any, file: 
 
 def gifs(browser: Any, *films: list[Any]) -> list[Image.Image]:
     """Each of `films`, frames (height, width, 4), as the tab's encoder writes it."""
-    encoder = EXPORT.sub("", (STATIC / "data" / "gif.js").read_text("utf-8"))
+    encoder = EXPORT.sub(r"\1 \2", (STATIC / "data" / "gif.js").read_text("utf-8"))
     run = """(films) => films.map(([height, width, frames]) => {
         const gif = createGif(width, height);
         const bytes = (text) => Uint8ClampedArray.from(atob(text), (letter) => letter.charCodeAt(0));
