@@ -66,6 +66,15 @@ DAMAGED = {
         "copy runs/twin/attention/step-000008.heads",
         'set [0, "scores", "importance", 0] 0.5',
     ],
+    "own text | runs/whole/weights/step-000004.safetensors": [
+        "flip 20000",
+        "cut 100",
+        "remove",
+        "fifo",
+        "sparse",
+        "copy runs/twin/weights/step-000004.safetensors",
+        "copy runs/whole/weights/step-000008.safetensors",
+    ],
     "tab | runs/whole/attention/examples-000008.json": [
         "flip 1000",
         "remove",

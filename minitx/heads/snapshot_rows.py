@@ -21,14 +21,14 @@ MAX_ROW_BYTES = 2**24
 
 
 def head_weights(
-    file: BinaryIO, header: Mapping[str, Any], probe: int, query: range, key: range | None
+    file: BinaryIO, header: Mapping[str, Any], probe: int, query: range, key: range | None, *, is_of_words: bool = False
 ) -> NDArray[np.floating[Any]]:
     """(layer * head,): the attention of every head from the tokens `query` to the tokens `key`.
 
-    That is the mean over the query tokens of the sum over the key tokens. Without `key` it is the largest mean for a
-    single token before the query, the first left out. NaN where a head was removed or no such token exists. `file` is
-    at its patterns, as `read_header` leaves it. The checksum is checked for texts of up to `SMALL` tokens; of a longer
-    text only the rows are read. Raises UserError if the text lacks the tokens.
+    That is the mean over the query tokens of the sum over the key tokens. Without `key` it is the largest of the single
+    tokens before the query, or of the words if `is_of_words`; the first is left out. NaN where a head was removed or
+    nothing is left. `file` is at its patterns, as `read_header` leaves it. The checksum is checked for texts of up to
+    `SMALL` tokens; of a longer text only the rows are read. Raises UserError if the text lacks the tokens.
     """
     require(0 <= probe < len(header["probes"]), f"This snapshot has no probe {probe}.")
     seq = len(header["probes"][probe]["tokens"])
@@ -41,10 +41,12 @@ def head_weights(
         mean[:, : stop - start] += (levels[:, start:stop] / np.float32(255)) ** 2 / len(query)
     if key is not None:
         found = mean[:, key.start : key.stop].sum(axis=-1)
-    elif query.start > 1:
-        found = mean[:, 1 : query.start].max(axis=-1)
     else:
-        found = np.full(len(mean), np.nan)
+        words = header["probes"][probe].get("words") if is_of_words else None
+        starts = [start for start in words or range(seq) if start < query.start]
+        sums = np.add.reduceat(mean[:, : query.start], starts, axis=-1) if len(starts) > 1 else mean[:, :0]
+        found = sums[:, 1:].max(axis=-1, initial=-1)
+        found[found < 0] = np.nan
     return np.where(levels.any(axis=-1), found, np.nan)
 
 

@@ -59,6 +59,18 @@ def test_without_a_key_it_is_the_strongest_before_the_word_but_the_first() -> No
     assert np.isnan(asked(stored, 0, range(1, 2), None)).all()
 
 
+def test_of_words_it_is_the_strongest_word() -> None:
+    """Its tokens add up; without words in the file, tokens are words."""
+    weights = np.zeros((1, 2, 5, 5), np.float32)
+    weights[..., 0] = 1
+    weights[0, :, 4] = [[0.1, 0.3, 0.25, 0.35, 0], [0.1, 0.2, 0.2, 0.5, 0]]
+    for words, expected in (([0, 1, 3, 4], [0.55, 0.5]), ([], [0.35, 0.5]), ([0, 2, 4], [0.6, 0.7]), ([0, 4], None)):
+        stored = encode(1, [ShownProbe("a", list("abcde"), weights, words=words)])
+        file = io.BytesIO(stored)
+        found = head_weights(file, read_header(file), 0, range(4, 5), None, is_of_words=True)
+        assert np.isnan(found).all() if expected is None else found == pytest.approx(expected, abs=0.01)
+
+
 def test_tokens_that_the_text_lacks_and_spans_too_long_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     for probe, query, key in (
         (0, range(8, 10), None),

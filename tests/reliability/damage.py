@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import io
 import itertools
 import json
 import os
@@ -184,12 +183,19 @@ def tab() -> int:
 
 
 def own_text() -> int:
-    """The process behind the text box of the tab."""
+    """What the process behind the text box of the tab answers, from a checkpoint and from weights alone."""
     from minitx.system.exits import run_command
-    from minitx.tensorboard import text_process
+    from minitx.system.files import remove
+    from minitx.tensorboard.text_process import Models, answer
 
-    sys.stdin = io.StringIO(json.dumps({"run": "runs/whole", "step": 8, "text": TEXT}))
-    return run_command(text_process.main)
+    remove(Path("runs/whole/checkpoints/step-000004"))
+
+    def answers() -> int:
+        for step, fields in ((8, {"question": "snapshot"}), (4, {"question": "without", "heads": [1], "how": "mean"})):
+            print(answer(Models(), {"run": "runs/whole", "step": step, "text": TEXT, **fields}))
+        return 0
+
+    return run_command(answers)
 
 
 READERS = {name: verb for name, verb in VERBS.items() if verb.reads}

@@ -168,7 +168,7 @@ def test_a_point_tells_its_scores_and_opens_its_head(browser: Any, server: str) 
         page.tab.locator("button[title^='Copy a link']").click()
         assert "scatter%3Dentropy.induction" in page.tab.locator(".link-text").input_value()
         page.tab.locator(".point[data-head='1']").click()
-        page.tab.locator(".sentence .line.chosen[data-head='1']").wait_for()
+        page.tab.locator(".sentence .line[data-head='1']").wait_for()
         assert not page.errors
 
 
@@ -178,6 +178,6 @@ def test_a_file_has_the_scatter_and_says_that_it_has_no_examples(browser: Any, t
     with Page(browser, file.as_uri(), width=390, height=844, dark=True) as page:
         page.tab.locator(".point").first.wait_for()
         assert sorted(points(page)) == [0, 1, 3]
-        page.tab.locator("button", has_text="Examples").click()
+        page.tab.get_by_role("button", name="Examples", exact=True).click()
         page.tab.locator("text=This file holds no examples").wait_for()
         assert not page.errors

@@ -178,16 +178,17 @@ WRITTEN = """names => {
   window.written = new Map();
   const write = CanvasRenderingContext2D.prototype.fillText;
   CanvasRenderingContext2D.prototype.fillText = function (text, x, y) {
-    if (names.includes(text)) {
+    const name = names.find((one) => text.startsWith(one));
+    if (name) {
       if (!written.has(this.canvas)) written.set(this.canvas, {});
       const width = this.measureText(text).width;
       const start = { left: x, center: x - width / 2, right: x - width }[this.textAlign];
-      written.get(this.canvas)[text] = [start, start + width, y, this.canvas.clientWidth];
+      written.get(this.canvas)[name] = [start, start + width, y, this.canvas.clientWidth];
     }
     return write.call(this, text, x, y);
   };
 }"""
-"""Notes where each canvas writes which of `names`: [left, right, baseline or middle, width of the canvas]."""
+"""Notes where each canvas writes what begins with `names`: [left, right, baseline or middle, width of the canvas]."""
 
 
 @needs_browser

@@ -177,7 +177,7 @@ def test_the_slider_changes_the_picture_and_keys_move(browser: Any, server: str)
 
 def test_hovering_shows_the_recorded_weight_and_the_heads_scores(browser: Any, server: str, logs: Path) -> None:
     patterns = recorded(logs, "small", 12)
-    with Page(browser, frame(server, "run=small&view=map&head=3")) as page:
+    with Page(browser, frame(server, "run=small&view=map&head=3&units=tokens")) as page:
         page.wait(is_at(12))
         stage = page.tab.locator(".stage-box").first
         stage.focus()
@@ -212,7 +212,7 @@ def test_hovering_shows_the_recorded_weight_and_the_heads_scores(browser: Any, s
 
 def test_heads_are_laid_over_each_other_and_a_token_shows_its_own(browser: Any, server: str, logs: Path) -> None:
     patterns = recorded(logs, "small", 12)
-    with Page(browser, frame(server, "run=small&view=columns&head=2")) as page:
+    with Page(browser, frame(server, "run=small&view=columns&head=2&units=tokens")) as page:
         page.wait(is_at(12))
         one = pixels(page, ".stage canvas")
         page.tab.locator(".chip", has_text="1·1").click()
@@ -238,7 +238,7 @@ def test_heads_are_laid_over_each_other_and_a_token_shows_its_own(browser: Any, 
 
 def test_two_steps_and_two_runs_are_compared(browser: Any, server: str, logs: Path) -> None:
     first, second = recorded(logs, "small", 12), recorded(logs, "small", 2)
-    with Page(browser, frame(server, "run=small&view=map&head=1&compare=1&other_step=2")) as page:
+    with Page(browser, frame(server, "run=small&view=map&head=1&compare=1&other_step=2&units=tokens")) as page:
         page.wait("document.querySelectorAll('.stage:not([hidden])').length === 3")
         titles = page.tab.locator(".stage:not([hidden]) h3").all_text_contents()
         assert titles == [
@@ -263,7 +263,7 @@ def test_two_heads_are_compared_with_their_difference(browser: Any, server: str,
     """Chosen from the lists, of one step: both keep their own pattern, and the third is the second less the first."""
     patterns = recorded(logs, "small", 12)
     first, second = patterns[0, 1], patterns[1, 0]
-    with Page(browser, frame(server, "run=small&view=map&head=1")) as page:
+    with Page(browser, frame(server, "run=small&view=map&head=1&units=tokens")) as page:
         page.wait(is_at(12))
         page.tab.locator("button", has_text="Compare").click()
         page.wait("document.querySelectorAll('.stage h3')[1].textContent === 'single · step 12 · layer 0, head 0'")
@@ -298,6 +298,20 @@ def test_two_heads_are_compared_with_their_difference(browser: Any, server: str,
         page.tab.locator("button", has_text="Compare").click()
         page.wait("document.querySelectorAll('.stage:not([hidden])').length === 1")
         assert not page.errors
+
+
+def test_an_own_text_keeps_its_lines(browser: Any, server: str) -> None:
+    """A field of one line dropped them. Enter runs the text, Shift and Enter begin a line."""
+    with Page(browser, frame(server)) as page:
+        page.wait(is_at(12))
+        page.tab.route("**/own_text", lambda route: route.fulfill(status=400, json={"error": "No such luck."}))
+        page.tab.locator(".own textarea").fill("one")
+        page.tab.keyboard.press("Shift+Enter")
+        page.tab.keyboard.type("two")
+        with page.tab.expect_request("**/own_text") as asked:
+            page.tab.keyboard.press("Enter")
+        assert asked.value.post_data_json["text"] == "one\ntwo"
+        page.wait("document.querySelector('.fault').textContent === 'No such luck.'")
 
 
 def test_an_own_text_is_run_through_the_nearest_checkpoint(browser: Any, server: str, logs: Path) -> None:

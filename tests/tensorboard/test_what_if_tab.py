@@ -20,7 +20,7 @@ from tests.tensorboard.browser import Page, chromium, needs_browser
 from tests.tensorboard.test_tab import frame, tensorboard
 
 pytestmark = needs_browser
-VIEW = "run=small&view=what_if&step=4"
+VIEW = "run=small&view=what_if&step=4&units=tokens"
 LOSSES = r"goes from ([\d.]+) to ([\d.]+) nats"
 
 
@@ -90,13 +90,17 @@ def test_heads_are_switched_off_and_the_predictions_are_the_models(browser: Any,
 
 def test_the_ranking_is_of_the_pinned_word_or_of_the_text(browser: Any, server: str, run: Run) -> None:
     with Page(browser, frame(server, f"{VIEW}&rank=1&token=4.")) as page:
-        page.tab.locator(".head small").first.wait_for()
-        for position in (4, None):
+        for position in (4, 6, None):
+            page.tab.locator(".head small").first.wait_for()
             found = asked(run, 4, ranking, position=position, how="zero")
             texts = page.tab.locator(".head small").all_text_contents()
             changes = [float(text.replace("−", "-").replace("±", "")) for text in texts]
             assert changes == pytest.approx([loss - found["loss"] for loss in found["without"]], abs=0.002)
-            if position is not None:
+            if position == 4:
+                page.tab.locator("button", has_text="Words").click()
+                page.tab.locator(".what_if [data-token='5']").click()  # pins the word "cat", which ends at token 6
+                page.tab.locator(".hint", has_text="after “t”").wait_for()
+            elif position == 6:
                 page.tab.locator(".what_if [data-token='4']").click()  # unpins it
                 page.tab.locator(".hint", has_text="in this text").wait_for()
         assert not page.errors

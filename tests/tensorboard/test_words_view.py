@@ -160,17 +160,17 @@ def test_captions_say_what_a_score_was_measured_on(browser: Any, tmp_path: Path)
         captions, facts = tab.tab.locator(".cell .caption"), tab.tab.locator(".facts .fact")
         chosen = tab.tab.locator("select[aria-label='Text that heads are scored on']")
         assert captions.all_text_contents() == ["0.10", "0.20"]
-        assert "scores on validation text" in facts.all_text_contents()
+        assert "all scores on validation text" in facts.all_text_contents()
         chosen.select_option("text")
         tab.wait("document.querySelector('.cell .caption').textContent === '0.75'")
-        assert {"role: induction", "scores on this text"} <= set(facts.all_text_contents())
+        assert {"role: induction", "all scores on this text"} <= set(facts.all_text_contents())
         offered = tab.tab.locator("select[aria-label='Score of heads'] option, select[title*='attention to'] option")
         assert "importance" not in offered.all_text_contents(), "it is measured on validation text alone"
         assert not tab.errors
     yours = encode(1, [shown(**own)], {"induction": np.array([[0.1, 0.2]])}, scored_on="your text")
     with opened(browser, tmp_path, yours, "score=induction&head=0") as tab:
         assert not tab.tab.locator("select[aria-label='Text that heads are scored on']").is_visible()
-        assert "scores on your text" in tab.tab.locator(".facts .fact").all_text_contents()
+        assert "all scores on your text" in tab.tab.locator(".facts .fact").all_text_contents()
 
 
 def test_a_text_that_was_cut_says_so(browser: Any, tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ from minitx.tensorboard.plugin.store import Store
 MAX_SECONDS = 0.5  # of reading for one answer; the next request goes on after its last step
 
 
-def attention(store: Store, run: str, probe: int, query: range, key: range | None, after: int) -> dict[str, Any]:
+def attention(
+    store: Store, run: str, probe: int, query: range, key: range | None, after: int, *, is_of_words: bool = False
+) -> dict[str, Any]:
     """The weights of `head_weights` at the first steps after `after`, and whether these are all.
 
     {steps, values: by step a weight or null for every head, or null where the snapshot cannot be read, isAll}
@@ -23,18 +25,18 @@ def attention(store: Store, run: str, probe: int, query: range, key: range | Non
     wanted = [step for step in steps(store.folder(run)) if step > after]
     start, values = time.monotonic(), []
     for step in wanted:
-        values.append(_weights(store, run, step, probe, query, key))
+        values.append(_weights(store, run, step, probe, query, key, is_of_words))
         if time.monotonic() - start > MAX_SECONDS:
             break
     return {"steps": wanted[: len(values)], "values": values, "isAll": len(values) == len(wanted)}
 
 
 def _weights(
-    store: Store, run: str, step: int, probe: int, query: range, key: range | None
+    store: Store, run: str, step: int, probe: int, query: range, key: range | None, is_of_words: bool
 ) -> list[float | None] | None:
     try:
         with store.open(run, step) as (file, header):
-            found = head_weights(file, header, probe, query, key).tolist()
+            found = head_weights(file, header, probe, query, key, is_of_words=is_of_words).tolist()
     except (OSError, ValueError, UserError, NotFound):
         return None
     return [None if math.isnan(weight) else round(weight, 6) for weight in found]

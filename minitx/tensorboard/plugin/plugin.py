@@ -98,7 +98,8 @@ class AttentionPlugin(base_plugin.TBPlugin):  # type: ignore[misc]  # TensorBoar
         run, probe, after = text(request, "run"), number(request, "probe", "0"), number(request, "after", "-1")
         query, key = text(request, "query"), text(request, "key", "")
         spans = span(query, "query"), span(key, "key") if key else None
-        return reply(request, attention(self.store, run, probe, *spans, after))
+        is_of_words = text(request, "units", "tokens") == "words"
+        return reply(request, attention(self.store, run, probe, *spans, after, is_of_words=is_of_words))
 
     def _snapshot(self, request: Request) -> Response:
         heads = [whole(head, "heads") for head in request.args.get("heads", "").split(",") if head]

@@ -1,7 +1,9 @@
 // Loads the data that a state needs: runs, the steps of one run, the shown patterns, a score at every step.
 
+import { withQuestion } from "./attention.js";
 import { openingHeads } from "./opening.js";
 import { hasBoth, prepared } from "./prepare.js";
+import { questionOf } from "../state/question.js";
 import { headsWithin, nearestOf } from "../state/state.js";
 
 const LONG = 64; // of a longer text, whole patterns are loaded only for the heads on view
@@ -11,7 +13,7 @@ const EMPTY = "No run here has snapshots yet: train one, and this page fills by 
 
 /**
  * Load what `wanted`, a state, needs from `source`:
- * {runs, refusal, run, info, probe, step, score, head, shown, first, chart, extra, note, fault}, and for a comparison
+ * {runs, refusal, run, info, probe, step, score, question, head, shown, first, chart, extra, note, fault}, and for a comparison
  * {otherRun, otherInfo, otherStep, second}. firstStep and secondStep are the steps of the two patterns; for an own text
  * they are steps of checkpoints. `extra` is what `view` loads for itself, or `extraFault` why it could not. `before` is
  * the last result: what still holds is kept, unless `isFresh`. An error becomes the sentence `fault`, and the last picture
@@ -28,6 +30,8 @@ export async function gather(source, before, wanted, view, isFresh, tell) {
     if (!data.runs.length) return { ...data, info: null, first: null, note: data.emptyNote || EMPTY };
     await gatherRun(source, data, wanted, isFresh);
     await gatherFirst(source, data, wanted, tell);
+    data.question = questionOf(wanted, data.first.probes[0]);
+    if (data.question) Object.assign(data, await withQuestion(source, { ...data, score: wanted.score }));
     const inRange = { ...wanted, head: data.head, shown: data.shown };
     if (wanted.compare && view.compares) await gatherOther(source, data, before, inRange, isFresh, tell);
     if (view.load) await gatherExtra(source, data, inRange, view, tell);

@@ -4,6 +4,7 @@
 
 import { linkWeight } from "./opening.js";
 import { weightAt } from "./snapshot.js";
+import { inWords } from "./words.js";
 import { figure, headName, scoreTitle } from "../state/scores.js";
 import { layerOf } from "../state/state.js";
 import { strengthOf } from "../state/telling.js";
@@ -30,8 +31,8 @@ export async function findGuides(source, { run, runs, info }) {
   if (!newest || !steps.length) return [];
   const step = steps.at(-1);
   const short = [...newest.probes.keys()].filter((at) => newest.probes[at].tokens.length <= MAX_TOKENS);
-  const texts = await Promise.all(short.map(async (at) => [at, (await source.snapshot(run, step, at, [])).probes[0]]));
-  const about = (head, changes) => ({ step: null, head, shown: layerOf(head, newest.heads), token: null, view: "sentence", incoming: false, together: false, compare: false, ...changes });
+  const texts = await Promise.all(short.map(async (at) => [at, inWords((await source.snapshot(run, step, at, [])).probes[0])]));
+  const about = (head, changes) => ({ step: null, head, shown: layerOf(head, newest.heads), token: null, units: "words", view: "sentence", incoming: false, together: false, compare: false, ...changes });
   const habits = Object.keys(HABITS).map((name) => habitGuide(name, newest, texts, about)).filter(Boolean);
   for (const guide of habits) guide.sentence += sinceText(await source.scores(run, guide.changes.score, steps), guide.changes.head);
   const links = texts.filter(([, probe]) => probe.links.length).map(([at, probe]) => linkGuide(at, probe, newest, about));
@@ -89,7 +90,7 @@ async function otherGuide(source, { run, runs, newest, texts }, about) {
       const place = other.probes.findIndex((one) => one.text === probe.text);
       if (place < 0 || !probe.links.length || other.probes[place].tokens.length > MAX_TOKENS) continue;
       const [link] = probe.links;
-      const second = (await source.snapshot(name, info.steps.at(-1), place, [])).probes[0];
+      const second = inWords((await source.snapshot(name, info.steps.at(-1), place, [])).probes[0]);
       if (!second.links.length) continue;
       const [head, otherHead] = [bestFor(probe, link, newest), bestFor(second, second.links[0], other)];
       const side = (title, one, weight, count) => `${figure(weight)} in ${title} (head ${one}, ${count === 1 ? "one head" : `${count} heads`} in a layer)`;

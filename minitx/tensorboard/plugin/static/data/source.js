@@ -4,6 +4,9 @@
 //   run(name)                           → {steps, checkpoints, newest: header, fault}
 //   scores(run, name, steps, probe)     → {steps, values: [[number or null, …] or null], chance: [number or null]}; of the
 //                                         validation text, or of one probe unless that is null
+//   attention(run, probe, question, steps)
+//                                       → {steps, values, isAll}: the weight of a question (state/question.js) for every
+//                                         head; more steps at the next call unless isAll
 //   snapshot(run, step, probe, heads)   → a parsed snapshot with that probe alone
 //   examples(run, step, head)           → the answer of the route /examples, which names its step; null in a file
 //   ownText(run, step, text, tell)      → the same for the user's own text; null without a server
@@ -16,9 +19,10 @@
 // `tell` is called with a sentence if a text has to wait for its turn. Failures throw an Error whose message is one
 // sentence.
 
+import { attentionOfHeads } from "./attention.js";
 import { parseSnapshot } from "./snapshot.js";
 
-const MAX_KEPT = 400;
+const [MAX_KEPT, MAX_ROWS] = [400, 40];
 const [BUSY, MAX_TURNS, TURN_MILLISECONDS] = [503, 100, 1000];
 const OWN_HEADERS = { "Content-Type": "application/json", "X-Minitx": "1" };
 
@@ -69,28 +73,36 @@ export function serverSource() {
 
   const parsed = async (response) => parseSnapshot(await (await response).arrayBuffer());
 
-  const scoresSoFar = new Map();
+  const rows = new Map();
+
+  /** The rows of a route for `steps`: those that are kept, and where later ones are missing, more of them. */
+  async function extended(route, values, steps) {
+    const key = JSON.stringify([route, values]);
+    const none = { steps: [], values: [], chance: [], isAll: true };
+    let known = rows.get(key) ?? none;
+    if (!known.steps.every((step, index) => step === steps[index])) known = none; // resumed from an earlier step
+    if (known.steps.length < steps.length) {
+      const more = await (await ask(address(route, { ...values, after: known.steps.at(-1) ?? -1 }))).json();
+      const joined = (name) => [...known[name], ...(more[name] ?? [])];
+      known = { steps: joined("steps"), values: joined("values"), chance: joined("chance"), isAll: more.isAll ?? true };
+      rows.delete(key);
+      rows.set(key, known);
+      if (rows.size > MAX_ROWS) rows.delete(rows.keys().next().value);
+    }
+    return known;
+  }
 
   return {
     isLive: true,
     runs: async () => (await ask("./runs")).json(),
     run: async (run) => (await ask(address("run", { run }))).json(),
-    async scores(run, name, steps, probe = null) {
-      const key = `${run}\u0000${name}\u0000${probe}`;
-      let known = scoresSoFar.get(key) ?? { steps: [], values: [], chance: [] };
-      const isStart = known.steps.every((step, index) => step === steps[index]);
-      if (!isStart) known = { steps: [], values: [], chance: [] }; // the run was resumed from an earlier step
-      if (known.steps.length < steps.length) {
-        const after = known.steps.at(-1) ?? -1;
-        const more = await (await ask(address("scores", { run, name, after, ...(probe === null ? {} : { probe }) }))).json();
-        known = {
-          steps: [...known.steps, ...more.steps],
-          values: [...known.values, ...more.values],
-          chance: [...known.chance, ...more.chance],
-        };
-        scoresSoFar.set(key, known);
-      }
-      return known;
+    scores: (run, name, steps, probe = null) => {
+      const values = { run, name, ...(probe === null ? {} : { probe }) };
+      return extended("scores", values, steps);
+    },
+    attention: (run, probe, { query, key, isOfWords }, steps) => {
+      const to = key ? { key: key.join("-") } : isOfWords ? { units: "words" } : {};
+      return extended("attention", { run, probe, query: query.join("-"), ...to }, steps);
     },
     snapshot: (run, step, probe, heads) => {
       const url = address("snapshot", { run, step, probe, heads: heads.join(",") });
@@ -112,8 +124,8 @@ export function serverSource() {
       if (probe >= 0) return (await ask(address("page", { run, step, probe, view: link }))).blob();
       return (await askModel({ run, step, text, page: true, view: link }, tell)).blob();
     },
-    /** Drop kept snapshots, because steps may have been written again. */
-    forget: () => kept.clear(),
+    /** Drop what is kept, because steps may have been written again. */
+    forget: () => [kept, rows].forEach((one) => one.clear()),
   };
 }
 
@@ -130,6 +142,10 @@ export function fileSource(data) {
     scores: async (run, name, _, probe = null) => {
       const scored = (step) => (probe === null ? byStep.get(step) : byStep.get(step).probes[probe]);
       return { steps, values: steps.map((step) => scored(step)?.scores[name] ?? null), chance: steps.map((step) => scored(step)?.chance[name] ?? null) };
+    },
+    attention: async (run, probe, question) => {
+      const only = (step) => ({ ...byStep.get(step), probes: [byStep.get(step).probes[probe]] });
+      return { steps, values: steps.map((step) => (only(step).probes[0] ? attentionOfHeads(only(step), question) : null)), isAll: true };
     },
     snapshot: async (run, step, probe) => {
       const snapshot = byStep.get(step);

@@ -8,7 +8,7 @@ export function chartLayout(chart, width, height) {
   const all = [...chart.values.flatMap((row) => row ?? []), ...chart.chance].filter((value) => value !== null);
   let [low, high] = all.length ? [Math.min(0, ...extremes(all)), Math.max(...extremes(all))] : [0, 1];
   if (high - low < 1e-6) high = low + 1;
-  const [left, right, top, bottom] = [40, 44, 6, height - 16];
+  const [left, right, top, bottom] = [40, 58, 6, height - 16];
   const [first, last] = [chart.steps[0] ?? 0, chart.steps.at(-1) ?? 1];
   return {
     low,
@@ -105,6 +105,7 @@ function drawNames(context, layout, chart, theme) {
 }
 
 function drawLine(context, { x, y }, steps, value) {
+  context.lineCap = "round"; // a value between two steps without one is then a dot
   context.beginPath();
   let isDown = false;
   for (const [at, step] of steps.entries()) {

@@ -12,11 +12,17 @@ export function element(name, attributes = {}, ...children) {
   return made;
 }
 
-/** Fill a <select> with `options`, {value, label, title?, disabled?}, but only if they have changed. */
+/** Fill a <select> with `options`, {value, label, title?, disabled?, group?}, but only if they have changed. */
 export function fillSelect(select, options, chosen) {
-  const wanted = options.map((option) => `${option.value}\u0000${option.label}`).join("\u0001");
+  const wanted = options.map((option) => `${option.value}\u0000${option.label}\u0000${option.group ?? ""}`).join("\u0001");
   if (select.filledWith !== wanted) {
-    select.replaceChildren(...options.map((option) => element("option", { value: option.value, title: option.title, disabled: option.disabled }, option.label)));
+    const groups = new Map();
+    select.replaceChildren();
+    for (const { value, label, title, disabled, group } of options) {
+      if (group && !groups.has(group)) groups.set(group, element("optgroup", { label: group }));
+      if (group) select.append(groups.get(group));
+      (groups.get(group) ?? select).append(element("option", { value, title, disabled }, label));
+    }
     select.filledWith = wanted;
   }
   if (select.value !== String(chosen)) select.value = String(chosen);

@@ -1,37 +1,13 @@
 // Heat maps: a head's pattern with its tokens, the difference of two, and the thumbnails of the survey.
 //
-// A layout is computed from the tokens and the room. Drawing and hit-testing both use it, so the pointer names exactly
-// what lies under it. Rows are queries, columns are keys.
+// Of a long text that is not zoomed, a drawn cell is the strongest entry of a block of tokens.
 
-import { LABEL_HEIGHT, drawLabel, freePlace, labelWidth } from "./labels.js";
+import { drawLinkFrames } from "./links.js";
+import { mapView, tokensWithin } from "./map_layout.js";
 import { pairIndex } from "../data/snapshot.js";
 import { tableColour } from "./theme.js";
 
-const MAX_CELL = 44;
-const MIN_LABELLED_CELL = 8;
-const MAX_LABEL = 110;
-
-/** The layout of a map of `tokens` in (width, height): {cell, left, top, side, labelled, …}. */
-export function mapLayout(context, tokens, width, height, font) {
-  context.font = font;
-  const widest = Math.min(MAX_LABEL, Math.max(...tokens.map((token) => context.measureText(token).width)) + 10);
-  const labelled = Math.min(width, height) - widest - 8 >= MIN_LABELLED_CELL * tokens.length;
-  const margin = labelled ? widest : 14;
-  const room = Math.max(40, Math.min(width - margin - 6, height - margin - 6));
-  let cell = Math.min(MAX_CELL, room / tokens.length);
-  if (cell >= 4) cell = Math.floor(cell);
-  const side = cell * tokens.length;
-  const left = margin + Math.max(0, (width - margin - side - 6) / 2);
-  return { cell, left, top: 4, side, margin, labelled, width, seq: tokens.length };
-}
-
-/** The cell under a point, {query, key}, or null. */
-export function mapHit(layout, x, y) {
-  const query = Math.floor((y - layout.top) / layout.cell);
-  const key = Math.floor((x - layout.left) / layout.cell);
-  const inside = query >= 0 && query < layout.seq && key >= 0 && key <= query;
-  return inside ? { query, key } : null;
-}
+const [SCALE_WIDTH, SCALE_ROOM] = [10, 38];
 
 /** Draw packed levels (`side` rows) as an image of side × side pixels in colours of `table`. */
 export function patternImage(levels, side, table) {
@@ -51,32 +27,80 @@ export function drawThumbnail(canvas, levels, side, table) {
   canvas.getContext("2d").putImageData(patternImage(levels, side, table), 0, 0);
 }
 
+/** The place of the entry farthest from `middle` in the block that (query, key) is in, and its level. */
+export function strongestOfBlock(levels, seq, block, middle, { query, key }) {
+  const [q0, k0] = [query - (query % block), key - (key % block)];
+  let best = { query, key, level: levels[pairIndex(query, key)] };
+  for (let q = q0; q < Math.min(seq, q0 + block); q++) {
+    for (let k = k0; k < Math.min(q + 1, k0 + block); k++) {
+      const level = levels[pairIndex(q, k)];
+      if (Math.abs(level - middle) > Math.abs(best.level - middle)) best = { query: q, key: k, level };
+    }
+  }
+  return best;
+}
+
+/** Packed levels of blocks, as `strongestOfBlock` gives them. */
+function inBlocks(levels, seq, block, middle) {
+  const side = Math.ceil(seq / block);
+  const reduced = new Uint8Array(pairIndex(side, 0)).fill(middle);
+  for (let query = 0, at = 0; query < seq; query++) {
+    const row = pairIndex(Math.floor(query / block), 0);
+    for (let key = 0; key <= query; key++, at++) {
+      const into = row + Math.floor(key / block);
+      if (Math.abs(levels[at] - middle) > Math.abs(reduced[into] - middle)) reduced[into] = levels[at];
+    }
+  }
+  return reduced;
+}
+
 /**
- * Draw a pattern with labels, scale and links; the row and column of `focus` are highlighted.
- * `map` is {tokens, links, levels, table, legend: [[level, label], …]}.
+ * Draw the part of a pattern that is seen after scrolling by (x, y), with labels, scale and links; the row and column of
+ * `focus` are highlighted. `map` is {tokens, links, levels, middle: the level of nothing, table, legend: [[level, label], …]}.
  */
-export function drawMap(context, layout, map, focus, theme) {
-  const { cell, left, top, side, seq } = layout;
-  context.imageSmoothingEnabled = cell < 1; // without smoothing rows would be left out
-  const small = document.createElement("canvas");
-  drawThumbnail(small, map.levels, seq, map.table);
-  context.drawImage(small, left, top, side, side);
-  context.strokeStyle = theme.line;
-  context.lineWidth = 1;
-  if (cell >= 12) drawGaps(context, layout, theme);
+export function drawMap(context, layout, map, focus, theme, x, y) {
+  const { seq } = layout;
+  const view = mapView(layout, x, y);
+  const columns = tokensWithin(layout, view.x - layout.left, view.x - layout.left + view.width);
+  const rows = tokensWithin(layout, view.y - layout.top, view.y - layout.top + view.height);
+  context.save();
+  context.beginPath();
+  context.rect(view.x - 1, view.y - 1, view.width + 2, view.height + 2);
+  context.clip();
+  drawCells(context, layout, map, columns, rows);
+  if (layout.cell >= 12) drawGaps(context, layout, Math.max(1, Math.min(rows[0], columns[0])), Math.min(seq, Math.max(rows[1], columns[1]) + 1), theme);
   drawStairs(context, layout, theme);
-  if (layout.labelled) drawLabels(context, layout, map.tokens, focus, theme);
-  else drawAxes(context, layout, theme);
-  drawScale(context, layout, map, theme);
-  drawLinkFrames(context, layout, map.links, theme);
+  drawScale(context, layout, map, view, theme);
+  drawLinkFrames(context, layout, map.links, view, theme);
   if (focus) drawFocus(context, layout, map, focus, theme);
+  context.restore();
+  drawLabels(context, layout, map.tokens, view, columns, rows, focus, theme);
+}
+
+/** The cells of a range of columns and rows, or blocks of them. */
+function drawCells(context, { cell, left, top, block, seq }, map, columns, rows) {
+  const levels = block > 1 ? inBlocks(map.levels, seq, block, map.middle) : map.levels;
+  const [[k, toKey], [q, toQuery]] = [columns, rows].map(([start, end]) => [Math.floor(start / block), Math.ceil(end / block)]);
+  const image = new ImageData(toKey - k, toQuery - q);
+  const [from, into] = [new Uint32Array(map.table.buffer), new Uint32Array(image.data.buffer)];
+  for (let query = q; query < toQuery; query++) {
+    const row = (query - q) * image.width;
+    for (let key = k; key < toKey && key <= query; key++) into[row + key - k] = from[levels[pairIndex(query, key)]];
+  }
+  const small = document.createElement("canvas");
+  [small.width, small.height] = [image.width, image.height];
+  small.getContext("2d").putImageData(image, 0, 0);
+  const size = cell * block;
+  context.imageSmoothingEnabled = false;
+  context.drawImage(small, left + k * size, top + q * size, image.width * size, image.height * size);
 }
 
 /** Thin gaps between cells that are large enough to stand alone. */
-function drawGaps(context, { cell, left, top, seq }, theme) {
+function drawGaps(context, { cell, left, top, seq }, from, to, theme) {
   context.strokeStyle = theme.panel;
+  context.lineWidth = 1;
   context.beginPath();
-  for (let at = 1; at < seq; at++) {
+  for (let at = from; at < to; at++) {
     context.moveTo(left, top + at * cell + 0.5);
     context.lineTo(left + (at + 1) * cell, top + at * cell + 0.5);
     context.moveTo(left + at * cell + 0.5, top + (at - 1) * cell);
@@ -88,6 +112,7 @@ function drawGaps(context, { cell, left, top, seq }, theme) {
 /** The outline of the causal half. */
 function drawStairs(context, { cell, left, top, side, seq }, theme) {
   context.strokeStyle = theme.line;
+  context.lineWidth = 1;
   context.beginPath();
   context.moveTo(left - 0.5, top);
   context.lineTo(left - 0.5, top + side + 0.5);
@@ -102,94 +127,47 @@ function drawStairs(context, { cell, left, top, side, seq }, theme) {
   context.stroke();
 }
 
-function drawLabels(context, { cell, left, top, side, margin }, tokens, focus, theme) {
-  context.font = theme.font.replace("12px", `${Math.min(12, cell)}px`);
+/** Labels of the seen tokens left of the rows and below the columns, of every …th where the cells are small. */
+function drawLabels(context, { cell, left, top, margin, every }, tokens, view, columns, rows, focus, theme) {
+  context.font = theme.font.replace("12px", `${every > 1 ? 11 : Math.min(12, cell)}px`);
   context.textBaseline = "middle";
-  for (const [index, token] of tokens.entries()) {
-    const middle = (index + 0.5) * cell;
-    const text = shorten(context, token, margin - 8);
-    context.textAlign = "right";
-    context.fillStyle = focus && focus.query === index ? theme.accent : theme.ink;
-    context.fillText(text, left - 5, top + middle);
+  const [edge, bottom] = [view.x - 5, view.y + view.height + 5];
+  const isNamed = (index) => index % every === 0;
+  const write = (index, isFocused, x, y) => {
+    context.fillStyle = isFocused ? theme.accent : theme.ink;
+    context.fillText(shorten(context, tokens[index], margin - 8), x, y);
+  };
+  context.textAlign = "right";
+  for (let index = rows[0]; index < rows[1]; index++) {
+    const y = top + (index + 0.5) * cell;
+    if (isNamed(index) && y >= view.y && y <= view.y + view.height) write(index, focus?.query === index, edge, y);
+  }
+  for (let index = columns[0]; index < columns[1]; index++) {
+    const x = left + (index + 0.5) * cell;
+    if (!isNamed(index) || x < view.x || x > view.x + view.width) continue;
     context.save();
-    context.translate(left + middle, top + side + 5);
+    context.translate(x, bottom);
     context.rotate(-Math.PI / 2);
-    context.fillStyle = focus && focus.key === index ? theme.accent : theme.ink;
-    context.fillText(text, 0, 0);
+    write(index, focus?.key === index, 0, 0);
     context.restore();
   }
 }
 
-function drawAxes(context, { left, top, side }, theme) {
-  context.font = theme.font;
-  context.fillStyle = theme.muted;
-  context.textAlign = "center";
-  context.textBaseline = "top";
-  context.fillText("key →", left + side / 2, top + side + 2);
-  context.save();
-  context.translate(left - 3, top + side / 2);
-  context.rotate(-Math.PI / 2);
-  context.textBaseline = "bottom";
-  context.fillText("← query", 0, 0);
-  context.restore();
-}
-
-/** The colour scale, in the empty half after the query. */
-function drawScale(context, { left, top, side }, map, theme) {
-  const [width, height] = [10, Math.floor(Math.min(130, side * 0.34))];
-  if (height < 40) return;
-  const x = left + side - width - 38;
+/** The colour scale, in the empty half after the query, where that is seen. */
+function drawScale(context, layout, map, view, theme) {
+  const height = Math.floor(Math.min(130, view.height * 0.34));
+  const [x, y] = [view.x + view.width - SCALE_WIDTH - SCALE_ROOM, view.y + 6];
+  const isEmpty = x - layout.left > y + height - layout.top + layout.cell;
+  if (height < 40 || !isEmpty) return;
   context.font = theme.font;
   context.textAlign = "left";
   context.textBaseline = "middle";
   for (let at = 0; at < height; at++) {
     context.fillStyle = tableColour(map.table, Math.round(255 * (1 - at / (height - 1)))).css;
-    context.fillRect(x, top + 6 + at, width, 1.5);
+    context.fillRect(x, y + at, SCALE_WIDTH, 1.5);
   }
   context.fillStyle = theme.muted;
-  for (const [level, label] of map.legend) {
-    context.fillText(label, x + width + 5, top + 6 + (1 - level / 255) * (height - 1));
-  }
-}
-
-/** A frame around each link, with its name if it fits. */
-function drawLinkFrames(context, layout, links, theme) {
-  const { cell, left, top, side } = layout;
-  const frames = links.map((link) => {
-    const [[q0, q1], [k0, k1]] = [link.query, link.key];
-    return { name: link.name, x: left + k0 * cell - 1, y: top + q0 * cell - 1, width: (k1 - k0) * cell + 2, height: (q1 - q0) * cell + 2 };
-  });
-  context.strokeStyle = theme.mark;
-  context.lineWidth = 2;
-  for (const { x, y, width, height } of frames) context.strokeRect(x, y, width, height);
-  if (cell < MIN_LABELLED_CELL) return;
-  // From right to left: the line from a name down to its frame then passes left of the names already placed.
-  frames.sort((a, b) => b.x - a.x || b.y - a.y);
-  const [taken, names] = [[], []];
-  for (const frame of frames) {
-    const width = labelWidth(context, frame.name, theme);
-    const x = Math.max(0, Math.min(frame.x, layout.width - width));
-    const at = (y) => ({ x, y, width, height: LABEL_HEIGHT });
-    const places = [at(frame.y - LABEL_HEIGHT - 2)];
-    if (frame.y + frame.height + LABEL_HEIGHT + 2 <= top + side) places.push(at(frame.y + frame.height + 2));
-    for (let y = frame.y - 2 * (LABEL_HEIGHT + 3); y >= 0; y -= LABEL_HEIGHT + 3) places.push(at(y));
-    const place = freePlace(places.filter(({ y }) => y >= 0), taken, frames.filter((other) => other !== frame));
-    if (!place) continue;
-    names.push([frame.name, place]);
-    if (place.y + place.height + 4 >= frame.y) continue;
-    context.lineWidth = 1;
-    context.beginPath();
-    context.moveTo(frame.x, place.y + place.height);
-    context.lineTo(frame.x, frame.y);
-    context.stroke();
-  }
-  for (const [name, place] of names) drawLabel(context, name, place, theme);
-}
-
-/** Whether the query and the key in focus lie in the spans of a link: [query, key]. */
-export function linkEnds(link, { query, key }) {
-  const isWithin = (token, [start, end]) => token !== null && token >= start && token < end;
-  return [isWithin(query, link.query), isWithin(key, link.key)];
+  for (const [level, label] of map.legend) context.fillText(label, x + SCALE_WIDTH + 5, y + (1 - level / 255) * (height - 1));
 }
 
 function drawFocus(context, { cell, left, top, side, seq }, map, { query, key }, theme) {

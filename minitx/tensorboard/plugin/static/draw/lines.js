@@ -4,15 +4,14 @@
 // a token only its lines are drawn, and the tokens at their other ends carry a bar for each head.
 
 import { shorten } from "./heatmap.js";
-import { LABEL_HEIGHT, drawLabel, freePlace, labelWidth } from "./labels.js";
+import { drawLinkCurves } from "./links.js";
 import { pairIndex } from "../data/snapshot.js";
 
 const MAX_LINES = 1500;
 const MIN_LEVEL = 40; // of 255, a weight of 0.025; weaker lines are drawn only for a focused token
 const MIN_FOCUSED = 26; // a weight of 0.01
 const [MIN_ROW, MAX_ROW] = [13, 26];
-const BAR = 9;
-const NAME_AT = [0.5, 0.4, 0.6, 0.3, 0.7, 0.2, 0.8]; // places along a link where its name may stand
+const [BAR, MAX_BARS, BAR_GAP] = [9, 12, 6];
 
 /**
  * The entries to draw of `heads`, [{packed, colour}], weakest first: [{head, query, key, level}].
@@ -58,18 +57,24 @@ function leastLevel(heads, withFirst) {
 export function columnsLayout(context, tokens, width, room, heads, font) {
   const row = Math.min(MAX_ROW, Math.max(MIN_ROW, Math.floor((room - 32) / tokens.length)));
   context.font = font;
-  const widest = Math.min(150, width * 0.3, Math.max(...tokens.map((token) => context.measureText(token).width)) + 8);
-  const bars = Math.min(heads, 12) * BAR + 6;
-  const middle = Math.min(360, Math.max(60, width - 2 * (widest + bars) - 16));
-  const start = Math.max(4, (width - middle - 2 * (widest + bars)) / 2);
+  const bars = Math.min(heads, MAX_BARS);
+  const bar = Math.max(1, Math.min(BAR, Math.floor((width / 6 - BAR_GAP) / bars))); // both sides take a third at most
+  const beside = bars * bar + BAR_GAP;
+  const least = Math.max(60, width * 0.25);
+  let longest = 0;
+  for (const token of tokens) longest = Math.max(longest, context.measureText(token).width);
+  const widest = Math.max(20, Math.min(150, longest + 8, (width - 16 - least) / 2 - beside));
+  const middle = Math.min(360, Math.max(least, width - 2 * (widest + beside) - 16));
+  const start = Math.max(4, (width - middle - 2 * (widest + beside)) / 2);
   return {
     seq: tokens.length,
     row,
     top: 24,
     label: widest,
-    bars,
-    left: start + widest + bars,
-    right: start + widest + bars + middle,
+    bar,
+    beside,
+    left: start + widest + beside,
+    right: start + widest + beside + middle,
     width,
     height: 24 + tokens.length * row + 8,
   };
@@ -104,7 +109,7 @@ export function drawColumns(context, layout, { tokens, unit, links, heads, lines
     const [start, end] = [middle((link.query[0] + link.query[1] - 1) / 2), middle((link.key[0] + link.key[1] - 1) / 2)];
     return { link, points: [[left, start], [left + bend, start], [right - bend, end], [right, end]] };
   });
-  drawLinkCurves(context, paths, [left, right], theme);
+  drawLinkCurves(context, layout, paths, [left, right], theme);
   context.font = theme.font;
   context.textBaseline = "middle";
   context.fillStyle = theme.muted;
@@ -117,11 +122,11 @@ export function drawColumns(context, layout, { tokens, unit, links, heads, lines
   const ends = endWeights(lines, heads.length, focus);
   for (let index = first; index <= last; index++) {
     const text = shorten(context, tokens[index], layout.label - 8);
-    drawToken(context, text, left - 6 - layout.bars, middle(index), "right", focus?.query === index, small);
-    drawToken(context, text, right + 6 + layout.bars, middle(index), "left", focus?.key === index, small);
-    for (let head = 0; head < Math.min(heads.length, 12); head++) {
-      drawBar(context, right + 5 + head * BAR, middle(index), row, ends.keys.get(index)?.[head], heads[head]);
-      drawBar(context, left - 5 - (head + 1) * BAR, middle(index), row, ends.queries.get(index)?.[head], heads[head]);
+    drawToken(context, text, left - 6 - layout.beside, middle(index), "right", focus?.query === index, small);
+    drawToken(context, text, right + 6 + layout.beside, middle(index), "left", focus?.key === index, small);
+    for (let head = 0; head < Math.min(heads.length, MAX_BARS); head++) {
+      drawBar(context, right + 5 + head * layout.bar, middle(index), layout, ends.keys.get(index)?.[head], heads[head]);
+      drawBar(context, left - 5 - (head + 1) * layout.bar, middle(index), layout, ends.queries.get(index)?.[head], heads[head]);
     }
   }
   context.globalAlpha = 1;
@@ -141,12 +146,12 @@ function endWeights(lines, heads, focus) {
   return { keys, queries };
 }
 
-function drawBar(context, x, y, row, level, head) {
+function drawBar(context, x, y, { row, bar }, level, head) {
   if (!level || level < MIN_LEVEL) return;
   const height = Math.max(2, (row - 4) * (level / 255) ** 2);
   context.globalAlpha = 0.25 + 0.75 * (level / 255);
   context.fillStyle = head.colour;
-  context.fillRect(x, y + (row - 4) / 2 - height, BAR - 2, height);
+  context.fillRect(x, y + (row - 4) / 2 - height, Math.max(1, bar - (bar > 4 ? 2 : 1)), height);
   context.globalAlpha = 1;
 }
 
@@ -162,36 +167,6 @@ function stroke(context, head, level, focus) {
   context.strokeStyle = head.colour;
   context.globalAlpha = Math.min(1, (focus ? 0.15 : 0.06) + weight * (focus ? 0.85 : 0.8));
   context.lineWidth = 0.7 + weight * 3.3;
-}
-
-/** Draw links as dashed curves, [{link, points: start, two control points, end}]. A link carries its name if that fits
- * between `least` and `most`, the ends of the visible part. */
-function drawLinkCurves(context, paths, [least, most], theme) {
-  context.strokeStyle = theme.mark;
-  context.lineWidth = 2.5;
-  context.setLineDash([7, 5]);
-  for (const { points: [start, a, b, end] } of paths) {
-    context.beginPath();
-    context.moveTo(...start);
-    context.bezierCurveTo(...a, ...b, ...end);
-    context.stroke();
-  }
-  context.setLineDash([]);
-  const taken = [];
-  for (const { link, points } of paths) {
-    const width = labelWidth(context, link.name, theme);
-    const places = NAME_AT.map((share) => {
-      const [x, y] = [0, 1].map((axis) => curveAt(points.map((point) => point[axis]), share));
-      return { x: Math.max(least, Math.min(x - width / 2, most - width)), y: y - LABEL_HEIGHT / 2, width, height: LABEL_HEIGHT };
-    });
-    const place = width <= most - least ? freePlace(places, taken) : null;
-    if (place) drawLabel(context, link.name, place, theme);
-  }
-}
-
-/** A coordinate of a cubic Bézier curve. */
-function curveAt([p0, p1, p2, p3], t) {
-  return (1 - t) ** 3 * p0 + 3 * (1 - t) ** 2 * t * p1 + 3 * (1 - t) * t ** 2 * p2 + t ** 3 * p3;
 }
 
 // One line with arcs
@@ -249,7 +224,7 @@ export function drawArcs(context, layout, { tokens, links, heads, lines }, focus
     const top = base - rise(a, b) * 1.33;
     return { link, points: [[b, base], [b, top], [a, top], [a, base]] };
   });
-  drawLinkCurves(context, paths, [0, layout.width], theme);
+  drawLinkCurves(context, layout, paths, [0, layout.width], theme);
   context.font = theme.font;
   context.textBaseline = "middle";
   for (const [index, place] of places.entries()) {

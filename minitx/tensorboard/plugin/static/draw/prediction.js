@@ -17,7 +17,7 @@ export function drawUnit(label, kind = "unit") {
  */
 export function drawPrediction(predictions, position, labels) {
   const next = labels[position + 1];
-  const real = next === undefined ? null : element("p", { class: "next" }, "Next comes ", drawUnit(next, "unit real"), ` ${lossText(predictions.loss[position])}`);
+  const real = next === undefined ? null : element("p", { class: "next" }, "Next comes ", drawUnit(next, "unit real"), `: ${lossText(predictions.loss[position])}`);
   const title = element("p", { class: "next" }, "After ", drawUnit(labels[position]), " the model expects");
   return element("div", { class: "prediction" }, title, element("div", { class: "likeliest" }, ...likeliestBars(predictions, position)), real);
 }

@@ -3,11 +3,13 @@
 
 import { chartLayout, drawChart } from "../draw/chart.js";
 import { element, fillSelect, paintCanvas } from "../draw/dom.js";
+import { splitsWords } from "../data/words.js";
 import { GLOSSARY, roleMeaning } from "../state/glossary.js";
+import { questionTitle } from "../state/question.js";
 import { figure, headName, meaning, scoreTitle } from "../state/scores.js";
 import { nearestOf } from "../state/state.js";
-import { splitsWords } from "../data/words.js";
 import { tellingScores } from "../state/telling.js";
+import { bestHeads, questionOptions } from "./asking.js";
 import { describeHead } from "./survey.js";
 import { headColour } from "../draw/theme.js";
 
@@ -24,15 +26,17 @@ export function drawControls({ parts, source, state, data, view, isPlaying }) {
   fillSelect(parts.probe, probes, data.probe ?? 0);
   const names = Object.keys((data.isOfText ? first : info?.newest)?.scores ?? {});
   const scores = names.map((name) => ({ value: name, label: scoreTitle(name), title: meaning(name) }));
-  fillSelect(parts.score, [{ value: "", label: "none" }, ...scores], names.includes(data.score) ? data.score : "");
-  parts.score.title = meaning(data.score ?? "") || "Score of heads";
+  const questions = questionOptions(state, data);
+  const isOffered = names.includes(data.score) || data.question;
+  fillSelect(parts.score, [{ value: "", label: "none" }, ...scores, ...questions], isOffered ? data.score : "");
+  parts.score.title = data.question ? questionTitle(data.question) : meaning(data.score ?? "") || "Score of heads";
   drawUnitsAndText(parts, state, first);
-  parts.scoreField.hidden = parts.sort.hidden = !names.length;
+  parts.scoreField.hidden = parts.sort.hidden = !(names.length || questions.length);
   for (const name of ["sort", "compare", "first", "links"]) parts[name].setAttribute("aria-pressed", String(state[name]));
   for (const [name, button] of Object.entries(parts.views)) button.setAttribute("aria-pressed", String(view.name === name));
   parts.sort.disabled = !data.score;
   parts.first.hidden = !view.compares || view.name === "map";
-  parts.links.hidden = !view.compares || !first?.probes[0].links.length;
+  parts.links.hidden = !(view.compares || view.showsLinks) || !first?.probes[0].links.length;
   const isCompared = state.compare && view.compares;
   parts.compare.hidden = !view.compares;
   parts.others.hidden = !isCompared;
@@ -94,7 +98,7 @@ export function drawHeading({ parts, state, data, view }, theme) {
   const fact = (title, text, kind = "fact") => element("span", { class: kind, title }, text);
   const facts = tellingScores(first, state.head, TELLING).map((score) => fact(meaning(score), `${scoreTitle(score)} ${figure(first.scores[score][state.head])}`));
   if (role) facts.unshift(fact(roleMeaning(role), `role: ${scoreTitle(role)}`, "fact role"));
-  if (all.length) facts.push(fact(all.join("\n"), "all scores", "fact more"));
+  if (all.length) facts.push(fact(all.join("\n"), first.scored_on ? `all scores on ${first.scored_on}` : "all scores", "fact more"));
   parts.heading.textContent = name[0].toUpperCase() + name.slice(1);
   parts.heading.style.setProperty("--head", headColour(theme, state.head, first.heads));
   parts.facts.replaceChildren(...facts);
@@ -136,11 +140,15 @@ export function drawTimeline({ parts, state, data }, theme) {
   parts.slider.parentElement.hidden = !(info?.steps.length > 1);
   if (!isShown) return;
   const dashed = chart.chance.some((value) => value !== null) ? "; dashed: uniform attention" : "";
-  parts.chartTitle.textContent = `${scoreTitle(data.score)} of every head against steps, on ${data.isOfText ? "this text" : "validation text"}${dashed}`;
-  parts.chartTitle.title = `${scoreTitle(data.score)}: ${meaning(data.score)}. Uniform attention: ${GLOSSARY["uniform attention"]}.`;
+  const asked = data.question ? questionTitle(data.question) : "";
+  const steps = asked && data.probe < 0 ? "at this step alone" : "against steps";
+  const on = asked ? "" : `, on ${data.isOfText ? "this text" : "validation text"}`;
+  parts.chartTitle.textContent = `${asked || scoreTitle(data.score)} of every head ${steps}${on}${dashed}`;
+  const explained = asked || `${scoreTitle(data.score)}: ${meaning(data.score)}`;
+  parts.chartTitle.title = `${explained}. Uniform attention: ${GLOSSARY["uniform attention"]}.`;
   parts.chart.setAttribute("aria-label", `${parts.chartTitle.textContent}; the slider below moves through the steps`);
   const [width, height] = [parts.chartBox.clientWidth, parts.chartBox.clientHeight];
-  const order = [...state.shown.filter((head) => head !== state.head), state.head];
+  const order = [...new Set([state.head, ...bestHeads(data), ...state.shown])].reverse();
   const shown = {
     ...chart,
     current: data.firstStep,

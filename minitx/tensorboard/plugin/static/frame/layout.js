@@ -5,6 +5,7 @@ import { HOW_WORDS } from "../data/words.js";
 import { GLOSSARY } from "../state/glossary.js";
 import { MEANINGS, scoreTitle } from "../state/scores.js";
 import { GROUPS } from "../views/views.js";
+import { questionBox } from "./asking.js";
 import { KEY_HELP } from "./keys.js";
 
 /** Build the page into `root`; returns its parts by name. */
@@ -65,6 +66,7 @@ export function buildLayout(root, act) {
     button("GIF", "A film of this view at all steps", () => act.save("gif")),
     parts.page,
   );
+  Object.assign(parts, questionBox({ askTo: act.askTo, end: act.endQuestion }));
   const groups = GROUPS.map(([about, views]) => {
     for (const { name, label, title } of views) parts.views[name] = button(label, title, () => act.select("view", name));
     return element("div", { class: "view-group", role: "group", "aria-label": about }, element("span", { class: "group-name" }, about), element("div", { class: "segments" }, ...views.map(({ name }) => parts.views[name])));
@@ -86,7 +88,7 @@ export function buildLayout(root, act) {
     parts.fault, parts.note,
     element("main", {},
       element("section", { class: "survey", "aria-label": "Survey" },
-        element("div", { class: "tools" }, parts.scoreField, parts.measured, parts.sort), parts.hint, element("div", { class: "scroll" }, parts.grid)),
+        element("div", { class: "tools" }, parts.scoreField, parts.measured, parts.sort), parts.question, parts.hint, element("div", { class: "scroll" }, parts.grid)),
       element("section", { class: "zoom", "aria-label": "Chosen head" },
         element("div", { class: "views", role: "group", "aria-label": "Views" }, ...groups),
         element("div", { class: "tools" },

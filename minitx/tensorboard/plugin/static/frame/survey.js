@@ -6,14 +6,22 @@ import { figure, headName, isOfTales, scorePlaces, scoreTitle } from "../state/s
 import { headOrder } from "../state/state.js";
 import { headColour, tableColour } from "../draw/theme.js";
 
+const [MIN_CAPTIONED, MIN_NAMED] = [38, 88]; // widths of a column whose caption is a number, or a name and a number
+
+/** The columns of heads in order: about as many as rows, but wide enough for their captions. */
+function sortedColumns(count, width) {
+  return Math.min(count, Math.max(4, Math.ceil(Math.sqrt(count))), Math.max(3, Math.floor(width / MIN_NAMED)));
+}
+
 /** Build the grid's cells again if the number or order of heads has changed; `grid.cells` holds them by head. */
 function arrange(grid, snapshot, order, isSorted, handlers) {
-  const plan = `${snapshot.layers}.${snapshot.heads}.${isSorted}.${order.join(".")}`;
+  const columns = isSorted ? sortedColumns(order.length, grid.clientWidth) : snapshot.heads;
+  grid.classList.toggle("many", !isSorted && grid.clientWidth / columns < MIN_CAPTIONED);
+  const plan = `${snapshot.layers}.${snapshot.heads}.${isSorted}.${columns}.${order.join(".")}`;
   if (grid.plan === plan) return;
   grid.plan = plan;
   grid.order = order;
   grid.cells = new Map();
-  const columns = isSorted ? Math.min(order.length, Math.max(4, Math.ceil(Math.sqrt(order.length)))) : snapshot.heads;
   grid.columns = columns;
   const children = [];
   if (!isSorted) {
@@ -46,10 +54,10 @@ function arrange(grid, snapshot, order, isSorted, handlers) {
   grid.replaceChildren(...children);
 }
 
-/** Draw all thumbnails and captions of `snapshot` (of one probe). */
+/** Draw all thumbnails and captions of `snapshot` (of one probe); `state.values` are the scores that rank and colour. */
 export function drawSurvey(grid, snapshot, state, theme, handlers) {
   const probe = snapshot.probes[0];
-  const scores = state.score ? (snapshot.scores[state.score] ?? null) : null;
+  const scores = state.values;
   const isSorted = state.sort && scores !== null;
   const keepsOrder = state.keepsOrder && grid.order?.length === snapshot.count;
   const order = keepsOrder ? grid.order : headOrder(snapshot.count, scores, isSorted);
@@ -73,7 +81,7 @@ export function drawSurvey(grid, snapshot, state, theme, handlers) {
     cell.style.setProperty("--head", headColour(theme, head, snapshot.heads));
     cell.setAttribute("aria-pressed", String(head === state.head));
     cell.tabIndex = head === state.head ? 0 : -1;
-    cell.setAttribute("aria-label", describeHead(snapshot, head).join(", "));
+    cell.setAttribute("aria-label", [...describeHead(snapshot, head), caption.textContent].join(", "));
   }
 }
 

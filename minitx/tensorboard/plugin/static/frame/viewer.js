@@ -3,13 +3,16 @@
 // Every action calls `change`, which loads the data of the new state from the source (source.js) and draws. While data
 // is loading, further changes are only noted, so dragging the slider never queues up requests.
 
+import { withQuestion } from "../data/attention.js";
 import { gather } from "../data/gather.js";
 import { element } from "../draw/dom.js";
 import { readTheme } from "../draw/theme.js";
 import { fromLink, toLink } from "../state/link.js";
+import { isQuestion } from "../state/question.js";
 import { START, layerOf, nearestOf, shownAfter } from "../state/state.js";
 import { fitting } from "../views/stage.js";
 import { viewOf } from "../views/views.js";
+import { createAsking, describeAnswer, drawQuestion, surveyScores } from "./asking.js";
 import { listenToChart } from "./chart_pointer.js";
 import { drawChips, drawControls, drawHeading, drawTimeline } from "./controls.js";
 import { listenToKeys } from "./keys.js";
@@ -36,7 +39,8 @@ export function startViewer(root, source, { link = "", linkTo, follow, hasTour =
   let reading = ""; // the note while loading takes long
   const currentStep = () => nearestOf(data.info?.steps ?? [], state.step);
   const player = createPlayer({ steps: () => data.info?.steps ?? [], currentStep, goTo, draw });
-  const act = { change, pin, unpin: () => hoverAt(null) ?? change({ token: null }), hover: hoverAt, tell, note: tellNote, speak, chooseHead: choose, goTo };
+  const asking = createAsking(() => ({ state, probe: data.first?.probes[0] }), change);
+  const act = { change, pin: asking.pin, unpin: () => hoverAt(null) ?? asking.end(), ask: asking.ask, hover: hoverAt, tell, note: tellNote, speak, chooseHead: choose, goTo };
   const parts = buildLayout(root, {
     select,
     toggle: (name) => (name === "compare" ? compare() : change({ [name]: !state[name] })),
@@ -51,6 +55,8 @@ export function startViewer(root, source, { link = "", linkTo, follow, hasTour =
     slide: (step) => goTo(nearestOf(data.info?.steps ?? [], step)),
     slideKey,
     ownText: (text) => runText(text.trim()),
+    askTo: asking.askTo,
+    endQuestion: asking.end,
   });
   const saving = createSaving(parts, source, { now: () => ({ state, data, theme: readTheme(root) }), change, tell: tellReading, done: saved });
   parts.own.value = state.text;
@@ -67,10 +73,12 @@ export function startViewer(root, source, { link = "", linkTo, follow, hasTour =
   }
 
   function select(name, value) {
-    if (name === "run") change({ run: value, step: null, token: null });
-    else if (name === "probe") change({ probe: Number(value), token: null });
-    else if (name === "units") change({ units: value, token: null });
-    else if (name === "score" || name === "measured") change({ [name]: value });
+    if (name === "run") change({ ...asking.rest(), run: value, step: null, token: null });
+    else if (name === "probe") change({ ...asking.rest(), probe: Number(value), token: null });
+    else if (name === "units") change({ ...asking.rest(), units: value, token: null });
+    else if (name === "measured") change({ measured: value });
+    else if (name === "score" && isQuestion(value)) asking.ask(value);
+    else if (name === "score") change({ ...asking.rest(), score: value });
     else if (name === "view") change({ view: value, compare: state.compare && Boolean(viewOf(value).compares) });
     else {
       const field = { otherRun: "run", otherStep: "step", otherHead: "head" }[name];
@@ -83,7 +91,7 @@ export function startViewer(root, source, { link = "", linkTo, follow, hasTour =
   function runText(text) {
     if (!text) return undefined;
     player.stop();
-    return change({ probe: -1, text, token: null });
+    return change({ ...asking.rest(), probe: -1, text, token: null });
   }
 
   /** Open with another run, or where there is none, with the first step. */
@@ -135,6 +143,10 @@ export function startViewer(root, source, { link = "", linkTo, follow, hasTour =
         if (!isStale || loaded.first) [data, shownFor] = [loaded, wanted];
         if (data.first && state.head === wanted.head) state = { ...state, head: data.head, shown: data.shown };
         draw();
+        while (!isStale && data.question && !data.chart.isAll) {
+          data = await withQuestion(source, data);
+          draw();
+        }
       }
     } finally {
       loading = null;
@@ -164,7 +176,8 @@ export function startViewer(root, source, { link = "", linkTo, follow, hasTour =
     drawTimeline({ parts, state, data }, theme); // before the view, which takes the room that is left
     root.classList.toggle("empty", !first);
     if (first) {
-      const options = { ...state, score: data.score, chart: data.chart, keepsOrder: player.isPlaying() };
+      const options = { ...state, score: data.score, values: surveyScores(data), chart: data.chart, keepsOrder: player.isPlaying() };
+      drawQuestion({ parts, state, data });
       drawSurvey(parts.grid, first, options, theme, { choose, hover: hoverHead, keys: headKeys });
       drawHeading({ parts, state, data, view: viewOf(state.view) }, theme);
       guides.draw(state, data);
@@ -224,12 +237,7 @@ export function startViewer(root, source, { link = "", linkTo, follow, hasTour =
   }
 
   function hoverHead(head, event) {
-    tell(head === null ? null : describeHead(data.first, head), event);
-  }
-
-  function pin(focus) {
-    const isSame = JSON.stringify(focus) === JSON.stringify(state.token);
-    change({ token: isSame ? null : focus });
+    tell(head === null ? null : [...describeHead(data.first, head), ...describeAnswer(data, head)], event);
   }
 
   function tell(lines, event = null) {

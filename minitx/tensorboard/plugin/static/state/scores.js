@@ -50,9 +50,10 @@ export function scorePlaces(name, values, ofAllSteps = []) {
     }
   }
   const hasMiddle = least < 0;
+  const startsAtZero = name === "importance" || name.startsWith("@");
   const reach = Math.max(-least, greatest);
-  const [low, high] = hasMiddle ? [-reach, reach] : [name === "importance" ? 0 : least, greatest];
-  const equal = name === "importance" ? 0 : 0.5;
+  const [low, high] = hasMiddle ? [-reach, reach] : [startsAtZero ? 0 : least, greatest];
+  const equal = startsAtZero ? 0 : 0.5;
   const place = (value) => (high > low ? (value - low) / (high - low) : equal);
   return [values.map((value) => (value === null ? null : place(value))), hasMiddle];
 }

@@ -1,6 +1,6 @@
 // From state and data to what each stage shows, and to the text about the place under the pointer.
 
-import { linkEnds } from "../draw/heatmap.js";
+import { linkEnds, shownLinks } from "../draw/links.js";
 import { otherHead } from "../data/gather.js";
 import { HOW_WORDS } from "../data/words.js";
 import { strongest, weightAt } from "../data/snapshot.js";
@@ -16,12 +16,13 @@ const TITLES = {
 };
 
 /**
- * {contents, note}: the content of every stage, {title, help, view, probe, heads: [{head, name, colour, packed}], against},
- * and a sentence if something cannot be shown. A comparison adds the second pattern and, if both have the same tokens,
- * the difference.
+ * {contents, note}: the content of every stage, {title, help, view, probe, links, heads: [{head, name, colour, packed}],
+ * against}, and a sentence if something cannot be shown. A comparison adds the second pattern and, if both have the same
+ * tokens, the difference.
  */
-export function stageContents(state, data, theme) {
+export function stageContents({ state, data, theme, pinned, focus }) {
   const { first, second } = data;
+  const linksOf = (content) => (state.links ? linksIn(content, content.view === "map" ? pinned : focus, data.question) : []);
   const view = state.view === "both" && second ? "map" : state.view;
   const contents = (view === "both" ? ["map", "columns"] : [view]).map((one) => contentOf(first, state.head, state.shown, one, theme));
   let note = missing(first, state.head, data.run);
@@ -41,14 +42,20 @@ export function stageContents(state, data, theme) {
       note = "The two runs cut this text into different tokens, so there is no difference to show.";
     }
   }
-  return { contents, note };
+  return { contents: contents.map((content) => ({ ...content, links: linksOf(content) })), note };
 }
 
 function contentOf(snapshot, head, shown, view, theme) {
   const probe = { ...snapshot.probes[0], tokens: snapshot.probes[0].labels };
   const heads = (view === "map" ? [head] : shown).map((one) => ({ head: one, name: headName(one, snapshot.heads, true), colour: headColour(theme, one, snapshot.heads), packed: wholeOf(probe, one) }));
   const [title, help] = TITLES[view];
-  return { title: title.replaceAll("token", unitOf(probe)), help, view, probe, heads: heads.filter((one) => one.packed) };
+  return { title: title.replaceAll("token", unitOf(probe)), help, view, probe, chosen: wholeOf(probe, head), heads: heads.filter((one) => one.packed) };
+}
+
+/** The links of a content, with the weights of the chosen head; in a difference with those of neither. */
+function linksIn({ probe, chosen, against }, focus, question) {
+  const asked = question && question.link !== null ? question.link : null;
+  return shownLinks(probe, against ? null : chosen, focus, asked);
 }
 
 /** "word" or "token". */

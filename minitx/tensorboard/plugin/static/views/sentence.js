@@ -7,8 +7,10 @@ import { openingPlace } from "../data/opening.js";
 import { strongest, weightAt } from "../data/snapshot.js";
 import { element } from "../draw/dom.js";
 import { drawPrediction } from "../draw/prediction.js";
+import { linkEnds } from "../draw/links.js";
 import { headColour } from "../draw/theme.js";
 import { figure, headName } from "../state/scores.js";
+import { linkButtons, linksToShow } from "./link_row.js";
 import { nextWord, plainToken, wordsOf } from "./words.js";
 
 const MIN_SHADED = 0.02; // less is not shaded
@@ -29,6 +31,7 @@ export const SENTENCE_VIEW = {
   name: "sentence",
   label: "Sentence",
   title: "The text for each head: point at a word, and the words it attends to are shaded",
+  showsLinks: true,
   draw: drawSentence,
 };
 
@@ -44,12 +47,18 @@ function drawSentence(root, model, act) {
   root.style.setProperty("--size", `${fontSize(root, probe)}px`);
   root.hint.textContent = sentenceHint(model, heads, place);
   for (const [button, changes] of root.switches) button.setAttribute("aria-pressed", String(Object.entries(changes).every(([name, value]) => state[name] === value)));
-  root.prediction.replaceChildren(...(probe.predictions ? [drawPrediction(probe.predictions, place.at, probe.tokens)] : []));
+  drawPredictionAfter(root.prediction, probe, place.at);
+  const links = linksToShow(model);
+  root.links.replaceChildren(...linkButtons(links, model, act));
+  const isLinked = (token) => (model.focus || data.question) && links.some((link) => linkEnds(link, { query: token, key: token }).some(Boolean));
   for (const [index, line] of root.lines.entries()) {
     const ofLine = state.together ? heads : [heads[index]];
     const colours = ofLine.map((head) => headColour(theme, head, data.first.heads));
     dress(line, ofLine, colours, model, act);
-    for (const [at, word] of line.words.entries()) shade(word, at === place.at, ofLine.map((head) => weightTo(probe, head, place, at)), colours, state.together);
+    for (const [at, word] of line.words.entries()) {
+      word.classList.toggle("end", Boolean(isLinked(at)));
+      shade(word, at === place.at, ofLine.map((head) => weightTo(probe, head, place, at)), colours, state.together);
+    }
   }
 }
 
@@ -70,7 +79,8 @@ function build(root, { state, data }, heads, act) {
   const hadFocus = root.contains(document.activeElement) && document.activeElement.classList.contains("words");
   root.plan = plan;
   root.hint = element("p", { class: "hint" });
-  root.prediction = element("div", {});
+  root.prediction = element("div", { class: "after" });
+  root.links = element("div", { class: "link-row", role: "group", "aria-label": "Links of this text" });
   root.switches = [];
   const groups = SWITCHES.map(([label, choices]) => {
     const buttons = choices.map(([name, title, changes]) => [element("button", { type: "button", title, onclick: () => act.change(changes) }, name), changes]);
@@ -78,7 +88,7 @@ function build(root, { state, data }, heads, act) {
     return element("div", { class: "segments", role: "group", "aria-label": label }, ...buttons.map(([button]) => button));
   });
   root.lines = (state.together ? [0] : heads).map(() => lineOf(tokens));
-  root.replaceChildren(element("div", { class: "switches" }, ...groups), root.hint, ...root.lines.map(({ box }) => box), root.prediction);
+  root.replaceChildren(element("div", { class: "switches" }, ...groups), root.hint, root.links, ...root.lines.map(({ box }) => box), root.prediction);
   if (hadFocus) root.lines[0]?.text.focus();
 }
 
@@ -143,7 +153,7 @@ function listen(root, act) {
   const wordAt = (event) => event.target.closest?.("[data-token]");
   root.addEventListener("pointermove", (event) => {
     const word = wordAt(event);
-    if (word) act.hover(focusOf(Number(word.dataset.token)), event, tipOf(root, Number(word.dataset.token)));
+    if (word) act.hover(focusOf(Number(word.dataset.token)), event, tipOf(root, Number(word.dataset.token), word.closest(".line").dataset.head));
     else if (!event.target.closest?.(".words")) act.hover(null, event, null); // between two words nothing changes
   });
   root.addEventListener("pointerleave", (event) => act.hover(null, event, null));
@@ -163,11 +173,11 @@ function listen(root, act) {
   });
 }
 
-/** What the tooltip says about the word `at`. */
-function tipOf({ model: { state, data } }, at) {
+/** What the tooltip says about the word `at`: for the head of its line, or for all of them. */
+function tipOf({ model: { state, data } }, at, ofLine = "") {
   const [probe] = data.first.probes;
   const relation = state.incoming ? "is attended to by" : "attends to";
-  const heads = state.shown.filter((head) => probe.has(head) && probe.whole(head));
+  const heads = state.shown.filter((head) => probe.has(head) && probe.whole(head) && (ofLine === "" || head === Number(ofLine)));
   const lines = heads.slice(0, MAX_NAMED).map((head) => {
     const partners = strongest(probe.whole(head), probe.seq, state.incoming ? { key: at } : { query: at }, 3);
     return `${headName(head, data.first.heads, true)} ${relation} ${partners.map((one) => `${plainToken(probe.tokens[one.token])} ${figure(one.weight)}`).join(", ")}`;
@@ -186,4 +196,13 @@ function sentenceHint({ state, data }, heads, place) {
   const relation = place.isIncoming ? "is attended to most by" : "attends most to";
   const sentence = `“${plainToken(probe.tokens[place.at])}” ${relation} ${name(most.token)}: ${figure(most.weight)} in head ${headName(most.head, data.first.heads, true)}.`;
   return place.isOpening ? `${sentence} Point at another word; click to keep it.` : sentence;
+}
+
+/** The predictions after the word `at`; none in old snapshots. */
+function drawPredictionAfter(root, { predictions, tokens }, at) {
+  root.hidden = !predictions;
+  if (!predictions || (root.at === at && root.predictions === predictions)) return;
+  Object.assign(root, { at, predictions });
+  const title = element("p", { class: "hint" }, `After “${plainToken(tokens[at])}” the model expects:`);
+  root.replaceChildren(title, drawPrediction(predictions, at, tokens));
 }
