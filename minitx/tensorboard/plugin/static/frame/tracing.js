@@ -1,5 +1,5 @@
 // Draws what the page shows as shapes: boxes, borders, texts, canvases, drawings. Any program can open the result, which
-// holds no markup. An element with the attribute data-screen, as a hint what to click, is for the screen alone.
+// holds no markup. An element with the attribute data-screen (see dom.js) is for the screen alone.
 
 import { shorten } from "../draw/heatmap.js";
 import { imageOf, paintOf, vector, vectorContext } from "../draw/svg.js";
@@ -86,7 +86,7 @@ const dashes = (kind, thick) => ({ "stroke-dasharray": { dashed: `${3 * thick} $
 function traceText(node, into, shift) {
   const style = getComputedStyle(node.parentElement);
   if (!node.data.trim() || style.visibility === "hidden") return;
-  const right = style.textOverflow === "ellipsis" ? endOf(node.parentElement, style) : Infinity;
+  const right = Math.min(endOf(node.parentElement), endOf(node.parentElement.parentElement));
   for (const { text, box } of linesOf(node, style)) {
     ruler.font = fontOfStyle(style);
     const shown = box.right > right + 1 ? shorten(ruler, text, right - box.left) : text;
@@ -94,8 +94,12 @@ function traceText(node, into, shift) {
   }
 }
 
-/** Where the room for an element's text ends. */
-const endOf = (node, style) => node.getBoundingClientRect().left + node.clientLeft + node.clientWidth - parseFloat(style.paddingRight);
+/** Where an element ends its texts with "…". */
+function endOf(node) {
+  const style = getComputedStyle(node);
+  const end = node.getBoundingClientRect().left + node.clientLeft + node.clientWidth - parseFloat(style.paddingRight);
+  return style.textOverflow === "ellipsis" ? end : Infinity;
+}
 
 /** [{text, box}]: the lines of a text node. */
 function linesOf(node, style) {
