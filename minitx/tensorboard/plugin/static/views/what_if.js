@@ -1,7 +1,7 @@
 // What if: the heads as switches, and the predictions and losses of the model with and without those switched off.
 
 import { predictionsIn } from "../data/words.js";
-import { element } from "../draw/dom.js";
+import { element, onScreen } from "../draw/dom.js";
 import { tableColour } from "../draw/theme.js";
 import { figure, headName } from "../state/scores.js";
 import { layerOf, nearestOf } from "../state/state.js";
@@ -105,8 +105,8 @@ function whatIfText(model, act) {
     const [, space, word] = /^(␣*)([^]*)$/.exec(token); // the space before a word is no part of it where a line ends
     return [space.replaceAll("␣", " "), element("span", attributes, (word || space).replaceAll("␣", " "))].slice(word ? 0 : 1);
   }).flat();
-  const legend = extra.off.length ? `Orange: the next ${unit} gets less likely without these heads; blue: likelier. Click a word to keep it.` : "Click a word to see what the model predicts after it.";
-  return element("section", {}, element("p", { class: "words", onpointerleave: (event) => act.hover(null, event, null) }, ...words), element("p", { class: "hint" }, legend));
+  const legend = extra.off.length ? `Orange: the next ${unit} gets less likely without these heads; blue: likelier. ` : "";
+  return element("section", {}, element("p", { class: "words", onpointerleave: (event) => act.hover(null, event, null) }, ...words), element("p", { class: "hint" }, legend, onScreen("Click a word to see what the model predicts after it.")));
 }
 
 /** The heads as switches, layer by layer, and what is done with those that are off. */
