@@ -327,8 +327,9 @@ def test_words_are_asked_about_as_words(browser: Any, server: str, logs: Path) -
         page.tab.locator(".question select").select_option("2")
         page.wait("document.querySelector('.answer').textContent.startsWith('Head 0·1 most: 0.40')")
         assert "query=4-6&key=3-4" in page.requests[-1]
-        page.tab.locator("button", has_text=re.compile("^Tokens$")).click()  # other units: the question ends
-        page.wait("document.querySelector('.question').hidden")
+        page.tab.locator("button", has_text=re.compile("^Tokens$")).click()  # the last token of each word
+        page.wait("document.querySelector('.chart-title').textContent.includes('from “t” to “did”')")
+        assert "query=5-6&key=3-4" in page.requests[-1]
         assert not page.errors
     contents = [snapshots.path(logs / "words", step).read_bytes() for step in (1, 2)]
     write_html(logs / "words.html", contents, title="words")
