@@ -34,12 +34,18 @@ class Picture(NamedTuple):
     dark: bool = False
 
 
+SENTENCE = "view=sentence&head=5&shown=4.5.6.7&token=17."
 PICTURES = [
-    Picture("attention_tab.gif", "tales", "view=sentence&head=5&shown=4.5.6.7&token=17.", (1100, 760)),
-    Picture("tab_sentence.png", "tales", "view=sentence&head=5&shown=4.5.6.7&token=17.", (1280, 800)),
-    Picture("tab_map.png", "tales", "view=both&head=5&token=17.", (1280, 800)),
-    Picture("tab_induction.png", "induction", "view=both&score=induction&sort=1", (1280, 800)),
-    Picture("tab_arcs.png", "default", "view=arcs", (1280, 800), dark=True),
+    Picture("attention_tab.gif", "tales", SENTENCE, (1100, 760)),
+    Picture("tab_sentence.png", "tales", SENTENCE, (1280, 800)),
+    Picture("tab_both.png", "tales", "view=both&head=5&shown=4.5.6.7&token=17.", (1280, 800)),
+    Picture("tab_predictions.png", "tales", "view=predictions&head=5&token=10.", (1280, 800)),
+    Picture("tab_what_if.png", "tales", "view=what_if&head=5&off=5&token=10.", (1280, 800)),
+    Picture("tab_writes.png", "induction", "view=writes", (1280, 800)),
+    Picture("tab_examples.png", "tales", "view=examples&head=5", (1280, 800)),
+    Picture("tab_scatter.png", "default", "view=scatter", (1280, 800)),
+    Picture("tab_blocks.png", "tales", "view=blocks&head=5&token=17.", (1280, 800)),
+    Picture("tab_dark.png", "default", "view=arcs", (1280, 800), dark=True),
 ]
 
 

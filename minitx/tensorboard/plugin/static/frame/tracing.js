@@ -89,7 +89,7 @@ function traceText(node, into, shift) {
   const right = Math.min(endOf(node.parentElement), endOf(node.parentElement.parentElement));
   for (const { text, box } of linesOf(node, style)) {
     ruler.font = fontOfStyle(style);
-    const shown = box.right > right + 1 ? shorten(ruler, text, right - box.left) : text;
+    const shown = box.left + ruler.measureText(text).width > right + 1 ? shorten(ruler, text, right - box.left) : text;
     writeLine(shown, { x: box.left + shift.x, y: box.top + shift.y, height: box.height }, style, into);
   }
 }
@@ -98,7 +98,7 @@ function traceText(node, into, shift) {
 function endOf(node) {
   const style = getComputedStyle(node);
   const end = node.getBoundingClientRect().left + node.clientLeft + node.clientWidth - parseFloat(style.paddingRight);
-  return style.textOverflow === "ellipsis" ? end : Infinity;
+  return style.textOverflow === "ellipsis" && style.display !== "inline" ? end : Infinity;
 }
 
 /** [{text, box}]: the lines of a text node. */

@@ -22,7 +22,7 @@ export function createStage({ hover, press, ask, keys }) {
   const canvas = element("canvas");
   const spacer = element("div", { class: "spacer" });
   const box = element("div", { class: "stage-box", tabindex: 0, role: "application" }, canvas, spacer);
-  const magnify = element("span", { class: "segments magnify", hidden: true });
+  const magnify = element("span", { class: "segments magnify", "data-screen": true, hidden: true });
   const bar = element("div", { class: "stage-bar" }, title, magnify);
   const stage = { root: element("section", { class: "stage", hidden: true }, bar, box), title, magnify, box, canvas, layout: null, hit: null };
   const pointOf = (event) => {

@@ -190,7 +190,7 @@ function predictionsBeside(model) {
     element("div", { class: "sides" }, list("With all heads", before, null), off.length > 0 && list(how === "mean" ? "With heads held" : "Without", after, before)),
     ...losses.map(([title, old, now]) => {
       const told = off.length && now !== null ? `${figure(old)} → ${figure(now)}` : figure(old);
-      return barsOf(title, [old, off.length ? now : null], longest, told, off.length && now !== null ? signedShort(now - old) : "", "loss");
+      return barsOf(title, [old, off.length ? now : null], longest, told, off.length && now !== null ? signedShort(now - old) : "", "total");
     }));
 }
 
