@@ -1,6 +1,6 @@
 """Makes the pictures of the Attention tab in README and docs anew, from runs that are trained already.
 
-    python train.py                                     runs/default    (20 minutes on one core)
+    python train.py                                     runs/default
     python train.py --config configs/induction.yaml     runs/induction
     python train.py --config configs/tales.yaml         runs/tales
     python docs/pictures.py [--logdir runs] [FILE …]    all pictures, or those named; under three minutes

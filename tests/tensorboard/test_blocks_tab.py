@@ -46,7 +46,7 @@ def test_the_view_shows_a_layer_of_the_kept_weights_and_follows_head_and_word(tm
     model, tokenizer = written_run(tmp_path)
     tokens = tokenizer.encode(TEXT)
     with tensorboard(tmp_path / "runs") as address, chromium() as browser:
-        view = quote("view=blocks&head=2&token=6.")
+        view = quote("view=blocks&head=2&token=6.&units=tokens")
         link = f"{address}/data/plugin_entry.html?name=attention#attention&p.attention.view={view}"
         with Page(browser, address=link) as shown:
             shown.wait("document.querySelector('.flow .open')")

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image, ImageSequence
 
 from minitx.heads.snapshots import PlacedLink, ShownProbe, encode, write
-from minitx.tensorboard.plugin.page import EXPORT, STATIC, page
+from minitx.tensorboard.plugin.page import EXPORT, STATIC, page, script, variable
 from tests.heads.test_snapshots import patterns
 from tests.tensorboard.browser import SLOW, Page, chromium, needs_browser
 from tests.tensorboard.test_tab import frame, tensorboard
@@ -164,9 +164,50 @@ def test_the_menu_closes_by_escape_and_by_a_click_elsewhere(browser: Any, file: 
             assert menu.is_hidden() and save.get_attribute("aria-expanded") == "false"
 
 
+SHOWN = """
+<style>body { margin: 0; font: 16px sans-serif; color: #123456 } p { margin: 8px } p span { border-radius: 4px }</style>
+<div id="root" style="width: 500px; height: 330px; overflow: hidden">
+<p>A text <b>with “bold”</b> (and more) <span style="outline: 2px solid #c00; outline-offset: 1px">words</span>, <i>long</i>
+  enough to be <span style="background: rgb(0 120 0 / 30%); border-bottom: 2px solid">broken into several lines</span>.</p>
+<p style="background: linear-gradient(to right, #fa8 40%, #eef 40%); border: 1px solid #888; border-radius: 6px">a bar</p>
+<p style="background: linear-gradient(#08c, #08c) 0 calc(100% - 3px) / 100% 5px no-repeat">underlined by an image</p>
+<p style="background: repeating-linear-gradient(135deg, transparent 0 5px, #999 5px 7px); height: 24px"></p>
+<p style="width: 120px; overflow: hidden; text-overflow: ellipsis; white-space: pre">much too long for its box</p>
+<div style="padding: 10px 4px; margin: 8px; background: #fd8 content-box; opacity: 0.6; text-transform: uppercase">faint</div>
+<p data-screen>click here</p>
+<details><summary style="list-style: none">a summary</summary><p>what it hides</p></details>
+<svg width="200" height="40" style="fill: #06c"><rect width="90" height="30"/><text x="100" y="20">drawn</text></svg>
+</div>"""
+
+
+def test_what_the_page_shows_is_what_the_drawing_shows(browser: Any) -> None:
+    """Two photographs are compared, for a tracer forgets a gradient, a space, or that <details> are closed."""
+    tracer = STATIC / "frame" / "tracing.js"
+    draw = f"""() => {{
+        {script(tracer)}
+        const svg = document.querySelector("svg").cloneNode();
+        {variable(tracer, tracer.name)}.trace(document.getElementById("root"), svg, 0, 0);
+        for (const [name, value] of [["width", 500], ["height", 330]]) svg.setAttribute(name, value);
+        return new XMLSerializer().serializeToString(svg);
+    }}"""
+    with Page(browser, "about:blank", width=500, height=330) as blank:
+        blank.tab.set_content(SHOWN)
+        drawing = blank.tab.evaluate(draw)
+        blank.tab.evaluate("document.querySelector('[data-screen]').style.visibility = 'hidden'")
+        screen = Image.open(io.BytesIO(blank.tab.screenshot()))
+        blank.tab.set_content(f"<style>body {{ margin: 0 }} svg {{ display: block }}</style>{drawing}")
+        again = Image.open(io.BytesIO(blank.tab.screenshot()))
+        assert not blank.errors
+    assert "click here" not in drawing and "what it hides" not in drawing and "much too" in drawing
+    difference = np.abs(pixels(screen) - pixels(again)).max(-1)
+    assert pixels(screen).std() > 20 and difference.mean() < 1.5, "a letter may lie half a pixel beside its place"
+    blocks = difference[:330, :500].reshape(33, 10, 50, 10).mean((1, 3))
+    assert blocks.max() < 70, np.argwhere(blocks >= 70)
+
+
 def gifs(browser: Any, *films: list[Any]) -> list[Image.Image]:
     """Each of `films`, frames (height, width, 4), as the tab's encoder writes it."""
-    encoder = EXPORT.sub("", (STATIC / "data" / "gif.js").read_text("utf-8"))
+    encoder = EXPORT.sub(r"\1 \2", (STATIC / "data" / "gif.js").read_text("utf-8"))
     run = """(films) => films.map(([height, width, frames]) => {
         const gif = createGif(width, height);
         const bytes = (text) => Uint8ClampedArray.from(atob(text), (letter) => letter.charCodeAt(0));

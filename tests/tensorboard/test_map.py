@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -144,6 +145,26 @@ def test_a_long_text_is_read_as_blocks_and_zoomed(browser: Any, long: str) -> No
         assert sorted(labels(page)) == few
         page.tab.get_by_label("Zoom in").first.click()
         assert len(labels(page)) > 0 and not page.errors
+
+
+def test_a_drawing_of_a_zoomed_map_holds_the_part_that_is_seen(browser: Any, long: str) -> None:
+    with Page(browser, f"{long}#view=map&head=0") as page:
+        for _ in range(9):
+            page.tab.get_by_label("Zoom in").first.click()
+        page.tab.wait_for_timeout(200)
+        size = page.tab.eval_on_selector(".stage-box", "box => [box.clientWidth, box.clientHeight]")
+        drawing = ElementTree.fromstring(page.save("SVG").read_text("utf-8"))
+        assert not page.errors
+    kind = "{http://www.w3.org/2000/svg}"
+    (inside,) = [group for group in drawing.iter(f"{kind}g") if "clip-path" in group.attrib]
+    (clip,) = drawing.iter(f"{kind}clipPath")
+    assert inside.attrib["clip-path"] == f"url(#{clip.attrib['id']})"
+    move = [float(one) for one in re.findall(r"-?[\d.]+", clip[0].attrib["transform"])][4:]
+    left, top, width, height, _ = [float(one) for one in re.findall(r"-?[\d.]+", clip[0].attrib["d"])]
+    assert left + move[0] >= 0 and top + move[1] >= 0
+    assert left + move[0] + width <= size[0] and top + move[1] + height <= size[1]
+    image = next(inside.iter(f"{kind}image"))
+    assert float(image.attrib["width"]) < 2 * size[0], "not the whole map"
 
 
 def test_43_tokens_have_labels(browser: Any, tmp_path: Path) -> None:

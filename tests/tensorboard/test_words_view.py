@@ -97,10 +97,14 @@ def test_words_are_shown_first_and_tokens_at_a_click(browser: Any, tmp_path: Pat
         spoken = tab.tab.locator(".spoken").text_content()
         assert spoken.startswith(f"sat → cat; {expected[2, 1]:.2f}"[:14]) and "mean over its tokens" in spoken
         assert spoken.endswith("sat → cat"), "the link is between the words"
+        tab.tab.keyboard.press("Enter")
+        tab.wait("location.hash.includes('token=2.1')")
         assert tab.tab.eval_on_selector(".cell canvas", "canvas => canvas.width") == 5
         tab.tab.get_by_role("button", name="Tokens").click()
         tab.wait("document.querySelector('.cell canvas').width === 10")
+        tab.wait("location.hash.includes('token=5.2')")  # the last tokens of the two words
         box.focus()
+        tab.tab.keyboard.press("Escape")
         tab.tab.keyboard.press("ArrowDown")
         spoken = tab.tab.locator(".spoken").text_content()
         assert spoken.startswith(". →") and "mean over" not in spoken

@@ -64,7 +64,7 @@ def shown(page: Page) -> list[list[str]]:
 
 
 def test_the_lists_and_the_bars_are_those_of_the_weights(browser: Any, server: str, logs: Path) -> None:
-    with Page(browser, frame(server, "run=small&view=writes&head=3&token=5.")) as page:
+    with Page(browser, frame(server, "run=small&view=writes&head=3&token=5.&units=tokens")) as page:
         page.wait(f"document.querySelectorAll('{ROW}').length === 17")
         expected = answer(logs, 3, 5)
         rows = [*expected["up"], expected["real"], *expected["down"]]
@@ -87,7 +87,7 @@ def test_the_lists_and_the_bars_are_those_of_the_weights(browser: Any, server: s
 
 
 def test_a_word_is_pinned_by_a_click_and_a_head_that_is_read_is_opened(browser: Any, server: str) -> None:
-    with Page(browser, frame(server, "run=small&view=writes&head=2")) as page:
+    with Page(browser, frame(server, "run=small&view=writes&head=2&units=tokens")) as page:
         page.wait(f"document.querySelector('{HEADLINE}')?.textContent.startsWith('At “.”')")  # no pin: the last token
         assert page.tab.locator(".writes .real").count() == 0  # nothing comes next
         page.tab.locator(".source[data-token='4']").click()

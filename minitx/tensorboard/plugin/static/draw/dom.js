@@ -12,6 +12,11 @@ export function element(name, attributes = {}, ...children) {
   return made;
 }
 
+/** A sentence that tells what to click: it is for the screen alone, and no picture of the view has it. */
+export function onScreen(sentence) {
+  return element("span", { "data-screen": true }, sentence);
+}
+
 /** Fill a <select> with `options`, {value, label, title?, disabled?, group?}, but only if they have changed. */
 export function fillSelect(select, options, chosen) {
   const wanted = options.map((option) => `${option.value}\u0000${option.label}\u0000${option.group ?? ""}`).join("\u0001");

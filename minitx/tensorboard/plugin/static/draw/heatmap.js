@@ -64,9 +64,11 @@ export function drawMap(context, layout, map, focus, theme, x, y) {
   const columns = tokensWithin(layout, view.x - layout.left, view.x - layout.left + view.width);
   const rows = tokensWithin(layout, view.y - layout.top, view.y - layout.top + view.height);
   context.save();
-  context.beginPath();
-  context.rect(view.x - 1, view.y - 1, view.width + 2, view.height + 2);
-  context.clip();
+  if (Math.min(view.width, view.height) < layout.side) {
+    context.beginPath();
+    context.rect(view.x - 1, view.y - 1, view.width + 2, view.height + 2);
+    context.clip();
+  }
   drawCells(context, layout, map, columns, rows);
   if (layout.cell >= 12) drawGaps(context, layout, Math.max(1, Math.min(rows[0], columns[0])), Math.min(seq, Math.max(rows[1], columns[1]) + 1), theme);
   drawStairs(context, layout, theme);

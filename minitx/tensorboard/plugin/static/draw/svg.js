@@ -16,6 +16,7 @@ export function vector(name, attributes = {}, ...children) {
 const short = (value) => String(Math.round(value * 100) / 100);
 const pixel = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
 const knownColours = new Map();
+let clips = 0; // made so far: each has a name of its own
 
 /** A colour in any notation of CSS as {[name]: "#rrggbb", [name + "-opacity"]}, which every program reads. */
 export function paintOf(name, css) {
@@ -46,12 +47,16 @@ export function imageOf(canvas, x, y, width, height, isSmooth) {
 /** A context of a canvas that appends shapes to `parent`. It keeps fonts, colours, and the transform as any context does. */
 export function vectorContext(parent) {
   const context = document.createElement("canvas").getContext("2d");
-  let path = "";
-  const add = (name, attributes, ...children) => {
+  const plain = Object.getPrototypeOf(context);
+  const outer = []; // the groups around `target`, one for each saved state
+  let [path, target] = ["", parent];
+  const transformOf = () => {
     const { a, b, c, d, e, f } = context.getTransform();
     const isPlain = a === 1 && b === 0 && c === 0 && d === 1 && e === 0 && f === 0;
-    const transform = isPlain ? null : `matrix(${[a, b, c, d, e, f].map(short).join(" ")})`;
-    parent.append(vector(name, { ...attributes, transform, opacity: context.globalAlpha < 1 ? context.globalAlpha : null }, ...children));
+    return isPlain ? null : `matrix(${[a, b, c, d, e, f].map(short).join(" ")})`;
+  };
+  const add = (name, attributes, ...children) => {
+    target.append(vector(name, { ...attributes, transform: transformOf(), opacity: context.globalAlpha < 1 ? context.globalAlpha : null }, ...children));
   };
   const filled = () => paintOf("fill", context.fillStyle);
   const stroked = () => ({
@@ -82,14 +87,27 @@ export function vectorContext(parent) {
       go(path && !path.endsWith("Z") ? "L" : "M")(...at(start));
       go("A")(radius, radius, 0, Number(last - start > Math.PI), 1, ...at(last));
     },
+    save: () => {
+      outer.push(target);
+      plain.save.call(context);
+    },
+    restore: () => {
+      target = outer.pop() ?? target;
+      plain.restore.call(context);
+    },
+    clip: () => {
+      const id = `clip-${++clips}`;
+      const inside = vector("g", { "clip-path": `url(#${id})` });
+      target.append(vector("clipPath", { id }, vector("path", { d: path, transform: transformOf() })), inside);
+      target = inside;
+    },
     stroke: () => add("path", { d: path, ...stroked() }),
     fill: () => add("path", { d: path, ...filled() }),
     fillRect: (x, y, width, height) => add("rect", { x, y, width, height, ...filled() }),
     strokeRect: (x, y, width, height) => add("rect", { x, y, width, height, ...stroked() }),
     fillText: (text, x, y) => add("text", { x, y: y + belowBaseline(context), ...textOf(context), ...filled() }, text),
     drawImage: (canvas, ...place) => {
-      const { globalAlpha, imageSmoothingEnabled } = context;
-      parent.append(vector("g", { opacity: globalAlpha < 1 ? globalAlpha : null }, imageOf(canvas, ...place, imageSmoothingEnabled)));
+      add("g", {}, imageOf(canvas, ...place, context.imageSmoothingEnabled));
     },
   });
 }

@@ -3,6 +3,7 @@
 import { shorten } from "../draw/heatmap.js";
 import { vector, vectorContext } from "../draw/svg.js";
 import { headColour, tableColour } from "../draw/theme.js";
+import { questionTitle } from "../state/question.js";
 import { headName, scoreTitle } from "../state/scores.js";
 import { LEGEND } from "../views/stage.js";
 import { trace } from "./tracing.js";
@@ -102,11 +103,11 @@ function drawLegend(context, { state, data, theme }, top, width) {
 }
 
 /** [{name, colour}]: the heads on view, and what the squares' numbers are. */
-function legendOf(state, { first, score }, theme) {
+function legendOf(state, { first, score, question }, theme) {
   const heads = [...new Set([...state.shown, state.head])].sort((a, b) => a - b);
   const role = (head) => (heads.length <= MAX_ROLES && first.roles[head] && first.roles[head] !== "unclassified" ? ` ${first.roles[head]}` : "");
   const named = heads.map((head) => ({ name: headName(head, first.heads, true) + role(head), colour: headColour(theme, head, first.heads) }));
-  return score ? [...named, { name: `under each square: ${scoreTitle(score)}`, colour: "" }] : named;
+  return score ? [...named, { name: `under each square: ${question ? questionTitle(question) : scoreTitle(score)}`, colour: "" }] : named;
 }
 
 function writeAt(context, text, x, y, colour, font) {

@@ -1,7 +1,9 @@
 // Draws what the page shows as shapes: boxes, borders, texts, canvases, drawings. Any program can open the result, which
-// holds no markup. An element with the attribute data-screen, as a hint what to click, is for the screen alone.
+// holds no markup. An element with the attribute data-screen (see dom.js) is for the screen alone.
 
+import { shorten } from "../draw/heatmap.js";
 import { imageOf, paintOf, vector, vectorContext } from "../draw/svg.js";
+import { traceGround } from "./grounds.js";
 
 const SIDES = ["Top", "Right", "Bottom", "Left"];
 const COPIED = ["fill", "fill-opacity", "stroke", "stroke-opacity", "stroke-width", "stroke-dasharray", "stroke-linecap", "font-family", "font-size", "font-weight", "font-style", "text-anchor", "dominant-baseline", "paint-order"];
@@ -19,7 +21,7 @@ function traceNode(node, into, shift) {
   if (node.nodeType !== Node.ELEMENT_NODE) return undefined;
   const style = getComputedStyle(node);
   const boxes = [...node.getClientRects()].map(({ left, top, width, height }) => ({ x: left + shift.x, y: top + shift.y, width, height }));
-  if (style.visibility === "hidden" || node.hasAttribute("data-screen") || (!boxes.length && style.display !== "contents")) return undefined;
+  if (node.hasAttribute("data-screen") || (style.display !== "contents" && (!boxes.length || !isShown(node)))) return undefined;
   const group = style.opacity < 1 ? vector("g", { opacity: style.opacity }) : into;
   if (group !== into) into.append(group);
   for (const box of boxes) traceBox(box, style, group);
@@ -31,6 +33,9 @@ function traceNode(node, into, shift) {
   for (const child of node.childNodes) traceNode(child, inner, shift);
   return undefined;
 }
+
+/** Whether an element is neither hidden nor within <details> that are closed. */
+const isShown = (node) => node.checkVisibility({ visibilityProperty: true });
 
 /** Whether a part of the element's contents is hidden. */
 function isCut(node, style) {
@@ -49,8 +54,7 @@ function cut(into, node, shift) {
 
 function traceBox({ x, y, width, height }, style, into) {
   const rx = parseFloat(style.borderTopLeftRadius) || null;
-  const ground = paintOf("fill", style.backgroundColor);
-  if (ground.fill !== "none") into.append(vector("rect", { x, y, width, height, rx, ...ground }));
+  traceGround({ x, y, width, height }, style, rx, into);
   const ring = /^(.+\)) 0px 0px 0px ([\d.]+)px$/.exec(style.boxShadow);
   if (ring) traceFrame({ x, y, width, height }, Number(ring[2]), -Number(ring[2]), ring[1], null, rx, into);
   const borders = SIDES.map((side) => [parseFloat(style[`border${side}Width`]), style[`border${side}Color`], style[`border${side}Style`]]);
@@ -82,15 +86,28 @@ const dashes = (kind, thick) => ({ "stroke-dasharray": { dashed: `${3 * thick} $
 function traceText(node, into, shift) {
   const style = getComputedStyle(node.parentElement);
   if (!node.data.trim() || style.visibility === "hidden") return;
-  for (const { text, box } of linesOf(node, style)) writeLine(text, { x: box.left + shift.x, y: box.top + shift.y, height: box.height }, style, into);
+  const right = Math.min(endOf(node.parentElement), endOf(node.parentElement.parentElement));
+  for (const { text, box } of linesOf(node, style)) {
+    ruler.font = fontOfStyle(style);
+    const shown = box.right > right + 1 ? shorten(ruler, text, right - box.left) : text;
+    writeLine(shown, { x: box.left + shift.x, y: box.top + shift.y, height: box.height }, style, into);
+  }
+}
+
+/** Where an element ends its texts with "…". */
+function endOf(node) {
+  const style = getComputedStyle(node);
+  const end = node.getBoundingClientRect().left + node.clientLeft + node.clientWidth - parseFloat(style.paddingRight);
+  return style.textOverflow === "ellipsis" ? end : Infinity;
 }
 
 /** [{text, box}]: the lines of a text node. */
 function linesOf(node, style) {
   const range = document.createRange();
-  range.selectNodeContents(node);
   const isKept = style.whiteSpace.startsWith("pre") || style.whiteSpace === "break-spaces";
   const tidy = (text) => (isKept ? text.replace(/\n/g, "") : text.replace(/\s+/g, " ").trim());
+  range.selectNodeContents(node);
+  if (!isKept) range.setStart(node, node.data.search(/\S/)); // a space before the text moves it, or is not shown at all
   const boxes = [...range.getClientRects()];
   if (boxes.length < 2) return boxes.map((box) => ({ text: tidy(node.data), box }));
   const lines = [];
@@ -106,10 +123,12 @@ function linesOf(node, style) {
   return lines.map(({ text, box }) => ({ text: tidy(text), box }));
 }
 
+const fontOfStyle = ({ fontStyle, fontWeight, fontSize, fontFamily }) => `${fontStyle} ${fontWeight} ${fontSize} ${fontFamily}`;
+
 /** Write a line whose box, {x, y, height}, is that of its font. */
 function writeLine(text, { x, y, height }, style, into) {
   const shown = style.textTransform === "uppercase" ? text.toUpperCase() : text;
-  ruler.font = `${style.fontStyle} ${style.fontWeight} ${style.fontSize} ${style.fontFamily}`;
+  ruler.font = fontOfStyle(style);
   const { fontBoundingBoxAscent: up, fontBoundingBoxDescent: down } = ruler.measureText(shown);
   const decoration = style.textDecorationLine === "none" ? null : style.textDecorationLine;
   const font = { "font-family": style.fontFamily, "font-size": parseFloat(style.fontSize), "font-weight": style.fontWeight === "400" ? null : style.fontWeight, "font-style": style.fontStyle === "normal" ? null : style.fontStyle };

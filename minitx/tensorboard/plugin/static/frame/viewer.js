@@ -10,6 +10,7 @@ import { readTheme } from "../draw/theme.js";
 import { fromLink, toLink } from "../state/link.js";
 import { isQuestion } from "../state/question.js";
 import { START, layerOf, nearestOf, shownAfter } from "../state/state.js";
+import { placeIn } from "../state/units.js";
 import { fitting } from "../views/stage.js";
 import { viewOf } from "../views/views.js";
 import { createAsking, describeAnswer, drawQuestion, surveyScores } from "./asking.js";
@@ -75,7 +76,7 @@ export function startViewer(root, source, { link = "", linkTo, follow, hasTour =
   function select(name, value) {
     if (name === "run") change({ ...asking.rest(), run: value, step: null, token: null });
     else if (name === "probe") change({ ...asking.rest(), probe: Number(value), token: null });
-    else if (name === "units") change({ ...asking.rest(), units: value, token: null });
+    else if (name === "units") change({ units: value, token: state.token && placeIn(value, data.first.probes[0], state.token) });
     else if (name === "measured") change({ measured: value });
     else if (name === "score" && isQuestion(value)) asking.ask(value);
     else if (name === "score") change({ ...asking.rest(), score: value });

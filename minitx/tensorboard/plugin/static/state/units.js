@@ -10,3 +10,11 @@ export function lastTokenOf(probe, focus) {
 export function pinnedPosition(probe, { token }) {
   return lastTokenOf(probe, token) ?? probe.inTokens.seq - 1;
 }
+
+/** A place of `probe` in other units: a token becomes its word, a word its last token. */
+export function placeIn(units, probe, { query, key }) {
+  if (units === probe.units || !probe.words.length) return { query, key };
+  const wordOf = (token) => probe.words.findLastIndex((start) => start <= token);
+  const convert = (unit) => (unit === null ? null : units === "words" ? wordOf(unit) : lastTokenOf(probe, { query: unit }));
+  return { query: convert(query), key: convert(key) };
+}

@@ -2,7 +2,7 @@
 
 import { drawBlocks } from "../draw/blocks.js";
 import { blocksLayout } from "../draw/blocks_layout.js";
-import { element } from "../draw/dom.js";
+import { element, onScreen } from "../draw/dom.js";
 import { headColour } from "../draw/theme.js";
 import { nearestOf } from "../state/state.js";
 import { pinnedPosition } from "../state/units.js";
@@ -40,7 +40,7 @@ function drawBlocksView(root, model, act) {
   const focused = focusIn(root);
   const text = element("p", { class: "text" }, ...tokens.map((token, at) => tokenButton(token, at, extra.position, move)));
   const box = element("div", { class: "box" });
-  const hint = element("p", { class: "hint" }, blocksHint(extra));
+  const hint = element("p", { class: "hint" }, blocksHint(extra), onScreen("Point for numbers, click a head or a word."));
   root.style.fontSize = `${Math.max(12, Math.min(18, root.clientWidth / 80))}px`;
   root.replaceChildren(text, box, hint);
 
@@ -78,7 +78,7 @@ function focusIn(root) {
 function blocksHint({ averaged, d_model, step, wantedStep }) {
   const shared = averaged.d_model > 1 ? ` (of ${d_model}, ${averaged.d_model} neighbours averaged)` : "";
   const other = step === wantedStep ? "" : ` Weights of step ${step}, the nearest to ${wantedStep} that is kept.`;
-  return `A cell is a number${shared}: upper half above 0, lower half below. Point for numbers, click a head or a word.${other}`;
+  return `A cell is a number${shared}: upper half above 0, lower half below.${other} `;
 }
 
 function tokenButton(token, at, position, move) {

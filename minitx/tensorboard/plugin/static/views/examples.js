@@ -1,7 +1,7 @@
 // The strongest examples of the chosen head: the places in validation text where it attends most sharply, with the words
 // around them, and below them a sample from every tenth of the scale.
 
-import { element } from "../draw/dom.js";
+import { element, onScreen } from "../draw/dom.js";
 import { headColour } from "../draw/theme.js";
 import { figure, headName } from "../state/scores.js";
 
@@ -39,7 +39,7 @@ function drawExamples(root, { state, data, theme, extra }) {
   root.replaceChildren(
     element("h3", {}, title, ...legendOf()),
     element("ol", { class: "strongest" }, ...extra.strongest.map((place) => element("li", {}, weightOf(place), element("p", {}, ...markedWords(place, LISTED))))),
-    element("h3", {}, "The same weight at all queries: the share in every tenth of the scale, and a sample. Click one for more."),
+    element("h3", {}, "The same weight at all queries: the share in every tenth of the scale, and a sample. ", onScreen("Click one for more.")),
     element("div", { class: "tenths" }, ...shares.map((share, tenth) => tenthOf(extra, tenth, share, Math.max(...shares))).reverse()),
   );
 }

@@ -1,7 +1,7 @@
 // The scatter: every head as a point on two scores. It moves with the steps, and the chosen head leaves a trail.
 
 import { shape } from "../draw/cells.js";
-import { element, fillSelect } from "../draw/dom.js";
+import { element, fillSelect, onScreen } from "../draw/dom.js";
 import { drawPoints, scatterLayout } from "../draw/points.js";
 import { headColour } from "../draw/theme.js";
 import { figure, headName, meaning, scoreTitle } from "../state/scores.js";
@@ -49,7 +49,7 @@ function drawScatter(root, { state, data, theme, extra }, act) {
   y.title = meaning(extra.y.name);
   const drawing = scatterOf(state, data, theme, extra);
   root.points = drawing.points;
-  hint.textContent = `Step ${data.step}, on validation text. Dashed: a head that attends to all tokens alike. Click a head to choose it, once more to read it.`;
+  hint.replaceChildren(`Step ${data.step}, on validation text. Dashed: a head that attends to all tokens alike. `, onScreen("Click a head to choose it, once more to read it."));
   svg.setAttribute("aria-label", `${drawing.points.length} heads: ${drawing.titles.y} against ${drawing.titles.x} at step ${data.step}`);
   const layout = scatterLayout(drawing, svg.clientWidth, svg.clientHeight);
   drawPoints(svg, layout, drawing, theme);

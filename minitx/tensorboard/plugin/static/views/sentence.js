@@ -5,7 +5,7 @@
 
 import { openingPlace } from "../data/opening.js";
 import { strongest, weightAt } from "../data/snapshot.js";
-import { element } from "../draw/dom.js";
+import { element, onScreen } from "../draw/dom.js";
 import { drawPrediction } from "../draw/prediction.js";
 import { linkEnds } from "../draw/links.js";
 import { headColour } from "../draw/theme.js";
@@ -45,7 +45,7 @@ function drawSentence(root, model, act) {
   root.place = place;
   build(root, model, heads, act);
   root.style.setProperty("--size", `${fontSize(root, probe)}px`);
-  root.hint.textContent = sentenceHint(model, heads, place);
+  root.hint.replaceChildren(sentenceHint(model, heads, place), place.isOpening ? onScreen(" Point at another word; click to keep it.") : "");
   for (const [button, changes] of root.switches) button.setAttribute("aria-pressed", String(Object.entries(changes).every(([name, value]) => state[name] === value)));
   drawPredictionAfter(root.prediction, probe, place.at);
   const links = linksToShow(model, place.at);
@@ -194,8 +194,7 @@ function sentenceHint({ state, data }, heads, place) {
   const most = all.reduce((one, other) => (other.weight > one.weight + 0.005 ? other : one));
   const name = (token) => (token === place.at ? "itself" : `“${plainToken(probe.tokens[token])}”`);
   const relation = place.isIncoming ? "is attended to most by" : "attends most to";
-  const sentence = `“${plainToken(probe.tokens[place.at])}” ${relation} ${name(most.token)}: ${figure(most.weight)} in head ${headName(most.head, data.first.heads, true)}.`;
-  return place.isOpening ? `${sentence} Point at another word; click to keep it.` : sentence;
+  return `“${plainToken(probe.tokens[place.at])}” ${relation} ${name(most.token)}: ${figure(most.weight)} in head ${headName(most.head, data.first.heads, true)}.`;
 }
 
 /** The predictions after the word `at`; none in old snapshots. */

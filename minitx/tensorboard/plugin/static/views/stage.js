@@ -3,7 +3,7 @@
 // Only the visible part is drawn, so a long text costs no more than a short one. The canvas sticks to the box while a
 // spacer as large as the layout scrolls behind it.
 
-import { element, paintCanvas } from "../draw/dom.js";
+import { element, onScreen, paintCanvas } from "../draw/dom.js";
 import { difference, weightAt } from "../data/snapshot.js";
 import { drawMap, strongestOfBlock } from "../draw/heatmap.js";
 import { mapHit, mapLayout } from "../draw/map_layout.js";
@@ -58,7 +58,7 @@ export function drawStage(stage, content, focus, options, theme) {
   const { probe, heads, view, against, links } = content;
   const { box, canvas } = stage;
   stage.content = content;
-  stage.title.replaceChildren(content.title, element("span", { "data-screen": true }, content.help));
+  stage.title.replaceChildren(content.title, onScreen(content.help));
   box.setAttribute("aria-label", `${content.title}; arrow keys move over tokens, Enter pins one, Escape unpins it`);
   const [width, height] = [Math.max(120, box.clientWidth), Math.max(160, box.clientHeight)];
   const measure = canvas.getContext("2d");

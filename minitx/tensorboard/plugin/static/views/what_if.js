@@ -1,7 +1,7 @@
 // What if: the heads as switches, and the predictions and losses of the model with and without those switched off.
 
 import { predictionsIn } from "../data/words.js";
-import { element } from "../draw/dom.js";
+import { element, onScreen } from "../draw/dom.js";
 import { tableColour } from "../draw/theme.js";
 import { figure, headName } from "../state/scores.js";
 import { layerOf, nearestOf } from "../state/state.js";
@@ -110,8 +110,8 @@ function whatIfText(model, act) {
     word.addEventListener("click", () => act.pin(focus));
     word.addEventListener("pointermove", (event) => act.hover(focus, event, lines));
   }
-  const legend = extra.off.length ? `Orange: the next ${unit} gets less likely without these heads; blue: likelier. Click a word to keep it.` : "Click a word to see what the model predicts after it.";
-  return element("section", {}, element("p", { class: "words", onpointerleave: (event) => act.hover(null, event, null) }, ...children), element("p", { class: "hint" }, legend));
+  const legend = extra.off.length ? `Orange: the next ${unit} gets less likely without these heads; blue: likelier. ` : "";
+  return element("section", {}, element("p", { class: "words", onpointerleave: (event) => act.hover(null, event, null) }, ...children), element("p", { class: "hint" }, legend, onScreen("Click a word to see what the model predicts after it.")));
 }
 
 /** The heads as switches, layer by layer, and what is done with those that are off. */

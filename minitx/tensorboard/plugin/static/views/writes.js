@@ -1,6 +1,6 @@
 // What the chosen head writes at the pinned token: the tokens it pushes up and down, and the words it took that from.
 
-import { element } from "../draw/dom.js";
+import { element, onScreen } from "../draw/dom.js";
 import { headColour } from "../draw/theme.js";
 import { figure, headName } from "../state/scores.js";
 import { nearestOf } from "../state/state.js";
@@ -84,7 +84,7 @@ function sourcesOf({ position, sources }, entry, { state, data }, act) {
     const made = element("span", { class: kind, style, "data-token": at, ...listeners }, isSpaced ? token.slice(1) : token, value ? bar(at, value > 0) : null);
     return isSpaced ? [" ", made] : [made];
   };
-  const caption = element("p", { class: "hint" }, "Shade: attention. Bars: how much each word pushes ", quoted(entry.token), " up or down. Click a word to see what the head writes there.");
+  const caption = element("p", { class: "hint" }, "Shade: attention. Bars: how much each word pushes ", quoted(entry.token), " up or down. ", onScreen("Click a word to see what the head writes there."));
   return element("div", { class: "sources" }, caption, element("p", { class: "text" }, ...probe.inTokens.tokens.flatMap(word)));
 }
 
