@@ -42,17 +42,27 @@ async function loadWhatIf(source, data, state, tell) {
 }
 
 function drawWhatIf(root, model, act) {
-  const { data, extra } = model;
+  const { state, data, extra, theme } = model;
   if (!extra && (data.refusal || !data.info.checkpoints.length)) {
     return root.replaceChildren(element("p", { class: "hint" }, data.extraFault));
   }
+  const drawn = [state, extra, data.first, data.extraFault, theme.kind];
+  if (extra && root.drawn?.every((one, index) => one === drawn[index])) return pointWhatIf(root, model);
   const before = document.activeElement?.dataset?.switch;
   root.replaceChildren(
     ...(extra ? [whatIfHeadline(model), whatIfText(model, act)] : [element("p", { class: "hint" }, data.extraFault || "The model is asked …")]),
     element("div", { class: "columns" }, headSwitches(root, model, act), extra && predictionsBeside(model)),
   );
   if (before) root.querySelector(`[data-switch="${before}"]`)?.focus(); // the buttons are made anew
+  root.drawn = drawn;
   return undefined;
+}
+
+/** Show another position. The words stay, for a press and its release must meet the same one. */
+function pointWhatIf(root, model) {
+  const at = shownPosition(model);
+  for (const word of root.querySelectorAll(".word")) word.classList.toggle("from", Number(word.dataset.token) === at);
+  root.querySelector(".predictions").replaceWith(predictionsBeside(model));
 }
 
 /** The position whose predictions are shown: the one in focus, else where the loss changes most. */
