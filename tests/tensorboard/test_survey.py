@@ -158,7 +158,9 @@ def test_links_carry_the_weight_of_the_chosen_head_and_those_of_other_words_are_
             assert links == ["it → animal 0.10"], view
     with Page(browser, f"{file}#head=1&score=induction") as page:
         labels = page.tab.locator(".link-label")
-        assert labels.all_text_contents() == ["it → animal 0.80", "cross → not 0.00"]
+        assert labels.all_text_contents() == ["it → animal 0.80"]  # of the word that opens
+        word(page, 4).click()
+        assert labels.all_text_contents() == ["cross → not 0.00"]
         word(page, IT).click()
         assert labels.all_text_contents() == ["it → animal 0.80"]
         ends = page.tab.locator(".line").first.locator(".word.end").all_text_contents()
@@ -325,8 +327,9 @@ def test_words_are_asked_about_as_words(browser: Any, server: str, logs: Path) -
         page.tab.locator(".question select").select_option("2")
         page.wait("document.querySelector('.answer').textContent.startsWith('Head 0·1 most: 0.40')")
         assert "query=4-6&key=3-4" in page.requests[-1]
-        page.tab.locator("button", has_text=re.compile("^Tokens$")).click()  # other units: the question ends
-        page.wait("document.querySelector('.question').hidden")
+        page.tab.locator("button", has_text=re.compile("^Tokens$")).click()  # the last token of each word
+        page.wait("document.querySelector('.chart-title').textContent.includes('from “t” to “did”')")
+        assert "query=5-6&key=3-4" in page.requests[-1]
         assert not page.errors
     contents = [snapshots.path(logs / "words", step).read_bytes() for step in (1, 2)]
     write_html(logs / "words.html", contents, title="words")

@@ -97,11 +97,10 @@ def test_the_ranking_is_of_the_pinned_word_or_of_the_text(browser: Any, server: 
             changes = [float(text.replace("−", "-").replace("±", "")) for text in texts]
             assert changes == pytest.approx([loss - found["loss"] for loss in found["without"]], abs=0.002)
             if position == 4:
-                page.tab.locator("button", has_text="Words").click()
-                page.tab.locator(".what_if [data-token='5']").click()  # pins the word "cat", which ends at token 6
-                page.tab.locator(".hint", has_text="after “t”").wait_for()
+                page.tab.locator("button", has_text="Words").click()  # pins the word "cat", which ends at token 6
+                page.tab.locator(".hint", has_text="after “cat”").wait_for()
             elif position == 6:
-                page.tab.locator(".what_if [data-token='4']").click()  # unpins it
+                page.tab.locator(".what_if [data-token='1']").click()  # unpins it
                 page.tab.locator(".hint", has_text="in this text").wait_for()
         assert not page.errors
 

@@ -89,7 +89,8 @@ export function drawChart(context, layout, chart, theme) {
 /** Names at the right ends of the coloured lines and of chance, pushed apart so that no name covers another. */
 function drawNames(context, layout, chart, theme) {
   const lastOf = (value) => chart.steps.map((_, at) => value(at)).filter((one) => one !== null && one !== undefined).at(-1);
-  const names = chart.heads.slice(-6).map(({ head, colour, name }) => ({ name, colour, value: lastOf((at) => chart.values[at]?.[head]) }));
+  const room = Math.floor((layout.bottom + 10 - layout.top) / 11) - 1; // names beside that of uniform attention
+  const names = chart.heads.slice(-Math.max(1, Math.min(6, room))).map(({ head, colour, name }) => ({ name, colour, value: lastOf((at) => chart.values[at]?.[head]) }));
   names.push({ name: "uniform", colour: theme.muted, value: lastOf((at) => chart.chance[at]) });
   context.textAlign = "left";
   context.textBaseline = "middle";

@@ -12,6 +12,7 @@ export const KEY_HELP = [
   ["space", "play or pause"],
   [`1 to ${VIEWS.length}`, `show a view: ${VIEWS.map(({ label }) => label).join(", ")}`],
   ["Shift + click", "show another head together with the chosen one"],
+  ["wheel, two fingers", "zoom the map at the pointer; drag a zoomed map to move it"],
   ["Enter, Escape", "pin the token pointed at, unpin it; Escape also closes this help"],
 ];
 

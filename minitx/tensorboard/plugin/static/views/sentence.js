@@ -49,6 +49,7 @@ function drawSentence(root, model, act) {
   for (const [button, changes] of root.switches) button.setAttribute("aria-pressed", String(Object.entries(changes).every(([name, value]) => state[name] === value)));
   drawPredictionAfter(root.prediction, probe, place.at);
   const links = linksToShow(model, place.at);
+  root.links.hidden = !probe.links.length || !state.links;
   root.links.replaceChildren(...linkButtons(links, model, act));
   const isLinked = (token) => (model.focus || data.question) && links.some((link) => linkEnds(link, { query: token, key: token }).some(Boolean));
   for (const [index, line] of root.lines.entries()) {
@@ -88,7 +89,7 @@ function build(root, { state, data }, heads, act) {
     return element("div", { class: "segments", role: "group", "aria-label": label }, ...buttons.map(([button]) => button));
   });
   root.lines = (state.together ? [0] : heads).map(() => lineOf(tokens));
-  root.replaceChildren(element("div", { class: "switches" }, ...groups), root.hint, root.links, ...root.lines.map(({ box }) => box), root.prediction);
+  root.replaceChildren(element("div", { class: "switches" }, ...groups, root.links), root.hint, ...root.lines.map(({ box }) => box), root.prediction);
   if (hadFocus) root.lines[0]?.text.focus();
 }
 

@@ -102,7 +102,7 @@ export function drawStage(stage, content, focus, options, theme) {
   stage.used = Math.min(height, view === "map" ? layout.top + layout.side + layout.margin + 4 : layout.height);
   const spacer = box.lastElementChild;
   const isMap = view === "map";
-  if (isMap && layout.block > 1) stage.title.textContent = `${against ? "Difference: " : ""}a square is the strongest of ${layout.block} × ${layout.block}`;
+  if (isMap && layout.block > 1) stage.title.textContent = `${against ? "Difference. " : ""}A square: the strongest of ${layout.block} × ${layout.block} ${probe.units}`;
   spacer.style.width = `${isMap && layout.wide > width ? layout.wide : view === "arcs" ? layout.width : 1}px`;
   spacer.style.height = `${isMap && layout.high > height ? layout.high : view === "columns" ? layout.height : 1}px`;
   box.classList.toggle("map", isMap);

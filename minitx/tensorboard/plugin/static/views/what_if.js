@@ -6,7 +6,7 @@ import { tableColour } from "../draw/theme.js";
 import { figure, headName } from "../state/scores.js";
 import { layerOf, nearestOf } from "../state/state.js";
 import { lastTokenOf } from "../state/units.js";
-import { plainToken } from "./words.js";
+import { plainToken, wordsOf } from "./words.js";
 
 const HOWS = [["zero", "Switch off", "These heads write nothing"], ["mean", "Hold at the mean", "These heads write, at every token, the mean of what they write in this text"]];
 const MANY_SWITCHES = 8; // heads in a layer, of more than which no figures stand on the switches
@@ -18,6 +18,7 @@ export const WHAT_IF_VIEW = {
   label: "What if",
   title: "Switch heads off, and see the predictions and the loss before and after",
   showsOne: true,
+  isOfModel: true, // not of a head
   load: loadWhatIf,
   draw: drawWhatIf,
 };
@@ -58,7 +59,7 @@ function drawWhatIf(root, model, act) {
 function shownPosition({ extra, focus }) {
   const chosen = focus?.query ?? focus?.key;
   if (chosen !== undefined && chosen !== null && chosen < extra.before.loss.length) return chosen;
-  const sizes = extra.before.loss.map((_, at) => Math.abs(lossChangeAt(extra, at) ?? -1));
+  const sizes = extra.before.loss.map((_, at) => Math.abs(lossChangeAt(extra, at) ?? 0));
   return extra.off.length ? sizes.indexOf(Math.max(...sizes)) : Math.max(0, sizes.length - 2);
 }
 
@@ -81,9 +82,10 @@ function whatIfHeadline({ data, extra }) {
   const listed = names.length > 6 ? `${names.length} heads` : `${names.length > 1 ? "heads" : "head"} ${names.join(", ")}`;
   const done = extra.how === "mean" ? `With ${listed} held at the mean` : `Without ${listed}`;
   const [old, now] = [meanLoss(extra.before), meanLoss(extra.after)];
+  const unit = first.probes[0].units === "words" ? "word" : "token";
   const told = !names.length
     ? "All heads are on. Switch some off, and see what the model then predicts."
-    : old === null ? `${done}.` : `${done}, the loss of this text goes from ${figure(old)} to ${figure(now)} nats (${signedShort(now - old)}).`;
+    : old === null ? `${done}.` : `${done}, the loss of this text goes from ${figure(old)} to ${figure(now)} nats a ${unit} (${signedShort(now - old)}).`;
   const kept = extra.step === step ? `Weights of step ${step}.` : `Weights of step ${extra.step}, the nearest to step ${step} that are kept.`;
   return element("p", { class: "headline" }, told, " ", element("span", { class: "hint" }, kept));
 }
@@ -95,18 +97,21 @@ function whatIfText(model, act) {
   const at = shownPosition(model);
   const unit = probe.units === "words" ? "word" : "token";
   const most = Math.max(SMALL_CHANGE, ...extra.before.loss.map((_, place) => Math.abs(lossChangeAt(extra, place) ?? 0)));
-  const words = probe.tokens.map((token, place) => {
+  const { children, words } = wordsOf(probe.tokens);
+  for (const [place, word] of words.entries()) {
     const change = lossChangeAt(extra, place);
-    const colour = change && extra.off.length ? changeColour(theme, change, most) : null;
-    const style = colour && Math.abs(change) > most / 20 ? `background: ${colour.css}; color: ${colour.isLight ? "#111" : "#fff"}` : null;
+    if (extra.off.length && Math.abs(change ?? 0) > most / 20) {
+      const colour = changeColour(theme, change, most);
+      word.style = `background: ${colour.css}; color: ${colour.isLight ? "#111" : "#fff"}`;
+    }
     const focus = { query: place, key: null };
-    const lines = [token, change === null ? "nothing follows it" : `loss of the next ${unit} ${figure(extra.before.loss[place])} → ${figure(extra.after.loss[place])}`];
-    const attributes = { class: place === at ? "word from" : "word", style, "data-token": place, onclick: () => act.pin(focus), onpointermove: (event) => act.hover(focus, event, lines) };
-    const [, space, word] = /^(␣*)([^]*)$/.exec(token); // the space before a word is no part of it where a line ends
-    return [space.replaceAll("␣", " "), element("span", attributes, (word || space).replaceAll("␣", " "))].slice(word ? 0 : 1);
-  }).flat();
+    const lines = [plainToken(probe.tokens[place]), change === null ? "nothing follows it" : `loss of the next ${unit} ${figure(extra.before.loss[place])} → ${figure(extra.after.loss[place])}`];
+    word.classList.toggle("from", place === at);
+    word.addEventListener("click", () => act.pin(focus));
+    word.addEventListener("pointermove", (event) => act.hover(focus, event, lines));
+  }
   const legend = extra.off.length ? `Orange: the next ${unit} gets less likely without these heads; blue: likelier. ` : "";
-  return element("section", {}, element("p", { class: "words", onpointerleave: (event) => act.hover(null, event, null) }, ...words), element("p", { class: "hint" }, legend, onScreen("Click a word to see what the model predicts after it.")));
+  return element("section", {}, element("p", { class: "words", onpointerleave: (event) => act.hover(null, event, null) }, ...children), element("p", { class: "hint" }, legend, onScreen("Click a word to see what the model predicts after it.")));
 }
 
 /** The heads as switches, layer by layer, and what is done with those that are off. */
