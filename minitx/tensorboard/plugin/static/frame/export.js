@@ -11,6 +11,7 @@ import { trace } from "./tracing.js";
 const [MARGIN, BETWEEN, ROW] = [20, 24, 18];
 const [SCALE_WIDTH, SCALE_HEIGHT] = [190, 10];
 const MAX_TEXT = 200;
+const MAX_HEIGHT = 1600; // of a view
 const MAX_ROLES = 4; // of more heads, the legend names no roles
 const MAX_PIXELS = 120e6;
 
@@ -20,7 +21,9 @@ const MAX_PIXELS = 120e6;
  */
 export function drawPicture({ parts, state, data, theme, body = null }) {
   const grid = { width: parts.grid.scrollWidth, height: parts.grid.scrollHeight };
-  const view = { width: parts.view.clientWidth, height: heightOf(parts.view) };
+  const whole = heightOf(parts.view);
+  const isCut = whole > MAX_HEIGHT; // then what the screen shows of it is enough
+  const view = { width: parts.view.clientWidth, height: isCut ? Math.min(parts.view.clientHeight, MAX_HEIGHT) : whole };
   const isNarrow = parts.view.getBoundingClientRect().left < parts.grid.getBoundingClientRect().right;
   const [x, y] = isNarrow ? [0, grid.height + BETWEEN] : [grid.width + BETWEEN, 0];
   const height = body ?? Math.max(grid.height, y + view.height);
@@ -33,7 +36,7 @@ export function drawPicture({ parts, state, data, theme, body = null }) {
   context.translate(MARGIN, MARGIN);
   let top = MARGIN + drawHead(context, { state, data, theme }, inner);
   trace(parts.grid, place(svg, MARGIN, top, grid.width, height), 0, 0);
-  trace(parts.view, place(svg, MARGIN + x, top + y, view.width, height - y), 0, 0);
+  trace(parts.view, place(svg, MARGIN + x, top + y, view.width, height - y), 0, isCut ? -parts.view.scrollTop : 0);
   top += height + BETWEEN / 2;
   if (chart) {
     context.setTransform(1, 0, 0, 1, 0, 0);
