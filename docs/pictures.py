@@ -1,6 +1,5 @@
 """Makes the pictures of the Attention tab in README and docs anew, from runs that are trained already.
 
-    python train.py                                     runs/default
     python train.py --config configs/induction.yaml     runs/induction
     python train.py --config configs/tales.yaml         runs/tales
     python docs/pictures.py [--logdir runs] [FILE …]    all pictures, or those named; under three minutes
@@ -34,18 +33,19 @@ class Picture(NamedTuple):
     dark: bool = False
 
 
-SENTENCE = "view=sentence&head=5&shown=4.5.6.7&token=17."
+SENTENCE = "view=sentence&head=5&shown=4.5.6.7&token=35.&score=tales_place"
 PICTURES = [
     Picture("attention_tab.gif", "tales", SENTENCE, (1100, 760)),
     Picture("tab_sentence.png", "tales", SENTENCE, (1280, 800)),
-    Picture("tab_both.png", "tales", "view=both&head=5&shown=4.5.6.7&token=17.", (1280, 800)),
-    Picture("tab_predictions.png", "tales", "view=predictions&head=5&token=10.", (1280, 800)),
-    Picture("tab_what_if.png", "tales", "view=what_if&head=5&off=5&token=10.", (1280, 800)),
-    Picture("tab_writes.png", "induction", "view=writes", (1280, 800)),
-    Picture("tab_examples.png", "tales", "view=examples&head=5", (1280, 800)),
-    Picture("tab_scatter.png", "default", "view=scatter", (1280, 800)),
-    Picture("tab_blocks.png", "tales", "view=blocks&head=5&token=17.", (1280, 800)),
-    Picture("tab_dark.png", "default", "view=arcs", (1280, 800), dark=True),
+    Picture("tab_what_if.png", "tales", "view=what_if&head=5&off=5&token=35.&score=tales_place", (1280, 800)),
+    Picture("tab_writes.png", "induction", "view=writes&head=6&token=11.&score=induction_on_repeats", (1280, 800)),
+    Picture(
+        "tab_scatter.png",
+        "induction",
+        "view=scatter&head=6&score=induction_on_repeats&scatter=distance.induction_on_repeats",
+        (1280, 800),
+    ),
+    Picture("tab_blocks.png", "tales", "view=blocks&head=5&token=35.&score=tales_place", (1280, 800)),
 ]
 
 

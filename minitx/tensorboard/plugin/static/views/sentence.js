@@ -203,6 +203,5 @@ function drawPredictionAfter(root, { predictions, tokens }, at) {
   root.hidden = !predictions;
   if (!predictions || (root.at === at && root.predictions === predictions)) return;
   Object.assign(root, { at, predictions });
-  const title = element("p", { class: "hint" }, `After “${plainToken(tokens[at])}” the model expects:`);
-  root.replaceChildren(title, drawPrediction(predictions, at, tokens));
+  root.replaceChildren(drawPrediction(predictions, at, tokens));
 }
