@@ -64,6 +64,7 @@ def test_the_run_folder_is_as_designed(folder: Path) -> None:
         "heads.jsonl",
         "checkpoints",
         "summary.json",
+        "weights",
     }
     assert (run / "checkpoints" / "last").read_text() == "step-000012"
     assert {file.name for file in (run / "checkpoints" / "step-000012").iterdir()} == {
