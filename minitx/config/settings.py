@@ -139,7 +139,7 @@ class LogConfig:
     head_scalars: bool = False
     """Give each score of each head a chart of its own among TensorBoard's scalars, not only the highest and the mean of
     each layer."""
-    snapshots_every: int = 20
+    snapshots_every: int = 40
     """Steps between snapshots of the heads for TensorBoard's Attention tab; also at the end; 0 turns them off."""
     keep_weights: int = 16
     """Steps, evenly spread over the run, whose weights are kept for the Attention tab; fewer if they would take more

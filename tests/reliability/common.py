@@ -178,18 +178,31 @@ def curves(run: Path) -> dict[str, list[tuple[int, object]]]:
     return points
 
 
+REFUSED = "refused"
+"""In place of a file that ends in a sentence."""
+
+
 def said(run: Path) -> dict[str, Any]:
     """All that a run says: metrics, lines about heads, their examples, last weights, and every curve."""
     last = max((run / "checkpoints").glob("step-*"))
-    found = {f"examples {step}": examples_file.read(run, step)._replace(run="") for step in examples_file.steps(run)}
+    found = {f"examples {step}": examples(run, step) for step in examples_file.steps(run)}
     lines = {name: metrics(run, name) for name in ("metrics.jsonl", "heads.jsonl") if (run / name).exists()}
     return {**lines, **found, last.name: (last / "model.safetensors").read_bytes(), **curves(run)}
 
 
+def examples(run: Path, step: int) -> examples_file.Examples | str:
+    """The examples of a step, or REFUSED."""
+    try:
+        return examples_file.read(run, step)._replace(run="")
+    except UserError:
+        return REFUSED
+
+
 def differences(run: Path, reference: Path) -> list[str]:
-    """In what a run differs from the undisturbed run `reference`."""
+    """In what a run differs from the undisturbed run `reference`; what is refused is told, and no difference."""
     ours, theirs = said(run), said(reference)
-    return [name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)]
+    names = [name for name in ours.keys() | theirs.keys() if ours.get(name) is not REFUSED]
+    return [name for name in names if ours.get(name) != theirs.get(name)]
 
 
 def holds(path: Path) -> Any:
