@@ -28,6 +28,7 @@ import yaml
 
 from minitx.config import Config
 from minitx.heads import examples_file, snapshots
+from minitx.system.errors import UserError
 from tests.small import small_config, small_text
 
 ROOT = Path(__file__).parents[2]
