@@ -104,7 +104,7 @@ def test_the_strongest_places_are_shown_with_their_words(browser: Any, server: s
 
 def test_a_run_without_examples_and_a_damaged_file_are_told(browser: Any, server: str, logs: Path) -> None:
     with Page(browser, frame(server, "run=none&view=examples&head=1")) as page:
-        page.tab.locator("text=has no examples that can be read: train with log.examples").wait_for()
+        page.tab.locator("text=has no examples that can be read: minitx heads RUN --examples").wait_for()
         assert not page.errors
     file = examples_file.path(logs / "good", 10)
     whole = file.read_bytes()
