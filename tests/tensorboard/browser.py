@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import importlib.util
 import os
 import shutil
@@ -33,15 +35,17 @@ SLOW = int(os.environ.get("MINITX_SLOW", "90000"))
 
 @contextmanager
 def chromium() -> Iterator[Any]:
-    """A running browser."""
+    """A browser, one for all tests of this process: starting one takes seconds."""
+    yield _started()
+
+
+@functools.cache
+def _started() -> Any:
     from playwright.sync_api import sync_playwright
 
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS, timeout=SLOW)
-        try:
-            yield browser
-        finally:
-            browser.close()
+    playwright = sync_playwright().start()
+    atexit.register(playwright.stop)
+    return playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS, timeout=SLOW)
 
 
 class Page:

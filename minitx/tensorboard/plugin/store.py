@@ -124,7 +124,8 @@ class Store:
         found = examples_file.step_for(examples_file.steps(folder), step)
         file = examples_file.path(folder, found or 0)
         if found is None or not file.is_file() or os.path.realpath(file) != str(file):
-            raise NotFound(f"The run {run!r:.200} has no examples that can be read: minitx heads RUN --examples prints some.")
+            advice = "minitx heads RUN --examples prints some."
+            raise NotFound(f"The run {run!r:.200} has no examples that can be read: {advice}")
         status = file.stat()
         return read_examples(folder, found, (status.st_mtime_ns, status.st_size))
 
