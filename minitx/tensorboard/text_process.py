@@ -105,7 +105,7 @@ def main() -> int:
     if memory := total_memory(torch.device("cpu")):
         limit_memory(memory // 2)
     models = Models()
-    while (message := receive(sys.stdin.buffer, MAX_REQUEST_BYTES)) is not None:
+    while message := receive(sys.stdin.buffer, MAX_REQUEST_BYTES):
         request = json.loads(message)
         try:
             content = ANSWER + answer(models, request)

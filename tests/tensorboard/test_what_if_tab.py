@@ -105,7 +105,7 @@ def test_the_ranking_is_of_the_pinned_word_or_of_the_text(browser: Any, server: 
         assert not page.errors
 
 
-def test_the_old_answer_stays_while_the_model_is_asked(browser: Any, server: str) -> None:
+def test_the_old_answer_stays_while_the_model_is_asked_and_where_it_fails(browser: Any, server: str) -> None:
     with Page(browser, frame(server, f"{VIEW}&off=0")) as page:
         headline = page.tab.locator(".headline")
         headline.wait_for()
@@ -116,8 +116,9 @@ def test_the_old_answer_stays_while_the_model_is_asked(browser: Any, server: str
         page.tab.locator(".waiting").wait_for()
         assert headline.text_content() == before
         assert page.tab.locator("[data-switch='head 3']").get_attribute("aria-pressed") == "true"
-        held[0].fulfill(status=422, json={"error": "The model could not be run."})
-        page.tab.locator(".what_if .hint", has_text="could not be run").wait_for()
+        held[0].fulfill(status=422, json={"error": "The model's process ended: try again."})
+        page.tab.locator(".fault", has_text="The model's process ended: try again.").wait_for()
+        assert headline.text_content() == before
         page.tab.unroute("**/ask")
         page.tab.locator("[data-switch='head 3']").click()
         page.wait("document.querySelector('.headline')?.textContent.includes('Without head 0·0,')")

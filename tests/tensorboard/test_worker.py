@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from threading import Timer
 from typing import Any
 
 import pytest
@@ -91,6 +92,16 @@ def test_a_process_that_died_is_started_again(run: Run, warm: Worker) -> None:
     os.kill(process, signal.SIGKILL)
     assert warm.process is not None and warm.process.wait() < 0
     assert warm.ask(question(run)) and process_of(warm) != process
+
+
+def test_a_process_that_dies_while_it_answers_is_one_sentence(run: Run, warm: Worker) -> None:
+    warm.ask(question(run))
+    assert warm.process is not None
+    dying = Timer(0.2, warm.process.kill)
+    os.kill(process_of(warm), signal.SIGSTOP)
+    dying.start()
+    with pytest.raises(BadRequest, match="process ended: try again"):
+        warm.ask(question(run))
 
 
 def test_an_answer_that_is_too_large_ends_the_process(run: Run, warm: Worker, monkeypatch: pytest.MonkeyPatch) -> None:

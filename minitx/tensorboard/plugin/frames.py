@@ -13,10 +13,12 @@ def send(stream: IO[bytes], content: bytes) -> None:
 
 
 def receive(stream: IO[bytes], most: int) -> bytes | None:
-    """The next message; None where the stream ends, or where a message of more than `most` bytes is announced."""
+    """The next message; None where the stream ends, and nothing of a message of more than `most` bytes."""
     size = stream.read(4)
     length = int.from_bytes(size, "little")
-    if len(size) < 4 or length > most:
+    if len(size) < 4:
         return None
+    if length > most:
+        return b""
     content = stream.read(length)
     return content if len(content) == length else None

@@ -26,7 +26,7 @@ PROCESS = (
     f"import sys; sys.path.insert(0, {str(HOME)!r}); import minitx; del sys.path[0]; "  # this minitx, and no neighbour
     "import runpy; runpy.run_module('minitx.tensorboard.text_process', run_name='__main__')"
 )
-FAILED = "The model could not be run."
+FAILED, ENDED = "The model could not be run.", "The model's process ended: try again."
 
 
 class Worker:
@@ -63,9 +63,9 @@ class Worker:
         if not answer:
             self.end()
             is_late = time.monotonic() - start >= limit
-            raise BadRequest(
-                f"The model took longer than {limit:g} seconds: try a shorter text." if is_late else FAILED
-            )
+            if is_late:
+                raise BadRequest(f"The model took longer than {limit:g} seconds: try a shorter text.")
+            raise BadRequest(ENDED if answer is None else FAILED)
         if answer[:1] != ANSWER:
             raise BadRequest(answer[1:].decode("utf-8", "replace"))
         return answer[1:]

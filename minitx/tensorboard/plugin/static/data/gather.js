@@ -15,7 +15,7 @@ const EMPTY = "No run here has snapshots yet: train one, and this page fills by 
  * Load what `wanted`, a state, needs from `source`:
  * {runs, refusal, run, info, probe, step, score, question, head, shown, first, chart, extra, note, fault}, and for a comparison
  * {otherRun, otherInfo, otherStep, second}. firstStep and secondStep are the steps of the two patterns; for an own text
- * they are steps of checkpoints. `extra` is what `view` loads for itself, or `extraFault` why it could not. `before` is
+ * they are steps of checkpoints. `extra` is what `view` loads for itself, and `extraFault` why it could not. `before` is
  * the last result: what still holds is kept, unless `isFresh`. An error becomes the sentence `fault`, and the last picture
  * stays; where there is none yet, the nearest earlier step that can be read. With `isFinal` an own text would fail again.
  * `tell` gets a sentence if loading is slow.
@@ -34,7 +34,7 @@ export async function gather(source, before, wanted, view, isFresh, tell) {
     if (data.question) Object.assign(data, await withQuestion(source, { ...data, score: wanted.score }));
     const inRange = { ...wanted, head: data.head, shown: data.shown };
     if (wanted.compare && view.compares) await gatherOther(source, data, before, inRange, isFresh, tell);
-    if (view.load) await gatherExtra(source, data, inRange, view, tell);
+    if (view.load) await gatherExtra(source, data, before, inRange, view, tell);
   } catch (error) {
     const earlier = (data.info?.steps ?? []).filter((step) => step < data.step).at(-1);
     if (!before.first && wanted.probe >= 0 && error.status && earlier !== undefined) {
@@ -71,14 +71,20 @@ async function gatherFirst(source, data, wanted, tell) {
   Object.assign(data, { ...chosen, ...others, score, chart, isOfText, first: prepared(first, wanted), firstStep, note, isLoaded: true });
 }
 
-/** What the view itself asks for. If that fails, the pattern is still shown. */
-async function gatherExtra(source, data, wanted, view, tell) {
+/** What the view itself asks for. If that fails, the pattern is still shown, and of the same pattern the last answer. */
+async function gatherExtra(source, data, before, wanted, view, tell) {
   try {
     data.extra = await view.load(source, data, wanted, tell);
   } catch (error) {
-    Object.assign(data, { extra: null, extraFault: error.message });
+    const extra = patternOf(data) === patternOf(before) ? data.extra : null;
+    Object.assign(data, { extra, extraFault: error.message });
   }
   data.extraOf = view.name;
+}
+
+/** The pattern on view, named in full. */
+function patternOf({ run, firstStep, head, first }) {
+  return JSON.stringify([run, firstStep, head, first?.probes[0].text, first?.probes[0].units]);
 }
 
 async function gatherRun(source, data, wanted, isFresh) {

@@ -3,6 +3,7 @@
 
 import { chartLayout, drawChart } from "../draw/chart.js";
 import { element, fillSelect, paintCanvas } from "../draw/dom.js";
+import { otherHead } from "../data/gather.js";
 import { splitsWords } from "../data/words.js";
 import { GLOSSARY, roleMeaning } from "../state/glossary.js";
 import { questionTitle } from "../state/question.js";
@@ -81,7 +82,7 @@ function drawOthers(parts, state, data) {
     const isKept = other.probes[0].has(head);
     return { value: head, label: headName(head, other.heads) + (isKept ? "" : " (removed)"), disabled: !isKept };
   });
-  fillSelect(parts.otherHead, [{ value: "", label: "same head" }, ...heads], state.other.head ?? "");
+  fillSelect(parts.otherHead, [{ value: "", label: "same head" }, ...heads], state.other.head === null ? "" : otherHead(data.first, other, state));
   parts.otherRun.hidden = data.runs.length < 2;
 }
 
@@ -121,7 +122,8 @@ export function drawChips({ parts, state, data, view }, theme, toggle) {
           class: "chip",
           style: `--head: ${headColour(theme, head, first.heads)}`,
           "aria-pressed": String(state.shown.includes(head)),
-          title: `Toggle ${headName(head, first.heads)}`,
+          disabled: !first.probes[0].has(head) && !state.shown.includes(head),
+          title: first.probes[0].has(head) ? `Toggle ${headName(head, first.heads)}` : `${headName(head, first.heads)} was removed by pruning`,
           onclick: () => toggle(head),
         },
         headName(head, first.heads, true),

@@ -6,6 +6,7 @@ import { headColour, tableColour } from "../draw/theme.js";
 import { questionTitle } from "../state/question.js";
 import { headName, scoreTitle } from "../state/scores.js";
 import { LEGEND } from "../views/stage.js";
+import { viewOf } from "../views/views.js";
 import { trace } from "./tracing.js";
 
 const [MARGIN, BETWEEN, ROW] = [20, 24, 18];
@@ -70,7 +71,8 @@ function place(svg, x, y, width, height) {
 /** Title, first line of the text, and legend; returns their height. */
 function drawHead(context, { state, data, theme }, width) {
   const { first } = data;
-  const title = [data.run, `step ${data.firstStep.toLocaleString("en")}`, headName(state.head, first.heads)].join(" · ");
+  const about = viewOf(state.view).isOfModel ? [] : [headName(state.head, first.heads)];
+  const title = [data.run, `step ${data.firstStep.toLocaleString("en")}`, ...about].join(" · ");
   writeAt(context, title, 0, 14, theme.ink, theme.font.replace("12px", "bold 17px"));
   const text = first.probes[0].text.trim().split("\n")[0].slice(0, MAX_TEXT);
   context.font = theme.font;

@@ -31,3 +31,13 @@ export function listenToKeys(document, { move, play, headKeys, view, closeHelp }
     event.preventDefault();
   });
 }
+
+/** What a key does on the slider: an arrow key goes to the next snapshot, however many steps away. */
+export function slideKeys(move) {
+  return (event) => {
+    const by = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -10, PageUp: 10 }[event.key];
+    if (!by) return;
+    event.preventDefault();
+    move(by);
+  };
+}

@@ -3,12 +3,23 @@
 import { READING } from "../data/gather.js";
 import { download } from "../draw/dom.js";
 import { toLink } from "../state/link.js";
+import { viewOf } from "../views/views.js";
 import { asPixels, asText, drawPicture } from "./export.js";
 import { film } from "./film.js";
 
 const COPIED_MILLISECONDS = 2000;
 const PICTURE_RATIO = 2;
 const LARGE_FILM = 10e6; // bytes; more is said, for a slide or a mail takes it badly
+
+/**
+ * The link to what is shown: where the run lacks what the state names, such as a step, it names what stands in for that.
+ * While the data of another run or text is loading (`isBehind`), it names what the state names.
+ */
+export function linkOf(state, data, isBehind = false) {
+  if (isBehind || !data.first) return toLink({ ...state, run: state.run || data.run });
+  const step = state.step === null || data.step === data.info.steps.at(-1) ? null : data.step;
+  return toLink({ ...state, run: data.run, probe: data.probe, step, score: data.score || state.score, view: viewOf(state.view).name });
+}
 
 /** Show the address of the view and copy it; the button says whether that worked. */
 export function showLink(parts, address) {

@@ -67,7 +67,8 @@ export function drawSurvey(grid, snapshot, state, theme, handlers) {
     drawThumbnail(canvas, probe.small(head), probe.side, theme.ramp);
     const value = scores?.[head] ?? null;
     const name = headName(head, snapshot.heads, true);
-    caption.textContent = scores ? (isSorted ? `${name}  ${figure(value)}` : figure(value)) : isSorted ? name : "";
+    const told = probe.has(head) ? (scores ? figure(value) : "") : "removed"; // by pruning
+    caption.textContent = isSorted ? `${name}  ${told}` : told;
     if (value === null) {
       caption.style.background = caption.style.color = "";
     } else {

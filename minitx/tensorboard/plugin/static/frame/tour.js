@@ -29,26 +29,28 @@ function remember() {
   }
 }
 
-/** Show the tour in `root`. */
+/** Show the tour in `root`, without what is not on view. */
 export function startTour(root, parts) {
   root.querySelector(".tour")?.remove();
+  const steps = TOUR.filter(([partOf]) => partOf(parts).offsetParent); // a run of one step has no slider on view
+  if (!steps.length) return;
   let [step, target] = [0, null];
   const text = element("p", {});
   const count = element("span", { class: "hint" });
-  const next = element("button", { type: "button", onclick: () => (step === TOUR.length - 1 ? end() : show(step + 1)) });
+  const next = element("button", { type: "button", onclick: () => (step === steps.length - 1 ? end() : show(step + 1)) });
   const skip = element("button", { type: "button", class: "quiet", onclick: () => end() }, "Don’t show again");
   const card = element("div", { class: "tour", role: "dialog", "aria-label": "Tour of the tab" }, text, element("div", { class: "tour-buttons" }, count, skip, next));
 
   function show(at) {
     step = at;
-    const [partOf, sentence] = TOUR[at];
+    const [partOf, sentence] = steps[at];
     target?.classList.remove("toured");
     target = partOf(parts);
     target.classList.add("toured");
     target.scrollIntoView({ block: "nearest" });
     text.textContent = sentence;
-    count.textContent = `${at + 1} of ${TOUR.length}`;
-    next.textContent = at === TOUR.length - 1 ? "Done" : "Next";
+    count.textContent = `${at + 1} of ${steps.length}`;
+    next.textContent = at === steps.length - 1 ? "Done" : "Next";
     place();
     next.focus({ preventScroll: true });
   }

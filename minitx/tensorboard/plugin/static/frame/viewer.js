@@ -4,10 +4,11 @@
 // is loading, further changes are only noted, so dragging the slider never queues up requests.
 
 import { withQuestion } from "../data/attention.js";
+import { firstOther } from "../data/comparing.js";
 import { gather } from "../data/gather.js";
 import { element } from "../draw/dom.js";
 import { readTheme } from "../draw/theme.js";
-import { fromLink, toLink } from "../state/link.js";
+import { fromLink } from "../state/link.js";
 import { isQuestion } from "../state/question.js";
 import { START, layerOf, nearestOf, shownAfter } from "../state/state.js";
 import { placeIn } from "../state/units.js";
@@ -16,12 +17,12 @@ import { viewOf } from "../views/views.js";
 import { createAsking, describeAnswer, drawQuestion, surveyScores } from "./asking.js";
 import { listenToChart } from "./chart_pointer.js";
 import { drawChips, drawControls, drawHeading, drawTimeline } from "./controls.js";
-import { listenToKeys } from "./keys.js";
+import { listenToKeys, slideKeys } from "./keys.js";
 import { createGuideMenu } from "./guide_menu.js";
 import { buildLayout } from "./layout.js";
 import { createPlayer } from "./player.js";
 import { poll } from "./poll.js";
-import { createSaving, showLink } from "./sharing.js";
+import { createSaving, linkOf, showLink } from "./sharing.js";
 import { describeHead, drawSurvey, neighbour } from "./survey.js";
 import { showTooltip } from "./tooltip.js";
 import { isFirstVisit, startTour } from "./tour.js";
@@ -49,17 +50,17 @@ export function startViewer(root, source, { link = "", linkTo, follow, hasTour =
     showHelp,
     guides: () => guides.toggle(),
     tour: () => startTour(root, parts),
-    link: () => showLink(parts, linkTo(toLink({ ...state, run: state.run || data.run }))),
+    link: () => showLink(parts, linkTo(linkOf(state, data, isBehind()))),
     toggleSave: () => saving.toggle(),
     save,
     play: player.toggle,
     slide: (step) => goTo(nearestOf(data.info?.steps ?? [], step)),
-    slideKey,
+    slideKey: slideKeys(move),
     ownText: (text) => runText(text.trim()),
     askTo: asking.askTo,
     endQuestion: asking.end,
   });
-  const saving = createSaving(parts, source, { now: () => ({ state, data, theme: readTheme(root) }), change, tell: tellReading, done: saved });
+  const saving = createSaving(parts, source, { now: () => ({ state, data, theme: readTheme(root) }), change, tell: tellReading, done });
   parts.own.value = state.text;
   const guides = createGuideMenu(root, parts, { source, data: () => data, change });
 
@@ -90,17 +91,15 @@ export function startViewer(root, source, { link = "", linkTo, follow, hasTour =
 
   /** Run a text through the model at the shown step, so stop playing. */
   function runText(text) {
-    if (!text) return undefined;
     player.stop();
+    if (!text) return done("The text is empty: type a sentence.");
     return change({ ...asking.rest(), probe: -1, text, token: null });
   }
 
-  /** Open with another run, or where there is none, with the first step. */
-  function compare() {
-    const run = data.runs.find((name) => name !== data.run) ?? null;
-    const other = run ? { run, step: null, head: null } : { run: null, step: data.info?.steps[0] ?? null, head: null };
-    const view = viewOf(state.view).compares ? state.view : "map";
-    change(state.compare ? { compare: false } : { compare: true, other, view });
+  async function compare() {
+    if (state.compare) return change({ compare: false });
+    const other = await firstOther(source, data);
+    return change({ compare: true, other, view: viewOf(state.view).compares ? state.view : "map" });
   }
 
   function choose(head, isAdded) {
@@ -155,10 +154,14 @@ export function startViewer(root, source, { link = "", linkTo, follow, hasTour =
     }
   }
 
+  /** Whether the data is of another run or text than the state names. */
+  function isBehind() {
+    return ["run", "probe", "text"].some((name) => state[name] !== shownFor[name]);
+  }
+
   /** While another run or text is loading, the old picture is dimmed: it is not what the lists name. */
   function markBusy() {
-    const isOther = Boolean(data.first) && ["run", "probe", "text"].some((name) => state[name] !== shownFor[name]);
-    root.classList.toggle("busy", Boolean(loading) && isOther);
+    root.classList.toggle("busy", Boolean(loading && data.first) && isBehind());
   }
 
   function tellReading(note) {
@@ -171,7 +174,7 @@ export function startViewer(root, source, { link = "", linkTo, follow, hasTour =
   function draw() {
     const started = performance.now();
     const theme = readTheme(root);
-    const shown = { ...data, fault: data.fault || trouble };
+    const shown = { ...data, fault: data.fault || trouble || (data.extra ? data.extraFault : "") };
     drawControls({ parts, source, state, data: shown, view: viewOf(state.view), isPlaying: player.isPlaying() });
     const { first } = data;
     drawTimeline({ parts, state, data }, theme); // before the view, which takes the room that is left
@@ -184,7 +187,7 @@ export function startViewer(root, source, { link = "", linkTo, follow, hasTour =
       guides.draw(state, data);
       drawChips({ parts, state, data, view: viewOf(state.view) }, theme, (head) => choose(head, true));
       drawView(theme);
-      follow?.(toLink({ ...state, run: data.run }));
+      follow?.(linkOf(state, data));
     }
     if (reading) tellNote(reading);
     root.dataset.step = data.step ?? "";
@@ -216,8 +219,8 @@ export function startViewer(root, source, { link = "", linkTo, follow, hasTour =
     return saving.save(kind);
   }
 
-  /** After something was saved, or could not be. */
-  function saved(fault, note) {
+  /** After something was done, or could not be. */
+  function done(fault, note = "") {
     [trouble, reading] = [fault, ""];
     draw();
     if (note) tellNote(note);
@@ -254,14 +257,6 @@ export function startViewer(root, source, { link = "", linkTo, follow, hasTour =
     const head = neighbour(parts.grid, state.head, event.key);
     choose(head, false);
     parts.grid.cells.get(head).cell.focus();
-  }
-
-  /** On the slider an arrow key goes to the next snapshot, however many steps away. */
-  function slideKey(event) {
-    const by = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -10, PageUp: 10 }[event.key];
-    if (!by) return;
-    event.preventDefault();
-    move(by);
   }
 
   listenToKeys(root.ownerDocument, {

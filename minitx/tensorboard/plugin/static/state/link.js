@@ -3,7 +3,8 @@
 import { START } from "./state.js";
 
 const asWhole = (text) => (/^-?\d{1,12}$/.test(text) ? Number(text) : undefined);
-const asList = (text) => text.split(".").map(asWhole).filter((head) => head >= 0).slice(0, 256);
+const asHead = (text) => (/^\d{1,12}$/.test(text) ? Number(text) : undefined);
+const asList = (text) => text.split(".").map(asHead).filter((head) => head !== undefined).slice(0, 256);
 const asPair = (text) => {
   const [query, key] = text.split(".").map(asWhole);
   return (query ?? key) === undefined ? undefined : { query: query ?? null, key: key ?? null };
@@ -18,6 +19,7 @@ const KINDS = {
   text: [String, (text) => text],
   whole: [String, asWhole],
   flag: [(value) => String(Number(value)), (text) => text === "1"],
+  head: [String, asHead],
   heads: [(value) => value.join("."), asList],
   how: [String, (text) => (text === "mean" ? text : undefined)],
   axes: [({ x, y }) => `${x}.${y}`, asAxes],
@@ -33,7 +35,7 @@ const FIELDS = {
   scatter: "axes",
   probe: "whole",
   step: "whole",
-  head: "whole",
+  head: "head",
   sort: "flag",
   first: "flag",
   links: "flag",
@@ -69,7 +71,6 @@ export function fromLink(text) {
     if (value !== undefined) changes[name] = value;
   }
   if (changes.head !== undefined && !changes.shown?.length) changes.shown = [changes.head];
-  const number = (name) => asWhole(link.get(name) ?? "") ?? null;
-  if (changes.compare) changes.other = { run: link.get("other_run"), step: number("other_step"), head: number("other_head") };
+  if (changes.compare) changes.other = { run: link.get("other_run"), step: asWhole(link.get("other_step") ?? "") ?? null, head: asHead(link.get("other_head") ?? "") ?? null };
   return changes;
 }

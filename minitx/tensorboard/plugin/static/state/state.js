@@ -36,7 +36,7 @@ export function nearestOf(numbers, wanted) {
 /** The chosen head and the shown heads, limited to `count` heads. */
 export function headsWithin({ head, shown }, count) {
   const chosen = Math.min(Math.max(0, head ?? 0), count - 1);
-  const existing = shown.filter((one) => one < count);
+  const existing = shown.filter((one) => one >= 0 && one < count);
   return { head: chosen, shown: existing.length ? existing : [chosen] };
 }
 
