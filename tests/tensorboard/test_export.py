@@ -99,6 +99,12 @@ def test_a_picture_is_twice_as_fine_as_the_drawing_and_both_hold_the_legend(
     assert (pixels(picture) == head).all(-1).any()
 
 
+def test_a_picture_of_the_whole_model_is_not_titled_with_a_head(browser: Any, file: Path) -> None:
+    with opened(browser, file, "view=what_if&head=1") as shown:
+        drawing = ElementTree.fromstring(shown.save("SVG").read_text("utf-8"))
+    assert "trial · step 8" in ["".join(one.itertext()) for one in drawing.iter() if one.tag.endswith("}text")]
+
+
 def test_a_drawing_refers_to_nothing_outside(browser: Any, file: Path) -> None:
     """A drawing with markup in it opens in a browser only; one that asks for a file shows holes elsewhere."""
     with opened(browser, file, "view=both") as shown:

@@ -77,6 +77,7 @@ export function drawSurvey(grid, snapshot, state, theme, handlers) {
       caption.style.color = colour.isLight ? "#111" : "#fff";
     }
     const shownAt = state.shown.indexOf(head);
+    cell.classList.toggle("removed", !probe.has(head));
     cell.classList.toggle("chosen", head === state.head);
     cell.classList.toggle("shown", shownAt >= 0);
     cell.style.setProperty("--head", headColour(theme, head, snapshot.heads));
