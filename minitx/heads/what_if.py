@@ -1,4 +1,4 @@
-"""What if: the predictions of a model without some of its heads, and which head matters at a position.
+"""What if: the predictions of a model without some of its heads, and which head matters at some positions.
 
 A head that is taken out writes nothing ("zero"), or at every token the mean of its outputs on the same text ("mean"):
 then only what it does by reacting to its input is gone.
@@ -30,20 +30,20 @@ def without(model: Transformer, tokenizer: Tokenizer, tokens: list[int], request
 
 
 def ranking(model: Transformer, tokenizer: Tokenizer, tokens: list[int], request: dict[str, Any]) -> dict[str, Any]:
-    """The loss of a text as it is and without each head, in nats: at `request["position"]`, or the mean if it is None.
+    """The loss of a text as it is and without each head: the sum over the span `request["positions"]`, in nats.
 
     The loss at a position is that of the token after it. A pruned head has NaN.
     """
-    position, config = request["position"], model.config
+    (start, end), config = request["positions"], model.config
     require(len(tokens) > 1, "The text has a single token, so nothing follows that could be predicted.")
     last = len(tokens) - 2
-    require(position is None or position <= last, f"No token follows position {position}: the last one is {last}.")
+    require(end <= last + 1, f"No token follows position {end - 1}: the last one is {last}.")
+    require(start < end, f"The positions from {start} to before {end} are none.")
     text, targets = torch.tensor([tokens]), torch.tensor([tokens[1:]])
-    places = slice(last + 1) if position is None else slice(position, position + 1)
 
     def losses(residual: Tensor) -> list[float]:
-        wanted = residual[:, places]  # (batch, place, d_model)
-        return token_losses(model, wanted, targets[:, places].expand(wanted.shape[:2])).mean(dim=1).tolist()
+        wanted = residual[:, start:end]  # (batch, place, d_model)
+        return token_losses(model, wanted, targets[:, start:end].expand(wanted.shape[:2])).sum(dim=1).tolist()
 
     losses_without = [float("nan")] * (config.n_layer * config.n_head)
     with evaluating(model), torch.inference_mode():

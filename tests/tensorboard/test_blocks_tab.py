@@ -70,6 +70,7 @@ def test_the_view_shows_a_layer_of_the_kept_weights_and_follows_head_and_word(tm
             expected = Blocks(model, tokens, 1).at(3, tokenizer.token_text)
             assert f"{expected['sum']['length']:.2f}" in texts()
             assert "head 0" not in texts() and "nearest" not in shown.tab.locator(".blocks .hint").text_content()
+            assert not shown.tab.get_by_role("button", name="Words", exact=True).count()
             shown.tab.locator("input[type=range]").focus()
             shown.tab.keyboard.press("ArrowLeft")
             shown.wait("document.querySelector('.blocks .hint')?.textContent.includes('step 6, the nearest to 2')")

@@ -55,6 +55,11 @@ def mean(losses: list[float | None]) -> float:
     return sum(known) / len(known)
 
 
+def numbers(page: Page, selector: str) -> list[float]:
+    texts = page.tab.locator(selector).all_text_contents()
+    return [float(text.replace("−", "-").replace("±", "")) for text in texts]
+
+
 def told_losses(page: Page) -> list[float]:
     match = re.search(LOSSES, page.tab.locator(".headline").text_content())
     assert match is not None
@@ -88,18 +93,21 @@ def test_heads_are_switched_off_and_the_predictions_are_the_models(browser: Any,
         assert not page.errors
 
 
-def test_the_ranking_is_of_the_pinned_word_or_of_the_text(browser: Any, server: str, run: Run) -> None:
-    with Page(browser, frame(server, f"{VIEW}&rank=1&token=4.")) as page:
-        for position in (4, 6, None):
+def test_the_ranking_is_in_the_units_of_the_losses_beside_it(browser: Any, server: str, run: Run) -> None:
+    """In words it was of one token, beside the loss of the next word, which may change the other way."""
+    places: list[tuple[list[int], int]] = [([4, 5], 1), ([6, 10], 1), ([2, 11], 3)]  # the cat sat. │ ␣sat │ ␣cat ␣sat .
+    with Page(browser, frame(server, f"{VIEW}&rank=1&token=4.&off=0")) as page:
+        for positions, units in places:
             page.tab.locator(".head small").first.wait_for()
-            found = asked(run, 4, ranking, position=position, how="zero")
-            texts = page.tab.locator(".head small").all_text_contents()
-            changes = [float(text.replace("−", "-").replace("±", "")) for text in texts]
-            assert changes == pytest.approx([loss - found["loss"] for loss in found["without"]], abs=0.002)
-            if position == 4:
+            found = asked(run, 4, ranking, positions=positions, how="zero")
+            changes = numbers(page, ".head small")
+            assert changes == pytest.approx([(loss - found["loss"]) / units for loss in found["without"]], abs=0.002)
+            beside = numbers(page, ".total .change")  # here and of the text, without head 0
+            assert beside[int(units > 1)] == pytest.approx(changes[0], abs=0.002)
+            if positions[0] == 4:
                 page.tab.locator("button", has_text="Words").click()  # the pin moves to "cat", which ends at token 6
                 page.tab.locator(".hint", has_text="after “cat”").wait_for()
-            elif position == 6:
+            elif units == 1:
                 page.tab.locator(".what_if .word", has_text="cat").click()  # unpins it
                 page.tab.locator(".hint", has_text="in this text").wait_for()
         assert not page.errors

@@ -67,7 +67,7 @@ def process_of(made: Worker) -> int:
 def test_the_second_question_is_answered_by_the_same_process_as_by_the_model(run: Run, warm: Worker) -> None:
     first = json.loads(warm.ask(question(run)))
     process = process_of(warm)
-    second = json.loads(warm.ask(question(run, 1, question="ranking", position=4, how="mean")))
+    second = json.loads(warm.ask(question(run, 1, question="ranking", positions=[4, 6], how="mean")))
     assert process_of(warm) == process
     tokenizer = run.tokenizer()
     tokens = tokenizer.encode(TEXT)
@@ -76,7 +76,7 @@ def test_the_second_question_is_answered_by_the_same_process_as_by_the_model(run
     assert first["after"]["loss"][:-1] == pytest.approx(expected["after"]["loss"][:-1], abs=1e-5)
     model = run.load_model("1", torch.device("cpu"))[0]
     assert second["without"] == pytest.approx(
-        ranking(model, tokenizer, tokens, {"position": 4, "how": "mean"})["without"], abs=1e-5
+        ranking(model, tokenizer, tokens, {"positions": [4, 6], "how": "mean"})["without"], abs=1e-5
     )
     with pytest.raises(BadRequest, match="There is no head 9"):
         warm.ask(question(run, heads=[9]))
@@ -153,8 +153,8 @@ def test_every_question_has_its_fields_checked() -> None:
         ({"heads": [10**9]}, 422, "heads.0 is"),
         ({"heads": list(range(5000))}, 422, "a list of"),
         ({"how": "off"}, 422, "zero or mean"),
-        ({"question": "ranking", "position": -1}, 422, "position is -1"),
-        ({"question": "ranking", "position": "3"}, 422, "position is '3'"),
+        ({"question": "ranking", "positions": [-1, 2]}, 422, "positions.0 is -1"),
+        ({"question": "ranking", "positions": [3]}, 422, "a list of 2 to 2 entries"),
         ({"step": 8}, 404, "keeps no weights of step 8"),
         ({"step": -1}, 422, "step is -1"),
         ({"run": "../small"}, 404, "There is no run"),

@@ -86,6 +86,35 @@ def test_the_lists_and_the_bars_are_those_of_the_weights(browser: Any, server: s
         assert not page.errors
 
 
+def test_in_words_the_tokens_of_a_word_are_added_up(browser: Any, server: str, logs: Path) -> None:
+    """The headline named a word with the attention to one of its letters."""
+    with Page(browser, frame(server, "run=small&view=writes&head=3&token=1.")) as page:
+        page.wait(f"document.querySelector('{HEADLINE}')?.textContent.startsWith('At “cat”')")
+        words = page.tab.locator(".source")
+        assert words.all_inner_texts()[2:] == ["sat", "."] and page.tab.locator(".source.later").count() == 2
+        expected = answer(logs, 3, 6)  # of "the cat sat." by letters: "the" ends before 3, " cat" before 7
+        spans = (slice(3), slice(3, 7))
+        weights = [sum(source["weight"] for source in expected["sources"][span]) for span in spans]
+        script = "words => words.slice(0, 2).map(word => parseFloat(word.style.getPropertyValue('--weight')))"
+        shades = page.tab.eval_on_selector_all(".source", script)
+        assert shades == pytest.approx([100 * weight for weight in weights], abs=0.06)
+        values = [sum(source["value"] for source in expected["sources"][span]) for span in spans]
+        best = values.index(max(values))
+        told = ("“the”", "that word itself")[best]
+        assert f"takes {told} (attention {weights[best]:.2f})" in page.tab.inner_text(HEADLINE)
+        words.first.click()
+        page.wait(f"document.querySelector('{HEADLINE}').textContent.startsWith('At “the”')")
+        assert not page.errors
+
+
+def test_the_pieces_of_a_word_stay_on_one_line(browser: Any, server: str) -> None:
+    with Page(browser, frame(server, "run=small&view=writes&head=3&units=tokens"), width=390) as page:
+        page.wait(f"document.querySelector('{HEADLINE}')")
+        page.tab.add_style_tag(content=".writes .text { width: 1px; }")
+        tops = page.tab.eval_on_selector_all(".source", "pieces => pieces.map(piece => piece.parentNode.offsetTop)")
+        assert [tops.index(top) for top in tops] == [0] * 3 + [3] * 4 + [7] * 4 + [11]
+
+
 def test_a_word_is_pinned_by_a_click_and_a_head_that_is_read_is_opened(browser: Any, server: str) -> None:
     with Page(browser, frame(server, "run=small&view=writes&head=2&units=tokens")) as page:
         page.wait(f"document.querySelector('{HEADLINE}')?.textContent.startsWith('At “.”')")  # no pin: the last token

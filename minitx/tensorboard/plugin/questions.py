@@ -21,9 +21,9 @@ def without(request: Fields) -> dict[str, Any]:
 
 
 def ranking(request: Fields) -> dict[str, Any]:
-    """position: of the token whose prediction counts, null for all; how as in `without`."""
-    position = request.whole("position", most=MAX_POSITION) if request.has("position") else None
-    return {"position": position, "how": how(request)}
+    """positions: [start, end), where predictions count; how as in `without`."""
+    positions = request.inside("positions", list, 2, 2)
+    return {"positions": [positions.whole(place, most=MAX_POSITION) for place in positions], "how": how(request)}
 
 
 def writes(request: Fields) -> dict[str, Any]:

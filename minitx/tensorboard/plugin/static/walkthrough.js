@@ -15,7 +15,7 @@ function startWalkthrough({ tokens, heads, keys, values, answers, ...opening }) 
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
 
   function draw() {
-    const data = { first: { heads, probes: [{ inTokens: { tokens }, unitOf: (token) => token }] } };
+    const data = { first: { heads, probes: [{ tokens }] } };
     BLOCKS_VIEW.draw(root, { state: { head }, data, theme: readTheme(document.body), extra: answerAt(position) }, act);
   }
 

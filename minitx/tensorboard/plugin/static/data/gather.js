@@ -5,6 +5,7 @@ import { openingHeads } from "./opening.js";
 import { hasBoth, prepared } from "./prepare.js";
 import { questionOf } from "../state/question.js";
 import { headsWithin, nearestOf } from "../state/state.js";
+import { unitsIn } from "../state/units.js";
 
 const LONG = 64; // of a longer text, whole patterns are loaded only for the heads on view
 /** The note while a user's own text is run. */
@@ -21,6 +22,7 @@ const EMPTY = "No run here has snapshots yet: train one, and this page fills by 
  * `tell` gets a sentence if loading is slow.
  */
 export async function gather(source, before, wanted, view, isFresh, tell) {
+  wanted = { ...wanted, units: unitsIn(wanted, view) };
   const data = { ...before, isLoaded: false, fault: "", isFinal: false, note: "" };
   try {
     if (isFresh || !data.runs.length) {

@@ -9,7 +9,7 @@ const JOINER = "\\u200d"; // how the label of a joiner alone is written
 const MAX_SMALL = 64;
 const made = new WeakMap();
 
-const MIN_WORDS = 3; // a text of fewer, such as a row of letters, is shown in tokens
+const MIN_WORDS = 2; // a single word, such as a row of letters, is shown in tokens
 
 /** Whether a text has words, some of which are cut into several tokens. */
 export function splitsWords(probe) {
@@ -56,6 +56,12 @@ function joined(probe) {
 /** Predictions over the tokens of `probe` → over its units. */
 export function predictionsIn(probe, predictions) {
   return probe.units === "words" ? predictWords(predictions, probe.tokens.map((_, word) => probe.spanOf(word))) : predictions;
+}
+
+/** One value for each token → for each unit of `probe` the sum over its tokens; no units after the last value. */
+export function sumsIn(probe, values) {
+  const count = probe.unitOf(values.length - 1) + 1;
+  return probe.tokens.slice(0, count).map((_, unit) => values.slice(...probe.spanOf(unit)).reduce((sum, one) => sum + one));
 }
 
 /** A packed pattern over tokens → the packed pattern over words, `spans` their [start, end] in tokens. */

@@ -31,7 +31,7 @@ export function drawControls({ parts, source, state, data, view, isPlaying }) {
   const isOffered = names.includes(data.score) || data.question;
   fillSelect(parts.score, [{ value: "", label: "none" }, ...scores, ...questions], isOffered ? data.score : "");
   parts.score.title = data.question ? questionTitle(data.question) : meaning(data.score ?? "") || "Score of heads";
-  drawUnitsAndText(parts, state, first);
+  drawUnitsAndText(parts, state, view, first);
   parts.scoreField.hidden = parts.sort.hidden = !(names.length || questions.length);
   for (const name of ["sort", "compare", "first", "links"]) parts[name].setAttribute("aria-pressed", String(state[name]));
   for (const [name, button] of Object.entries(parts.views)) button.setAttribute("aria-pressed", String(view.name === name));
@@ -65,8 +65,8 @@ export function drawControls({ parts, source, state, data, view, isPlaying }) {
 }
 
 /** The switch from words to tokens, and the choice of the text that heads are scored on; hidden where there is none. */
-function drawUnitsAndText(parts, state, first) {
-  parts.units.hidden = !first || !splitsWords(first.probes[0]);
+function drawUnitsAndText(parts, state, view, first) {
+  parts.units.hidden = !first || view.showsTokens || !splitsWords(first.probes[0]);
   for (const name of ["words", "tokens"]) parts[name].setAttribute("aria-pressed", String((state.units === "tokens") === (name === "tokens")));
   parts.measured.hidden = !first?.hasBoth;
   fillSelect(parts.measured, [{ value: "validation", label: "validation" }, { value: "text", label: "this text" }], state.measured === "text" ? "text" : "validation");

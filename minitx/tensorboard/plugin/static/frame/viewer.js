@@ -11,7 +11,7 @@ import { readTheme } from "../draw/theme.js";
 import { fromLink } from "../state/link.js";
 import { isQuestion } from "../state/question.js";
 import { START, layerOf, nearestOf, shownAfter } from "../state/state.js";
-import { placeIn } from "../state/units.js";
+import { placeIn, unitsIn } from "../state/units.js";
 import { fitting } from "../views/stage.js";
 import { viewOf } from "../views/views.js";
 import { createAsking, describeAnswer, drawQuestion, surveyScores } from "./asking.js";
@@ -77,17 +77,19 @@ export function startViewer(root, source, { link = "", linkTo, follow, hasTour =
   function select(name, value) {
     if (name === "run") change({ ...asking.rest(), run: value, step: null, token: null });
     else if (name === "probe") change({ ...asking.rest(), probe: Number(value), token: null });
-    else if (name === "units") change({ units: value, token: state.token && placeIn(value, data.first.probes[0], state.token) });
+    else if (name === "units") change({ units: value, token: tokenIn(value) });
     else if (name === "measured") change({ measured: value });
     else if (name === "score" && isQuestion(value)) asking.ask(value);
     else if (name === "score") change({ ...asking.rest(), score: value });
-    else if (name === "view") change({ view: value, compare: state.compare && Boolean(viewOf(value).compares) });
+    else if (name === "view") change({ view: value, token: tokenIn(unitsIn(state, viewOf(value))), compare: state.compare && Boolean(viewOf(value).compares) });
     else {
       const field = { otherRun: "run", otherStep: "step", otherHead: "head" }[name];
       const chosen = value === "" ? null : field === "run" ? value : Number(value);
       change({ other: { ...state.other, [field]: chosen } });
     }
   }
+
+  const tokenIn = (units) => (state.token && data.first ? placeIn(units, data.first.probes[0], state.token) : state.token);
 
   /** Run a text through the model at the shown step, so stop playing. */
   function runText(text) {

@@ -1,5 +1,13 @@
 // The units of a text, words or tokens, as places in the text that the model reads.
 
+import { splitsWords } from "../data/words.js";
+
+/** "word" or "token". */
+export const unitName = ({ units }) => units.slice(0, -1);
+
+/** The units that `view` shows in a state: some views have tokens alone. */
+export const unitsIn = ({ units }, view) => (view.showsTokens ? "tokens" : units);
+
 /** The last token of the unit of `probe` that `focus` names, the query first; null if it names none. */
 export function lastTokenOf(probe, focus) {
   const unit = focus?.query ?? focus?.key ?? null;
@@ -13,7 +21,7 @@ export function pinnedPosition(probe, { token }) {
 
 /** A place of `probe` in other units: a token becomes its word, a word its last token. */
 export function placeIn(units, probe, { query, key }) {
-  if (units === probe.units || !probe.words.length) return { query, key };
+  if (units === probe.units || !splitsWords(probe)) return { query, key };
   const wordOf = (token) => probe.words.findLastIndex((start) => start <= token);
   const convert = (unit) => (unit === null ? null : units === "words" ? wordOf(unit) : lastTokenOf(probe, { query: unit }));
   return { query: convert(query), key: convert(key) };

@@ -11,6 +11,7 @@ export const BLOCKS_VIEW = {
   name: "blocks",
   label: "Blocks",
   title: "One layer as blocks: each head's query, pattern and output, side by side, and what the output projection adds",
+  showsTokens: true, // in all units
   load: loadBlocks,
   draw: drawBlocksView,
 };
@@ -33,14 +34,14 @@ function drawBlocksView(root, model, act) {
     return;
   }
   const { heads, probes } = data.first;
-  const [{ inTokens: { tokens }, unitOf }] = probes;
+  const [{ tokens }] = probes;
   const flat = (at) => extra.layer * heads + extra.heads[at].head;
   const open = Math.max(0, extra.heads.findIndex((_, at) => flat(at) === state.head));
-  const move = (position) => position !== extra.position && act.pin({ query: unitOf(position), key: null });
+  const move = (position) => position !== extra.position && act.pin({ query: position, key: null });
   const focused = focusIn(root);
   const text = element("p", { class: "text" }, ...tokens.map((token, at) => tokenButton(token, at, extra.position, move)));
   const box = element("div", { class: "box" });
-  const hint = element("p", { class: "hint" }, blocksHint(extra), onScreen("Point for numbers, click a head or a word."));
+  const hint = element("p", { class: "hint" }, blocksHint(extra), onScreen("Point for numbers, click a head or a token."));
   root.style.fontSize = `${Math.max(12, Math.min(18, root.clientWidth / 80))}px`;
   root.replaceChildren(text, box, hint);
 

@@ -6,6 +6,7 @@ import { HOW_WORDS } from "../data/words.js";
 import { strongest, weightAt } from "../data/snapshot.js";
 import { signed } from "./stage.js";
 import { figure, headName } from "../state/scores.js";
+import { unitName } from "../state/units.js";
 import { headColour } from "../draw/theme.js";
 
 /** What a view shows, and what one can do there. */
@@ -48,8 +49,8 @@ export function stageContents({ state, data, theme, pinned, focus }) {
 function contentOf(snapshot, head, shown, view, theme) {
   const probe = { ...snapshot.probes[0], tokens: snapshot.probes[0].labels };
   const heads = (view === "map" ? [head] : shown).map((one) => ({ head: one, name: headName(one, snapshot.heads, true), colour: headColour(theme, one, snapshot.heads), packed: wholeOf(probe, one) }));
-  const [title, help] = TITLES[view];
-  return { title: title.replaceAll("token", unitOf(probe)), help, view, probe, chosen: wholeOf(probe, head), heads: heads.filter((one) => one.packed) };
+  const [title, help] = TITLES[view].map((text) => text.replaceAll("token", unitName(probe)));
+  return { title, help, view, probe, chosen: wholeOf(probe, head), heads: heads.filter((one) => one.packed) };
 }
 
 /** The links of a content, with the weights of the chosen head; in a difference with those of neither. */
@@ -57,9 +58,6 @@ function linksIn({ probe, chosen, against }, focus, question) {
   const asked = question && question.link !== null ? question.link : null;
   return shownLinks(probe, against ? null : chosen, focus, asked);
 }
-
-/** "word" or "token". */
-const unitOf = ({ units }) => units.slice(0, -1);
 
 /** The whole pattern of a head; null if the head was removed or its pattern is not loaded. */
 const wholeOf = (probe, head) => (probe.has(head) ? probe.whole(head) : null);
@@ -83,7 +81,7 @@ export function describeFocus({ probe, heads, against, view }, { query, key }) {
   if (view === "map") {
     const weight = weightAt(heads[0].packed, query, key);
     const pair = `${probe.tokens[query]} → ${probe.tokens[key]}`;
-    const places = `${unitOf(probe)} ${query} to ${unitOf(probe)} ${key}`;
+    const places = `${unitName(probe)} ${query} to ${unitName(probe)} ${key}`;
     if (!against) return [pair, figure(weight), places, ...how, ...links];
     const other = weightAt(against, query, key);
     return [pair, signed(other - weight), `${figure(weight)} and ${figure(other)}`, ...links];

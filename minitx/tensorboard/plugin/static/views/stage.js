@@ -9,6 +9,7 @@ import { drawMap, strongestOfBlock } from "../draw/heatmap.js";
 import { mapHit, mapLayout } from "../draw/map_layout.js";
 import { arcsHit, arcsLayout, chooseLines, columnsHit, columnsLayout, drawArcs, drawColumns } from "../draw/lines.js";
 import { figure } from "../state/scores.js";
+import { unitName } from "../state/units.js";
 
 export const LEGEND = [[0, "0"], [80, "0.1"], [128, "0.25"], [180, "0.5"], [255, "1"]];
 const DIFFERENCE_LEGEND = [[0, "−1"], [64, "−0.25"], [128, "0"], [191, "+0.25"], [255, "+1"]];
@@ -62,7 +63,7 @@ export function drawStage(stage, content, focus, options, theme) {
   box.setAttribute("aria-label", `${content.title}; arrow keys move over tokens, Enter pins one, Escape unpins it`);
   const [width, height] = [Math.max(120, box.clientWidth), Math.max(160, box.clientHeight)];
   const measure = canvas.getContext("2d");
-  const text = { tokens: probe.tokens, unit: probe.units.slice(0, -1), links, heads };
+  const text = { tokens: probe.tokens, unit: unitName(probe), links, heads };
   let layout;
   let paint;
   if (view === "map") {

@@ -5,7 +5,7 @@ import { element, onScreen } from "../draw/dom.js";
 import { tableColour } from "../draw/theme.js";
 import { figure, headName } from "../state/scores.js";
 import { layerOf, nearestOf } from "../state/state.js";
-import { lastTokenOf } from "../state/units.js";
+import { unitName } from "../state/units.js";
 import { plainToken, wordsOf } from "./words.js";
 
 const HOWS = [["zero", "Switch off", "These heads write nothing"], ["mean", "Hold at the mean", "These heads write, at every token, the mean of what they write in this text"]];
@@ -36,9 +36,18 @@ async function loadWhatIf(source, data, state, tell) {
   const answer = await ask("without", { heads: off });
   const pinned = state.token?.query ?? state.token?.key ?? null;
   const position = pinned === null || pinned >= seq - 1 ? null : pinned; // nothing follows the last token
-  const ranking = state.rank ? await ask("ranking", { position: lastTokenOf(probe, { query: position }) }) : null;
+  const ranking = state.rank ? await rankingOf(probe, position, ask) : null;
   const [before, after] = [answer.before, answer.after].map((side) => predictionsIn(probe, side));
   return { ...answer, before, after, ranking, position, step, off, how: state.how };
+}
+
+/** The loss as it is and without each head, in nats: of the unit after `position`, or if that is null, a unit of the text. */
+async function rankingOf(probe, position, ask) {
+  const [first, last] = position === null ? [1, probe.seq - 1] : [position + 1, position + 1];
+  const positions = [probe.spanOf(first)[0] - 1, probe.spanOf(last)[1] - 1]; // before the tokens of these units
+  const { loss, without } = await ask("ranking", { positions });
+  const each = (sum) => (sum === null ? null : sum / (last - first + 1));
+  return { loss: each(loss), without: without.map(each) };
 }
 
 function drawWhatIf(root, model, act) {
@@ -92,7 +101,7 @@ function whatIfHeadline({ data, extra }) {
   const listed = names.length > 6 ? `${names.length} heads` : `${names.length > 1 ? "heads" : "head"} ${names.join(", ")}`;
   const done = extra.how === "mean" ? `With ${listed} held at the mean` : `Without ${listed}`;
   const [old, now] = [meanLoss(extra.before), meanLoss(extra.after)];
-  const unit = first.probes[0].units === "words" ? "word" : "token";
+  const unit = unitName(first.probes[0]);
   const told = !names.length
     ? "All heads are on. Switch some off, and see what the model then predicts."
     : old === null ? `${done}.` : `${done}, the loss of this text goes from ${figure(old)} to ${figure(now)} nats a ${unit} (${signedShort(now - old)}).`;
@@ -105,7 +114,7 @@ function whatIfText(model, act) {
   const { data, extra, theme } = model;
   const probe = data.first.probes[0];
   const at = shownPosition(model);
-  const unit = probe.units === "words" ? "word" : "token";
+  const unit = unitName(probe);
   const most = Math.max(SMALL_CHANGE, ...extra.before.loss.map((_, place) => Math.abs(lossChangeAt(extra, place) ?? 0)));
   const { children, words } = wordsOf(probe.tokens);
   for (const [place, word] of words.entries()) {
@@ -173,10 +182,11 @@ function headSwitches(root, { state, data, extra, theme }, act) {
 function rankingTold(ranking, changes, { position }, { heads, probes }) {
   const best = changes.reduce((most, change, head) => (change !== null && change > (changes[most] ?? -Infinity) ? head : most), 0);
   const where = position === null ? "in this text" : `after “${plainToken(probes[0].tokens[position])}”`;
+  const each = position === null ? ` a ${unitName(probes[0])}` : "";
   const name = headName(best, heads);
   if (changes.every((change) => Math.abs(change ?? 0) < NO_EFFECT)) return `No head matters ${where}: without any one of them, the loss changes by less than ${NO_EFFECT}.`;
   if (!(changes[best] > 0)) return `No head lowers the loss ${where}: without any one of them it is ${figure(ranking.loss)} or less.`;
-  return `${name[0].toUpperCase()}${name.slice(1)} matters most ${where}: without it alone, the loss rises by ${figure(changes[best])}. Orange: the loss rises; blue: it falls.`;
+  return `${name[0].toUpperCase()}${name.slice(1)} matters most ${where}: without it alone, the loss rises by ${figure(changes[best])} nats${each}. Orange: the loss rises; blue: it falls.`;
 }
 
 /** The likeliest next tokens before and after, side by side, and the loss of the real one. */

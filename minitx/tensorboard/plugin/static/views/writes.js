@@ -1,10 +1,11 @@
 // What the chosen head writes at the pinned token: the tokens it pushes up and down, and the words it took that from.
 
+import { sumsIn } from "../data/words.js";
 import { element, onScreen } from "../draw/dom.js";
 import { headColour } from "../draw/theme.js";
 import { figure, headName } from "../state/scores.js";
 import { nearestOf } from "../state/state.js";
-import { pinnedPosition } from "../state/units.js";
+import { pinnedPosition, unitName } from "../state/units.js";
 
 const DIRECT = "Added to the logit of a token, beyond the mean of all tokens. The direct effect alone: what later layers make of it is left out.";
 const BY = { Q: "queries", K: "keys", V: "values" };
@@ -19,7 +20,7 @@ export const WRITES_VIEW = {
   draw: drawWrites,
 };
 
-/** The answer to the question "writes", with the head, position and step that it is about. */
+/** The answer to the question "writes" in units of the text, with the head, unit and step that it is about. */
 async function loadWrites(source, data, state, tell) {
   if (!source.ask) throw new Error("A file holds no weights, so what a head writes is shown only in TensorBoard.");
   if (data.refusal) throw new Error(data.refusal);
@@ -28,7 +29,15 @@ async function loadWrites(source, data, state, tell) {
   const probe = data.first.probes[0];
   const position = pinnedPosition(probe, state);
   const answer = await source.ask(data.run, step, probe.text, "writes", { head: state.head, position }, tell);
-  return { ...answer, step, position, head: state.head };
+  return { ...answerIn(probe, answer), step, at: probe.unitOf(position), head: state.head };
+}
+
+/** `answer` with units of `probe` as its sources: what the head takes from the tokens of a word is added up. */
+function answerIn(probe, answer) {
+  const [weights, values] = ["weight", "value"].map((name) => sumsIn(probe, answer.sources.map((source) => source[name])));
+  const entryIn = (entry) => entry && { ...entry, sources: sumsIn(probe, entry.sources) };
+  const [up, down] = [answer.up, answer.down].map((entries) => entries.map(entryIn));
+  return { ...answer, up, down, real: entryIn(answer.real), sources: weights.map((weight, at) => ({ at, weight, value: values[at] })) };
 }
 
 function drawWrites(root, model, act) {
@@ -57,18 +66,23 @@ const spoken = (token) => token.replaceAll("␣", " ").trim() || token;
 const quoted = (token) => element("b", {}, `“${spoken(token)}”`);
 
 /** "At “it”, this head takes “animal” and pushes up “tired”." */
-function writesHeadline({ up, sources, position }, { probes: [probe] }) {
+function writesHeadline({ up, sources, at: from }, { probes: [probe] }) {
   const taken = sources.reduce((best, one) => (one.value > best.value ? one : best));
   const names = up.filter((entry) => entry.value > 0 && entry.value >= up[0].value / 2).slice(0, 3);
   const listed = names.flatMap((entry, index) => [index ? ", " : "", quoted(entry.token)]);
-  const at = ["At ", quoted(probe.tokens[probe.unitOf(position)]), ", this head "];
+  const at = ["At ", quoted(probe.tokens[from]), ", this head "];
   if (!names.length) return element("p", { class: "headline" }, ...at, "writes nothing");
-  const whence = taken.position === position ? "that token itself" : quoted(probe.tokens[probe.unitOf(taken.position)]);
+  const whence = taken.at === from ? `that ${unitName(probe)} itself` : quoted(probe.tokens[taken.at]);
   return element("p", { class: "headline" }, ...at, "takes ", whence, ` (attention ${figure(taken.weight)}) and pushes up `, ...listed, ".");
 }
 
+const isSpaced = (token) => token.startsWith("␣") && token.length > 1;
+
+/** Whether the unit `at` is a token inside a word. */
+const isPiece = ({ units, words }, at) => units === "tokens" && words.length > 0 && !words.includes(at);
+
 /** The text, words shaded by attention, with a bar above each word that pushes `entry` up, and below one that pushes it down. */
-function sourcesOf({ position, sources }, entry, { state, data }, act) {
+function sourcesOf({ at: from, sources }, entry, { state, data }, act) {
   const probe = data.first.probes[0];
   const most = Math.max(...entry.sources.map(Math.abs), 1e-9);
   const strongest = entry.sources.findIndex((value) => Math.abs(value) === most);
@@ -76,16 +90,21 @@ function sourcesOf({ position, sources }, entry, { state, data }, act) {
   const bar = (at, isUp) => element("i", { class: isUp ? "up" : "down" }, label(at), element("u"));
   const word = (token, at) => {
     const value = entry.sources[at] ?? 0;
-    const isSpaced = token.startsWith("␣") && token.length > 1;
-    const kind = at > position ? "source later" : at === position ? "source from" : "source";
+    const kind = at > from ? "source later" : at === from ? "source from" : "source";
     const style = `--weight: ${(100 * (sources[at]?.weight ?? 0)).toFixed(1)}%; --size: ${(Math.abs(value) / most).toFixed(3)}`;
-    const lines = at > position ? ["The head cannot see it: it comes later."] : [`attention ${figure(sources[at].weight)}`, `${signedFigure(value)} to “${spoken(entry.token)}”`];
-    const listeners = { onclick: () => act.pin({ query: probe.unitOf(at), key: null }), onpointermove: (event) => act.tell([token, ...lines], event), onpointerleave: (event) => act.tell(null, event) };
-    const made = element("span", { class: kind, style, "data-token": at, ...listeners }, isSpaced ? token.slice(1) : token, value ? bar(at, value > 0) : null);
-    return isSpaced ? [" ", made] : [made];
+    const lines = at > from ? ["The head cannot see it: it comes later."] : [`attention ${figure(sources[at].weight)}`, `${signedFigure(value)} to “${spoken(entry.token)}”`];
+    const listeners = { onclick: () => act.pin({ query: at, key: null }), onpointermove: (event) => act.tell([token, ...lines], event), onpointerleave: (event) => act.tell(null, event) };
+    return element("span", { class: kind, style, "data-token": at, ...listeners }, isSpaced(token) ? token.slice(1) : token, value ? bar(at, value > 0) : null);
   };
-  const caption = element("p", { class: "hint" }, "Shade: attention. Bars: how much each word pushes ", quoted(entry.token), " up or down. ", onScreen("Click a word to see what the head writes there."));
-  return element("div", { class: "sources" }, caption, element("p", { class: "text" }, ...probe.inTokens.tokens.flatMap(word)));
+  const line = [];
+  for (const [at, token] of probe.tokens.entries()) {
+    if (isSpaced(token)) line.push(" ");
+    if (isSpaced(token) || !isPiece(probe, at)) line.push(element("span", { class: "unbroken" }));
+    line.at(-1).append(word(token, at));
+  }
+  const unit = unitName(probe);
+  const caption = element("p", { class: "hint" }, `Shade: attention. Bars: how much each ${unit} pushes `, quoted(entry.token), " up or down. ", onScreen(`Click a ${unit} to see what the head writes there.`));
+  return element("div", { class: "sources" }, caption, element("p", { class: "text" }, ...line));
 }
 
 /** A list of tokens with bars; pointing at one calls `show` with it. */
