@@ -111,8 +111,8 @@ def test_the_pieces_of_a_word_stay_on_one_line(browser: Any, server: str) -> Non
     with Page(browser, frame(server, "run=small&view=writes&head=3&units=tokens"), width=390) as page:
         page.wait(f"document.querySelector('{HEADLINE}')")
         page.tab.add_style_tag(content=".writes .text { width: 1px; }")
-        tops = page.tab.eval_on_selector_all(".source", "pieces => pieces.map(piece => piece.parentNode.offsetTop)")
-        assert [tops.index(top) for top in tops] == [0] * 3 + [3] * 4 + [7] * 4 + [11]
+        bottoms = "[...document.querySelectorAll('.source')].map(at => Math.round(at.getBoundingClientRect().bottom))"
+        page.wait(f"{bottoms}.map((bottom, _, all) => all.indexOf(bottom)).join() === '0,0,0,3,3,3,3,7,7,7,7,11'")
 
 
 def test_a_word_is_pinned_by_a_click_and_a_head_that_is_read_is_opened(browser: Any, server: str) -> None:

@@ -6,6 +6,7 @@
 import { withQuestion } from "../data/attention.js";
 import { firstOther } from "../data/comparing.js";
 import { gather } from "../data/gather.js";
+import { splitsWords } from "../data/words.js";
 import { element } from "../draw/dom.js";
 import { readTheme } from "../draw/theme.js";
 import { fromLink } from "../state/link.js";
@@ -89,7 +90,7 @@ export function startViewer(root, source, { link = "", linkTo, follow, hasTour =
     }
   }
 
-  const tokenIn = (units) => (state.token && data.first ? placeIn(units, data.first.probes[0], state.token) : state.token);
+  const tokenIn = (units) => (state.token && data.first && splitsWords(data.first.probes[0]) ? placeIn(units, data.first.probes[0], state.token) : state.token);
 
   /** Run a text through the model at the shown step, so stop playing. */
   function runText(text) {

@@ -1,7 +1,5 @@
 // The units of a text, words or tokens, as places in the text that the model reads.
 
-import { splitsWords } from "../data/words.js";
-
 /** "word" or "token". */
 export const unitName = ({ units }) => units.slice(0, -1);
 
@@ -21,7 +19,7 @@ export function pinnedPosition(probe, { token }) {
 
 /** A place of `probe` in other units: a token becomes its word, a word its last token. */
 export function placeIn(units, probe, { query, key }) {
-  if (units === probe.units || !splitsWords(probe)) return { query, key };
+  if (units === probe.units || !probe.words.length) return { query, key };
   const wordOf = (token) => probe.words.findLastIndex((start) => start <= token);
   const convert = (unit) => (unit === null ? null : units === "words" ? wordOf(unit) : lastTokenOf(probe, { query: unit }));
   return { query: convert(query), key: convert(key) };
