@@ -28,7 +28,6 @@ import yaml
 
 from minitx.config import Config
 from minitx.heads import examples_file, snapshots
-from minitx.system.errors import UserError
 from tests.small import small_config, small_text
 
 ROOT = Path(__file__).parents[2]
@@ -179,31 +178,22 @@ def curves(run: Path) -> dict[str, list[tuple[int, object]]]:
     return points
 
 
-REFUSED = "refused"
-"""In place of a file that ends in a sentence."""
-
-
 def said(run: Path) -> dict[str, Any]:
-    """All that a run says: metrics, lines about heads, their examples, last weights, and every curve."""
+    """What a run says to whoever goes on with it: metrics, lines about heads, last weights, and every curve."""
     last = max((run / "checkpoints").glob("step-*"))
-    found = {f"examples {step}": examples(run, step) for step in examples_file.steps(run)}
     lines = {name: metrics(run, name) for name in ("metrics.jsonl", "heads.jsonl") if (run / name).exists()}
-    return {**lines, **found, last.name: (last / "model.safetensors").read_bytes(), **curves(run)}
-
-
-def examples(run: Path, step: int) -> examples_file.Examples | str:
-    """The examples of a step, or REFUSED."""
-    try:
-        return examples_file.read(run, step)._replace(run="")
-    except UserError:
-        return REFUSED
+    return {**lines, last.name: (last / "model.safetensors").read_bytes(), **curves(run)}
 
 
 def differences(run: Path, reference: Path) -> list[str]:
-    """In what a run differs from the undisturbed run `reference`; what is refused is told, and no difference."""
-    ours, theirs = said(run), said(reference)
-    names = [name for name in ours.keys() | theirs.keys() if ours.get(name) is not REFUSED]
-    return [name for name in names if ours.get(name) != theirs.get(name)]
+    """In what a run differs from the undisturbed run `reference`, the examples of its heads included."""
+    ours, theirs = ({**said(one), **examples(one)} for one in (run, reference))
+    return [name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)]
+
+
+def examples(run: Path) -> dict[str, Any]:
+    """The examples of heads at each step, without the name of the run."""
+    return {f"examples {step}": examples_file.read(run, step)._replace(run="") for step in examples_file.steps(run)}
 
 
 def holds(path: Path) -> Any:
