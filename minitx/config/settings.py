@@ -145,8 +145,8 @@ class LogConfig:
     """Steps, evenly spread over the run, whose weights are kept for the Attention tab; fewer if they would take more
     than 100 MB in all; 0 turns it off."""
     examples: bool | int = True
-    """Tokens of validation text in which each head's strongest examples are sought, at a quarter, a half and three
-    quarters of the run and at its end; true takes 3072, or fewer in a short run; 0 turns them off."""
+    """Tokens of validation text in which each head's strongest examples are sought. True takes 3072, fewer in a short
+    run; 0 turns them off. They are sought at each quarter of the run."""
     probes: list[str | ProbeSetting] = field(default_factory=lambda: copy.deepcopy(list(DEFAULT_PROBES)))
     """Texts whose attention patterns are drawn. A probe {text, links: [{name, from, to}]} also measures how much every
     head attends from the later words `from` to the earlier words `to`."""

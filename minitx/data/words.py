@@ -15,7 +15,7 @@ IDEOGRAPHS = re.compile("[\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\u
 """Characters that are words by themselves: Chinese ones, hiragana and katakana."""
 WORD = re.compile(r" ?(?:w[wm]*(?:jw[wm]*)*|[cjpm]m*(?:zpm*)*)|.", re.DOTALL)
 """A word in the kinds that `_kind` gives: letters with inner apostrophes or hyphens, or one other character with its
-marks, and the space before it; or one white space."""
+marks. The space before it belongs to it. Other white space is a word by itself."""
 
 
 def word_starts(pieces: Sequence[bytes]) -> list[int]:

@@ -1,7 +1,7 @@
 """Each head's strongest examples: the places in validation text where it attends most sharply.
 
-A head's weight at a query is its greatest on a key that is neither the query itself nor the first token of the window,
-where many heads look when there is nothing to find.
+A head's weight at a query is its greatest on a key other than the query itself and the first token of the window. Many
+heads look at that one when there is nothing to find.
 """
 
 import math

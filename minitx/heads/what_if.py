@@ -1,7 +1,7 @@
 """What if: the predictions of a model without some of its heads, and which head matters at some positions.
 
-A head that is taken out writes nothing ("zero"), or at every token the mean of its outputs on the same text ("mean"):
-then only what it does by reacting to its input is gone.
+A head that is taken out writes nothing ("zero"), or its mean output on the same text at every token ("mean"). With the
+mean, only what it does by reacting to its input is gone.
 """
 
 from collections.abc import Sequence

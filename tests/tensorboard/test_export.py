@@ -6,7 +6,6 @@ import base64
 import io
 import itertools
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -19,7 +18,7 @@ from PIL import Image, ImageSequence
 from minitx.heads.snapshots import PlacedLink, ShownProbe, encode, write
 from minitx.tensorboard.plugin.page import EXPORT, STATIC, page, script, variable
 from tests.heads.test_snapshots import patterns
-from tests.tensorboard.browser import SLOW, Page, chromium, needs_browser
+from tests.tensorboard.browser import SLOW, Page, needs_browser
 from tests.tensorboard.test_tab import frame, tensorboard
 
 pytestmark = needs_browser
@@ -34,12 +33,6 @@ def snapshot(step: int) -> bytes:
     ])  # fmt: skip
     scores = {"previous_token": np.array([[0.1, 0.2], [0.3, step / 10]])}
     return encode(step, [probe], scores)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

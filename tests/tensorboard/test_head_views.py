@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,8 @@ from minitx.heads.examples_file import Examples, HeadExamples, Place
 from minitx.heads.snapshots import ShownProbe, encode
 from minitx.tensorboard.plugin.page import page as page_of
 from tests.heads.test_snapshots import patterns
-from tests.tensorboard.browser import Page, chromium, needs_browser
-from tests.tensorboard.test_tab import frame, is_at, tensorboard
+from tests.tensorboard.browser import Page, needs_browser
+from tests.tensorboard.test_tab import frame, is_at
 
 pytestmark = needs_browser
 STEPS = (10, 20, 30)
@@ -55,18 +54,6 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for step in (10, 30):
         examples_file.write(logs / "good", examples(step))
     return logs
-
-
-@pytest.fixture(scope="module")
-def server(logs: Path) -> Iterator[str]:
-    with tensorboard(logs) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as running:
-        yield running
 
 
 def test_the_strongest_places_are_shown_with_their_words(browser: Any, server: str) -> None:

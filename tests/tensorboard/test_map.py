@@ -18,7 +18,7 @@ import pytest
 from minitx.heads.snapshots import ShownProbe, encode
 from minitx.tensorboard.plugin.page import STATIC
 from tests.heads.test_snapshots import patterns
-from tests.tensorboard.browser import Page, chromium, needs_browser
+from tests.tensorboard.browser import Page, needs_browser
 from tests.tensorboard.test_page import write_html
 
 pytestmark = needs_browser
@@ -41,12 +41,6 @@ def written_on_stage(page: Page) -> list[str]:
     page.tab.evaluate("document.querySelectorAll('.stage-box').forEach(one => one.dispatchEvent(new Event('scroll')))")
     script = "[...texts].filter(([canvas]) => canvas.closest('.stage')).flatMap(([, all]) => all)"
     return [str(text) for text in page.tab.evaluate(script)]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ The runs are made by hand, so that what a head attends to is known.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ import pytest
 from minitx.heads import snapshots
 from minitx.heads.snapshots import PlacedLink, ShownProbe, encode
 from minitx.tensorboard.plugin.page import page
-from tests.tensorboard.browser import Page, chromium, needs_browser
-from tests.tensorboard.test_tab import frame, is_at, tensorboard
+from tests.tensorboard.browser import Page, needs_browser
+from tests.tensorboard.test_tab import frame, is_at
 
 pytestmark = needs_browser
 TOKENS = ["The", "␣an", "imal", "␣slept", ".", "↵", "It", "␣dre", "amt"]
@@ -74,18 +73,6 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_run(folder / "one", 1, {10: 0.1, 20: 0.15})
     write_run(folder / "two", 2, {10: 0.12, 20: 0.3, 30: 0.8, 40: 0.9})
     return folder
-
-
-@pytest.fixture(scope="module")
-def server(logs: Path) -> Iterator[str]:
-    with tensorboard(logs) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as running:
-        yield running
 
 
 def bars(shown: Page, line: int) -> dict[int, float]:

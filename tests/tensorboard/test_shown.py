@@ -12,11 +12,10 @@ import pytest
 from minitx.heads import snapshots
 from minitx.heads.snapshots import ShownProbe, encode
 from tests.tensorboard.browser import Page, needs_browser
-from tests.tensorboard.test_opening import browser, uniform, write_run
+from tests.tensorboard.test_opening import uniform, write_run
 from tests.tensorboard.test_tab import frame, is_at, tensorboard
 
 pytestmark = needs_browser
-__all__ = ["browser"]
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,10 +15,10 @@ from minitx.heads.snapshots import PlacedLink, ShownProbe, encode
 from minitx.tensorboard.plugin.page import STATIC
 from minitx.tensorboard.writer import EventWriter
 from tests.heads.test_snapshots import patterns, read_patterns
-from tests.tensorboard.browser import Page, chromium, needs_browser
+from tests.tensorboard.browser import Page, needs_browser
 from tests.tensorboard.test_map import TEXTS, written_on_stage
 from tests.tensorboard.test_page import WRITTEN, write_html
-from tests.tensorboard.test_tab import frame, is_at, pixels, tensorboard
+from tests.tensorboard.test_tab import frame, is_at, pixels
 
 pytestmark = needs_browser
 
@@ -42,12 +41,6 @@ def hand_made(step: int) -> bytes:
     scores = {"induction": np.array(INDUCTION[step]).reshape(2, 2), "entropy": np.ones((2, 2))}
     probe = ShownProbe("The animal did not cross for it was", TOKENS, weights.reshape(2, 2, 8, 8), LINKS)
     return encode(step, [probe], scores, {"induction": 0.05})
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -289,12 +282,6 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         snapshots.write(logs / "words", step, encode(step, [probe]))
     (logs / "short" / "checkpoints" / "step-000250").mkdir(parents=True)
     return logs
-
-
-@pytest.fixture(scope="module")
-def server(logs: Path) -> Iterator[str]:
-    with tensorboard(logs) as address:
-        yield address
 
 
 def test_a_server_answers_like_a_file(browser: Any, server: str) -> None:

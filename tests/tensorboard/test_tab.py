@@ -26,7 +26,7 @@ import yaml
 from minitx.heads import snapshots
 from tests.heads.test_snapshots import changed, header_of, read_patterns
 from tests.small import small_config
-from tests.tensorboard.browser import SLOW, Page, chromium, needs_browser
+from tests.tensorboard.browser import SLOW, Page, needs_browser
 
 ROOT = Path(__file__).parents[2]
 pytestmark = needs_browser
@@ -73,18 +73,6 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         training.append(subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL))
     assert [process.wait() for process in training] == [0, 0]
     return folder / "runs"
-
-
-@pytest.fixture(scope="module")
-def server(logs: Path) -> Iterator[str]:
-    with tensorboard(logs) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as running:
-        yield running
 
 
 def frame(server: str, link: str = "run=small") -> str:

@@ -16,7 +16,7 @@ from minitx.heads.what_if import ranking, without
 from minitx.run.folder import Run
 from minitx.training.session import train
 from tests.small import small_config
-from tests.tensorboard.browser import Page, chromium, needs_browser
+from tests.tensorboard.browser import Page, needs_browser
 from tests.tensorboard.test_tab import frame, tensorboard
 
 pytestmark = needs_browser
@@ -36,12 +36,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def server(run: Run) -> Iterator[str]:
     with tensorboard(run.path.parent) as address:
         yield address
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as running:
-        yield running
 
 
 def asked(run: Run, step: int, question: Any, **fields: Any) -> Any:

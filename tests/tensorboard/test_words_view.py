@@ -5,19 +5,17 @@ from __future__ import annotations
 import functools
 import http.server
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from minitx.commands.shared import write_page
 from minitx.heads.packing import encode_weights, pack
 from minitx.heads.snapshots import PlacedLink, ShownProbe, encode
 from minitx.tensorboard.plugin.page import STATIC, page
 from tests.heads.test_snapshots import patterns
-from tests.tensorboard.browser import Page, chromium, needs_browser
+from tests.tensorboard.browser import Page, needs_browser
 
 pytestmark = needs_browser
 
@@ -45,12 +43,6 @@ def in_words(pattern: Any) -> Any:
 
 def shown(**more: Any) -> ShownProbe:
     return ShownProbe("The cat sat日.", TOKENS, patterns(1, 2, len(TOKENS)), [LINK], words=WORDS, **more)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as running:
-        yield running
 
 
 def opened(browser: Any, folder: Path, content: bytes, link: str = "", **more: Any) -> Page:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from minitx.heads.writes import writes
 from minitx.run.folder import Run
 from minitx.tensorboard.plugin.page import page as file_of
 from tests.small import small_config
-from tests.tensorboard.browser import Page, chromium, needs_browser
+from tests.tensorboard.browser import Page, needs_browser
 from tests.tensorboard.test_tab import ROOT, frame, tensorboard
 
 pytestmark = needs_browser
@@ -35,18 +34,6 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [sys.executable, str(ROOT / "train.py"), "--config", "small.yaml"]
     subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, check=True)
     return folder / "runs"
-
-
-@pytest.fixture(scope="module")
-def server(logs: Path) -> Iterator[str]:
-    with tensorboard(logs) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as running:
-        yield running
 
 
 def answer(logs: Path, head: int, position: int) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What may be asked of a model about a text, and the fields of each question, checked before they reach the worker.
 
-A question with the name and the fields that are checked here is answered by the function of the same name in
-`QUESTIONS` of `minitx.tensorboard.text_process`, which checks what only the model knows, such as its number of heads.
+The function of the same name in `QUESTIONS` of `minitx.tensorboard.text_process` answers. It checks what only the model
+knows, such as its number of heads.
 """
 
 from collections.abc import Callable
