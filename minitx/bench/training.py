@@ -13,6 +13,7 @@ from minitx.model import Transformer
 from minitx.system.runtime import Runtime
 from minitx.training.loop import LossOf, train_step, training_loss
 from minitx.training.optim import build_optimizers
+from minitx.training.start import start
 
 
 @dataclass
@@ -41,7 +42,9 @@ class TimedTraining:
 def our_training(shape: Shape, tokens: Tokens, runtime: Runtime, seed: int) -> TimedTraining:
     """minitx's training as `fit` does it."""
     torch.manual_seed(seed)
-    model = Transformer(shape.model, shape.vocab_size).to(runtime.device)
+    model = Transformer(shape.model, shape.vocab_size)
+    start(model, shape.train.start, tokens)
+    model.to(runtime.device)
     batches = Batches(tokens, shape.model.context_length, shape.train.batch_size, seed, runtime.device)
     loss_of = runtime.compiled(training_loss(model))
     return TimedTraining(

@@ -81,10 +81,15 @@ class TrainConfig:
     """Sequences in a forward pass."""
     grad_accum: int = 1
     """Forward passes whose gradients are added up for one update."""
+    start: Literal["bigram", "zero", "random"] = "bigram"
+    """With which weights to begin: random; zero, where blocks and output write nothing yet; or bigram, where embedding
+    and output matrix also predict each token from the one before, as counted in the training text."""
     optimizer: Literal["muon", "adamw"] = "muon"
     """muon trains the matrices of the blocks with Muon and all else with AdamW; adamw trains everything with AdamW."""
     learning_rate: float = 5e-3
     """Peak learning rate of AdamW."""
+    embedding_learning_rate: float | None = 0.02
+    """Peak learning rate of the embedding, which AdamW trains; null takes learning_rate, as does a tied embedding."""
     muon_learning_rate: float = 0.01
     """Peak learning rate of Muon."""
     weight_decay: float = 0.0
@@ -122,7 +127,7 @@ class TrainConfig:
         require_bounds(self, "train.", "keep_checkpoints sample_tokens", at_least=1)
         require_bounds(self, "train.", "warmup_steps sample_every skip_bad_steps", at_least=0)
         require_bounds(self, "train.", "weight_decay grad_clip", at_least=0, below=math.inf)
-        require_bounds(self, "train.", "learning_rate muon_learning_rate", above=0, below=math.inf)
+        require_bounds(self, "train.", "learning_rate embedding_learning_rate muon_learning_rate", above=0, below=math.inf)
         require_bounds(self, "train.", "beta1 beta2 muon_momentum", at_least=0, below=1)
         require_bounds(self, "train.", "decay_fraction", at_least=0, at_most=1)
         require(self.sample_prompt != "", "train.sample_prompt is empty: leave it out to start a new document.")

@@ -13,12 +13,15 @@ from minitx.model import Transformer
 from minitx.training.muon import Muon
 
 
-def split_parameters(model: Transformer) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
-    """The blocks' matrices, the other matrices (embedding, output) and the vectors (norms): all parameters, once."""
-    hidden = [p for p in model.blocks.parameters() if p.dim() > 1]
-    outer = [p for name, p in model.named_parameters() if p.dim() > 1 and not name.startswith("blocks.")]
+def split_parameters(model: Transformer) -> tuple[list[nn.Parameter], ...]:
+    """The blocks' matrices, embedding, output matrix and vectors (norms): every parameter once.
+
+    An embedding that is the output matrix too counts as that.
+    """
+    blocks = [p for p in model.blocks.parameters() if p.dim() > 1]
+    embedding = [] if model.config.tie_embeddings else [model.embedding.weight]
     vectors = [p for p in model.parameters() if p.dim() < 2]
-    return hidden, outer, vectors
+    return blocks, embedding, [model.output.weight], vectors
 
 
 def build_optimizers(model: Transformer, config: TrainConfig, dtype: torch.dtype = torch.float32) -> list[Optimizer]:
@@ -26,15 +29,19 @@ def build_optimizers(model: Transformer, config: TrainConfig, dtype: torch.dtype
 
     Only matrices decay; each group keeps its peak learning rate as `initial_lr`.
     """
-    hidden, outer, vectors = split_parameters(model)
-    decayed, decay = hidden + outer, config.weight_decay
+    blocks, embedding, output, vectors = split_parameters(model)
+    decay, rate = config.weight_decay, config.learning_rate
     optimizers: list[Optimizer] = []
     if config.optimizer == "muon":
-        optimizers.append(Muon(hidden, config.muon_learning_rate, decay, config.muon_momentum, dtype))
-        decayed = outer
-    groups = [{"params": decayed, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
+        optimizers.append(Muon(blocks, config.muon_learning_rate, decay, config.muon_momentum, dtype))
+    groups = [
+        *([] if optimizers else [{"params": blocks, "weight_decay": decay}]),
+        {"params": embedding, "weight_decay": decay, "lr": config.embedding_learning_rate or rate},
+        {"params": output, "weight_decay": decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
     betas = (config.beta1, config.beta2)
-    optimizers.append(plain_adamw(groups, lr=config.learning_rate, betas=betas, fused=True))
+    optimizers.append(plain_adamw(groups, lr=rate, betas=betas, fused=True))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]

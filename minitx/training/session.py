@@ -11,6 +11,7 @@ import torch
 from minitx.config import Config
 from minitx.config.parsing import setting_names
 from minitx.data.prepare import Prepared
+from minitx.data.token_files import Tokens
 from minitx.fast.compiler import spare_the_compiler
 from minitx.model import Transformer
 from minitx.model_size import require_memory
@@ -25,6 +26,7 @@ from minitx.system.files import remove
 from minitx.system.runtime import Runtime, choose_runtime
 from minitx.system.text import warn
 from minitx.training.loop import fit
+from minitx.training.start import start
 from minitx.training.state import Training
 
 Prepare = Callable[[Transformer], object]
@@ -64,15 +66,17 @@ def train(config: Config, resume: str | None = None, prepare: Prepare = lambda m
 
 def begin(config: Config, run: Run, prepared: Prepared, runtime: Runtime, prepare: Prepare) -> Training:
     """A run at step 0."""
-    model = untrained(config, prepared.tokenizer.vocab_size).to(runtime.device)
+    model = untrained(config, prepared.tokenizer.vocab_size, prepared.train).to(runtime.device)
     prepare(model)
     return Training(config, run, prepared, runtime, model)
 
 
-def untrained(config: Config, vocab_size: int) -> Transformer:
-    """The model of a run at step 0; seeds all random numbers."""
+def untrained(config: Config, vocab_size: int, tokens: Tokens) -> Transformer:
+    """The model of a run at step 0, given its training text; seeds all random numbers."""
     torch.manual_seed(config.seed)
-    return Transformer(config.model, vocab_size)
+    model = Transformer(config.model, vocab_size)
+    start(model, config.train.start, tokens)
+    return model
 
 
 def fit_run(training: Training) -> int:

@@ -3,6 +3,7 @@
 import math
 import time
 from dataclasses import replace
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
@@ -128,8 +129,11 @@ class Training:
         try:
             drop_lost_norms(saved["optimizers"][-1], self.model)
             for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
-                groups = zip(optimizer.param_groups, state["param_groups"], strict=True)
-                asked = [{**now, "params": before["params"]} for now, before in groups]  # perhaps another learning rate
+                numbers = iter([number for group in state["param_groups"] for number in group["params"]])
+                groups = optimizer.param_groups  # perhaps with another learning rate, or cut more finely
+                asked = [{**group, "params": list(islice(numbers, len(group["params"])))} for group in groups]
+                if next(numbers, None) is not None:
+                    raise ValueError("its optimizer has more parameters")
                 optimizer.load_state_dict({**state, "param_groups": asked})
                 for parameter, kept in optimizer.state.items():  # fused AdamW writes past the end of a smaller one
                     if any(value.shape not in ((), parameter.shape) for value in kept.values()):
