@@ -27,13 +27,24 @@ def test_every_parameter_is_in_exactly_one_group(kind: str, tie: bool) -> None:
 
 def test_muon_takes_the_matrices_of_the_blocks_and_only_matrices_decay() -> None:
     model = small()
-    hidden, outer, vectors = split_parameters(model)
-    assert {id(p) for p in hidden} == {id(p) for p in model.blocks.parameters() if p.dim() == 2}
-    assert {id(p) for p in outer} == {id(model.embedding.weight), id(model.output.weight)}
+    blocks, embedding, output, vectors = split_parameters(model)
+    assert {id(p) for p in blocks} == {id(p) for p in model.blocks.parameters() if p.dim() == 2}
+    assert [id(p) for p in embedding + output] == [id(model.embedding.weight), id(model.output.weight)]
     muon, adamw = build_optimizers(model, TrainConfig(weight_decay=0.1))
-    assert [id(p) for p in muon.param_groups[0]["params"]] == [id(p) for p in hidden]
-    assert [group["weight_decay"] for group in adamw.param_groups] == [0.1, 0.0]
-    assert [id(p) for p in adamw.param_groups[1]["params"]] == [id(p) for p in vectors]
+    assert [id(p) for p in muon.param_groups[0]["params"]] == [id(p) for p in blocks]
+    assert [group["weight_decay"] for group in adamw.param_groups] == [0.1, 0.1, 0.0]
+    assert [id(p) for p in adamw.param_groups[2]["params"]] == [id(p) for p in vectors]
+
+
+def test_the_embedding_has_a_rate_of_its_own_unless_it_is_the_output_too() -> None:
+    for tie, rate in ((False, 0.02), (True, 0.005)):
+        model = small(tie)
+        _, adamw = build_optimizers(model, TrainConfig(learning_rate=0.005, embedding_learning_rate=0.02))
+        rates = {id(p): group["lr"] for group in adamw.param_groups for p in group["params"]}
+        assert rates[id(model.embedding.weight)] == rate
+        assert rates[id(model.output.weight)] == rates[id(model.final_norm.weight)] == 0.005
+    _, adamw = build_optimizers(small(), TrainConfig(learning_rate=0.005, embedding_learning_rate=None))
+    assert {group["lr"] for group in adamw.param_groups} == {0.005}
 
 
 @pytest.mark.parametrize("kind", ["muon", "adamw"])
@@ -83,8 +94,8 @@ def test_learning_rate_rises_stays_and_falls() -> None:
 
 
 def test_set_learning_rate_keeps_each_peak() -> None:
-    optimizers = build_optimizers(small(), TrainConfig(learning_rate=0.004, muon_learning_rate=0.02))
+    optimizers = build_optimizers(small(), TrainConfig(learning_rate=0.004, embedding_learning_rate=0.01, muon_learning_rate=0.02))
     for factor in (0.5, 1.0):
         set_learning_rate(optimizers, factor)
         rates = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
-        assert rates == pytest.approx([0.02 * factor, 0.004 * factor, 0.004 * factor])
+        assert rates == pytest.approx([0.02 * factor, 0.01 * factor, 0.004 * factor, 0.004 * factor])
