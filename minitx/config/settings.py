@@ -127,7 +127,9 @@ class TrainConfig:
         require_bounds(self, "train.", "keep_checkpoints sample_tokens", at_least=1)
         require_bounds(self, "train.", "warmup_steps sample_every skip_bad_steps", at_least=0)
         require_bounds(self, "train.", "weight_decay grad_clip", at_least=0, below=math.inf)
-        require_bounds(self, "train.", "learning_rate embedding_learning_rate muon_learning_rate", above=0, below=math.inf)
+        require_bounds(
+            self, "train.", "learning_rate embedding_learning_rate muon_learning_rate", above=0, below=math.inf
+        )
         require_bounds(self, "train.", "beta1 beta2 muon_momentum", at_least=0, below=1)
         require_bounds(self, "train.", "decay_fraction", at_least=0, at_most=1)
         require(self.sample_prompt != "", "train.sample_prompt is empty: leave it out to start a new document.")

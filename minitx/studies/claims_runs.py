@@ -25,6 +25,7 @@ from minitx.heads.places import TaleBatch, held_out_tales, place_tales
 from minitx.model import Transformer, evaluating
 from minitx.model_size import cache_bytes_per_token, parameter_count
 from minitx.run.folder import Run
+from minitx.run.text import prepared_text
 from minitx.studies.comparison import (
     Trials,
     Variants,
@@ -181,7 +182,7 @@ def measure(variant: str, config: Config, base: ModelConfig, n_tales: int) -> Fi
     if variant == PROJECTION or model_config.attention == "latent" or model_config.kv_heads != base.n_head:
         return figures
     ambiguous = [place_tales([as_read(tale, reading) for tale in told], tokenizer, length) for reading in (0, 1)]
-    start = untrained(config, tokenizer.vocab_size).to(device)
+    start = untrained(config, tokenizer.vocab_size, prepared_text(config, run).train).to(device)
     heads, at_start = (measure_heads(each, batches, ambiguous) for each in (model, start))
     figures = dataclasses.replace(figures, heads=heads, heads_at_start=at_start)
     if model_config.n_layer != base.n_layer:

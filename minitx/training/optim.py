@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from minitx.attention import MultiHeadAttention
 from minitx.config import TrainConfig
 from minitx.fast.compiler import plain_adamw
 from minitx.model import Transformer
@@ -33,7 +34,8 @@ def build_optimizers(model: Transformer, config: TrainConfig, dtype: torch.dtype
     decay, rate = config.weight_decay, config.learning_rate
     optimizers: list[Optimizer] = []
     if config.optimizer == "muon":
-        optimizers.append(Muon(blocks, config.muon_learning_rate, decay, config.muon_momentum, dtype))
+        rows = head_rows(model)
+        optimizers.append(Muon(blocks, config.muon_learning_rate, decay, config.muon_momentum, dtype, rows))
     groups = [
         *([] if optimizers else [{"params": blocks, "weight_decay": decay}]),
         {"params": embedding, "weight_decay": decay, "lr": config.embedding_learning_rate or rate},
@@ -46,6 +48,15 @@ def build_optimizers(model: Transformer, config: TrainConfig, dtype: torch.dtype
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
     return optimizers
+
+
+def head_rows(model: Transformer) -> dict[nn.Parameter, int]:
+    """The width of a head, for the queries and keys of multi-head attention.
+
+    Their heads compare in subspaces of their own, so Muon takes each apart (docs/notes.md has the gain).
+    """
+    attentions = [module for module in model.modules() if isinstance(module, MultiHeadAttention)]
+    return {matrix.weight: module.d_head for module in attentions for matrix in (module.query, module.key)}
 
 
 def learning_rate_factor(step: int, config: TrainConfig) -> float:

@@ -167,7 +167,7 @@ def test_a_step_looks_at_no_value(optimizer: str, tmp_path: Path) -> None:
 
 
 def test_a_run_learns_and_is_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = small_config(tmp_path, steps=60, eval_every=20, checkpoint_every=20)
+    config = small_config(tmp_path, steps=60, eval_every=20, checkpoint_every=20, start="random")
     assert train(config) == 0
     run = Run.find(config.out)
     lines = run.metrics()

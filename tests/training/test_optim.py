@@ -36,6 +36,13 @@ def test_muon_takes_the_matrices_of_the_blocks_and_only_matrices_decay() -> None
     assert [id(p) for p in adamw.param_groups[2]["params"]] == [id(p) for p in vectors]
 
 
+def test_muon_takes_the_heads_of_queries_and_keys_apart() -> None:
+    model = small()
+    muon = build_optimizers(model, TrainConfig())[0]
+    matrices = [m.weight for block in model.blocks for m in (block.attention.query, block.attention.key)]
+    assert {id(p): rows for p, rows in muon.head_rows.items()} == {id(p): 8 for p in matrices}
+
+
 def test_the_embedding_has_a_rate_of_its_own_unless_it_is_the_output_too() -> None:
     for tie, rate in ((False, 0.02), (True, 0.005)):
         model = small(tie)
@@ -94,7 +101,9 @@ def test_learning_rate_rises_stays_and_falls() -> None:
 
 
 def test_set_learning_rate_keeps_each_peak() -> None:
-    optimizers = build_optimizers(small(), TrainConfig(learning_rate=0.004, embedding_learning_rate=0.01, muon_learning_rate=0.02))
+    optimizers = build_optimizers(
+        small(), TrainConfig(learning_rate=0.004, embedding_learning_rate=0.01, muon_learning_rate=0.02)
+    )
     for factor in (0.5, 1.0):
         set_learning_rate(optimizers, factor)
         rates = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]

@@ -23,12 +23,17 @@ LOST_AT = (1, 9)
 
 
 def as_older_versions_saved_it(checkpoint: Path, pruned: tuple[int, ...]) -> None:
-    """Give layers without heads back their query-key norms, with states of AdamW, which minitx 0.1 kept."""
+    """Give layers without heads back their query-key norms, with states of AdamW, which minitx 0.1 kept.
+
+    All matrices were in one group.
+    """
     lost = {f"blocks.{layer}.attention.{name}.weight": torch.full((8,), 3.0) for layer in pruned for name in LOST}
     save_file({**load_file(checkpoint / "model.safetensors"), **lost}, checkpoint / "model.safetensors")
     saved = torch.load(checkpoint / "optimizer.pt", weights_only=True)
     adamw = saved["optimizers"][-1]
-    (matrices, vectors), state = (group["params"] for group in adamw["param_groups"]), adamw["state"]
+    (*groups, last), state = adamw["param_groups"], adamw["state"]
+    matrices, vectors = [number for group in groups for number in group["params"]], last["params"]
+    adamw["param_groups"] = [{**groups[0], "params": matrices}, last]
     states = [state.get(number) for number in vectors]  # those of norms without a gradient are None
     for first in LOST_AT:
         states[first:first] = [{"step": torch.tensor(4.0), "exp_avg": torch.ones(8), "exp_avg_sq": torch.ones(8)}] * 2
