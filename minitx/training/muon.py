@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from minitx.fast import foreach
@@ -31,12 +31,12 @@ class Muon(Optimizer):
 
     def __init__(
         self,
-        parameters: Iterable[nn.Parameter],
+        parameters: Iterable[Tensor],
         lr: float,
         weight_decay: float,
         momentum: float,
         dtype: torch.dtype = torch.float32,
-        head_rows: Mapping[nn.Parameter, int] | None = None,
+        head_rows: Mapping[Tensor, int] | None = None,
     ) -> None:
         super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
         self.dtype, self.head_rows = dtype, dict(head_rows or {})

@@ -4,7 +4,7 @@ Muon takes the matrices of the blocks, whose updates it makes orthogonal; AdamW,
 """
 
 import torch
-from torch import nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from minitx.attention import MultiHeadAttention
@@ -14,14 +14,14 @@ from minitx.model import Transformer
 from minitx.training.muon import Muon
 
 
-def split_parameters(model: Transformer) -> tuple[list[nn.Parameter], ...]:
+def split_parameters(model: Transformer) -> tuple[list[Tensor], ...]:
     """The blocks' matrices, embedding, output matrix and vectors (norms): every parameter once.
 
     An embedding that is the output matrix too counts as that.
     """
-    blocks = [p for p in model.blocks.parameters() if p.dim() > 1]
-    embedding = [] if model.config.tie_embeddings else [model.embedding.weight]
-    vectors = [p for p in model.parameters() if p.dim() < 2]
+    blocks: list[Tensor] = [p for p in model.blocks.parameters() if p.dim() > 1]
+    embedding: list[Tensor] = [] if model.config.tie_embeddings else [model.embedding.weight]
+    vectors: list[Tensor] = [p for p in model.parameters() if p.dim() < 2]
     return blocks, embedding, [model.output.weight], vectors
 
 
@@ -50,7 +50,7 @@ def build_optimizers(model: Transformer, config: TrainConfig, dtype: torch.dtype
     return optimizers
 
 
-def head_rows(model: Transformer) -> dict[nn.Parameter, int]:
+def head_rows(model: Transformer) -> dict[Tensor, int]:
     """The width of a head, for the queries and keys of multi-head attention.
 
     Their heads compare in subspaces of their own, so Muon takes each apart (docs/notes.md has the gain).

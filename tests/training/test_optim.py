@@ -8,7 +8,14 @@ import torch
 from minitx.config import ModelConfig, TrainConfig
 from minitx.fast.compiler import plain_adamw
 from minitx.model import Transformer, next_token_loss
-from minitx.training.optim import build_optimizers, learning_rate_factor, set_learning_rate, split_parameters
+from minitx.training.muon import Muon
+from minitx.training.optim import (
+    build_optimizers,
+    head_rows,
+    learning_rate_factor,
+    set_learning_rate,
+    split_parameters,
+)
 
 
 def small(tie: bool = False) -> Transformer:
@@ -38,9 +45,11 @@ def test_muon_takes_the_matrices_of_the_blocks_and_only_matrices_decay() -> None
 
 def test_muon_takes_the_heads_of_queries_and_keys_apart() -> None:
     model = small()
+    names = ("attention.query.weight", "attention.key.weight")
+    matrices = [p for name, p in model.named_parameters() if name.endswith(names)]
+    assert {id(p): rows for p, rows in head_rows(model).items()} == {id(p): 8 for p in matrices}
     muon = build_optimizers(model, TrainConfig())[0]
-    matrices = [m.weight for block in model.blocks for m in (block.attention.query, block.attention.key)]
-    assert {id(p): rows for p, rows in muon.head_rows.items()} == {id(p): 8 for p in matrices}
+    assert isinstance(muon, Muon) and len(muon.head_rows) == len(matrices) == 4
 
 
 def test_the_embedding_has_a_rate_of_its_own_unless_it_is_the_output_too() -> None:
