@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from minitx.config import Config, TrainConfig
-from minitx.data.baselines import ORDER
 
+ORDER = 5
+"""Bytes of the n-gram that a loss is held against."""
 NOTICEABLE = 0.01
 """Share of a loss; a smaller change counts as none."""
 OVERFITTING = 0.05
@@ -24,7 +25,7 @@ ENOUGH_TOKENS = 20
 FAR = 20
 """Times the default; a learning rate further above or below it is suspected first."""
 DROPOUT = 0.2
-"""The value to try against overfitting; past it no more is advised."""
+"""The most that is advised against overfitting, half of it first."""
 
 
 class Yardstick(NamedTuple):
@@ -99,8 +100,8 @@ class Advice(NamedTuple):
 def verdict(figures: Figures, config: Config) -> tuple[list[str], dict[str, Any]]:
     """The sentences for a person, and everything as plain data for summary.json."""
     advice = advise(figures, config)
-    lines = [goodness(figures.yardstick), reading(figures), gap(figures), curve(figures), recommendation(advice)]
-    sentences = [line for line in lines if line]
+    facts = [goodness(figures.yardstick), reading(figures), gap(figures), curve(figures)]
+    sentences = [line for line in (*facts, recommendation(figures, advice)) if line]
     measured = dataclasses.asdict(figures)
     yardstick = figures.yardstick._asdict()
     return sentences, {
@@ -119,24 +120,26 @@ def advise(figures: Figures, config: Config) -> Advice | None:
         if figures.rose and 2 * figures.best_step <= train.steps:
             why = "validation was best there; more text would help more"
             return Advice("train.steps", train.steps, figures.best_step, why)
-        if model.dropout < DROPOUT:
-            return Advice("model.dropout", model.dropout, DROPOUT, "it makes learning by heart harder")
-        return None
+        value = DROPOUT / 2 if model.dropout < DROPOUT / 2 else DROPOUT
+        if figures.rose and model.dropout < value:
+            return Advice("model.dropout", model.dropout, value, "it makes learning by heart harder")
+        return None  # dropout and fewer steps make a loss worse that has not risen yet
     if figures.rose:
         now = getattr(train, rates[0])
-        return Advice(f"train.{rates[0]}", now, now / 3, "the loss rose, though not by overfitting")
+        return Advice(f"train.{rates[0]}", now, float(f"{now / 3:.1g}"), "the loss rose, but not by overfitting")
     if yardstick.entropy is not None and yardstick.loss < (1 + NEAR) * yardstick.entropy:
         return None
     for rate in rates:
         now, usual = getattr(train, rate), getattr(TrainConfig, rate)
         if yardstick.is_poor and not usual / FAR < now < usual * FAR:
-            return Advice(f"train.{rate}", now, usual, "a rate far from the usual one may be why")
+            return Advice(f"train.{rate}", now, usual, "this is far from the default")
     if figures.tokens_per_parameter < ENOUGH_TOKENS and not figures.is_level:
-        factor = 4 if yardstick.is_poor else 2
-        return Advice("train.steps", train.steps, factor * train.steps, "the model has not read enough to overfit")
+        more = train.steps * (4 if yardstick.is_poor else 2)
+        why = "it has not read all of its text" if figures.epochs < 1 else "nothing points to overfitting"
+        return Advice("train.steps", train.steps, more, why)
     if model.kept_heads is None:
         more = max(model.n_layer + 1, model.n_layer * 3 // 2)
-        return Advice("model.n_layer", model.n_layer, more, "this model has learned what it can hold")
+        return Advice("model.n_layer", model.n_layer, more, "more steps would bring this model little")
     return None
 
 
@@ -158,10 +161,8 @@ def goodness(yardstick: Yardstick) -> str:
 
 def reading(figures: Figures) -> str:
     """How much the model read."""
-    return (
-        f"It read its training text {amount(figures.epochs)} times, "
-        f"{amount(figures.tokens_per_parameter)} tokens for each parameter."
-    )
+    times, tokens = amount(figures.epochs), amount(figures.tokens_per_parameter)
+    return f"The model read its training text {times} times (epochs), {tokens} tokens for each parameter."
 
 
 def gap(figures: Figures) -> str:
@@ -170,7 +171,7 @@ def gap(figures: Figures) -> str:
     if figures.overfits:
         what = "it learned its text by heart (overfitting)"
     elif apart > max(2 * figures.gap_error, NOTICEABLE * figures.val_loss):
-        what = "a little easier, not yet overfitting" if figures.epochs > 1 else "other text, for it read none twice"
+        what = "a little overfitting" if figures.epochs > 1 else "no overfitting, for it read nothing twice"
     else:
         what = "no overfitting"
     return f"Loss is {figures.train_loss:.3f} on training text, {figures.val_loss:.3f} on validation text: {what}."
@@ -179,20 +180,22 @@ def gap(figures: Figures) -> str:
 def curve(figures: Figures) -> str:
     """Where the validation loss was going; empty where that is not known."""
     if figures.rose:
-        return f"Validation loss was lowest at step {figures.best_step} ({figures.best_val_loss:.3f}) and rose since."
+        best = f"lowest at step {figures.best_step} ({figures.best_val_loss:.3f}), whose weights generate.py takes"
+        return f"Validation loss was {best}. It rose since."
     if figures.late is None:
         return ""
     step, fall = figures.late
     if figures.is_level:
-        return f"Since step {step} validation loss has been level."
+        return f"Since step {step} validation loss has hardly changed."
     return f"Since step {step} validation loss fell by {fall:.3f}, also because the learning rate falls to 0."
 
 
-def recommendation(advice: Advice | None) -> str:
+def recommendation(figures: Figures, advice: Advice | None) -> str:
     """The advice as a sentence."""
     if advice is None:
-        return "Worth changing first: nothing stands out."
-    return f"Worth changing first: {advice.setting} {advice.value:g} (now {advice.now:g}), for {advice.why}."
+        what = "no setting, for more text would help most" if figures.overfits else "nothing stands out"
+        return f"Worth changing first: {what}."
+    return f"Worth changing first: {advice.setting} to {advice.value} (now {advice.now}): {advice.why}."
 
 
 def amount(number: float) -> str:

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import torch
 
-from minitx.data.baselines import ORDER, decoded, ngram_bits_per_byte, xz_bits_per_byte
+from minitx.data.baselines import decoded, ngram_bits_per_byte, xz_bits_per_byte
 from minitx.data.batches import windows
 from minitx.data.builtin import REPEATED_LETTERS
 from minitx.data.prepare import Prepared
@@ -18,7 +18,7 @@ from minitx.system.errors import UserError
 from minitx.system.fields import Fields
 from minitx.system.files import json_bytes, read_json, write_atomically
 from minitx.training.state import Training, bits_per_byte
-from minitx.training.verdict import Figures, Yardstick
+from minitx.training.verdict import ORDER, Figures, Yardstick
 
 FEWEST_WINDOWS, MOST_WINDOWS = 16, 256
 """Windows of training text; between the two, about as many tokens as the validation text."""
@@ -78,7 +78,10 @@ def yardstick(training: Training, answers: Answers | None) -> Yardstick:
         return Yardstick(bits, unit, entropy_of_repeats())
     is_cut = prepared.train_bytes > MOST_TRAIN or prepared.val_bytes > MOST_VAL
     note = f" (at most {MOST_TRAIN / 1e6:g} MB of it)" if is_cut else ""
-    xz, ngram = baselines(prepared)
+    try:
+        xz, ngram = baselines(prepared)
+    except UserError:  # too short for an n-gram
+        return Yardstick(bits, unit)
     return Yardstick(bits, unit, None, xz, ngram, note)
 
 
@@ -94,7 +97,7 @@ def baselines(prepared: Prepared) -> tuple[float, float]:
             return kept.number("xz"), kept.number("ngram")
     train = decoded(prepared.train[-MOST_TRAIN:], prepared.tokenizer)[-MOST_TRAIN:]  # a token has a byte at least
     val = decoded(prepared.val[: MOST_VAL + 1], prepared.tokenizer)[:MOST_VAL]
-    xz, ngram = xz_bits_per_byte(train, val), ngram_bits_per_byte(train, val)
+    xz, ngram = xz_bits_per_byte(train, val), ngram_bits_per_byte(train, val, ORDER)
     with contextlib.suppress(UserError, OSError):
         write_atomically(file, json_bytes({"about": about, "xz": xz, "ngram": ngram}))
     return xz, ngram
