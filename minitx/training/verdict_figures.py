@@ -14,6 +14,8 @@ from minitx.heads.kinds import Answers
 from minitx.heads.scores import Floats
 from minitx.model import evaluating, next_token_loss
 from minitx.model_size import parameters_by_part
+from minitx.run.folder import Run
+from minitx.run.logs import METRICS_FILE
 from minitx.system.errors import UserError
 from minitx.system.fields import Fields
 from minitx.system.files import json_bytes, read_json, write_atomically
@@ -33,18 +35,27 @@ def measure(training: Training, answers: Answers | None) -> Figures:
     progress, prepared = training.progress, training.prepared
     assert progress.val_loss is not None
     losses, length = training_windows(training)
-    lines = [Fields(line, "metrics.jsonl") for line in training.run.metrics()]
     return Figures(
         val_loss=progress.val_loss,
         best_val_loss=progress.best_val_loss,
         best_step=progress.best_step,
         train_loss=float(losses.mean()),
         gap_error=float(losses.std(ddof=1)) * math.sqrt(1 / len(losses) + length / (len(prepared.val) - 1)),
-        history=[(line.whole("step"), line.number_or_nan("val_loss")) for line in lines if line.has("val_loss")],
+        history=evaluations(training.run),
         epochs=progress.tokens / (len(prepared.train) - 1),
         tokens_per_parameter=progress.tokens / sum(parameters_by_part(training.model).values()),
         yardstick=yardstick(training, answers),
     )
+
+
+def evaluations(run: Run) -> list[tuple[int, float]]:
+    """(step, validation loss) of every evaluation in metrics.jsonl that can be read."""
+    found = []
+    for line in run.metrics():
+        with contextlib.suppress(UserError):
+            fields = Fields(line, METRICS_FILE)
+            found.append((fields.whole("step"), fields.number("val_loss")))
+    return found
 
 
 def training_windows(training: Training) -> tuple[Floats, int]:

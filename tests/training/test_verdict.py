@@ -20,7 +20,7 @@ from minitx.data.builtin import repeated_letters
 from minitx.training import verdict_figures
 from minitx.training.session import train
 from minitx.training.verdict import Figures, Yardstick, advise, amount, goodness, verdict
-from minitx.training.verdict_figures import baselines, entropy_of_repeats, training_windows
+from minitx.training.verdict_figures import baselines, entropy_of_repeats, evaluations, training_windows
 from tests.small import small_config
 from tests.training.test_report import opened
 
@@ -169,6 +169,15 @@ def test_baselines_are_computed_once_a_text(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(verdict_figures, "MOST_TRAIN", 1000)
     baselines(prepared)
     assert train.endswith(calls[1]) and 990 < len(calls[1]) <= 1000  # a longer text costs no more
+
+
+def test_evaluations_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
+    """A run that is trained to its end must not end in an error about its logs."""
+    with opened(tmp_path) as report:
+        run = report.training.run
+    for step, loss in ((1, None), (2, 3.5), (3, "3.4"), (4, math.nan), (5, 3.0)):
+        run.append_metrics({"step": step, "val_loss": loss})
+    assert evaluations(run) == [(2, 3.5), (5, 3.0)]
 
 
 def test_the_entropy_of_repeats_is_that_of_their_documents() -> None:
