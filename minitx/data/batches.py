@@ -39,7 +39,7 @@ class Batches:
             more = self._starts[self._position : self._position + self._batch_size - len(starts)]
             starts += more.tolist()
             self._position += len(more)
-        return _windows(self._tokens, starts, self._context_length)
+        return windows(self._tokens, starts, self._context_length)
 
     def state(self) -> dict[str, int]:
         """Where the next batch starts: the epoch, and how many of its windows are used."""
@@ -72,12 +72,12 @@ def validation_windows(tokens: Tokens, context_length: int, batch_size: int) -> 
     whole, rest = divmod(len(tokens) - 1, context_length)
     starts = range(0, whole * context_length, context_length)
     for first in range(0, whole, batch_size):
-        yield _windows(tokens, starts[first : first + batch_size], context_length)
+        yield windows(tokens, starts[first : first + batch_size], context_length)
     if rest:
-        yield _windows(tokens, [whole * context_length], rest)
+        yield windows(tokens, [whole * context_length], rest)
 
 
-def _windows(tokens: Tokens | torch.Tensor, starts: Sequence[int], length: int) -> Batch:
+def windows(tokens: Tokens | torch.Tensor, starts: Sequence[int], length: int) -> Batch:
     """A batch of the windows of `length` tokens at `starts`; a GPU cuts them itself if it holds `tokens`."""
     if isinstance(tokens, torch.Tensor):
         first = torch.tensor(starts, pin_memory=tokens.is_cuda).to(tokens.device, non_blocking=True)

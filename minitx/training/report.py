@@ -25,6 +25,8 @@ from minitx.training.head_log import log_heads
 from minitx.training.kind_log import KindLog
 from minitx.training.model_card import hyperparameters, model_card
 from minitx.training.state import Due, Training, bits_per_byte
+from minitx.training.verdict import verdict
+from minitx.training.verdict_figures import measure
 
 RESULTS = ("parameters", "seconds", "cache_bytes_per_token")
 """Values of summary.json without a curve, for TensorBoard."""
@@ -159,10 +161,12 @@ class Report:
             "versions": {"minitx": __version__, "torch": torch.__version__, "python": platform.python_version()},
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
-        if self.kinds.is_on:
-            answers = self.answers or self.kinds.answers()
+        answers = (self.answers or self.kinds.answers()) if self.kinds.is_on else None
+        if answers is not None:
             known = {"loss": answers.loss, "entropy": answers.entropy, "above": answers.above.value}
             summary["tales"] = {**known, "error": answers.above.error, "accuracy": answers.shares()}
+        sentences, summary["verdict"] = verdict(measure(training, answers), training.config)
+        self.writer().markdown("Run/is this loss good", "\n\n".join(sentences), progress.step)
         results = {name: float(summary[name]) for name in RESULTS}
         self.writer().hyperparameters(hyperparameters(training.config), results)
         self.writer().close()
@@ -182,8 +186,9 @@ class Report:
         print(
             f"Trained {summary['parameters']:,} parameters on {summary['tokens']:,} tokens in "
             f"{summary['seconds']:.0f} s; validation loss {summary['val_loss']:.3f} nats per token, "
-            f"{summary['val_bits_per_byte']:.3f} bits per byte.\n"
-            f"The run is in {path}. Next:\n"
+            f"{summary['val_bits_per_byte']:.3f} bits per byte.\n\n"
+            + "\n".join(summary["verdict"]["sentences"])
+            + f"\n\nThe run is in {path}. Next:\n"
             f'  python generate.py {path} --prompt "The"\n'
             f"  tensorboard --logdir {path.parent}"
         )
