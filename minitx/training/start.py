@@ -44,28 +44,28 @@ def bigram_factors(tokens: Tokens, vocab_size: int, d_model: int) -> tuple[Tenso
     With n(ab) the times that b follows a, and k(a) the number of different tokens that follow a, the bigram model is
     P(b | a) ∝ p(b) · (1 + n(ab) / (k(a) p(b))) (Witten and Bell 1991, method C). The logarithm of the bracket is a
     sparse matrix. Its largest singular vectors, with tokens weighted by the root of their frequency, are E and W; one
-    component more, the same for all tokens, stands for log p(b). All rows of E have length √d_model.
+    component more, the same for all tokens, stands for log p(b). They fill half of the width. The other half of E is
+    random, for words that are followed by the same words, such as names, must differ too.
     """
     row, column, times = bigrams(tokens, vocab_size)
-    seen = torch.bincount(row, times, vocab_size)
-    followers = torch.bincount(row, minlength=vocab_size)
+    seen, followers = torch.bincount(row, times, vocab_size), torch.bincount(row, minlength=vocab_size)
     p = torch.bincount(column, times, vocab_size) + 0.5
     p /= p.sum()
-    weights = (seen + 1).sqrt(), p.sqrt()
-    ratios = torch.log1p(times / (followers[row] * p[column])) * weights[0][row] * weights[1][column]
+    row_weight, column_weight = (seen + 1).sqrt()[:, None], p.sqrt()[:, None]
+    ratios = torch.log1p(times / (followers[row] * p[column])) * row_weight[row, 0] * column_weight[column, 0]
     shape = (vocab_size, vocab_size)
     matrix = torch.sparse_coo_tensor(torch.stack((row, column)), ratios.float(), shape, check_invariants=False)
-    rank = min(d_model, vocab_size) - 1
-    left, values, right = torch.svd_lowrank(matrix, q=min(rank + 16, vocab_size), niter=2)
-    left, right = (side[:, :rank] * values[:rank].sqrt() for side in (left, right))
-    left, right = left / weights[0][:, None], right / weights[1][:, None]
-    length = (left.norm(dim=1) * seen).sum() / seen.sum()  # of a frequent token's row, which the norm takes away
+    width = min(d_model // 2, vocab_size)
+    left, values, right = torch.svd_lowrank(matrix, q=min(width + 15, vocab_size), niter=2)
+    left, right = (side[:, : width - 1] * values[: width - 1].sqrt() for side in (left, right))
+    left, right = left / row_weight, right / column_weight
+    length = (left.norm(dim=1) * seen).sum() / seen.sum()  # of a usual row, which the norm takes away
     constant = torch.full((vocab_size, 1), BIAS)
-    embedding = torch.cat((F.normalize(left.float()), constant), dim=1)
-    output = torch.cat((right.float() * length, p.log().float()[:, None] / BIAS), dim=1)
-    scale = math.sqrt(d_model / (1 + BIAS**2))
-    padding = (0, d_model - embedding.size(1))
-    return F.pad(embedding * scale, padding), F.pad(output / scale, padding)
+    scale = math.sqrt(width / (1 + BIAS**2))  # so that every row has length √d_model
+    embedding = torch.cat((F.normalize(left.float()), constant), dim=1) * scale
+    output = torch.cat((right.float() * length, p.log().float()[:, None] / BIAS), dim=1) / scale
+    noise = F.normalize(torch.randn(vocab_size, d_model - width)) * math.sqrt(d_model - width)
+    return torch.cat((embedding, noise), dim=1), F.pad(output, (0, d_model - width))
 
 
 def bigrams(tokens: Tokens, vocab_size: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from minitx.config import ModelConfig
 from minitx.model import Transformer
@@ -54,6 +55,16 @@ def test_a_bigram_start_predicts_what_was_counted(attention: str) -> None:
     assert -np.log(chances[first, second]).mean() < counted + 0.15 * (unigram - counted)
     given = torch.tensor([[3, 7, 0, 3, 9]])
     assert torch.equal(model(given)[0, 0], model(given)[0, 3]), "the token alone decides"
+
+
+def test_tokens_followed_by_the_same_tokens_differ() -> None:
+    """Names are: with equal rows no head could tell one from another."""
+    tokens = np.array([0, 1, 2] * 500 + [0, 3, 2] * 500, dtype=np.uint16)
+    model = tiny()
+    start(model, "bigram", tokens)
+    logits = model(torch.tensor([[1, 3]]))[0]
+    torch.testing.assert_close(logits[0], logits[1], rtol=0, atol=0.05)
+    assert F.cosine_similarity(*model.embedding.weight[[1, 3]].split(1)).item() < 0.9
 
 
 def test_a_token_that_never_comes_is_finite_and_unlikely() -> None:
