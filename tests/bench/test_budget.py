@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 import time
 from pathlib import Path
@@ -104,6 +105,14 @@ def test_a_step_is_timed_by_the_processor(given: dict[str, Any], monkeypatch: py
     makers = {"a": lambda steps, seed: Side("a", steps, 1, lambda number: None, lambda: 0.0, 1)}
     settings = BenchConfig(**given)
     assert budget.least_seconds(makers, Bench(settings, [], cpu())) == {"a": 0.25}
+
+
+def test_a_training_over_its_budget_is_no_record() -> None:
+    trained = [Side("a", 1, 1, lambda number: None, lambda: 0.0, 1, seconds=90, cpu_seconds=n) for n in (130, 133)]
+    results, runtime = {"a": budget.Result(trained, 1.0)}, dataclasses.replace(cpu(), threads=2)
+    assert budget.over(results, 61.0, runtime) == []
+    (sentence,) = budget.over(results, 60.0, runtime)
+    assert sentence.startswith("No record of a: a training took 66.5 s, too far over 60 s")
 
 
 def test_the_learning_rate_ends_with_the_budget(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,8 @@ from minitx.training.optim import learning_rate_factor
 OURS, NANO_GPT = "minitx", "nanoGPT"
 ROUNDS, ROUND = 10, 0.5
 """Of timing a step: how many, and the seconds of one; the least counts."""
+SLACK = 1.1
+"""Times the budget that the training of a record may take."""
 CLAIM = 3
 """Seeds that a claim needs."""
 Make = Callable[[int, int], Side]
@@ -66,7 +68,8 @@ def run(bench: Bench) -> Iterator[Table]:
                 for side in trained(makers, steps, seed, settings.turns, bench.runtime.device, label):
                     sides[side.name].append(side)
             results = {name: Result(sides[name], step[name]) for name in makers}
-            table = table_of(f"budget, {name}, {size}", track, results, baselines, bench.runtime.threads)
+            table = table_of(f"budget, {name}, {size}", track, results, baselines, bench.runtime)
+            table.notes[:0] = over(results, budget or math.inf, bench.runtime)
             table.raw |= {"configs": about, "seeds": settings.seed_list, "split": track.prepared.describe()}
             yield table
 
@@ -140,10 +143,10 @@ def trained(
 
 
 def table_of(
-    title: str, track: Track, results: Mapping[str, Result], baselines: Mapping[str, float], threads: int
+    title: str, track: Track, results: Mapping[str, Result], baselines: Mapping[str, float], runtime: Runtime
 ) -> Table:
     """Rows of the recipes and the baselines, and how far the first recipe is from the others."""
-    table = Table(title, [row_of(name, result, track.unit, threads) for name, result in results.items()])
+    table = Table(title, [row_of(name, result, track.unit, runtime.threads) for name, result in results.items()])
     for name, figure in baselines.items():
         table.rows.append(dict.fromkeys(table.rows[0]) | {"candidate": name, track.unit: f"{figure:.4f}"})
     prepared, (first, *others) = track.prepared, results
@@ -165,6 +168,20 @@ def table_of(
     table.raw = {"figures": figures, "baselines": dict(baselines), "seconds": clocks}
     table.raw["steps"] = {name: result.sides[0].steps for name, result in results.items()}
     return table
+
+
+def over(results: Mapping[str, Result], budget: float, runtime: Runtime) -> list[str]:
+    """A sentence for each recipe whose training took more than the budget and its slack."""
+
+    def seconds(side: Side) -> float:
+        return side.cpu_seconds / runtime.threads if runtime.device.type == "cpu" else side.seconds
+
+    most = {name: max(map(seconds, result.sides)) for name, result in results.items()}
+    return [
+        f"No record of {name}: a training took {took:.1f} s, too far over {budget:g} s. Measure again in quiet."
+        for name, took in most.items()
+        if took > SLACK * budget
+    ]
 
 
 def row_of(name: str, result: Result, unit: str, threads: int) -> Row:
