@@ -19,6 +19,7 @@ from minitx.bench.suite import Bench, Table
 from minitx.bench.suites import budget
 from minitx.bench.tracks import recipe_on, track_of
 from minitx.data.prepare import prepare
+from minitx.system.errors import UserError
 from tests.bench.small import cpu, nano_gpt_checkout
 from tests.small import small_text
 
@@ -125,3 +126,9 @@ def test_the_learning_rate_ends_with_the_budget(given: dict[str, Any], monkeypat
     assert factors[0] == pytest.approx(1 / 3)  # it warms up for two steps
     assert factors[-1] == pytest.approx(1 / 7)  # and decays over seven of ten
     assert max(factors) == 1
+
+
+def test_a_text_too_short_for_the_peer(given: dict[str, Any], tmp_path: Path) -> None:
+    Path(given["text"]).write_text("a short one\n" * 5, "utf-8")
+    with pytest.raises(UserError, match="context_length 64 needs at least 65"):
+        measure({**given, "nanogpt": str(nano_gpt_checkout(tmp_path))})

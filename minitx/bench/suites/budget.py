@@ -25,6 +25,7 @@ from minitx.bench.suite import Bench, Row, Table
 from minitx.bench.tracks import Track, recipe_on, renumbered, track_of
 from minitx.bench.training import our_training
 from minitx.config import Config
+from minitx.data.token_files import require_window
 from minitx.system.runtime import Runtime, choose_runtime
 from minitx.system.timing import Candidate, alternate
 from minitx.training.optim import learning_rate_factor
@@ -107,6 +108,7 @@ def our_side(name: str, config: Config, track: Track, runtime: Runtime, steps: i
 def nano_gpt_side(settings: BenchConfig, track: Track, runtime: Runtime, steps: int, seed: int) -> Side:
     """nanoGPT's command, its schedule scaled to `steps`, on the tokens of the track."""
     command, (train, val, size) = with_steps(nanogpt.COMMANDS[settings.loss_command], steps), renumbered(track.prepared)
+    require_window(train, command.model.context_length)
     training = nanogpt.tokens_training(command, str(settings.nanogpt), train, size, runtime, seed)
     figure = partial(track.figure_of, training.model, val, training.runtime)
     return side_of(NANO_GPT, training, figure, 1, partial(nanogpt.learning_rate, train=command.train))
