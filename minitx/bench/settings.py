@@ -74,6 +74,9 @@ class BenchConfig:
     """Budget: seconds of training, with commas; records are kept for 60 and 300."""
     seeds: str = "1"
     """Budget: how many seeds, from `seed` on; or the seeds themselves, with commas."""
+    step_ms: str | None = None
+    """Budget: milliseconds of a step of each recipe, in the order of the table, with commas: from a quiet hour, where a
+    busy machine would time them badly."""
     budget_config: str | None = None
     """Budget: the recipe that minitx trains on the one track given, a YAML file or the name of one in configs/."""
     against: str | None = None
@@ -104,6 +107,9 @@ class BenchConfig:
                 check_writable(file)
         require(bool(self.budget_seconds), "budgets is empty: name one in seconds, such as 60.")
         require(bool(self.track_names), "tracks is empty: name one, such as python-docs.")
+        require(
+            not (self.steps and self.step_milliseconds), "steps and step_ms both say how long to train: leave one out."
+        )
         require(bool(self.seed_list), "seeds is empty: say how many, such as 3.")
         for name in self.track_names if "budget" in self.suites else ():
             hint = nearest(name, list(TRACKS))
@@ -138,6 +144,11 @@ class BenchConfig:
         return [number_in(name, "budgets", float, math.ulp(0)) for name in names_in(self.budgets)]
 
     @property
+    def step_milliseconds(self) -> list[float]:
+        """`step_ms` as numbers, each positive; raises UserError for other text."""
+        return [number_in(name, "step_ms", float, math.ulp(0)) for name in (self.step_ms or "").split(",") if name]
+
+    @property
     def seed_list(self) -> list[int]:
         """The seeds that `seeds` names; raises UserError for other text."""
         names = names_in(self.seeds)
@@ -157,5 +168,5 @@ def number_in(text: str, name: str, kind: type[N], least: float) -> N:
         number = kind(text)
         if least <= number < 2**63:
             return number
-    unit = "seconds, such as 60,300" if kind is float else "a number of seeds, or seeds with commas"
-    raise UserError(f"{name} has {text!r}, but it takes {unit}.")
+    takes = "positive numbers, with commas" if kind is float else "a number of seeds, or seeds with commas"
+    raise UserError(f"{name} has {text!r}, but it takes {takes}.")

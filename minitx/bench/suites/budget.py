@@ -26,17 +26,19 @@ from minitx.bench.tracks import Track, recipe_on, renumbered, track_of
 from minitx.bench.training import our_training
 from minitx.config import Config
 from minitx.data.token_files import require_window
+from minitx.system.errors import require
 from minitx.system.runtime import Runtime, choose_runtime
 from minitx.system.timing import Candidate, alternate
 from minitx.training.optim import learning_rate_factor
 
 OURS, NANO_GPT = "minitx", "nanoGPT"
-ROUNDS, ROUND = 10, 0.5
+ROUNDS, ROUND = 40, 0.1
 """Of timing a step: how many, and the seconds of one; the least counts."""
 SLACK = 1.1
 """Times the budget that the training of a record may take."""
 CLAIM = 3
 """Seeds that a claim needs."""
+GIVEN = "How long to train was given: a record names the run that timed the steps."
 Make = Callable[[int, int], Side]
 """Steps and a seed → a training, whose one evaluation at its end is the figure."""
 
@@ -59,7 +61,7 @@ def run(bench: Bench) -> Iterator[Table]:
     for name in settings.track_names:
         track, makers, about = recipes(bench, name)
         baselines = track.baselines()
-        step = dict.fromkeys(makers, math.nan) if settings.steps else least_seconds(makers, bench)
+        step = dict.fromkeys(makers, math.nan) if settings.steps else seconds_of_steps(makers, bench)
         for budget in settings.budget_seconds if settings.steps is None else [None]:
             size = f"{settings.steps} steps" if budget is None else f"{budget:g} s of training"
             steps = {name: settings.steps or max(1, int((budget or 0) / step[name])) for name in makers}
@@ -70,7 +72,7 @@ def run(bench: Bench) -> Iterator[Table]:
                     sides[side.name].append(side)
             results = {name: Result(sides[name], step[name]) for name in makers}
             table = table_of(f"budget, {name}, {size}", track, results, baselines, bench.runtime)
-            table.notes[:0] = over(results, budget or math.inf, bench.runtime)
+            table.notes[:0] = [GIVEN] if budget is None or settings.step_ms else over(results, budget, bench.runtime)
             table.raw |= {"configs": about, "seeds": settings.seed_list, "split": track.prepared.describe()}
             yield table
 
@@ -112,6 +114,17 @@ def nano_gpt_side(settings: BenchConfig, track: Track, runtime: Runtime, steps: 
     training = nanogpt.tokens_training(command, str(settings.nanogpt), train, size, runtime, seed)
     figure = partial(track.figure_of, training.model, val, training.runtime)
     return side_of(NANO_GPT, training, figure, 1, partial(nanogpt.learning_rate, train=command.train))
+
+
+def seconds_of_steps(makers: Mapping[str, Make], bench: Bench) -> dict[str, float]:
+    """The seconds of a step of each recipe: those of --step_ms, or else timed; raises UserError if some are missing."""
+    given, names = bench.settings.step_milliseconds, ", ".join(makers)
+    if not given:
+        return least_seconds(makers, bench)
+    require(
+        len(given) == len(makers), f"step_ms has {len(given)} numbers, but there are {len(makers)} recipes: {names}."
+    )
+    return {name: milliseconds / 1e3 for name, milliseconds in zip(makers, given, strict=True)}
 
 
 def least_seconds(makers: Mapping[str, Make], bench: Bench) -> dict[str, float]:
