@@ -108,7 +108,7 @@ class BenchConfig:
         require(bool(self.budget_seconds), "budgets is empty: name one in seconds, such as 60.")
         require(bool(self.track_names), "tracks is empty: name one, such as python-docs.")
         require(
-            not (self.steps and self.step_milliseconds), "steps and step_ms both say how long to train: leave one out."
+            not (self.step_milliseconds and self.steps), "steps and step_ms both say how long to train: leave one out."
         )
         require(bool(self.seed_list), "seeds is empty: say how many, such as 3.")
         for name in self.track_names if "budget" in self.suites else ():
