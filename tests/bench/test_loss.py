@@ -13,9 +13,9 @@ import yaml
 
 from minitx.bench.peers.nanogpt import COMMANDS, command_training
 from minitx.bench.settings import BenchConfig
+from minitx.bench.sides import Point, Side, take_turns, with_steps
 from minitx.bench.suite import Bench, Table
 from minitx.bench.suites import loss
-from minitx.bench.suites.loss import Point, Side
 from minitx.data.prepare import prepare
 from minitx.system.errors import UserError
 from tests.bench.small import cpu, nano_gpt_checkout
@@ -70,7 +70,7 @@ def test_both_sides_come_to_their_end(settings: BenchConfig) -> None:
 
 
 def test_both_validate_on_the_same_characters(settings: BenchConfig) -> None:
-    command = loss.with_steps(COMMANDS["cpu"], 2)
+    command = with_steps(COMMANDS["cpu"], 2)
     _, theirs = command_training(command, str(settings.nanogpt), str(settings.text), cpu(), 1)
     text = small_text()
     characters = sorted(set(text))
@@ -85,7 +85,7 @@ def test_both_validate_on_the_same_characters(settings: BenchConfig) -> None:
 
 
 def test_validation_of_the_peer_is_the_mean_over_all_but_the_first(settings: BenchConfig) -> None:
-    command = loss.with_steps(COMMANDS["cpu"], 2)
+    command = with_steps(COMMANDS["cpu"], 2)
     side = loss.nano_gpt_side(settings, command, cpu())
     training, val = command_training(command, str(settings.nanogpt), str(settings.text), cpu(), settings.seed)
     model, tokens = training.model.gpt, torch.from_numpy(val.astype(np.int64))
@@ -108,7 +108,7 @@ def test_the_clock_leaves_evaluation_out_and_both_end_together() -> None:
         return Side(name, steps, 2, lambda number: order.append(name), validate, 1)
 
     sides = [ticking("a", 8), ticking("b", 4)]
-    loss.take_turns(sides, 4, torch.device("cpu"))
+    take_turns(sides, 4, torch.device("cpu"), "loss")
     assert "".join(order) == "aabaaVbVaabaaVbV"
     assert [[point.steps for point in side.curve] for side in sides] == [[4, 8], [2, 4]]
     assert sides[0].seconds < 0.02

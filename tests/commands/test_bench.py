@@ -70,6 +70,19 @@ def test_tables_in_the_terminal_and_in_json(
         (["--plot", "x.png"], "only the suite loss draws one"),
         (["--suite", "loss", "--plot", "x.txt"], "is no picture"),
         (["--suite", "loss"], "needs the text to learn from"),
+        (["--suite", "budget", "--tracks", "tale"], "There is no track 'tale' (did you mean tales?)"),
+        (["--suite", "budget", "--tracks", "tinyshakespeare"], "The track tinyshakespeare needs the text"),
+        (["--suite", "budget", "--budget_config", "x.yaml"], "budget_config is a recipe for one track"),
+        (["--suite", "budget", "--against", "x.yaml"], "against is a recipe for one track"),
+        (["--budgets", "60,soon"], "budgets has 'soon', but it takes positive numbers"),
+        (["--step_ms", "40,fast"], "step_ms has 'fast'"),
+        (["--step_ms", "40", "--steps", "3"], "steps and step_ms both say"),
+        (["--budgets", "0"], "budgets has '0'"),
+        (["--budgets", "nan"], "budgets has 'nan'"),
+        (["--budgets", ","], "budgets is empty"),
+        (["--seeds", "1.5"], "seeds has '1.5', but it takes a number of seeds"),
+        (["--seeds", "0"], "seeds has '0'"),
+        (["--seeds", "1,-2"], "seeds has '-2'"),
         (["--suite", "gpu"], "There is no suite 'gpu'"),
         (["--nanogpt", "nowhere"], "nowhere is no checkout of nanoGPT"),
         (["--llama2c", "nowhere"], "nowhere is no program"),
@@ -109,7 +122,7 @@ def test_help_names_every_suite(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_default_suites_need_nothing_else() -> None:
-    assert not {"loss", "scaling"} & set(BenchConfig().suites)
+    assert not {"loss", "scaling", "budget"} & set(BenchConfig().suites)
 
 
 def test_the_head_names_the_machine() -> None:

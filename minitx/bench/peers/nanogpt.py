@@ -91,11 +91,18 @@ def command_training(
     characters = {character: number for number, character in enumerate(sorted(set(text)))}
     tokens, boundary = np.array([characters[character] for character in text], np.uint16), int(len(text) * 0.9)
     require(boundary > length, f"{text_file} has {len(text)} characters, too few for nanoGPT's windows of {length}.")
+    training = tokens_training(command, checkout, tokens[:boundary], len(characters), runtime, seed)
+    return training, tokens[boundary:]
+
+
+def tokens_training(
+    command: Config, checkout: str, tokens: Tokens, vocab_size: int, runtime: Runtime, seed: int
+) -> TimedTraining:
+    """nanoGPT's training by `command` on any tokens below `vocab_size`."""
     if runtime.device.type != "cuda":  # its script takes no autocast on a CPU
         runtime = dataclasses.replace(runtime, dtype=torch.float32)
     torch.manual_seed(seed)
-    shape = shape_of("nanoGPT", command, len(characters))
-    return build_training(checkout, shape, tokens[:boundary], runtime), tokens[boundary:]
+    return build_training(checkout, shape_of("nanoGPT", command, vocab_size), tokens, runtime)
 
 
 def learning_rate(step: int, train: TrainConfig) -> float:

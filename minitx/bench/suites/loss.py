@@ -6,76 +6,31 @@ side by side.
 """
 
 import dataclasses
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import torch
 
 from minitx.bench.peers import nanogpt
 from minitx.bench.settings import BenchConfig
 from minitx.bench.shapes import SHIPPED, config_file, shape_of
+from minitx.bench.sides import Side, side_of, take_turns, warmed_up, with_steps
 from minitx.bench.suite import Bench, Row, Table
-from minitx.bench.training import TimedTraining, our_training
+from minitx.bench.training import our_training
 from minitx.config import Config, DataConfig
 from minitx.config.parsing import load_config
 from minitx.data.prepare import Prepared, check_length, prepare
-from minitx.data.token_files import Tokens
 from minitx.system.errors import require
 from minitx.system.figures import new_figure, save_picture
 from minitx.system.runtime import Runtime, choose_runtime
-from minitx.system.timing import progress_bar, synchronise
 from minitx.training.loop import evaluate
-from minitx.training.optim import learning_rate_factor, set_learning_rate
+from minitx.training.optim import learning_rate_factor
 
 EVALUATIONS, OUR_EVALUATIONS = 20, 50
 """Of nanoGPT, and of minitx, whose seconds to the target count; evenly over the steps."""
 COLOURS, INK = ("#888888", "#e8710a"), "#808080"
 """Of the curves, and of text and lines; visible on white and on black."""
-
-
-class Point(NamedTuple):
-    """An evaluation: steps and seconds of training so far, and the loss."""
-
-    steps: int
-    seconds: float
-    loss: float
-
-
-@dataclass
-class Side:
-    """One of the two trainings, and how far it is."""
-
-    name: str
-    steps: int
-    evaluations: int
-    step: Callable[[int], object]
-    validate: Callable[[], float]
-    parameters: int
-    curve: list[Point] = field(default_factory=list)
-    done: int = 0
-    seconds: float = 0.0
-
-    def train(self, until: int, device: torch.device) -> None:
-        """Train to step `until`, with the evaluations that are due on the way; the clock leaves them out."""
-        every = max(1, round(self.steps / self.evaluations))
-        while self.done < until:
-            stop = min(until, self.done - self.done % every + every)
-            began = time.perf_counter()
-            for number in range(self.done, stop):
-                self.step(number)
-            synchronise(device)
-            self.seconds += time.perf_counter() - began
-            self.done = stop
-            if self.done % every == 0 or self.done == self.steps:
-                self.curve.append(Point(self.done, self.seconds, self.validate()))
-
-    def reaches(self, target: float) -> Point | None:
-        """The first evaluation at or below `target`; nothing is interpolated."""
-        return next((point for point in self.curve if point.loss <= target), None)
 
 
 def run(bench: Bench) -> Iterator[Table]:
@@ -90,7 +45,7 @@ def run(bench: Bench) -> Iterator[Table]:
     check_length(prepared, config.model.context_length)
     makers = (partial(nano_gpt_side, settings, command, runtime), partial(our_side, config, prepared, runtime))
     sides = [warmed_up(make) for make in makers]
-    take_turns(sides, settings.turns, runtime.device)
+    take_turns(sides, settings.turns, runtime.device, "loss")
     table = compare(sides, settings.loss_target)
     table.notes.append(
         "Validation: every character of the last tenth of the text, in windows of the context side by side; in neither "
@@ -116,26 +71,14 @@ def config_of(settings: BenchConfig) -> Config:
     return dataclasses.replace(config, data=data, seed=settings.seed)
 
 
-def with_steps(config: Config, steps: int) -> Config:
-    """`config` with another number of steps, of which at most half warm up."""
-    warmup = min(config.train.warmup_steps, steps // 2)
-    return dataclasses.replace(config, train=dataclasses.replace(config.train, steps=steps, warmup_steps=warmup))
-
-
-def warmed_up(make: Callable[[], Side]) -> Side:
-    """A new side, after another one has done what a process does only the first time."""
-    throwaway = make()
-    for number in range(3):
-        throwaway.step(number)
-    throwaway.validate()
-    return make()
-
-
 def nano_gpt_side(settings: BenchConfig, command: Config, runtime: Runtime) -> Side:
     """nanoGPT's command."""
     checkout, text = str(settings.nanogpt), str(settings.text)
     training, val = nanogpt.command_training(command, checkout, text, runtime, settings.seed)
-    return side_of("nanoGPT's command", training, val, EVALUATIONS, partial(nanogpt.learning_rate, train=command.train))
+    validate = partial(evaluate, training.model, val, 64, runtime)
+    return side_of(
+        "nanoGPT's command", training, validate, EVALUATIONS, partial(nanogpt.learning_rate, train=command.train)
+    )
 
 
 def our_side(config: Config, prepared: Prepared, runtime: Runtime) -> Side:
@@ -143,29 +86,8 @@ def our_side(config: Config, prepared: Prepared, runtime: Runtime) -> Side:
     shape = shape_of("minitx", config, prepared.tokenizer.vocab_size)
     training, val = our_training(shape, prepared.train, runtime, config.seed), np.asarray(prepared.val)
     characters = val[val != prepared.tokenizer.end_of_document]  # nanoGPT has no end-of-document token
-    return side_of("minitx", training, characters, OUR_EVALUATIONS, partial(learning_rate_factor, config=config.train))
-
-
-def side_of(name: str, training: TimedTraining, val: Tokens, evaluations: int, rate: Callable[[int], float]) -> Side:
-    """The side of a training whose learning rate before update n is `rate(n)`, counted from 0."""
-
-    def step(number: int) -> None:
-        set_learning_rate(training.optimizers, rate(number))
-        training.step()
-
-    validate = partial(evaluate, training.model, val, 64, training.runtime)
-    parameters = sum(parameter.numel() for parameter in training.parameters)
-    return Side(name, training.shape.train.steps, evaluations, step, validate, parameters)
-
-
-def take_turns(sides: list[Side], turns: int, device: torch.device) -> None:
-    """Train all sides to their last step; every turn takes an equal share of a side's steps."""
-    with progress_bar("loss", turns, "turn") as bar:
-        for turn in range(1, turns + 1):
-            for side in sides:
-                side.train(round(side.steps * turn / turns), device)
-            bar.update()
-            bar.set_postfix_str(", ".join(f"{s.name} {s.curve[-1].loss:.3f}" for s in sides if s.curve))
+    validate = partial(evaluate, training.model, characters, 64, runtime)
+    return side_of("minitx", training, validate, OUR_EVALUATIONS, partial(learning_rate_factor, config=config.train))
 
 
 def compare(sides: list[Side], target: float) -> Table:
