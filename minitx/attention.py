@@ -190,11 +190,13 @@ class MultiHeadAttention(Attention):
         """
         causal = check_context(context, causal, rotary, cache)
         source = x if context is None else context
-        query = split(self.query(x), self.d_head)  # (batch, head, seq, d_head)
-        key = split(self.key(source), self.d_head)  # (batch, kv_head, source_seq, d_head)
-        value = split(self.value(source), self.d_head)  # (batch, kv_head, source_seq, d_head)
+        # All (batch, seq, head, d_head), with key-value heads in keys and values.
+        query, key, value = (
+            y.unflatten(2, (-1, self.d_head)) for y in (self.query(x), self.key(source), self.value(source))
+        )
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
+        query, key, value = (y.transpose(1, 2) for y in (query, key, value))  # (batch, head, seq, d_head)
         if rotary is not None:
             query, key = rotate(query, rotary), rotate(key, rotary)
         if cache is not None:
