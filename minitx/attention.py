@@ -190,11 +190,12 @@ class MultiHeadAttention(Attention):
         """
         causal = check_context(context, causal, rotary, cache)
         source = x if context is None else context
-        query = split(self.query(x), self.d_head)  # (batch, head, seq, d_head)
-        key = split(self.key(source), self.d_head)  # (batch, kv_head, source_seq, d_head)
+        query = self.query(x).unflatten(2, (-1, self.d_head))  # (batch, seq, head, d_head)
+        key = self.key(source).unflatten(2, (-1, self.d_head))  # (batch, source_seq, kv_head, d_head)
         value = split(self.value(source), self.d_head)  # (batch, kv_head, source_seq, d_head)
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query), self.key_norm(key)
+        query, key = query.transpose(1, 2), key.transpose(1, 2)  # (batch, head, seq, d_head) as the value
         if rotary is not None:
             query, key = rotate(query, rotary), rotate(key, rotary)
         if cache is not None:

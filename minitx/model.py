@@ -19,6 +19,7 @@ from minitx.attention import HeadAccess, MultiHeadAttention, rotary_tables
 from minitx.cache import KeyValueCache, LayerCache, empty_layer
 from minitx.config import ModelConfig
 from minitx.fast.linear import Linear
+from minitx.fast.loss import cross_entropy
 from minitx.fast.norm import RMSNorm
 from minitx.latent_attention import LatentAttention
 
@@ -146,7 +147,7 @@ class Transformer(nn.Module):
 
 def next_token_loss(logits: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
     """Cross-entropy in nats of logits (batch, seq, vocab_size) against targets (batch, seq), computed in float32."""
-    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction=reduction)
+    return cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction)
 
 
 @contextmanager

@@ -1,9 +1,13 @@
 """One whole training step of every candidate: batch, forward, backward, clipping, update."""
 
 import dataclasses
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 from torch.optim import AdamW
 
 from minitx.bench.peers import nanogpt, transformers
@@ -13,7 +17,6 @@ from minitx.bench.training import TimedTraining, our_training
 from minitx.data.batches import Batches
 from minitx.data.token_files import Tokens
 from minitx.model import Transformer
-from minitx.training.loop import training_loss
 from minitx.training.optim import set_learning_rate
 
 OURS = "minitx"
@@ -48,7 +51,7 @@ def build(bench: Bench, kind: str, shape: Shape) -> TimedTraining:
         training = nanogpt.build_training(str(bench.settings.nanogpt), shape, tokens, runtime)
     elif kind == LLAMA:
         model = transformers.llama(Transformer(shape.as_llama().model, shape.vocab_size).to(runtime.device)).train()
-        loss_of = training_loss(lambda inputs: model(input_ids=inputs, use_cache=False).logits)
+        loss_of = partial(transformers_loss, model)
         betas = (train.beta1, train.beta2)
         optimizer = AdamW(model.parameters(), betas=betas, weight_decay=train.weight_decay, fused=True)
         batches = Batches(tokens, shape.model.context_length, train.batch_size, seed)
@@ -57,6 +60,12 @@ def build(bench: Bench, kind: str, shape: Shape) -> TimedTraining:
         training = our_training(shape, tokens, runtime, seed)
     set_learning_rate(training.optimizers, 0.0)
     return training
+
+
+def transformers_loss(model: Any, inputs: Tensor, targets: Tensor) -> Tensor:
+    """The loss as that library computes it: PyTorch's, of logits in float32."""
+    logits = model(input_ids=inputs, use_cache=False).logits
+    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
 
 
 def random_tokens(shape: Shape, seed: int) -> Tokens:

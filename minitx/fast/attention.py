@@ -4,10 +4,12 @@ tests/fast/test_attention.py holds them equal to the textbook lines of `minitx.a
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 def fused_attention(query: Tensor, key: Tensor, value: Tensor, causal: bool, dropout: float) -> Tensor:
@@ -45,26 +47,36 @@ def causal_mask(n_query: int, n_key: int, device: torch.device | str = "cpu") ->
 def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
     """Turn the vectors of x, (batch, head, seq, d_head), by the angles of their positions; tables (seq, d_head / 2).
 
-    (a, b) → (a · cos - b · sin, b · cos + a · sin) for the two halves a, b of a vector. The tables are repeated in x's
-    memory order, in which a token's heads lie side by side.
+    (a, b) → (a · cos - b · sin, b · cos + a · sin) for the two halves a, b of a vector. It is computed in x's memory
+    order, in which a token's heads lie side by side.
     """
-    return turn(x, *(for_heads(table, x.size(1)) for table in signed_tables(rotary, x.dtype)))
+    x = x.transpose(1, 2)  # (batch, seq, head, d_head)
+    cos, sin = (table[:, None].expand(-1, x.size(2), -1).contiguous() for table in signed_tables(rotary, x.dtype))
+    trains_on_cpu = x.requires_grad and x.device.type == "cpu" and not torch.compiler.is_compiling()
+    return (CPURotation.apply if trains_on_cpu else turn)(x, cos, sin).transpose(1, 2)
 
 
 def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """`rotate` with tables from `signed_tables`, as wide as x."""
-    other_half = x.transpose(-3, -2).roll(x.size(-1) // 2, dims=-1).transpose(-3, -2)
-    return torch.addcmul(x * cos, other_half, sin)
+    """`rotate` vectors (…, d_head) with tables from `signed_tables`."""
+    return x.roll(x.size(-1) // 2, dims=-1).mul_(sin).addcmul_(x, cos)
+
+
+class CPURotation(torch.autograd.Function):
+    """`turn`, whose gradient is turned back in the memory order of x, not in that of attention's products."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return turn(x, cos, sin)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return turn(grad.contiguous(), cos, -sin), None, None
 
 
 def signed_tables(rotary: tuple[Tensor, Tensor], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Cosines and sines (…, d_head / 2) for both halves, (…, d_head); the sines of the first half are negative."""
     cos, sin = (table.to(dtype) for table in rotary)
     return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
-
-
-def for_heads(table: Tensor, n_head: int) -> Tensor:
-    """Repeat a table (seq, d_head) for every head, in x's memory order; a one-token table is returned unchanged."""
-    if len(table) == 1:
-        return table
-    return table[:, None].expand(-1, n_head, -1).contiguous().transpose(0, 1)

@@ -19,28 +19,29 @@ class RMSNorm(nn.RMSNorm):
         kind = x.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
         if kind == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            return CPUNorm.apply(x.to(self.weight.dtype), self.weight, self.eps).to(dtype)
+            return CPUNorm.apply(x, self.weight, self.eps, dtype)
         return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps).to(dtype)
 
 
 class CPUNorm(torch.autograd.Function):
-    """y = w · x / r with r = √(mean(x²) + eps)."""
+    """y = w · x / r with r = √(mean(x²) + eps), computed in the precision of w and returned in `dtype`."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
+        x = x.to(weight.dtype)
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
         inverse = length.square_().div_(x.size(-1)).add_(eps).rsqrt_()  # 1 / r
         ctx.save_for_backward(x, weight, inverse)
-        return (x * inverse).mul_(weight)
+        return (x * inverse).mul_(weight).to(dtype)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         """dx = (w · dy − x · Σ(w · x · dy) / (r² · width)) / r and dw = Σ dy · x / r over all vectors."""
         x, weight, inverse = ctx.saved_tensors
-        width = x.size(-1)
+        grad, width = grad.to(x.dtype), x.size(-1)
         product = (grad * x).reshape(-1, width)
         along = (product @ weight).view(inverse.shape)  # Σ(w · x · dy): how far w · dy points along x
         grad_weight = inverse.reshape(-1) @ product
         grad_x = (grad * weight).mul_(inverse).addcmul_(x, along * inverse**3, value=-1 / width)
-        return grad_x, grad_weight, None
+        return grad_x, grad_weight, None, None

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from minitx.attention import explicit_attention, rotary_tables
-from minitx.fast.attention import batched_attention, fused_attention, rotate, signed_tables, turn
+from minitx.fast.attention import CPURotation, batched_attention, fused_attention, rotate, signed_tables, turn
 
 Quick = Callable[[Tensor, Tensor, Tensor, bool, float], Tensor]
 
@@ -58,3 +58,28 @@ def test_rotation_is_the_textbook_s(seq: int) -> None:
     tables = signed_tables((cos, sin), x.dtype)
     one = turn(x[:, :, -1], tables[0][-1], tables[1][-1])  # (batch, head, d_head), as decoding turns them
     torch.testing.assert_close(one, expected[:, :, -1], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_rotation_s_gradient_is_that_of_its_operations(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the gradient comes head by head, and x lies token by token."""
+    random, rotary = torch.Generator().manual_seed(0), rotary_tables(20, 8, 100.0)
+    flat = torch.randn(2, 20, 3 * 8, generator=random).to(dtype)
+    grad = torch.randn(2, 3, 20, 8, generator=random).to(dtype)
+    gradients = []
+    for compiling in (False, True):
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda compiling=compiling: compiling)
+        x = flat.clone().requires_grad_()
+        turned = rotate(x.unflatten(2, (3, 8)).transpose(1, 2), rotary)
+        assert turned.grad_fn is not None
+        assert ("CPURotation" in str(turned.grad_fn.next_functions)) is not compiling
+        turned.backward(grad)
+        gradients.append(x.grad)
+    rounding = 2**-7 if dtype == torch.bfloat16 else 1e-6
+    torch.testing.assert_close(*gradients, rtol=0, atol=4 * rounding)
+
+
+def test_the_rotation_s_gradient_is_that_of_finite_differences() -> None:
+    x = torch.randn(2, 5, 3, 8, dtype=torch.float64, requires_grad=True)
+    cos, sin = (table[:, None] for table in signed_tables(rotary_tables(5, 8, 100.0), torch.float64))
+    assert torch.autograd.gradcheck(lambda x: CPURotation.apply(x, cos, sin), x)

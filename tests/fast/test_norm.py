@@ -53,7 +53,7 @@ def test_values_and_gradients_are_those_of_the_textbook(
 
 def test_the_gradient_is_that_of_finite_differences() -> None:
     x, weight = torch.randn(3, 6, dtype=torch.float64, requires_grad=True), torch.randn(6, dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda x, w: CPUNorm.apply(x, w, 1e-6), (x, weight.requires_grad_()))
+    assert torch.autograd.gradcheck(lambda x, w: CPUNorm.apply(x, w, 1e-6, x.dtype), (x, weight.requires_grad_()))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

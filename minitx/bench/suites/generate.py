@@ -126,7 +126,8 @@ def write_tokens(model: Transformer, work: Work, decoder: CompiledDecoder | None
         return [[int(token) for token in sample if token is not None] for sample in zip(*steps, strict=True)]
     tokens = torch.tensor([work.prompt] * work.batch, device=model.embedding.weight.device)
     for _ in range(work.n_new):
-        tokens = torch.cat([tokens, model(tokens)[:, -1].argmax(-1, keepdim=True)], dim=1)
+        logits = model.unembed(model.residual(tokens)[:, -1])  # of the last token alone, as the peer computes them
+        tokens = torch.cat([tokens, logits.argmax(-1, keepdim=True)], dim=1)
     return tokens[:, len(work.prompt) :].tolist()
 
 
