@@ -47,8 +47,7 @@ class ModelConfig:
     norm_eps: float = 1e-6
     """What RMSNorm adds to the mean square."""
     embedding_std: float = 0.02
-    """Standard deviation of the token embedding before training. With 1 it is as large as what the blocks add to it,
-    which makes words easier to copy; give learning_rate about 0.02 then."""
+    """Standard deviation of the token embedding where train.start is random, or where it is the output matrix too."""
     dropout: float = 0.0
     """Share of attention weights and of block outputs that training sets to 0."""
 

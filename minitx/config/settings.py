@@ -90,7 +90,7 @@ class TrainConfig:
     """Peak learning rate of AdamW."""
     embedding_learning_rate: float | None = 0.02
     """Peak learning rate of the embedding, which AdamW trains; null takes learning_rate, as does a tied embedding."""
-    muon_learning_rate: float = 0.01
+    muon_learning_rate: float = 0.02
     """Peak learning rate of Muon."""
     weight_decay: float = 0.0
     """Decoupled weight decay of the matrices: each update shrinks them by this times the learning rate."""
@@ -98,7 +98,7 @@ class TrainConfig:
     """AdamW's decay rate for the mean of the gradient."""
     beta2: float = 0.95
     """AdamW's decay rate for the mean of the squared gradient."""
-    muon_momentum: float = 0.95
+    muon_momentum: float = 0.85
     """Nesterov momentum of Muon."""
     warmup_steps: int = 20
     """Number of steps over which the learning rate rises linearly from 0 to its peak."""
