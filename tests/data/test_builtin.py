@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import hashlib
 import os
 import re
@@ -19,10 +18,14 @@ from minitx.data.builtin import python_docs, written
 from minitx.data.prose import RUN
 from minitx.system.errors import UserError
 
-DIGEST = (
-    "import hashlib; from minitx.data.builtin import python_docs; "
-    "print(hashlib.sha256('\\0'.join(python_docs()).encode()).hexdigest())"
-)
+ELSEWHERE = """
+import builtins, hashlib, sys
+def mine():
+    "This is one sentence of a program that has nothing to do with Python."
+builtins.mine = sys.excepthook = mine
+from minitx.data.builtin import python_docs
+print(hashlib.sha256("\\0".join(python_docs()).encode()).hexdigest())
+"""
 
 
 @pytest.fixture(scope="module")
@@ -56,19 +59,12 @@ def test_no_run_of_words_comes_twice(documents: list[str]) -> None:
 
 
 def test_another_process_reads_the_same(documents: list[str]) -> None:
-    """Sets of strings have another order there, and other modules are loaded."""
+    """Sets of strings have another order there, other modules are loaded, and builtins hold a function more."""
     environment = {**os.environ, "PYTHONHASHSEED": "12345"}
-    done = subprocess.run([sys.executable, "-c", DIGEST], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE], env=environment, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == hashlib.sha256("\0".join(documents).encode()).hexdigest()
-
-
-def test_a_program_that_changes_builtins_changes_no_text(documents: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def mine() -> None:
-        """This is one sentence of a program that has nothing to do with Python."""
-
-    monkeypatch.setattr(builtins, "mine", mine, raising=False)
-    monkeypatch.setattr(sys, "excepthook", mine)
-    assert list(python_docs()) == documents
 
 
 def test_missing_parts_of_python_are_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -84,7 +80,7 @@ def test_missing_parts_of_python_are_left_out(monkeypatch: pytest.MonkeyPatch, t
     assert sum(map(len, documents)) > 20_000, "the modules written in C have docstrings without any file"
     (tmp_path / "a.py").unlink()
     (tmp_path / "folder.py").rmdir()
-    with pytest.raises(UserError, match="finds no modules"):
+    with pytest.raises(UserError, match="finds no modules in .*: name a file"):
         list(python_docs())
 
 
