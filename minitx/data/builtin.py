@@ -1,91 +1,100 @@
 """Texts that need no download: the documentation that comes with Python, and random letters that come twice."""
 
-import ast
 import contextlib
 import importlib
 import inspect
 import random
+import re
+import sys
 import sysconfig
 import warnings
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
+from minitx.data.prose import prose
 from minitx.system.errors import require
+from minitx.system.files import sha256
 
-# Parts of the standard library that are no modules to read about, or hold generated tables.
+# Parts of the standard library that some systems leave out, or that hold generated tables.
 SKIPPED = {"test", "tests", "idle_test", "idlelib", "lib2to3", "turtledemo", "encodings", "ensurepip", "pydoc_data"}
-MIN_DOCUMENT, CUT = 200, 100  # characters; cuts lie end to end, so any passage of twice a cut holds a whole one
+# Written in C and safe to import, besides those inside the interpreter. Some systems lack some.
+EXTENSIONS = "_asyncio _csv _ctypes _datetime _decimal _elementtree _json _pickle _socket _sqlite3 _ssl _struct array "
+EXTENSIONS += "binascii math mmap pyexpat select unicodedata zlib"
+WRITTEN = re.compile(  # a text in triple quotes, or comments on lines of their own, two or more
+    r"(\"\"\"|''')(?P<string>.*?)(?<!\\)\1|(?P<comments>(?:^[ \t]*#[^\n]*\n){2,})", re.DOTALL | re.MULTILINE
+)
+MIN_DOCUMENT = 200  # characters
+RULES = sha256(b"".join((resources.files(__package__) / name).read_bytes() for name in ("builtin.py", "prose.py")))
+"""SHA-256 of what chooses the text of python-docs, in hexadecimal."""
 REPEATED_DOCUMENTS, REPEATED_LETTERS = 30_000, "abcdefghijklmnop"
 
 
 def python_docs() -> Iterator[str]:
-    """A document for each topic of the language reference, then one for each module of the standard library.
+    """The prose in the topics of the language reference, then in each module written in Python, then in those in C.
 
-    Topics contain one another, and modules copy docstrings. Here no two documents share 200 characters in a row.
-    Paragraphs that repeat an earlier document are left out. So are documents that lose more than half by that.
+    A document is a topic or a module. No eight words in a row come twice, so that no document repeats another.
     """
-    cuts: set[str] = set()  # of the documents so far
-    for text in _topics_and_modules():
-        new = _new_paragraphs(text, cuts)
-        if len(new) >= max(MIN_DOCUMENT, len(text) / 2):
-            cuts.update(new[start : start + CUT] for start in range(0, len(new) - CUT + 1, CUT))
-            yield new
+    seen: set[str] = set()
+    for texts in (*_topics(), *map(written, modules()), *_extensions()):
+        document = prose(texts, seen)
+        if len(document) >= MIN_DOCUMENT:
+            yield document
 
 
-def _new_paragraphs(text: str, cuts: set[str]) -> str:
-    """`text` without the paragraphs that hold one of `cuts`, or the end of one that begins before them."""
-    new = ""
-    for paragraph in text.split("\n\n"):
-        longer = f"{new}{paragraph}\n\n"
-        starts = range(max(0, len(new) - CUT + 1), len(longer) - CUT + 1)
-        if cuts.isdisjoint(longer[start : start + CUT] for start in starts):
-            new = longer
-    return new.removesuffix("\n\n")
-
-
-def _topics_and_modules() -> Iterator[str]:
-    topics: dict[str, str] = {}
-    with contextlib.suppress(ImportError):  # some systems leave it out of Python
-        topics = importlib.import_module("pydoc_data.topics").topics
-    yield from sorted(sorted(set(topics.values())), key=len, reverse=True)  # a topic comes after one that contains it
+def modules() -> list[Path]:
+    """The files of the standard library, in the order of their names."""
     library = Path(sysconfig.get_path("stdlib"))
-    used: set[str] = set()
+    found = []
     for path in sorted(library.rglob("*.py"), key=lambda path: path.relative_to(library).parts):
         parts = path.relative_to(library).with_suffix("").parts
         # Folders with a hyphen hold no modules of the library: site-packages, lib-dynload, config-3.11-….
         if SKIPPED.isdisjoint(parts) and not any("-" in part for part in parts):
-            yield _module_document(path, ".".join(parts).removesuffix(".__init__"), used)
-    require(bool(topics or used), f"python-docs finds no modules in {library}: name a file as data.source.")
+            found.append(path)
+    require(bool(found), f"python-docs finds no modules in {library}: name a file as data.source.")
+    return found
 
 
-def _module_document(path: Path, name: str, used: set[str]) -> str:
-    """The docstrings of a module under the names of what they describe, but those in `used`, which grows by them."""
+def written(path: Path) -> list[str]:
+    """What a source file says in docstrings and comments, in order."""
     try:
-        with warnings.catch_warnings(action="ignore"):
-            tree = ast.parse(path.read_bytes())
-    except (OSError, SyntaxError, ValueError):  # a test of Python may hold a file that is wrong on purpose
-        return ""
-    entries = []
-    for title, docstring in _docstrings(tree, name):
-        text = inspect.cleandoc(docstring).strip()
-        if text and text not in used:
-            used.add(text)
-            entries.append(f"{title}\n{text}\n")
-    return "\n".join(entries)
+        source = path.read_text("utf-8", errors="replace")
+    except OSError:
+        return []
+    return [
+        inspect.cleandoc(found["string"]) if found["string"] else re.sub("^[ \t]*#+ ?", "", found[0], flags=re.M)
+        for found in WRITTEN.finditer(source)
+    ]
 
 
-def _docstrings(node: ast.Module | ast.ClassDef, name: str, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """(title, docstring) of a module or class, then of its functions and classes, in the order of the source."""
-    if docstring := ast.get_docstring(node, clean=False):
-        yield name, docstring
-    for child in node.body:
-        if isinstance(child, ast.ClassDef):
-            bases = f"({', '.join(map(ast.unparse, child.bases))})" if child.bases else ""
-            yield from _docstrings(child, f"class {prefix}{child.name}{bases}", f"{prefix}{child.name}.")
-        elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
-            docstring = ast.get_docstring(child, clean=False)
-            if docstring:
-                yield f"{prefix}{child.name}({ast.unparse(child.args)})", docstring
+def _topics() -> Iterator[list[str]]:
+    topics: dict[str, str] = {}
+    with contextlib.suppress(ImportError):  # some systems leave it out of Python
+        topics = importlib.import_module("pydoc_data.topics").topics
+    for topic in sorted(sorted(set(topics.values())), key=len, reverse=True):  # one comes after one that contains it
+        yield [topic]
+
+
+def _extensions() -> Iterator[list[str]]:
+    """The docstrings of each module written in C, of its functions, its classes and their methods."""
+    for name in sorted({*sys.builtin_module_names, *EXTENSIONS.split()}):
+        with contextlib.suppress(ImportError), warnings.catch_warnings(action="ignore"):
+            module = importlib.import_module(name)
+            owners = (module, *filter(inspect.isclass, _members(module)))
+            documented = (thing for owner in owners for thing in (owner, *_members(owner)))
+            yield [inspect.cleandoc(thing.__doc__) for thing in documented if _is_in_c(thing)]
+
+
+def _members(owner: object) -> list[Any]:
+    """What a module or class holds, by name."""
+    return [value for _, value in sorted(vars(owner).items())]
+
+
+def _is_in_c(thing: Any) -> bool:
+    """Whether `thing` is a module, class, function or attribute; functions in Python were put there by a program."""
+    tests = inspect.ismodule, inspect.isclass, inspect.isbuiltin, inspect.ismethoddescriptor, inspect.isdatadescriptor
+    return any(test(thing) for test in tests) and isinstance(thing.__doc__, str)
 
 
 def repeated_letters() -> Iterator[str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from minitx.config import DataConfig
-from minitx.data.builtin import REPEATED_DOCUMENTS, REPEATED_LETTERS, python_docs, repeated_letters
+from minitx.data.builtin import REPEATED_DOCUMENTS, REPEATED_LETTERS, RULES, python_docs, repeated_letters
 from minitx.data.hub import quiet_datasets, read_split, revision, text_of
 from minitx.data.tales import language
 from minitx.system.errors import UserError, require
@@ -66,7 +66,7 @@ def read(config: DataConfig, split: str, seed: int) -> Iterator[Piece]:
 def identity(config: DataConfig) -> dict[str, Any]:
     """What the text depends on besides `config`: versions, files, or the revision of the data set."""
     if config.source == "python-docs":
-        return {"python": sys.version, "folder": sysconfig.get_path("stdlib")}
+        return {"python": sys.version, "folder": sysconfig.get_path("stdlib"), "rules": RULES}
     if config.source == "repeats":
         return {"documents": REPEATED_DOCUMENTS, "letters": REPEATED_LETTERS}
     if config.source == "tales":

@@ -7,7 +7,6 @@ import gzip
 import io
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ import pyarrow.parquet  # type: ignore[import-untyped]
 import pytest
 
 from minitx.config import DataConfig
-from minitx.data import builtin, sources
-from minitx.data.builtin import python_docs, repeated_letters
+from minitx.data import sources
+from minitx.data.builtin import repeated_letters
 from minitx.data.sources import identity, is_path, read
 from minitx.system.errors import UserError
 
@@ -128,36 +127,6 @@ def test_what_is_wrong_is_said_in_one_sentence(tmp_path: Path) -> None:
             texts(DataConfig(str(tmp_path / name)))
         assert name in str(error.value)
         assert "\n" not in str(error.value)
-
-
-def test_python_docs(monkeypatch: pytest.MonkeyPatch) -> None:
-    documents = list(python_docs())
-    assert 1_000_000 < sum(map(len, documents)) < 4_000_000
-    (heapq,) = (text for text in documents if text.startswith("heapq\nHeap queue algorithm"))
-    assert "\nUsage:\n\nheap = []            # creates an empty heap\n" in heapq
-    titles = {text.split("\n")[0] for text in documents}
-    assert {"asyncio.events", "json.decoder", "Compound statements"} <= titles
-    assert not any(title.startswith(("encodings", "test.", "pip.", "idlelib")) for title in titles)
-    assert len(documents) == len(set(documents)) > 200
-
-    monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)  # some systems leave it out of Python
-    modules = list(python_docs())
-    assert len(modules) > 200
-    assert modules == documents[-len(modules) :], "another order, or another text, the second time"
-    assert not any(text.startswith("Compound statements") for text in modules)
-
-
-def test_docstrings_stand_under_their_names(tmp_path: Path) -> None:
-    path = tmp_path / "module.py"
-    path.write_text(
-        '"""Module.\n\n    Indented.\n    """\nclass A(dict):\n    """Class."""\n'
-        '    async def f(self, x=1, *, y):\n        """Method."""\n    class B:\n        def g(self):\n'
-        '            """Deep."""\ndef h():\n    """Class."""\ndef i(): pass\n'
-    )
-    text = builtin._module_document(path, "module", set())
-    assert text == (
-        "module\nModule.\n\nIndented.\n\nclass A(dict)\nClass.\n\nA.f(self, x=1, *, y)\nMethod.\n\nA.B.g(self)\nDeep.\n"
-    )
 
 
 def test_bytes_that_are_not_utf8_can_be_replaced(tmp_path: Path) -> None:
