@@ -39,6 +39,8 @@ class Heads(NamedTuple):
     """Kind of head → the `strength` of the strongest: 0 is chance and 1 all of the attention."""
     named: Counter[str]
     """Role → the number of heads that have it."""
+    repetition: float
+    """Loss in nats per token on random tokens that come again: what induction is good for, however it is done."""
 
 
 class Change(NamedTuple):
@@ -74,7 +76,8 @@ def heads_of_run(run: Path) -> Heads:
         kind: float(strength(scores[name], chance[name]).max()) for kind, name in judged.items() if name in scores
     }
     named = Counter(name.replace("_", " ") for name in roles(scores, chance).names.ravel().tolist())
-    return Heads({kind: value for kind, value in strongest.items() if not math.isnan(value)}, named)
+    known = {kind: value for kind, value in strongest.items() if not math.isnan(value)}
+    return Heads(known, named, lines[-1]["repeated_loss"][1])
 
 
 def kinds_found(found: Found) -> list[str]:
@@ -89,18 +92,24 @@ def change(values: Mapping[tuple[str, int], float], variant: str) -> Change:
     return Change(statistics.mean(differences), spread(differences), len(differences))
 
 
+def of_plain(values: Mapping[tuple[str, int], float]) -> float:
+    """The mean of the plain model over seeds."""
+    return statistics.mean(value for (name, _), value in values.items() if name == PLAIN)
+
+
 def write_trick_heads(folder: Path, results: Sequence[TrialResult], title: str) -> str:
     """Write tricks.md and tricks.png into the folder of the comparison; returns the tables."""
     found = {(result.variant, result.seed): heads_of_run(folder / result.folder) for result in results}
     bits = {(result.variant, result.seed): -result.val_bits_per_byte for result in results}
     variants = list(dict.fromkeys(result.variant for result in results))
     gains = {name: change(bits, name) for name in variants[1:]}
+    again = {trial: heads.repetition for trial, heads in found.items()}
+    losses = {name: change(again, name) for name in variants[1:]}
     by_kind = {}
     for kind in kinds_found(found):
         strongest = {trial: heads.strongest[kind] for trial, heads in found.items()}
-        plain = statistics.mean(value for (name, _), value in strongest.items() if name == PLAIN)
-        by_kind[kind] = plain, {name: change(strongest, name) for name in variants[1:]}
-    text = f"{title}\n\n{change_table(gains, by_kind)}\n\n{named_table(variants, found)}\n"
+        by_kind[kind] = of_plain(strongest), {name: change(strongest, name) for name in variants[1:]}
+    text = f"{title}\n\n{change_table(gains, of_plain(again), losses, by_kind)}\n\n{named_table(variants, found)}\n"
     write_atomically(folder / "tricks.md", text.encode())
     write_atomically(folder / "tricks.png", draw_tricks(bits, gains, by_kind, title))
     return text
@@ -110,13 +119,14 @@ ByKind = Mapping[str, tuple[float, Mapping[str, Change]]]
 """Kind of head → its strength in the plain model, and the change that each trick makes."""
 
 
-def change_table(gains: Mapping[str, Change], by_kind: ByKind) -> str:
-    """A row for the gain and for each kind of head, a column for each trick; clear changes are in bold."""
+def change_table(gains: Mapping[str, Change], again: float, losses: Mapping[str, Change], by_kind: ByKind) -> str:
+    """Rows for the gain, the loss on a repetition and each kind of head, a column for each trick; bold is clear."""
 
     def cell(found: Change, least: float = 0.0) -> str:
         return f"**{found}**" if found.is_clear(least) else str(found)
 
     rows = [[f"gain, {BITS}", "–", *map(cell, gains.values())]]
+    rows.append(["loss on a repetition, nats", f"{again:.2f}", *map(cell, losses.values())])
     for kind, (plain, changes) in by_kind.items():
         rows.append([kind, f"{plain:.2f}", *(cell(found, MIN_CHANGE) for found in changes.values())])
     return markdown_table(["strongest head", PLAIN, *gains], rows)

@@ -139,7 +139,7 @@ def test_tricks_are_compared_by_what_becomes_of_the_heads(config_file: str, caps
     scores = Run(folder / "plain-seed-1337").heads()[-1]["scores"]["previous_token"]
     chance = Run(folder / "plain-seed-1337").heads()[-1]["chance"]["previous_token"]
     strongest = max((score - chance) / (1 - chance) for layer in scores for score in layer)
-    assert f"| previous token      | {strongest:5.2f} |" in written
+    assert f"| previous token             | {strongest:5.2f} |" in written
 
 
 def test_kinds_are_compared(config_file: str, capsys: pytest.CaptureFixture[str]) -> None:

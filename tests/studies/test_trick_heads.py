@@ -36,7 +36,9 @@ def test_few_seeds_or_a_wide_spread_make_no_change_clear(one: Change) -> None:
 def test_tables_and_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kind that one of the runs has no score for is left out; a clear change is bold; a lower loss is a gain."""
     heads = {
-        f"{name}-{seed}": Heads({"previous token": value, "induction": 0.1}, Counter({"previous token": seed}))
+        f"{name}-{seed}": Heads(
+            {"previous token": value, "induction": 0.1}, Counter({"previous token": seed}), 2 * value
+        )
         for (name, seed), value in VALUES.items()
     }
     heads["smear-1"].strongest.pop("induction")
@@ -49,8 +51,9 @@ def test_tables_and_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
     assert lines[0] == ["strongest head", "plain", "smear", "relu2"]
     assert lines[2] == ["gain, bits per byte", "–", "**+0.500 ± 0.000**", "+0.000 ± 0.000"]
-    assert lines[3] == ["previous token", "0.80", "**-0.600 ± 0.100**", "+0.000 ± 0.050"]
-    assert lines[4][0] == "heads with the role" and ["previous token", "2.0", "2.0", "2.0"] in lines
+    assert lines[3] == ["loss on a repetition, nats", "1.60", "**-1.200 ± 0.200**", "+0.000 ± 0.100"]
+    assert lines[4] == ["previous token", "0.80", "**-0.600 ± 0.100**", "+0.000 ± 0.050"]
+    assert lines[5][0] == "heads with the role" and ["previous token", "2.0", "2.0", "2.0"] in lines
     assert not any(line[0] == "induction" and len(line) == 4 and "±" in line[2] for line in lines)
     assert (tmp_path / "tricks.md").read_text("utf-8") == text
     assert (tmp_path / "tricks.png").stat().st_size > 5000
