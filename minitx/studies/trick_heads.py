@@ -109,14 +109,18 @@ def write_trick_heads(folder: Path, results: Sequence[TrialResult], title: str) 
     for kind in kinds_found(found):
         strongest = {trial: heads.strongest[kind] for trial, heads in found.items()}
         by_kind[kind] = of_plain(strongest), {name: change(strongest, name) for name in variants[1:]}
+    sides = {f"gain, {BITS};\na dot a seed": (bits, gains), "loss on a repetition,\nchange in nats": (again, losses)}
     text = f"{title}\n\n{change_table(gains, of_plain(again), losses, by_kind)}\n\n{named_table(variants, found)}\n"
     write_atomically(folder / "tricks.md", text.encode())
-    write_atomically(folder / "tricks.png", draw_tricks(bits, gains, by_kind, title))
+    write_atomically(folder / "tricks.png", draw_tricks(sides, by_kind, title))
     return text
 
 
 ByKind = Mapping[str, tuple[float, Mapping[str, Change]]]
 """Kind of head → its strength in the plain model, and the change that each trick makes."""
+
+Sides = tuple[Mapping[tuple[str, int], float], Mapping[str, Change]]
+"""The values of all runs, and the change that each trick makes."""
 
 
 def change_table(gains: Mapping[str, Change], again: float, losses: Mapping[str, Change], by_kind: ByKind) -> str:
@@ -144,14 +148,14 @@ def named_table(variants: Sequence[str], found: Found) -> str:
     )
 
 
-def draw_tricks(
-    bits: Mapping[tuple[str, int], float], gains: Mapping[str, Change], by_kind: ByKind, title: str
-) -> bytes:
-    """Tricks × kinds of head, coloured by the change of the strongest head where it is clear; beside it the gain."""
-    kinds, rows = list(by_kind), len(gains) + 1
-    figure = new_figure(4.2 + 0.52 * len(kinds), 1.9 + 0.4 * rows)
+def draw_tricks(sides: Mapping[str, Sides], by_kind: ByKind, title: str) -> bytes:
+    """Tricks × kinds of head, coloured by the change of the strongest head where it is clear; beside it the losses."""
+    kinds, tricks = list(by_kind), list(next(iter(sides.values()))[1])
+    rows = len(tricks) + 1
+    figure = new_figure(2.2 + 0.52 * len(kinds) + 2.2 * len(sides), 2.1 + 0.4 * rows)
     figure.suptitle(title, fontsize=10)
-    axis, beside = figure.subplots(1, 2, sharey=True, width_ratios=(0.52 * len(kinds), 2.4))
+    widths = (0.52 * len(kinds), *[2.0] * len(sides))
+    axis, *beside = figure.subplots(1, 1 + len(sides), sharey=True, width_ratios=widths)
     colours = np.ones((rows, len(kinds), 3))
     colours[0] = np.array([1 - 0.5 * max(0.0, plain) for plain, _ in by_kind.values()])[:, None]
     for column, (plain, changes) in enumerate(by_kind.values()):
@@ -165,18 +169,21 @@ def draw_tricks(
     axis.imshow(colours, aspect="auto")
     axis.axhline(0.5, color="black", linewidth=1.2)
     axis.set_xticks(range(len(kinds)), kinds, rotation=50, ha="right", rotation_mode="anchor", fontsize=9)
-    axis.set_yticks(range(rows), [PLAIN, *(name.replace("_", " ") for name in gains)], fontsize=9)
-    axis.set_title("strongest head, and its change; colour where it is clear", fontsize=9, loc="left")
-    for row, (name, gain) in enumerate(gains.items(), 1):
-        beside.barh(row, gain.mean, height=0.6, color="0.35" if gain.is_clear() else "0.85")
-        dots = [value - bits[PLAIN, seed] for (variant, seed), value in bits.items() if variant == name]
-        beside.scatter(dots, [row] * len(dots), s=10, color="tab:orange", zorder=3)
-    beside.axvline(0, color="black", linewidth=0.8)
-    beside.tick_params(axis="y", labelleft=False)
-    beside.tick_params(axis="x", labelsize=8)
-    beside.locator_params(axis="x", nbins=4)
-    beside.set_title(f"gain, {BITS}; a dot a seed", fontsize=9, loc="left")
-    for panel in (axis, beside):
+    axis.set_yticks(range(rows), [PLAIN, *(name.replace("_", " ") for name in tricks)], fontsize=9)
+    axis.set_title("strongest head, and its change;\ncolour where it is clear", fontsize=9, loc="left")
+    for panel, (label, (values, changes)) in zip(beside, sides.items(), strict=True):
+        for row, (name, found) in enumerate(changes.items(), 1):
+            panel.barh(row, found.mean, height=0.6, color="0.35" if found.is_clear() else "0.85")
+            dots = [value - values[PLAIN, seed] for (variant, seed), value in values.items() if variant == name]
+            panel.scatter(dots, [row] * len(dots), s=10, color="tab:orange", zorder=3)
+        panel.axvline(0, color="black", linewidth=0.8)
+        panel.tick_params(axis="y", labelleft=False)
+        panel.tick_params(axis="x", labelsize=8)
+        panel.locator_params(axis="x", nbins=4)
+        panel.margins(x=0.15)
+        panel.set_title(label, fontsize=9, loc="left")
+    axis.tick_params(axis="x", length=0)
+    for panel in (axis, *beside):
         panel.tick_params(axis="y", length=0)
         panel.spines[:].set_visible(False)
     return picture(figure)
