@@ -22,6 +22,7 @@ from minitx.fast.linear import Linear
 from minitx.fast.loss import cross_entropy
 from minitx.fast.norm import RMSNorm
 from minitx.latent_attention import LatentAttention
+from minitx.tricks import install
 
 
 class FeedForward(nn.Module):
@@ -81,6 +82,7 @@ class Transformer(nn.Module):
         self.register_buffer("rotary_cos", cos, persistent=False)  # (context_length, rotary_width / 2)
         self.register_buffer("rotary_sin", sin, persistent=False)
         self.initialise()
+        install(self, config, vocab_size)
 
     @torch.no_grad()
     def initialise(self) -> None:

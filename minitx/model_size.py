@@ -23,7 +23,7 @@ def require_memory(config: ModelConfig, vocab_size: int, device: torch.device, *
 
 
 def parameter_count(config: ModelConfig, vocab_size: int) -> int:
-    """Parameters of a model that is not built; heads that pruning removed are counted too.
+    """Parameters of a model that is not built, those of tricks aside; heads that pruning removed are counted too.
 
     Added up, for building without values makes torch import its compiler, which takes as long as all of torch.
     """
@@ -48,7 +48,8 @@ def matrix_parameters(config: ModelConfig, vocab_size: int) -> int:
 
 def parameters_by_part(model: Transformer) -> dict[str, int]:
     """Number of parameters of each part; a tied output layer counts as 0."""
-    parts = {"embedding": 0, "attention": 0, "feed-forward": 0, "norms": 0, "output": 0}
+    parts = {"tricks": 0} if model.config.tricks else {}
+    parts |= {"embedding": 0, "attention": 0, "feed-forward": 0, "norms": 0, "output": 0}
     for name, parameter in model.named_parameters():  # a tied matrix is listed once, as the embedding
         part = "norms" if "norm" in name else next(part for part in parts if part.replace("-", "_") in name)
         parts[part] += parameter.numel()

@@ -1,13 +1,16 @@
 """Settings of the model: their defaults, their checks, and the sizes that follow from them."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from minitx.system.errors import require, require_bounds
+from minitx.system.errors import nearest, require, require_bounds
 
 MAX_WIDTH = 1 << 20  # also of heads and context; nobody trains more, so a larger number is a mistake
 MAX_LAYERS = 1000
+TRICKS = ("value_embeddings", "smear", "key_offset", "bigram_hash", "softcap", "relu2")
+LOOK_BACK = {"smear", "key_offset", "bigram_hash"}
+"""The tricks that read the token before, which a cache of keys and values does not keep."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,9 @@ class ModelConfig:
     """Standard deviation of the token embedding where train.start is random, or where it is the output matrix too."""
     dropout: float = 0.0
     """Share of attention weights and of block outputs that training sets to 0."""
+    tricks: list[str] = field(default_factory=list)
+    """Changes of the architecture to study, none by default: some of value_embeddings, smear, key_offset, bigram_hash,
+    softcap and relu2 (docs/tricks.md). They cannot be exported or pruned."""
 
     def __post_init__(self) -> None:
         require_bounds(self, "model.", "n_layer n_head n_kv_head d_model d_ff d_latent context_length", at_least=1)
@@ -72,6 +78,7 @@ class ModelConfig:
         )
         self.check_latent()
         self.check_kept_heads()
+        self.check_tricks()
 
     def check_latent(self) -> None:
         """Raise `UserError` if sizes of latent attention cannot work, or are given for another attention."""
@@ -99,6 +106,23 @@ class ModelConfig:
                 f"model.kept_heads has {heads} for layer {layer}: name heads of 0 to {self.n_head - 1} once, in order.",
             )
         require(any(self.kept_heads), "model.kept_heads leaves no head at all: keep one, or no token sees another.")
+
+    def check_tricks(self) -> None:
+        """Raise `UserError` for tricks that do not exist, or not in this model."""
+        for name in self.tricks:
+            hint = nearest(name, list(TRICKS)) or f": take some of {', '.join(TRICKS)}"
+            require(name in TRICKS, f"model.tricks has {name!r}, which is none{hint}.")
+        listed = ", ".join(self.tricks)
+        require(len({*self.tricks}) == len(self.tricks), f"model.tricks is {listed}: name each trick once.")
+        require(
+            not self.tricks or (self.attention == "multi_head" and self.kept_heads is None),
+            f"model.tricks is {listed}, but latent attention and pruned models have no tricks: leave them out.",
+        )
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether a trick reads the token before, so that only whole texts can be read, without a filled cache."""
+        return not LOOK_BACK.isdisjoint(self.tricks)
 
     @property
     def d_head(self) -> int:

@@ -235,7 +235,7 @@ class GenerateConfig:
     """Precision of weights and cache; auto takes bfloat16 on a GPU that supports it, else float32."""
     compile: bool = False
     """Compile the decoding step with torch.compile: a wait first, then more tokens per second. No effect for several
-    samples on the CPU, latent attention or pruned heads. Rounding differs, so the text may differ too."""
+    samples on the CPU, latent attention, tricks or pruned heads. Rounding differs, so the text may differ too."""
 
     def __post_init__(self) -> None:
         require(self.prompt != "", "The prompt is empty: give some text, or leave it out to start a new document.")

@@ -45,6 +45,8 @@ class Decoder:
         heads = [len(config.heads_in(layer)) for layer in range(config.n_layer)]
         if config.attention != "multi_head" or min(heads) < config.n_head:
             return "only multi-head attention with all its heads can be"
+        if config.tricks:
+            return "no model with tricks can be"
         return None if device in cls.devices else f"not on {device}"
 
     @torch.no_grad()

@@ -123,8 +123,7 @@ def generate(
         used[:, list(prompt_tokens)] = True
 
     window = torch.tensor([prompt_tokens[window_start(len(prompt_tokens), context_length) :]])  # (1, seq)
-    kept = context_length + 1 - half(context_length)  # tokens that stay when the context overflows
-    recent = deque((column.expand(batch) for column in window[0, -kept:]), maxlen=kept)  # of (batch)
+    recent = deque((column.expand(batch) for column in window[0]), maxlen=context_length + 1)  # of (batch)
     start = model.new_cache(1, window.size(1))  # of the prompt, encoded once
     logits = next_logits(model, window, start).expand(batch, -1)  # (batch, vocab)
 
@@ -190,11 +189,14 @@ def next_step_logits(
 ) -> Tensor:
     """Logits (batch, vocab) of the token after the last `recent` one, (batch); the cache holds those before it.
 
-    A full cache is emptied, and all recent tokens are encoded anew.
+    A full cache is emptied, and the newer half is encoded anew. So is the whole text, every time, if the model has
+    tricks that look at the token before.
     """
-    if cache.length == model.config.context_length:
+    length, context_length = cache.length, model.config.context_length
+    if length == context_length or model.config.looks_back:
+        kept = length + 1 if length < context_length else length + 1 - half(length)
         cache.clear()
-        return next_logits(model, torch.stack(tuple(recent), dim=1), cache)
+        return next_logits(model, torch.stack(tuple(recent)[-kept:], dim=1), cache)
     if decoder is None:
         return next_logits(model, recent[-1][:, None], cache)
     return decoder(recent[-1].to(model.embedding.weight.device), cache).cpu()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from minitx.data.tokenizer import Tokenizer
-from minitx.heads.one_layer import LayerTensors, check, model_tensors, require_equal
+from minitx.heads.one_layer import LayerTensors, check, model_tensors, require_equal, require_no_tricks
 from minitx.model import Block, Transformer
 from minitx.system.errors import require
 
@@ -40,6 +40,7 @@ class Blocks:
         last = config.n_layer - 1
         require(0 <= layer <= last, f"There is no layer {layer}: this model has layers 0 to {last}.")
         require(1 <= seq <= config.context_length, f"The text has {seq} tokens: give 1 to {config.context_length}.")
+        require_no_tricks(config)
         self.model, self.layer, self.tokens, self.seq = model, layer, list(tokens), seq
         self.heads = config.heads_in(layer)
         block = cast(Block, model.blocks[layer])

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from minitx.attention import Attention, HeadAccess, MultiHeadAttention, Recorder
+from minitx.config import ModelConfig
 from minitx.fast.attention import causal_mask, rotate
 from minitx.latent_attention import LatentAttention
+from minitx.system.errors import require
 
 Rotary = tuple[Tensor, Tensor]
 
@@ -98,6 +100,12 @@ def require_equal(where: str, checks: Sequence[Check]) -> None:
     for what, difference in checks:
         if not difference <= TOLERANCE:  # NaN fails, too
             raise AssertionError(f"{where}: {what} misses by {difference:.1e}")
+
+
+def require_no_tricks(config: ModelConfig) -> None:
+    """Raise `UserError` for a model with tricks, whose queries, keys and values come from more than one product."""
+    tricks = ", ".join(config.tricks)
+    require(not tricks, f"This model has tricks ({tricks}), and only a layer without can be shown: take another run.")
 
 
 def model_tensors(attention: Attention, x: Tensor, rotary: Rotary) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from minitx.attention import MultiHeadAttention
-from minitx.heads.one_layer import Check, LayerTensors, check, model_tensors, require_equal
+from minitx.heads.one_layer import Check, LayerTensors, check, model_tensors, require_equal, require_no_tricks
 from minitx.model import Block, Transformer
 from minitx.system.errors import UserError, require
 
@@ -261,6 +261,7 @@ def walk(
         len(config.heads_in(layer)) == config.n_head,
         f"Layer {layer} of this model is pruned: name the run that it was pruned from.",
     )
+    require_no_tricks(config)
     block = cast(Block, model.blocks[layer])
     attention = block.attention
     if type(attention) is not MultiHeadAttention:

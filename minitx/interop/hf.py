@@ -118,6 +118,11 @@ def exported_config(config: ModelConfig, vocab_size: int, end_of_document: int) 
         "The model has lost heads by pruning, but layers of Llama and Qwen3 have equally many: export the run it was "
         "pruned from.",
     )
+    require(
+        not config.tricks,
+        f"The model has tricks ({', '.join(config.tricks)}), which neither Llama nor Qwen3 has: only a model without "
+        "them can be exported.",
+    )
     model_type, architecture = ARCHITECTURES[config.qk_norm]
     config = dataclasses.replace(config, n_kv_head=config.kv_heads, d_ff=config.ff_width)
     return {

@@ -44,8 +44,8 @@ def export_weights(model: Transformer, file: Path) -> None:
     """Write the model for run.c; raises UserError for another architecture than run.c has built in."""
     config = model.config
     require(
-        config.attention == "multi_head" and not config.qk_norm and config.kept_heads is None,
-        "llama2.c runs Llama's architecture alone: no query-key norm, no latent attention, no pruned heads.",
+        config.attention == "multi_head" and not config.qk_norm and config.kept_heads is None and not config.tricks,
+        "llama2.c runs Llama's architecture alone: no query-key norm, no latent attention, no pruned heads, no tricks.",
     )
     require(
         config.norm_eps == EPSILON and config.rope_theta == THETA,

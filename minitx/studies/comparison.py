@@ -1,4 +1,4 @@
-"""`minitx compare`: train the same model with several head counts, or kinds of attention, once per seed.
+"""`minitx compare`: train a model with several head counts, kinds of attention or tricks, once per seed.
 
 All variants of a seed have the same data, order of batches and settings: differences are taken seed by seed. All seeds
 have the same held-out documents, unless data.seed is null.
@@ -27,6 +27,7 @@ from minitx.run import checkpoints
 from minitx.run.folder import Run
 from minitx.run.text import prepared_text
 from minitx.studies.comparison_report import Speeds, TrialResult, log_speeds, write_comparison
+from minitx.studies.trick_heads import PLAIN, write_trick_heads
 from minitx.system.errors import require
 from minitx.system.fields import Fields
 from minitx.system.files import open_log, remove, remove_drafts_of
@@ -45,14 +46,24 @@ Trials = Mapping[tuple[str, int], Config]
 FILE, SUMMARY = "comparison.json", "summary.json"
 
 
-def compare(config: Config, counts: list[int] | None, kinds: list[str] | None, n_seeds: int) -> int:
-    """Train what is not trained yet, measure it, write and print the comparison; the exit status."""
+def compare(
+    config: Config, counts: list[int] | None, kinds: list[str] | None, n_seeds: int, tricks: list[str] | None = None
+) -> int:
+    """Train what is not trained yet, measure it, write and print the comparison; the exit status.
+
+    The models have the head counts, the kinds of attention or the tricks named: one of these is given.
+    """
     require(
         config.model.kept_heads is None, "model.kept_heads is set, but only whole models are compared: leave it out."
     )
     # Samples are not compared, so none are written.
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, sample_every=0))
-    variants = kind_variants(config.model, kinds or []) if counts is None else head_variants(config.model, counts)
+    if tricks is not None:
+        every = config.log.heads_every
+        require(every > 0, "log.heads_every is 0, but tricks are compared by the scores of heads: leave it out.")
+        variants = trick_variants(config.model, tricks)
+    else:
+        variants = kind_variants(config.model, kinds or []) if counts is None else head_variants(config.model, counts)
     runtime = choose_runtime(config.device, config.dtype, config.compile, config.threads)
     print(runtime.describe(), flush=True)
     prepared = prepared_text(config)
@@ -79,6 +90,9 @@ def compare(config: Config, counts: list[int] | None, kinds: list[str] | None, n
         f"{tokens:,} tokens, {runtime.device}"
     )
     print(f"\n{write_comparison(folder, plan, results, speeds, title)}")
+    if tricks is not None:
+        print(write_trick_heads(folder, results, title))
+        print(f"What becomes of the heads is in {folder}/tricks.md and .png.")
     print(f"Table, picture and figures are in {folder}/comparison.md, .png, .json. Next:")
     print(f"  tensorboard --logdir {folder}")
     return 0
@@ -109,6 +123,12 @@ def kind_variants(model: ModelConfig, kinds: Sequence[str]) -> Variants:
         "latent": dataclasses.replace(model, attention="latent", n_kv_head=None),
     }
     return {kind: variants[kind] for kind in kinds}
+
+
+def trick_variants(model: ModelConfig, tricks: Sequence[str]) -> Variants:
+    """`model` without any trick, and with each one alone."""
+    require(not model.tricks, "model.tricks is set, but --tricks adds each to a model without any: leave it out.")
+    return {PLAIN: model} | {name: dataclasses.replace(model, tricks=[name]) for name in tricks}
 
 
 def check_equal_size(variants: Variants, vocab_size: int) -> None:

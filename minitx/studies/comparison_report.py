@@ -136,6 +136,7 @@ def draw_comparison(results: Sequence[TrialResult], speeds: Speeds, file: Path, 
     figure.suptitle(title, fontsize=11)
     names = list(dict.fromkeys(result.variant for result in results))
     labels = [name.removesuffix(" heads").removesuffix(" head").replace("_", "\n") for name in names]
+    crowded = len(names) > 5 and max(map(len, names)) > 8
     for axes, (quantity, label) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         for place, name in enumerate(names):
             if quantity in speeds[name]:
@@ -153,7 +154,7 @@ def draw_comparison(results: Sequence[TrialResult], speeds: Speeds, file: Path, 
             axes.yaxis.set_major_formatter("{x:,.7g}")
         axes.set_title(label, fontsize=10)
         axes.set_xlabel("heads" if names[0].endswith((" head", " heads")) else "", fontsize=9)
-        axes.set_xticks(range(len(names)), labels, fontsize=9)
+        axes.set_xticks(range(len(names)), labels, fontsize=9, rotation=90 if crowded else 0)
         axes.set_xlim(-0.6, len(names) - 0.4)
         axes.tick_params(axis="y", labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)

@@ -44,6 +44,8 @@ def prune_run(
     spare_the_compiler()
     original = Run.find(run)
     config = original.config()
+    tricks = ", ".join(config.model.tricks)
+    require(not tricks, f"The run {run} has tricks ({tricks}), and only models without them are pruned: name another.")
     if heads is not None:
         pruning.pruned_config(config.model, heads)  # refuse before anything takes time
     runtime = choose_runtime(config.device, config.dtype, config.compile, config.threads)

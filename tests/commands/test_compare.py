@@ -126,6 +126,22 @@ def hyperparameter_tab(folder: Path) -> tuple[list[list[str]], list[tuple[dict[s
     return columns, rows
 
 
+def test_tricks_are_compared_by_what_becomes_of_the_heads(config_file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--config", config_file, "--tricks", "smear,softcap", "--seeds", "1"]
+    assert main(["compare", *arguments]) == 0
+    folder = Path("runs/compare-tricks")
+    rows = Run(folder).read_json("comparison.json")["rows"]
+    assert [row["variant"] for row in rows] == ["plain", "smear", "softcap"]
+    assert rows[1]["parameters"] == rows[0]["parameters"] + 1 + 12 and rows[2]["parameters"] == rows[0]["parameters"]
+    assert Run(folder / "smear-seed-1337").config().model.tricks == ["smear"]
+    written = (folder / "tricks.md").read_text("utf-8")
+    assert written in capsys.readouterr().out and (folder / "tricks.png").stat().st_size > 5000
+    scores = Run(folder / "plain-seed-1337").heads()[-1]["scores"]["previous_token"]
+    chance = Run(folder / "plain-seed-1337").heads()[-1]["chance"]["previous_token"]
+    strongest = max((score - chance) / (1 - chance) for layer in scores for score in layer)
+    assert f"| previous token             | {strongest:5.2f} |" in written
+
+
 def test_kinds_are_compared(config_file: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--config", config_file, "--kinds", "all", "--seeds", "1", "--model.n_head", "4"]
     assert main(["compare", *arguments]) == 0
@@ -201,6 +217,9 @@ def test_a_comparison_notices_what_is_not_its_own(config_file: str, capsys: pyte
         (["--heads", "2,2"], "each once"),
         (["--heads", "3"], "model.n_head is 3"),
         (["--heads", "1,2", "--kinds", "all"], "Both --heads and --kinds"),
+        (["--tricks", "all", "--kinds", "all"], "Both --kinds and --tricks"),
+        (["--tricks", "smeer"], "--tricks is 'smeer', but it takes some of value_embeddings, smear,"),
+        (["--tricks", "all", "--log.heads_every", "0"], "log.heads_every is 0, but tricks are compared by"),
         (["--kinds", "sparse"], "--kinds is 'sparse', but it takes some of multi_head,"),
         (["--kinds", "all"], "model.n_head is 2, which nothing between it and 1 divides"),
         (["--heads", "1,2", "--model.attention", "latent"], "not of equal size"),
