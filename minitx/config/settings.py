@@ -75,7 +75,7 @@ class TokenizerConfig:
 class TrainConfig:
     """How the model is trained."""
 
-    steps: int = 600
+    steps: int = 480
     """Number of optimizer updates."""
     batch_size: int = 16
     """Sequences in a forward pass."""
@@ -112,7 +112,7 @@ class TrainConfig:
     """Steps between checkpoints; one more is written at the end, and when the run is interrupted."""
     keep_checkpoints: int = 2
     """How many of the newest checkpoints to keep, besides the best one."""
-    sample_every: int = 300
+    sample_every: int = 240
     """Steps between samples of generated text; one more is written at the end; 0 turns samples off."""
     sample_tokens: int = 120
     """Length of a sample in tokens."""
