@@ -169,10 +169,10 @@ def test_gradients_reach_every_weight_and_muon_takes_none_of_the_tricks() -> Non
     model = model_of(*TRICKS)
     next_token_loss(model(text()), text()).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
-    hidden, outer, vectors = map(set, split_parameters(model))
+    blocks, embedding, outer, vectors = map(set, split_parameters(model))
     added = set(cast(Any, model.tricks).parameters())
-    assert added <= outer | vectors and not hidden & added
-    assert hidden | outer | vectors == set(model.parameters())
+    assert added <= outer | vectors and not blocks & added
+    assert blocks | embedding | outer | vectors == set(model.parameters())
     assert parameters_by_part(model)["tricks"] == sum(p.numel() for p in added)
 
 

@@ -15,14 +15,16 @@ from minitx.training.muon import Muon
 
 
 def split_parameters(model: Transformer) -> tuple[list[Tensor], ...]:
-    """The blocks' matrices, embedding, output matrix and vectors (norms): every parameter once.
+    """The blocks' matrices, the embedding, other matrices (the output) and vectors (norms): every parameter once.
 
     An embedding that is the output matrix too counts as that.
     """
     blocks: list[Tensor] = [p for p in model.blocks.parameters() if p.dim() > 1]
     embedding: list[Tensor] = [] if model.config.tie_embeddings else [model.embedding.weight]
+    taken = {id(p) for p in blocks + embedding}
+    outer: list[Tensor] = [p for p in model.parameters() if p.dim() > 1 and id(p) not in taken]
     vectors: list[Tensor] = [p for p in model.parameters() if p.dim() < 2]
-    return blocks, embedding, [model.output.weight], vectors
+    return blocks, embedding, outer, vectors
 
 
 def build_optimizers(model: Transformer, config: TrainConfig, dtype: torch.dtype = torch.float32) -> list[Optimizer]:
@@ -30,7 +32,7 @@ def build_optimizers(model: Transformer, config: TrainConfig, dtype: torch.dtype
 
     Only matrices decay; each group keeps its peak learning rate as `initial_lr`.
     """
-    blocks, embedding, output, vectors = split_parameters(model)
+    blocks, embedding, outer, vectors = split_parameters(model)
     decay, rate = config.weight_decay, config.learning_rate
     optimizers: list[Optimizer] = []
     if config.optimizer == "muon":
@@ -39,7 +41,7 @@ def build_optimizers(model: Transformer, config: TrainConfig, dtype: torch.dtype
     groups = [
         *([] if optimizers else [{"params": blocks, "weight_decay": decay}]),
         {"params": embedding, "weight_decay": decay, "lr": config.embedding_learning_rate or rate},
-        {"params": output, "weight_decay": decay},
+        {"params": outer, "weight_decay": decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
     betas = (config.beta1, config.beta2)

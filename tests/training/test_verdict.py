@@ -53,7 +53,7 @@ RULES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, float] | None]
     ),
     "learned by heart, yet the loss still falls": ({"train_loss": 2.0, "epochs": 20.0}, {}, None),
     "learned by heart with dropout": ({**BY_HEART, "best_step": 80}, {"dropout": 0.2}, None),
-    "diverged": ({"val_loss": 4.0, "train_loss": 4.0, "best_step": 40}, {}, ("train.muon_learning_rate", 0.003)),
+    "diverged": ({"val_loss": 4.0, "train_loss": 4.0, "best_step": 40}, {}, ("train.muon_learning_rate", 0.007)),
     "a rate far too low": (
         {"yardstick": POOR},
         {"learning_rate": 1e-5, "optimizer": "adamw"},
