@@ -33,11 +33,11 @@ class Picture(NamedTuple):
     dark: bool = False
 
 
-SENTENCE = "view=sentence&head=5&shown=4.5.6.7&token=35.&score=tales_place"
+SENTENCE = "view=sentence&head=7&shown=4.5.6.7&token=35.&score=tales_place"
 PICTURES = [
     Picture("attention_tab.gif", "tales", SENTENCE, (1100, 760)),
     Picture("tab_sentence.png", "tales", SENTENCE, (1280, 800)),
-    Picture("tab_what_if.png", "tales", "view=what_if&head=5&off=5&token=35.&score=tales_place", (1280, 800)),
+    Picture("tab_what_if.png", "tales", "view=what_if&head=7&off=7&token=35.&score=tales_place", (1280, 800)),
     Picture("tab_writes.png", "induction", "view=writes&head=6&token=11.&score=induction_on_repeats", (1280, 800)),
     Picture(
         "tab_scatter.png",
@@ -45,7 +45,7 @@ PICTURES = [
         "view=scatter&head=6&score=induction_on_repeats&scatter=distance.induction_on_repeats",
         (1280, 800),
     ),
-    Picture("tab_blocks.png", "tales", "view=blocks&head=5&token=35.&score=tales_place", (1280, 800)),
+    Picture("tab_blocks.png", "tales", "view=blocks&head=7&token=35.&score=tales_place", (1280, 800)),
 ]
 
 
