@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from pathlib import Path
@@ -12,9 +13,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from minitx.bench.tracks import document_loss, recipe_on, renumbered, track_of
+from minitx.bench.tracks import Track, document_loss, recipe_on, renumbered, track_of
 from minitx.config import ModelConfig
-from minitx.data import sources
 from minitx.data.baselines import best_order, ngram_bits_per_byte, xz_bits_per_byte
 from minitx.model import Transformer
 from minitx.system.errors import UserError
@@ -23,9 +23,14 @@ from tests.small import small_text
 
 
 @pytest.fixture(autouse=True)
-def few_tales(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(sources, "TALES", 60)
+
+
+def track_of_tales() -> Track:
+    """The shipped track on few tales."""
+    recipe = recipe_on("tales", None, None)
+    return track_of("tales", dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, max_documents=60)))
 
 
 class Counting(nn.Module):
@@ -54,7 +59,7 @@ def test_documents_are_read_by_themselves_and_every_token_once(batch_size: int) 
 
 
 def test_the_entropy_is_that_of_the_tales_that_validate() -> None:
-    track = track_of("tales", recipe_on("tales", None, None))
+    track = track_of_tales()
     assert track.prepared.val_documents == 3
     assert track.unit == "nats above entropy"
     assert track.entropy is not None
@@ -66,7 +71,7 @@ def test_the_entropy_is_that_of_the_tales_that_validate() -> None:
 
 
 def test_a_peer_sees_the_same_tokens_under_other_numbers() -> None:
-    prepared = track_of("tales", recipe_on("tales", None, None)).prepared
+    prepared = track_of_tales().prepared
     train, val, size = renumbered(prepared)
     whole, again = (np.concatenate(parts).tolist() for parts in ((prepared.train, prepared.val), (train, val)))
     assert set(again) == set(range(size))
