@@ -51,8 +51,10 @@ def train(config: Config, resume: str | None = None, prepare: Prepare = lambda m
     require(run.about("fingerprint") is not None, f"The run {run.path} was imported, so {why}.")
     for key in setting_names(Config):
         section, setting = key.partition(".")[0], attrgetter(key)
-        is_same = section not in ("seed", "data", "tokenizer", "model") or setting(before) == setting(config)
-        require(is_same, f"A resumed run keeps its {section} settings: leave --{key} out, or start a new run.")
+        is_kept = section in ("seed", "data", "tokenizer", "model") or key == "train.start"
+        is_same = not is_kept or setting(before) == setting(config)
+        name = key if section == "train" else f"{section} settings"
+        require(is_same, f"A resumed run keeps its {name}: leave --{key} out, or start a new run.")
     with run.locked():
         prepared = prepared_text(config, run, "resume where it is unchanged, or start a new run")
         checkpoint = newest(run, config.train.steps, before.train.steps)

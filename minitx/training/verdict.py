@@ -65,10 +65,16 @@ class Figures:
     yardstick: Yardstick
 
     @property
+    def has_learned(self) -> bool:
+        """Whether the loss on training text beats counting bytes, as far as known; a short text's halves may differ."""
+        ngram = self.yardstick.ngram
+        return ngram is None or self.yardstick.loss * self.train_loss < ngram * self.val_loss
+
+    @property
     def overfits(self) -> bool:
-        """Whether the training text is easier than chance explains, and was read more than once."""
+        """Whether the training text is easier than chance explains, is known well, and was read more than once."""
         least = max(2 * self.gap_error, OVERFITTING * self.val_loss)
-        return self.epochs > 1 and self.val_loss - self.train_loss > least
+        return self.epochs > 1 and self.has_learned and self.val_loss - self.train_loss > least
 
     @property
     def rose(self) -> bool:
@@ -148,14 +154,14 @@ def goodness(yardstick: Yardstick) -> str:
     question = f"Is {yardstick.loss:.3f} {yardstick.unit} good?"
     if yardstick.entropy is not None:
         above = yardstick.loss / yardstick.entropy - 1
-        return f"{question} The language itself has {yardstick.entropy:.3f}, the least possible: {above:.0%} above."
+        return f"{question} The best possible is {yardstick.entropy:.3f}; this is {above:.0%} above it."
     if yardstick.xz is None or yardstick.ngram is None:
         return ""
     beaten = [name for name, bits in (("xz", yardstick.xz), ("the n-gram", yardstick.ngram)) if yardstick.loss < bits]
     answer = f"better than {' and '.join(beaten)}" if beaten else "worse than both"
     return (
         f"{question} For the same text{yardstick.note} xz -9e needs {yardstick.xz:.3f}, a byte {ORDER}-gram "
-        f"{yardstick.ngram:.3f}: it is {answer}."
+        f"{yardstick.ngram:.3f}: the model is {answer}."
     )
 
 
@@ -171,7 +177,8 @@ def gap(figures: Figures) -> str:
     if figures.overfits:
         what = "it learned its text by heart (overfitting)"
     elif apart > max(2 * figures.gap_error, NOTICEABLE * figures.val_loss):
-        what = "a little overfitting" if figures.epochs > 1 else "no overfitting, for it read nothing twice"
+        again = "a little overfitting" if figures.has_learned else "it has learned too little to overfit"
+        what = again if figures.epochs > 1 else "no overfitting, for it has not read its text twice"
     else:
         what = "no overfitting"
     return f"Loss is {figures.train_loss:.3f} on training text, {figures.val_loss:.3f} on validation text: {what}."
@@ -180,8 +187,8 @@ def gap(figures: Figures) -> str:
 def curve(figures: Figures) -> str:
     """Where the validation loss was going; empty where that is not known."""
     if figures.rose:
-        best = f"lowest at step {figures.best_step} ({figures.best_val_loss:.3f}), whose weights generate.py takes"
-        return f"Validation loss was {best}. It rose since."
+        best = f"lowest at step {figures.best_step} ({figures.best_val_loss:.3f}) and rose since"
+        return f"Validation loss was {best}; generate.py uses the weights of that step."
     if figures.late is None:
         return ""
     step, fall = figures.late
@@ -193,8 +200,7 @@ def curve(figures: Figures) -> str:
 def recommendation(figures: Figures, advice: Advice | None) -> str:
     """The advice as a sentence."""
     if advice is None:
-        what = "no setting, for more text would help most" if figures.overfits else "nothing stands out"
-        return f"Worth changing first: {what}."
+        return "No setting will help much; more text would." if figures.overfits else "No setting stands out."
     return f"Worth changing first: {advice.setting} to {advice.value} (now {advice.now}): {advice.why}."
 
 
