@@ -81,6 +81,8 @@ def test_what_does_not_fit_is_refused_before_anything_changes(tmp_path: Path) ->
     run, longer = Path(config.out), dataclasses.replace(config.train, steps=4)
     with pytest.raises(UserError, match="keeps its model settings: leave --model.n_layer out"):
         train(dataclasses.replace(config, model=dataclasses.replace(config.model, n_layer=3)), resume=config.out)
+    with pytest.raises(UserError, match="keeps its train.start: leave --train.start out"):
+        train(dataclasses.replace(config, train=dataclasses.replace(longer, start="zero")), resume=config.out)
     text = (run / "config.yaml").read_text().replace("d_model: 16", "d_model: 32")
     (run / "config.yaml").write_text(f"# edited\n{text}")
     before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
