@@ -82,8 +82,9 @@ class TrainConfig:
     grad_accum: int = 1
     """Forward passes whose gradients are added up for one update."""
     start: Literal["bigram", "zero", "random"] = "bigram"
-    """With which weights to begin: random; zero, where blocks and output write nothing yet; or bigram, where embedding
-    and output matrix also predict each token from the one before, as counted in the training text."""
+    """Weights before the first step. random: no weight knows anything. zero: blocks and output write nothing yet.
+    bigram: embedding and output matrix also predict each token from the one before, as counted in the training text. A
+    tied embedding starts alike with zero and bigram."""
     optimizer: Literal["muon", "adamw"] = "muon"
     """muon trains the matrices of the blocks with Muon and all else with AdamW; adamw trains everything with AdamW."""
     learning_rate: float = 5e-3
