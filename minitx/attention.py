@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minitx.cache import KeyValueCache
@@ -83,9 +82,7 @@ def rotary_tables(length: int, d_head: int, theta: float) -> tuple[Tensor, Tenso
     return angle.cos(), angle.sin()
 
 
-def explicit_attention(
-    query: Tensor, key: Tensor, value: Tensor, causal: bool, dropout: float
-) -> tuple[Tensor, Tensor]:
+def explicit_attention(query: Tensor, key: Tensor, value: Tensor, causal: bool) -> tuple[Tensor, Tensor]:
     """Head output (batch, head, query, d_head) and pattern (batch, head, query, key): softmax(Q Kᵀ / √d_head) V.
 
     Vaswani et al. 2017, equation 1. Keys and values may have fewer heads than queries; each then serves a group.
@@ -97,7 +94,7 @@ def explicit_attention(
         later = torch.ones_like(scores, dtype=torch.bool).triu(1 + key.size(2) - query.size(2))  # keys that come later
         scores = scores.masked_fill(later, float("-inf"))
     pattern = scores.softmax(dim=-1)  # (batch, head, query, key)
-    return F.dropout(pattern, dropout).to(value.dtype) @ value, pattern
+    return pattern.to(value.dtype) @ value, pattern
 
 
 def head_shares(head_output: Tensor, output_weight: Tensor) -> Tensor:
@@ -116,7 +113,7 @@ class Attention(nn.Module):
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.layer, self.heads, self.d_head = layer, config.heads_in(layer), config.d_head
-        self.n_head, self.dropout = len(self.heads), config.dropout
+        self.n_head = len(self.heads)
         self.output: Linear  # n_head * d_head → d_model; a subclass creates it last, as seeded runs expect
 
     def attend(
@@ -132,11 +129,11 @@ class Attention(nn.Module):
 
         unfold: (head, value width, d_head), turns mixed values into the heads' outputs.
         """
-        dropout, access = self.dropout if self.training else 0.0, heads or HeadAccess()
+        access = heads or HeadAccess()
         if access.recorder is None:
-            head_output = fused_attention(query, key, value, causal, dropout)
+            head_output = fused_attention(query, key, value, causal)
         else:
-            head_output, pattern = explicit_attention(query, key, value, causal, dropout)
+            head_output, pattern = explicit_attention(query, key, value, causal)
         if unfold is not None:
             head_output = head_output @ unfold.to(head_output.dtype)
         head_output = access.gated(head_output, self.layer, self.heads)  # (batch, head, seq, d_head)

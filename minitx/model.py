@@ -48,7 +48,7 @@ class Block(nn.Module):
         self.attention = kind(config, layer) if config.heads_in(layer) else None  # None: all are pruned
         self.feed_forward_norm = RMSNorm(config.d_model, eps=config.norm_eps)
         self.feed_forward = FeedForward(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = config.dropout
 
     def forward(
         self,
@@ -56,11 +56,16 @@ class Block(nn.Module):
         rotary: tuple[Tensor, Tensor],
         cache: KeyValueCache | None = None,
         heads: HeadAccess | None = None,
+        kept: Tensor | None = None,
     ) -> Tensor:
         if self.attention is not None:
             attended = self.attention(self.attention_norm(residual), rotary=rotary, cache=cache, heads=heads)
-            residual = residual + self.dropout(attended)
-        return residual + self.dropout(self.feed_forward(self.feed_forward_norm(residual)))
+            residual = residual + self.drop(attended, kept, 0)
+        return residual + self.drop(self.feed_forward(self.feed_forward_norm(residual)), kept, 1)
+
+    def drop(self, x: Tensor, kept: Tensor | None, branch: int) -> Tensor:
+        """Dropout (Srivastava et al. 2014): x where `kept` (batch, branch, seq, d_model) says so, scaled up; else 0."""
+        return x if kept is None else x * kept[:, branch] * (1 / (1 - self.dropout))
 
 
 class Transformer(nn.Module):
@@ -98,9 +103,16 @@ class Transformer(nn.Module):
             else:
                 parameter.normal_(std=1 / math.sqrt(parameter.size(1)))
 
-    def forward(self, tokens: Tensor, *, cache: KeyValueCache | None = None, heads: HeadAccess | None = None) -> Tensor:
+    def forward(
+        self,
+        tokens: Tensor,
+        *,
+        cache: KeyValueCache | None = None,
+        heads: HeadAccess | None = None,
+        kept: Tensor | None = None,
+    ) -> Tensor:
         """Logits (batch, seq, vocab_size) for the token after each of `tokens`, (batch, seq); see `residual`."""
-        return self.unembed(self.residual(tokens, cache=cache, heads=heads))
+        return self.unembed(self.residual(tokens, cache=cache, heads=heads, kept=kept))
 
     def unembed(self, residual: Tensor) -> Tensor:
         """Logits (…, vocab_size) from the residual (…, d_model) after the last block."""
@@ -112,6 +124,7 @@ class Transformer(nn.Module):
         *,
         cache: KeyValueCache | None = None,
         heads: HeadAccess | None = None,
+        kept: Tensor | None = None,
         first_layer: int = 0,
         last_layer: int | None = None,
     ) -> Tensor:
@@ -120,6 +133,7 @@ class Transformer(nn.Module):
         x: tokens (batch, seq), or the residual (batch, seq, d_model) that enters block `first_layer`.
         cache: from `new_cache`; tokens then follow those already in it.
         heads: reaches into the heads of every layer; see `HeadAccess`.
+        kept: what dropout keeps, (batch, layer, 2, seq, d_model) of bool: of each block's attention and feed-forward.
         """
         start = cache.length if cache is not None else 0
         end = start + x.size(1)
@@ -129,7 +143,7 @@ class Transformer(nn.Module):
         residual = self.embedding(x) if x.dim() == 2 else x  # (batch, seq, d_model)
         layers = range(first_layer, len(self.blocks) if last_layer is None else last_layer + 1)
         for layer in layers:
-            residual = self.blocks[layer](residual, rotary, cache, heads)
+            residual = self.blocks[layer](residual, rotary, cache, heads, None if kept is None else kept[:, layer])
         if cache is not None:
             cache.length = end
         return residual

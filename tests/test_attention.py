@@ -168,8 +168,8 @@ def test_routes_agree(n_kv_head: int) -> None:
         query = torch.randn(2, 4, n_query, 12, generator=generator)
         key, value = (torch.randn(2, n_kv_head, n_key, 12, generator=generator) for _ in range(2))
         for causal in (True, False):
-            explicit, _ = explicit_attention(query, key, value, causal, 0.0)
-            torch.testing.assert_close(fused_attention(query, key, value, causal, 0.0), explicit, rtol=0, atol=1e-5)
+            explicit, _ = explicit_attention(query, key, value, causal)
+            torch.testing.assert_close(fused_attention(query, key, value, causal), explicit, rtol=0, atol=1e-5)
 
 
 def test_causal_mask_lets_the_newest_queries_see_their_past() -> None:
@@ -184,7 +184,7 @@ def test_looped_heads_equal_batched_heads() -> None:
     for h in range(4):
         rows = slice(12 * h, 12 * h + 12)
         query, key, value = ((x @ getattr(ours, n).weight[rows].T)[:, None] for n in ("query", "key", "value"))
-        mixed, _ = explicit_attention(query, key, value, True, 0.0)
+        mixed, _ = explicit_attention(query, key, value, True)
         total += mixed[:, 0] @ ours.output.weight[:, rows].T
     torch.testing.assert_close(ours(x), total, rtol=0, atol=1e-5)
 

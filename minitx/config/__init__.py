@@ -2,7 +2,15 @@
 
 from minitx.config.model import ModelConfig
 from minitx.config.probes import Link, Probe
-from minitx.config.settings import Config, DataConfig, GenerateConfig, LogConfig, TokenizerConfig, TrainConfig
+from minitx.config.settings import (
+    Config,
+    DataConfig,
+    GenerateConfig,
+    LogConfig,
+    ParallelConfig,
+    TokenizerConfig,
+    TrainConfig,
+)
 
 __all__ = ["Config", "DataConfig", "GenerateConfig", "Link", "LogConfig", "ModelConfig", "Probe"]
-__all__ += ["TokenizerConfig", "TrainConfig"]
+__all__ += ["ParallelConfig", "TokenizerConfig", "TrainConfig"]

@@ -137,6 +137,28 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class ParallelConfig:
+    """How several processes, which `torchrun` starts, train one run together."""
+
+    deterministic: bool = False
+    """Add gradients up row by row in one order: every number of processes gives the same result to the last bit, more
+    slowly."""
+    shard: bool = False
+    """Give each process a part of the weights, gradients and optimizer state (FSDP), for models that do not fit."""
+    checkpoint_activations: bool = False
+    """Compute each block twice, to keep only what enters it until its gradient is due."""
+    timeout: int = 600
+    """Seconds that a process waits for another, which may be writing or drawing, before training ends."""
+
+    def __post_init__(self) -> None:
+        require_bounds(self, "parallel.", "timeout", at_least=1)
+        require(
+            not (self.deterministic and self.shard),
+            "parallel.deterministic and parallel.shard are both set: leave one out, for shards add up in their order.",
+        )
+
+
+@dataclass(frozen=True)
 class LogConfig:
     """What is logged during training."""
 
@@ -191,6 +213,7 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     log: LogConfig = field(default_factory=LogConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
 
     def __post_init__(self) -> None:
         require(bool(self.out), "out is empty: name a folder for the run.")

@@ -1,6 +1,10 @@
-"""Tokens → batches: training windows in a random order that can be resumed exactly, validation windows in order."""
+"""Tokens → batches: training windows in a random order that can be resumed exactly, validation windows in order.
+
+Which windows an update takes depends on (seed, update) alone, however many processes share them.
+"""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -8,9 +12,41 @@ import torch
 from minitx.data.token_files import Tokens, require_window
 from minitx.system.errors import require
 
-Batch = tuple[torch.Tensor, torch.Tensor]  # inputs, and as targets the inputs one token later; int64 (batch, seq)
+Windows = tuple[torch.Tensor, torch.Tensor]
+"""Inputs, and as targets the inputs one token later, int64 (batch, seq)."""
+Batch = tuple[torch.Tensor, ...]
+"""Windows, and with dropout a third: what it keeps, as `Transformer.residual` takes it."""
 RESIDENT_SHARE = 10  # tokens stay on a GPU if they take at most one part in this many of its memory
 RESIDENT_PIECE = 1 << 24  # tokens that are copied to the GPU at once
+
+
+@dataclass(frozen=True)
+class Share:
+    """The rows of each update that one process takes: every `processes`-th, in `parts` batches."""
+
+    rows: int
+    """Rows of an update over all processes, a multiple of `processes`."""
+    parts: int = 1
+    process: int = 0
+    processes: int = 1
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """What dropout keeps of a row: drawn from its seed and its place in the data, whoever computes it."""
+
+    rate: float
+    shape: tuple[int, ...]
+    """Of a row: (layer, 2, seq, d_model)."""
+
+    def kept(self, seed: int, rows: Sequence[tuple[int, int]], device: torch.device | None) -> torch.Tensor:
+        """(row, layer, 2, seq, d_model), True where a value is kept, for `rows` of (epoch, position)."""
+        random = torch.Generator(device or "cpu")
+        kept = torch.empty(len(rows), *self.shape, dtype=torch.bool, device=device)
+        for row, place in zip(kept, rows, strict=True):
+            random.manual_seed(int(np.random.SeedSequence([seed, *place]).generate_state(1, np.uint64)[0] >> 1))
+            row.bernoulli_(1 - self.rate, generator=random)
+        return kept
 
 
 class Batches:
@@ -18,31 +54,58 @@ class Batches:
 
     An epoch takes the windows from a random phase below `context_length` on. So it sees every token from there to the
     last whole window once. A batch may span two epochs. If `device` is a GPU with room for the tokens, it keeps them
-    and cuts the batches; otherwise batches are on the CPU.
+    and cuts the batches; otherwise batches are on the CPU. By default `share` is all of the `batch_size` rows.
     """
 
     def __init__(
-        self, tokens: Tokens, context_length: int, batch_size: int, seed: int, device: torch.device | None = None
+        self,
+        tokens: Tokens,
+        context_length: int,
+        batch_size: int,
+        seed: int,
+        device: torch.device | None = None,
+        share: Share | None = None,
+        dropout: Dropout | None = None,
     ) -> None:
         require_window(tokens, context_length)
         on_device = resident(tokens, device)
         self._tokens = tokens if on_device is None else on_device
-        self._context_length, self._batch_size, self._seed = context_length, batch_size, seed
+        self._context_length, self._seed, self._device = context_length, seed, device
+        self._share, self._dropout = share or Share(batch_size), dropout
+        self._waiting: list[list[tuple[int, int, int]]] = []  # parts of the update under way
         self._start_epoch(0)
 
     def next(self) -> Batch:
-        """The next batch; at the end of an epoch, the next one begins."""
-        starts: list[int] = []
-        while len(starts) < self._batch_size:
+        """The next part of this process's rows; after its last part, those of the next update follow."""
+        if not self._waiting:
+            self._waiting = self._take(self._share)
+        places = self._waiting.pop(0)
+        batch = windows(self._tokens, [start for start, *_ in places], self._context_length)
+        if self._dropout is None:
+            return batch
+        rows = [(epoch, position) for _, epoch, position in places]
+        return *batch, self._dropout.kept(self._seed, rows, self._device)
+
+    def rows(self) -> torch.Tensor:
+        """The inputs (row, seq) of all processes for the next update."""
+        places = self._take(Share(self._share.rows))[0]
+        return windows(self._tokens, [start for start, *_ in places], self._context_length)[0]
+
+    def _take(self, share: Share) -> list[list[tuple[int, int, int]]]:
+        """(start, epoch, position) of each row of the next update, in parts; at the end of an epoch the next begins."""
+        places: list[tuple[int, int, int]] = []
+        while len(places) < share.rows:
             if self._position == len(self._starts):
                 self._start_epoch(self._epoch + 1)
-            more = self._starts[self._position : self._position + self._batch_size - len(starts)]
-            starts += more.tolist()
+            more = self._starts[self._position : self._position + share.rows - len(places)].tolist()
+            places += [(start, self._epoch, self._position + i) for i, start in enumerate(more)]
             self._position += len(more)
-        return windows(self._tokens, starts, self._context_length)
+        own = places[share.process :: share.processes]
+        size = -(-len(own) // share.parts)
+        return [own[first : first + size] for first in range(0, len(own), size)]
 
     def state(self) -> dict[str, int]:
-        """Where the next batch starts: the epoch, and how many of its windows are used."""
+        """Where the next update starts: the epoch, and how many of its windows are used."""
         return {"epoch": self._epoch, "position": self._position}
 
     def restore(self, state: dict[str, int]) -> None:
@@ -60,11 +123,11 @@ class Batches:
         # Every phase leaves at least one whole window and the target after it.
         phase = int(random.integers(min(self._context_length, len(self._tokens) - self._context_length)))
         count = (len(self._tokens) - 1 - phase) // self._context_length
-        self._epoch, self._position = epoch, 0
+        self._epoch, self._position, self._waiting = epoch, 0, []
         self._starts: Tokens = phase + self._context_length * random.permutation(count)
 
 
-def validation_windows(tokens: Tokens, context_length: int, batch_size: int) -> Iterator[Batch]:
+def validation_windows(tokens: Tokens, context_length: int, batch_size: int) -> Iterator[Windows]:
     """Batches over all of `tokens` in order: every token but the first is a target once.
 
     Tokens after the last whole window come as a batch of one shorter window.
@@ -77,7 +140,7 @@ def validation_windows(tokens: Tokens, context_length: int, batch_size: int) -> 
         yield windows(tokens, [whole * context_length], rest)
 
 
-def windows(tokens: Tokens | torch.Tensor, starts: Sequence[int], length: int) -> Batch:
+def windows(tokens: Tokens | torch.Tensor, starts: Sequence[int], length: int) -> Windows:
     """A batch of the windows of `length` tokens at `starts`; a GPU cuts them itself if it holds `tokens`."""
     if isinstance(tokens, torch.Tensor):
         first = torch.tensor(starts, pin_memory=tokens.is_cuda).to(tokens.device, non_blocking=True)

@@ -12,21 +12,21 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 
-def fused_attention(query: Tensor, key: Tensor, value: Tensor, causal: bool, dropout: float) -> Tensor:
+def fused_attention(query: Tensor, key: Tensor, value: Tensor, causal: bool) -> Tensor:
     """The head output (batch, head, query, d_head) of `explicit_attention`, by a kernel that never forms the pattern.
 
     In bfloat16 on the CPU the kernel's backward pass is far slower than the products themselves.
     """
     if query.device.type == "cpu" and query.dtype == torch.bfloat16 and torch.is_grad_enabled():
-        return batched_attention(query, key, value, causal, dropout)
+        return batched_attention(query, key, value, causal)
     n_query, n_key = query.size(2), key.size(2)
     mask = causal_mask(n_query, n_key, query.device) if causal and 1 < n_query < n_key else None
     is_causal = causal and 1 < n_query == n_key  # the newest token alone may look at everything
     grouped = query.size(1) != key.size(1)
-    return F.scaled_dot_product_attention(query, key, value, mask, dropout, is_causal, enable_gqa=grouped)
+    return F.scaled_dot_product_attention(query, key, value, mask, is_causal=is_causal, enable_gqa=grouped)
 
 
-def batched_attention(query: Tensor, key: Tensor, value: Tensor, causal: bool, dropout: float) -> Tensor:
+def batched_attention(query: Tensor, key: Tensor, value: Tensor, causal: bool) -> Tensor:
     """`explicit_attention` with scale and mask inside the product: one pass over the scores in place of three."""
     group = query.size(1) // key.size(1)
     if group > 1:
@@ -36,7 +36,7 @@ def batched_attention(query: Tensor, key: Tensor, value: Tensor, causal: bool, d
     scale = 1 / math.sqrt(query.size(3))
     scores = torch.baddbmm(mask, query.flatten(0, 1), key.flatten(0, 1).mT, alpha=scale)  # (batch * head, query, key)
     pattern = scores.unflatten(0, query.shape[:2]).softmax(dim=-1)  # (batch, head, query, key)
-    return F.dropout(pattern, dropout).to(value.dtype) @ value
+    return pattern.to(value.dtype) @ value
 
 
 def causal_mask(n_query: int, n_key: int, device: torch.device | str = "cpu") -> Tensor:

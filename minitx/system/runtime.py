@@ -54,15 +54,18 @@ class Runtime:
         return " · ".join(f"{name} {choice} ({reason})" for choice, (name, reason) in reasons)
 
 
-def choose_runtime(device: str, dtype: str, compile: str | bool, threads: str | int) -> Runtime:
-    """Replace each `auto` by a choice for this machine, and set the number of threads; raises as `choose_device`."""
+def choose_runtime(device: str, dtype: str, compile: str | bool, threads: str | int, processes: int = 1) -> Runtime:
+    """Replace each `auto` by a choice for this machine, and set the number of threads; raises as `choose_device`.
+
+    processes: those that share this machine's cores.
+    """
     chosen_device, why_device = choose_device(device)
     chosen_dtype, why_dtype = choose_dtype(dtype, chosen_device)
     chosen_compile, why_compile = bool(compile), "as asked"
     if compile == "auto":
         chosen_compile = chosen_device.type == "cuda"
         why_compile = "pays on CUDA" if chosen_compile else f"takes longer than it saves on {chosen_device.type}"
-    chosen_threads, why_threads = choose_threads(threads)
+    chosen_threads, why_threads = choose_threads(threads, processes)
     torch.set_num_threads(chosen_threads)
     keep_freed_memory()
     reasons = {"device": why_device, "precision": why_dtype, "compile": why_compile, "threads": why_threads}
@@ -105,12 +108,15 @@ def quickest_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if has_bfloat16 else torch.float32
 
 
-def choose_threads(threads: str | int) -> tuple[int, str]:
-    """The number of CPU threads, and the reason."""
-    if threads != "auto":
+def choose_threads(threads: str | int, processes: int = 1) -> tuple[int, str]:
+    """The number of CPU threads for each of `processes`, and the reason."""
+    share = max(1, (os.cpu_count() or 1) // processes)
+    if threads != "auto" and (processes == 1 or int(threads) <= share):
         return int(threads), "as asked"
     if os.environ.get("OMP_NUM_THREADS"):
         return torch.get_num_threads(), "OMP_NUM_THREADS"
+    if processes > 1:
+        return min(share, MAX_AUTO_THREADS), f"{processes} processes share the cores"
     cores = torch.get_num_threads()
     if cores > MAX_AUTO_THREADS:
         return MAX_AUTO_THREADS, f"more of the {cores} cores gain nothing"

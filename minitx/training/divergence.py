@@ -25,12 +25,11 @@ def record_bad_step(training: Training, position: dict[str, int], loss: Tensor, 
     config, run, batches, step = training.config, training.run, training.batches, training.step
     after = batches.state()
     batches.restore(position)
-    rows = [row.tolist() for _ in range(config.train.grad_accum) for row in batches.next()[0]]
+    rows = batches.rows().tolist()
     batches.restore(after)
     name = f"diverged-{step:06d}.json"
     sequences = [{"text": training.prepared.tokenizer.decode(row), "tokens": row} for row in rows]
     run.write_json(name, {"step": step, "loss": str(float(loss)), "grad_norm": str(float(norm)), "batch": sequences})
-    training.progress.skipped += 1
     if training.progress.skipped > config.train.skip_bad_steps:
         raise UserError(
             f"The loss is {float(loss)} and its gradient {float(norm)} at step {step}: {likely_cause(step, config)}. "

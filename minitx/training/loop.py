@@ -5,6 +5,7 @@ The clock stops for everything that is not a training step, so that `seconds` an
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,18 +21,20 @@ from minitx.system.runtime import Runtime
 from minitx.system.signals import Stopped, StopRequest
 from minitx.training.divergence import check_weights, is_finite, record_bad_step
 from minitx.training.optim import learning_rate_factor, set_learning_rate
-from minitx.training.report import Report
+from minitx.training.parallel import ALONE, Group
+from minitx.training.reduction import reduction
+from minitx.training.report import Report, report_on
 from minitx.training.state import Training, bits_per_byte, due_after
 
-LossOf = Callable[[Tensor, Tensor], Tensor]
+LossOf = Callable[..., Tensor]
 
 
-def training_loss(model: Callable[[Tensor], Tensor]) -> LossOf:
-    """The model's loss in nats per token as a function of inputs and targets, each (batch, seq).
+def training_loss(model: Callable[..., Tensor]) -> LossOf:
+    """The model's loss in nats per token as a function of a batch.
 
     With torch.compile, model and loss are one program, which never stores the logits in float32.
     """
-    return lambda inputs, targets: next_token_loss(model(inputs), targets)
+    return lambda inputs, targets, kept=None: next_token_loss(model(inputs, kept=kept), targets)
 
 
 def train_step(
@@ -41,18 +44,20 @@ def train_step(
     batches: Batches,
     runtime: Runtime,
     config: TrainConfig,
+    group: Group = ALONE,
 ) -> tuple[Tensor, Tensor]:
-    """Make one update from `grad_accum` batches; return the mean loss in nats per token and the gradient's norm.
+    """Make one update from the rows of all processes; return their mean loss in nats per token and the gradient's norm.
 
     With `skip_bad_steps`, an update is left out if either is not finite.
     """
-    total = torch.zeros((), device=runtime.device)
-    for _ in range(config.grad_accum):
-        inputs, targets = map(runtime.move, batches.next())
+    share, sums = group.share(config), reduction(group, parameters, runtime.device)
+    for _ in range(share.parts):
+        batch = tuple(map(runtime.move, batches.next()))
         with runtime.autocast():
-            loss = loss_of(inputs, targets) / config.grad_accum
+            loss = loss_of(*batch) * (len(batch[0]) / share.rows)
         loss.backward()
-        total += loss.detach()
+        sums.add(loss)
+    total = sums.finish()
     norm = torch.nn.utils.clip_grad_norm_(parameters, config.grad_clip or math.inf)
     is_good = not config.skip_bad_steps or is_finite(total, norm)
     for optimizer in optimizers:
@@ -70,43 +75,47 @@ def evaluate(
     runtime: Runtime,
     between: Callable[[], None] = lambda: None,
     heads: HeadAccess | None = None,
+    group: Group = ALONE,
 ) -> float:
     """Mean loss in nats per token over all of `tokens`.
 
     Every token but the first is predicted once, from the tokens before it in its window of one context length.
     `between` is called before each batch and may raise to stop the evaluation. `heads` may close gates.
     """
-    total = torch.zeros((), dtype=torch.float64, device=runtime.device if runtime.device.type != "mps" else "cpu")
+    sums: list[Tensor] = []
     with evaluating(model):
-        for inputs, targets in validation_windows(tokens, model.config.context_length, batch_size):
+        windows = validation_windows(tokens, model.config.context_length, batch_size)
+        for (inputs, targets), counts in group.shared_out(windows):
             between()
             with runtime.autocast():
                 logits = model(inputs.to(runtime.device), heads=heads)
-            total += next_token_loss(logits, targets.to(runtime.device), reduction="sum").to(total)
-    return float(total) / (len(tokens) - 1)
+            if counts:
+                sums.append(next_token_loss(logits, targets.to(runtime.device), reduction="sum"))
+    return group.sum_in_order([float(loss) for loss in sums]) / (len(tokens) - 1)
 
 
 def fit(training: Training) -> int:
     """Train to the last step, from where `training` is; the number of the signal that ended it, or 0."""
     config, runtime, model = training.config, training.runtime, training.model
     loss_of, parameters = runtime.compiled(training_loss(model)), list(model.parameters())
-    optimizers, batches = training.optimizers, training.batches
+    optimizers, batches, group = training.optimizers, training.batches, training.group
     # On a GPU a check makes the CPU wait.
     always_check = runtime.device.type == "cpu" or config.train.skip_bad_steps > 0
 
-    with StopRequest() as stop, Report(training) as report:
+    with StopRequest() as stop, report_on(training) as report:
         training.start_clock()
         if training.progress.unevaluated:
             after_step(training, report, stop, *torch.tensor(training.progress.unevaluated))
-        while training.step < config.train.steps and not stop.signal:
+        while training.step < config.train.steps and not group.stopped(stop):
             set_learning_rate(optimizers, learning_rate_factor(training.step, config.train))
             position = batches.state()
-            loss, norm = train_step(loss_of, parameters, optimizers, batches, runtime, config.train)
+            loss, norm = train_step(loss_of, parameters, optimizers, batches, runtime, config.train, group)
             training.advance()
-            report.bar.update()
+            report.advance()
             due = any(due_after(training.step, config))
             if (due or always_check) and not is_finite(loss, norm):
-                report.skipped(record_bad_step(training, position, loss, norm))
+                training.progress.skipped += 1
+                report.skipped(group.first(partial(record_bad_step, training, position, loss, norm)))
             if due:
                 after_step(training, report, stop, loss, norm)
         if not stop.signal:
@@ -124,7 +133,8 @@ def after_step(training: Training, report: Report, stop: StopRequest, loss: Tens
     if due.evaluation:
         try:
             batch_size = training.config.train.batch_size
-            val_loss = evaluate(training.model, prepared.val, batch_size, training.runtime, stop.check)
+            check = partial(training.group.check, stop)
+            val_loss = evaluate(training.model, prepared.val, batch_size, training.runtime, check, group=training.group)
         except Stopped:
             training.progress.unevaluated, training.saved_step = [float(loss), float(norm)], -1  # save it again
             return
@@ -143,4 +153,5 @@ def save(training: Training, report: Report, *, best: bool) -> None:
     training.stop_clock()
     report.flush()
     check_weights(training)
-    training.save(best=best)
+    training.group.first(partial(training.save, best=best))
+    training.saved_step = training.step

@@ -27,6 +27,7 @@ class Muon(Optimizer):
     serves matrices of every shape. The iteration runs in `dtype`.
 
     head_rows: the rows of a head in matrices whose heads are made orthogonal apart.
+    in_parts: applies a function to (matrix, row, column), perhaps a part of it in each process.
     """
 
     def __init__(
@@ -37,9 +38,10 @@ class Muon(Optimizer):
         momentum: float,
         dtype: torch.dtype = torch.float32,
         head_rows: Mapping[Tensor, int] | None = None,
+        in_parts: Callable[[Callable[[Tensor], Tensor], Tensor], Tensor] = lambda function, whole: function(whole),
     ) -> None:
         super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
-        self.dtype, self.head_rows = dtype, dict(head_rows or {})
+        self.dtype, self.head_rows, self.in_parts = dtype, dict(head_rows or {}), in_parts
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]  # takes no closure
@@ -62,7 +64,7 @@ class Muon(Optimizer):
         foreach.lerp_(velocities, gradients, 1 - group["momentum"])
         ahead = foreach.lerp(gradients, velocities, group["momentum"])
         stacked = torch.stack(ahead)  # (matrix, row, column)
-        blocks = orthogonal(stacked.view(-1, rows, stacked.size(2)).to(self.dtype))
+        blocks = self.in_parts(orthogonal, stacked.view(-1, rows, stacked.size(2)).to(self.dtype))
         updates = blocks.to(stacked.dtype).view_as(stacked)
         rate = group["lr"] * 0.2 * math.sqrt(max(stacked.shape[1:]))
         foreach.scale_(parameters, 1 - group["lr"] * group["weight_decay"])

@@ -12,6 +12,7 @@ from minitx.config import TrainConfig
 from minitx.fast.compiler import plain_adamw
 from minitx.model import Transformer
 from minitx.training.muon import Muon
+from minitx.training.parallel import ALONE, Group
 
 
 def split_parameters(model: Transformer) -> tuple[list[Tensor], ...]:
@@ -27,17 +28,21 @@ def split_parameters(model: Transformer) -> tuple[list[Tensor], ...]:
     return blocks, embedding, outer, vectors
 
 
-def build_optimizers(model: Transformer, config: TrainConfig, dtype: torch.dtype = torch.float32) -> list[Optimizer]:
+def build_optimizers(
+    model: Transformer, config: TrainConfig, dtype: torch.dtype = torch.float32, group: Group = ALONE
+) -> list[Optimizer]:
     """The optimizers of a run; Muon's iteration runs in `dtype`, that of the run's matrix products.
 
-    Only matrices decay; each group keeps its peak learning rate as `initial_lr`.
+    The processes of `group` share Muon's work. Only matrices decay; each parameter group keeps its peak learning rate
+    as `initial_lr`.
     """
     blocks, embedding, outer, vectors = split_parameters(model)
     decay, rate = config.weight_decay, config.learning_rate
     optimizers: list[Optimizer] = []
     if config.optimizer == "muon":
         rows = head_rows(model)
-        optimizers.append(Muon(blocks, config.muon_learning_rate, decay, config.muon_momentum, dtype, rows))
+        in_parts = group.in_parts
+        optimizers.append(Muon(blocks, config.muon_learning_rate, decay, config.muon_momentum, dtype, rows, in_parts))
     groups = [
         *([] if optimizers else [{"params": blocks, "weight_decay": decay}]),
         {"params": embedding, "weight_decay": decay, "lr": config.embedding_learning_rate or rate},
@@ -47,8 +52,8 @@ def build_optimizers(model: Transformer, config: TrainConfig, dtype: torch.dtype
     betas = (config.beta1, config.beta2)
     optimizers.append(plain_adamw(groups, lr=rate, betas=betas, fused=True))
     for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["initial_lr"] = group["lr"]
+        for options in optimizer.param_groups:
+            options["initial_lr"] = options["lr"]
     return optimizers
 
 

@@ -61,6 +61,10 @@ class Report:
         if self.events is not None:
             self.events.close()
 
+    def advance(self) -> None:
+        """Count one step more."""
+        self.bar.update()
+
     def step(self, line: dict[str, Any], due: Due) -> None:
         """Report what is due of metrics, heads and a sample."""
         if due.evaluation and self.kinds.is_on:
@@ -192,3 +196,36 @@ class Report:
             f'  python generate.py {path} --prompt "The"\n'
             f"  tensorboard --logdir {path.parent}"
         )
+
+
+class NoReport(Report):
+    """Of a process that is not the first: the first speaks for all."""
+
+    def __init__(self) -> None:
+        pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def advance(self) -> None:
+        pass
+
+    def step(self, line: dict[str, Any], due: Due) -> None:
+        pass
+
+    def skipped(self, record: Path) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
+
+    def finish(self) -> None:
+        pass
+
+
+def report_on(training: Training) -> Report:
+    """The report of a run, from its first process."""
+    return Report(training) if training.group.is_first else NoReport()

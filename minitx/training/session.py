@@ -2,12 +2,16 @@
 
 import dataclasses
 import os
+import platform
 import signal
 from collections.abc import Callable
+from contextlib import nullcontext
 from operator import attrgetter
+from pathlib import Path
 
 import torch
 
+import minitx
 from minitx.config import Config
 from minitx.config.parsing import setting_names
 from minitx.data.prepare import Prepared
@@ -22,10 +26,11 @@ from minitx.run.logs import cut_logs
 from minitx.run.text import prepared_text
 from minitx.system.errors import UserError, require
 from minitx.system.exits import sentence
-from minitx.system.files import remove
+from minitx.system.files import digest, remove, sha256
 from minitx.system.runtime import Runtime, choose_runtime
 from minitx.system.text import warn
 from minitx.training.loop import fit
+from minitx.training.parallel import ALONE, Group, joined
 from minitx.training.start import start
 from minitx.training.state import Training
 
@@ -36,15 +41,26 @@ Prepare = Callable[[Transformer], object]
 def train(config: Config, resume: str | None = None, prepare: Prepare = lambda model: None) -> int:
     """Train a new run, or resume the run folder `resume`; return 0, or 128 + the signal that stopped it."""
     spare_the_compiler()
-    runtime = choose_runtime(config.device, config.dtype, config.compile, config.threads)
-    print(runtime.describe(), flush=True)
-    require_memory(config.model, config.tokenizer.vocab_size or 1, runtime.device, training=True)
-    config = dataclasses.replace(config, threads=runtime.threads, dtype=runtime.precision)
+    with joined(config.parallel, config.device) as group:
+        group.check_divides(config.train)
+        resume = resume or group.first(lambda: begun_before(config.out))
+        runtime = choose_runtime(config.device, config.dtype, config.compile, config.threads, group.local_size)
+        processes = f" · {group.size} processes" if group.size > 1 else ""
+        print(runtime.describe() + processes, flush=True)
+        require_memory(config.model, config.tokenizer.vocab_size or 1, runtime.device, training=True)
+        config = dataclasses.replace(config, threads=runtime.threads, dtype=runtime.precision)
+        return train_in(group, config, resume, runtime, prepare)
+
+
+def train_in(group: Group, config: Config, resume: str | None, runtime: Runtime, prepare: Prepare) -> int:
+    """`train` by the processes of `group`, of which the first writes the run folder."""
     if resume is None:
-        prepared = prepared_text(config)
-        run = Run.create(config.out, config, prepared.tokenizer, prepared.describe())
-        with run.locked():
-            return fit_run(begin(config, run, prepared, runtime, prepare))
+        prepared = group.after_first(lambda: prepared_text(config))
+        check_same(group, config, prepared)
+        about = prepared.describe() | launch()
+        run = group.first(lambda: Run.create(config.out, config, prepared.tokenizer, about))
+        with run.locked() if group.is_first else nullcontext():
+            return fit_run(begin(config, run, prepared, runtime, prepare, group))
     run = Run.find(resume)
     before = run.config()
     why = "it has no optimizer state. Generate from it, or prune it: the pruned run can be trained"
@@ -55,22 +71,54 @@ def train(config: Config, resume: str | None = None, prepare: Prepare = lambda m
         is_same = not is_kept or setting(before) == setting(config)
         name = key if section == "train" else f"{section} settings"
         require(is_same, f"A resumed run keeps its {name}: leave --{key} out, or start a new run.")
-    with run.locked():
-        prepared = prepared_text(config, run, "resume where it is unchanged, or start a new run")
-        checkpoint = newest(run, config.train.steps, before.train.steps)
-        training = begin(config, run, prepared, runtime, prepare)
+    with run.locked() if group.is_first else nullcontext():
+        remedy = "resume where it is unchanged, or start a new run"
+        prepared = group.after_first(lambda: prepared_text(config, run, remedy))
+        check_same(group, config, prepared)
+        checkpoint = group.first(lambda: newest(run, config.train.steps, before.train.steps))
+        training = begin(config, run, prepared, runtime, prepare, group)
         if checkpoint is not None:
             training.restore(checkpoint)
-        rewind(run, checkpoint)  # nothing in the folder has changed before
-        run.save_config(dataclasses.replace(config, out=str(run.path)))
+        group.first(lambda: rewind(run, checkpoint))  # nothing in the folder has changed before
+        group.first(lambda: run.save_config(dataclasses.replace(config, out=str(run.path))))
         return fit_run(training)
 
 
-def begin(config: Config, run: Run, prepared: Prepared, runtime: Runtime, prepare: Prepare) -> Training:
+def check_same(group: Group, config: Config, prepared: Prepared) -> None:
+    """Raise UserError where a process has other settings, code, versions or text than the first."""
+    code = sorted(Path(minitx.__file__).parent.rglob("*.py")) if group.size > 1 else []
+    settings = {**config.to_dict(), "threads": None, "dtype": config.dtype, "device": None}
+    group.check_same(
+        {
+            "settings": digest(settings),
+            "code": digest({str(i): sha256(file.read_bytes()) for i, file in enumerate(code)}),
+            "version of torch": torch.__version__,
+            "text": prepared.fingerprint + prepared.tokenizer.digest,
+        }
+    )
+
+
+def launch() -> dict[str, str]:
+    """What names the launcher that started this process, for the processes that it starts again after a fault."""
+    launcher = os.environ.get("TORCHELASTIC_RUN_ID")
+    return {"launch": f"{launcher} {platform.node()} {os.getppid()}"} if launcher else {}
+
+
+def begun_before(out: str) -> str | None:
+    """The run that this launcher's processes began before a fault; None where they begin now."""
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) == 0:
+        return None
+    runs = [Run(config.parent) for config in Path(out).parent.glob(f"{Path(out).name}*/config.yaml")]
+    return next((str(run.path) for run in runs if run.about("launch") == launch()["launch"]), None)
+
+
+def begin(
+    config: Config, run: Run, prepared: Prepared, runtime: Runtime, prepare: Prepare, group: Group = ALONE
+) -> Training:
     """A run at step 0."""
     model = untrained(config, prepared.tokenizer.vocab_size, prepared.train).to(runtime.device)
     prepare(model)
-    return Training(config, run, prepared, runtime, model)
+    return Training(config, run, prepared, runtime, model, group)
 
 
 def untrained(config: Config, vocab_size: int, tokens: Tokens) -> Transformer:
@@ -84,6 +132,8 @@ def untrained(config: Config, vocab_size: int, tokens: Tokens) -> Transformer:
 def fit_run(training: Training) -> int:
     """Train, and say how to go on if that ends early; the exit status."""
     run = training.run
+    command = command_to_resume(run.path, training.group)
+    training.group.way_on = f" Go on with: {command}"
     print(f"run folder {run.path}", flush=True)
     try:
         stopped_by = fit(training)
@@ -92,11 +142,18 @@ def fit_run(training: Training) -> int:
     except OSError as error:
         names = checkpoints.names(run.path)
         left = f"The checkpoint {names[-1]} is whole." if names else "There was no checkpoint yet."
-        raise UserError(f"{sentence(error)} {left} Go on with: python train.py --resume {run.path}") from error
+        raise UserError(f"{sentence(error)} {left} Go on with: {command}") from error
     if stopped_by:
-        print(f"Stopped by {signal.Signals(stopped_by).name}. Go on with: python train.py --resume {run.path}")
+        print(f"Stopped by {signal.Signals(stopped_by).name}. Go on with: {command}")
         return 128 + stopped_by
     return 0
+
+
+def command_to_resume(path: Path, group: Group) -> str:
+    """The command that goes on with a run, by as many processes as now."""
+    launcher = f"torchrun --nproc_per_node {group.local_size}" if group.size > 1 else "python"
+    machines = f" --nnodes {group.size // group.local_size} …" if group.size > group.local_size else ""
+    return f"{launcher}{machines} train.py --resume {path}"
 
 
 def newest(run: Run, steps: int, steps_before: int) -> Checkpoint | None:

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from minitx.config import Config
-from minitx.data.batches import Batches
+from minitx.config import Config, ModelConfig
+from minitx.data.batches import Batches, Dropout
 from minitx.data.prepare import Prepared
 from minitx.model import Transformer
 from minitx.run import checkpoints, weights
@@ -19,6 +19,7 @@ from minitx.run.folder import Run
 from minitx.system.errors import UserError
 from minitx.system.runtime import Runtime
 from minitx.training.optim import build_optimizers, learning_rate_factor
+from minitx.training.parallel import ALONE, Group
 
 
 class Due(NamedTuple):
@@ -52,11 +53,26 @@ def due_after(step: int, config: Config) -> Due:
 class Training:
     """A run under way. `restore` takes up a checkpoint, `save` writes one."""
 
-    def __init__(self, config: Config, run: Run, prepared: Prepared, runtime: Runtime, model: Transformer) -> None:
+    def __init__(
+        self,
+        config: Config,
+        run: Run,
+        prepared: Prepared,
+        runtime: Runtime,
+        model: Transformer,
+        group: Group = ALONE,
+    ) -> None:
         self.config, self.run, self.prepared, self.runtime, self.model = config, run, prepared, runtime, model
-        self.optimizers = build_optimizers(model, config.train, runtime.dtype)
+        self.group = group
+        self.optimizers = build_optimizers(model, config.train, runtime.dtype, group)
         self.batches = Batches(
-            prepared.train, config.model.context_length, config.train.batch_size, config.seed, runtime.device
+            prepared.train,
+            config.model.context_length,
+            config.train.batch_size,
+            config.seed,
+            runtime.device,
+            group.share(config.train),
+            dropout_of(model.config),
         )
         self.progress, self.logged = Progress(), Progress()  # now, and at the last line of metrics.jsonl
         self.saved_step = 0
@@ -115,11 +131,10 @@ class Training:
         state = {**vars(self.progress), "batches": self.batches.state()}
         keep = self.config.train.keep_checkpoints
         checkpoints.save(self.run.path, self.model, optimizer_state, state, best=best, keep=keep)
-        self.saved_step = self.step
 
     def keep_weights(self) -> None:
         """Keep the weights alone, if this is one of the steps for it."""
-        if self.step in self.weights_steps:
+        if self.step in self.weights_steps and self.group.is_first:
             weights.keep(self.run.path, self.step, self.model, self.run.about("id") or "")
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -158,6 +173,11 @@ class Training:
             self.batches.restore(checkpoint.batches)
         except UserError as error:
             raise UserError(f"{file} does not fit this run: {error}") from error
+
+
+def dropout_of(model: ModelConfig) -> Dropout | None:
+    """What draws the dropout of a model, if it has any."""
+    return Dropout(model.dropout, (model.n_layer, 2, model.context_length, model.d_model)) if model.dropout else None
 
 
 def drop_lost_norms(adamw: dict[str, Any], model: Transformer) -> None:

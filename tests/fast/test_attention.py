@@ -11,11 +11,11 @@ from torch import Tensor
 from minitx.attention import explicit_attention, rotary_tables
 from minitx.fast.attention import CPURotation, batched_attention, fused_attention, rotate, signed_tables, turn
 
-Quick = Callable[[Tensor, Tensor, Tensor, bool, float], Tensor]
+Quick = Callable[[Tensor, Tensor, Tensor, bool], Tensor]
 
 
-def textbook(query: Tensor, key: Tensor, value: Tensor, causal: bool, dropout: float) -> Tensor:
-    return explicit_attention(query, key, value, causal, dropout)[0]
+def textbook(query: Tensor, key: Tensor, value: Tensor, causal: bool) -> Tensor:
+    return explicit_attention(query, key, value, causal)[0]
 
 
 @pytest.mark.parametrize("quick", [fused_attention, batched_attention])
@@ -29,7 +29,7 @@ def test_attention_is_the_textbook_s(quick: Quick, n_kv_head: int, n_query: int,
         shapes = [(2, 4, n_query, 12), (2, n_kv_head, n_key, 12), (2, n_kv_head, n_key, 12)]
         inputs = [torch.randn(shape, generator=generator, requires_grad=True) for shape in shapes]
         query, key, value = inputs
-        output = function(query, key, value, causal, 0.0)
+        output = function(query, key, value, causal)
         gradients = torch.autograd.grad(output.square().sum(), inputs)
         results.append([output, *gradients])
     for ours, theirs in zip(*results, strict=True):
@@ -40,9 +40,9 @@ def test_bfloat16_on_the_cpu_trains_without_the_fused_kernel() -> None:
     """Its backward pass is far slower there; the results agree to bfloat16's precision."""
     generator = torch.Generator().manual_seed(0)
     query, key, value = (torch.randn(2, 4, 9, 12, generator=generator).bfloat16().requires_grad_() for _ in range(3))
-    output = fused_attention(query, key, value, True, 0.0)
+    output = fused_attention(query, key, value, True)
     assert output.dtype == torch.bfloat16 and "ScaledDotProduct" not in str(output.grad_fn)
-    expected = textbook(query.float(), key.float(), value.float(), True, 0.0)
+    expected = textbook(query.float(), key.float(), value.float(), True)
     torch.testing.assert_close(output.float(), expected, rtol=0, atol=0.05)
 
 

@@ -1,0 +1,83 @@
+"""A fault of one of several processes: one sentence, from the process where it began, and all of them end.
+
+The others notice it when they wait for that process in vain. They tell only if it could not tell itself.
+"""
+
+import contextlib
+import os
+import platform
+import signal
+import sys
+import time
+from typing import NoReturn
+
+from minitx.system.errors import UserError
+from minitx.system.exits import explain
+from minitx.system.text import one_line
+from minitx.training.parallel import Group
+
+SECONDS_TO_TELL = 2.0
+TOLD = "minitx/fault"
+LIVES = "minitx/lives/"
+PLACE = "minitx/place/"
+
+
+def register(group: Group) -> None:
+    """Tell the others where this process runs."""
+    group.store.set(f"{PLACE}{group.rank}", f"{platform.node()} {os.getpid()}")
+
+
+def is_of_another(error: Exception) -> bool:
+    """Whether `error` only says that another process did not answer."""
+    words = ("gloo", "nccl", "connection closed", "timed out", "connection reset", "broken pipe", "watchdog")
+    is_distributed = type(error).__name__.startswith("Dist") or type(error) is RuntimeError
+    return is_distributed and any(word in str(error).lower() for word in words)
+
+
+def tell_once(group: Group, error: Exception) -> NoReturn:
+    """Print the sentence for `error` unless another process does, and end. A fault of the program is raised."""
+    try:
+        tell(group, error) if not is_of_another(error) else tell_for_silent(group)
+    except Exception as lost:  # the store went with the process that held it
+        if lost is error:
+            raise
+        print("error: The processes of this run cannot reach each other any more.", file=sys.stderr)
+    sys.stderr.flush()
+    os._exit(2)  # an orderly end would wait for the others
+
+
+def tell(group: Group, error: Exception) -> None:
+    """Print the sentence for this process's own fault, if it is the first."""
+    if group.store.add(TOLD, 1) > 1:
+        return
+    sentence = explain(error)
+    if sentence is None:
+        raise error
+    where = f"process {group.rank} of {group.size}: " if group.rank else ""
+    way_on = "" if isinstance(error, UserError) else group.way_on
+    print(f"error: {where}{one_line(sentence)}{way_on}", file=sys.stderr)
+
+
+def tell_for_silent(group: Group) -> None:
+    """Print a sentence for the processes that have gone or hang, and end those of them on this machine."""
+    group.store.set(f"{LIVES}{group.rank}", "")
+    end = time.monotonic() + SECONDS_TO_TELL
+    while time.monotonic() < end:
+        if group.store.add(TOLD, 0):
+            return
+        time.sleep(0.1)
+    silent = [rank for rank in range(group.size) if not group.store.check([f"{LIVES}{rank}"])]
+    if group.store.add(TOLD, 1) > 1:
+        return
+    names = f"Process {silent[0]}" if len(silent) == 1 else f"Processes {', '.join(map(str, silent))}"
+    verb = "has" if len(silent) == 1 else "have"
+    print(
+        f"error: {names} of {group.size} {verb} ended or not answered for {group.settings.timeout} s "
+        f"(parallel.timeout): killed, perhaps for memory, or hung.{group.way_on}",
+        file=sys.stderr,
+    )
+    for rank in silent:
+        machine, number = group.store.get(f"{PLACE}{rank}").decode().rsplit(" ", 1)
+        if machine == platform.node():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(number), signal.SIGKILL)

@@ -1,0 +1,233 @@
+"""The processes that train one run together: who takes which rows, what they add up, who writes.
+
+`torchrun` starts them and says in the environment who is who. Alone, a process is a `Group` of one, whose methods do
+nothing more than their first line.
+"""
+
+import math
+import os
+import pickle
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+from torch.distributed.rendezvous import rendezvous
+
+from minitx.config import ParallelConfig, TrainConfig
+from minitx.data.batches import Share
+from minitx.system.errors import UserError, require
+from minitx.system.signals import Stopped, StopRequest
+
+T = TypeVar("T")
+
+all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # the name before torch 2.13
+POLL = 0.2  # seconds between looks at the store
+
+
+@dataclass
+class Group:
+    """The processes of a run, and which of them this is."""
+
+    settings: ParallelConfig = field(default_factory=ParallelConfig)
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    store: Any = None
+    control: Any = None
+    """Process group for objects and flags, which stay on the CPU."""
+    way_on: str = ""
+    """What to say after a fault, once there is a run to resume."""
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes the run folder and speaks."""
+        return self.rank == 0
+
+    def share(self, train: TrainConfig) -> Share:
+        """The rows of an update that this process takes: at most `batch_size` at a time; one, if deterministic."""
+        rows = train.batch_size * train.grad_accum
+        own = rows // self.size
+        parts = own if self.settings.deterministic else math.ceil(own / train.batch_size)
+        return Share(rows, parts, self.rank, self.size)
+
+    def agree(self, number: int) -> int:
+        """The largest of the processes' numbers."""
+        if self.size > 1:
+            flag = torch.tensor(number)
+            dist.all_reduce(flag, dist.ReduceOp.MAX, group=self.control)
+            return int(flag)
+        return number
+
+    def stopped(self, stop: StopRequest) -> bool:
+        """Whether a signal has come to any process; all of them then have it in `stop`."""
+        stop.signal = self.agree(stop.signal or 0) or None
+        return stop.signal is not None
+
+    def check(self, stop: StopRequest) -> None:
+        """Raise `Stopped` in all processes, if a signal has come to any."""
+        if self.stopped(stop):
+            raise Stopped
+
+    def first(self, function: Callable[[], T]) -> T:
+        """What `function` returns or raises in the first process, which alone calls it."""
+        if self.size == 1:
+            return function()
+        answer: tuple[Any, Exception | None] = (None, None)
+        if self.is_first:
+            try:
+                answer = (function(), None)
+            except Exception as error:
+                self.broadcast((None, portable(error)))
+                raise
+        value, fault = self.broadcast(answer)
+        if fault is not None:
+            raise fault
+        return value
+
+    def broadcast(self, content: Any) -> Any:
+        """`content` of the first process."""
+        box = [content if self.is_first else None]
+        dist.broadcast_object_list(box, src=0, group=self.control, device=torch.device("cpu"))
+        return box[0]
+
+    def gathered(self, content: T) -> list[T]:
+        """`content` of every process, in order."""
+        if self.size == 1:
+            return [content]
+        contents: list[Any] = [None] * self.size
+        dist.all_gather_object(contents, content, group=self.control)
+        return contents
+
+    def shared_out(self, items: Iterable[T]) -> Iterator[tuple[T, bool]]:
+        """Every `size`-th of `items`, and whether it counts: all processes get as many, so some get one twice."""
+        if self.size == 1:
+            yield from ((item, True) for item in items)
+            return
+        own, at = None, -1
+        for at, item in enumerate(items):
+            if own is None or at % self.size == self.rank:
+                own = item
+            if at % self.size == self.size - 1:
+                yield own, True
+        if (left := (at + 1) % self.size) and own is not None:
+            yield own, self.rank < left
+
+    def sum_in_order(self, numbers: Sequence[float]) -> float:
+        """The sum of what `shared_out` made of each item, added up in the order of the items."""
+        columns = self.gathered(list(numbers))
+        rounds = max(map(len, columns))
+        return sum(column[i] for i in range(rounds) for column in columns if i < len(column))
+
+    def in_parts(self, function: Callable[[Tensor], Tensor], matrices: Tensor) -> Tensor:
+        """`function` of (matrix, row, column), of which each process computes a part."""
+        if self.size == 1:
+            return function(matrices)
+        share = math.ceil(len(matrices) / self.size)
+        own = matrices[self.rank * share : (self.rank + 1) * share]
+        if len(own) < share:
+            own = torch.cat((own, own.new_zeros(share - len(own), *own.shape[1:])))
+        whole = own.new_empty(share * self.size, *own.shape[1:])
+        all_gather(whole, function(own).contiguous())
+        return whole[: len(matrices)]
+
+    def after_first(self, function: Callable[[], T]) -> T:
+        """Call `function` in the first process of each machine, then in the others, for as long as it takes."""
+        if self.size == 1:
+            return function()
+        ready = f"minitx/ready/{self.rank - self.local_rank}"
+        if self.local_rank:
+            while not self.store.check([ready]):
+                time.sleep(POLL)
+        result = function()
+        if not self.local_rank:
+            self.store.set(ready, "")
+        return result
+
+    def check_same(self, facts: dict[str, str]) -> None:
+        """Raise UserError where `facts` are not the same in all processes."""
+        for rank, others in enumerate(self.gathered(facts)):
+            mine = self.broadcast(facts) if self.size > 1 else facts
+            odd = ", ".join(name for name, value in others.items() if mine[name] != value)
+            what = f"Process {rank} of {self.size} has another {odd} than process 0"
+            require(not odd, f"{what}: start all processes with the same command, code and versions.")
+
+    def check_divides(self, train: TrainConfig) -> None:
+        """Raise UserError where the rows of an update cannot be shared out evenly."""
+        rows = train.batch_size * train.grad_accum
+        near = max(1, round(train.batch_size / self.size)) * self.size
+        require(
+            rows % self.size == 0,
+            f"{self.size} processes cannot share train.batch_size {train.batch_size} × train.grad_accum "
+            f"{train.grad_accum} = {rows} rows evenly: take train.batch_size {near}, or another number of processes.",
+        )
+
+
+def portable(error: Exception) -> Exception:
+    """`error`, or its sentence, as something that can be sent to another process."""
+    try:
+        pickle.loads(pickle.dumps(error))
+        return error
+    except Exception:
+        return UserError(str(error))
+
+
+ALONE = Group()
+
+
+def launched() -> bool:
+    """Whether a launcher started several processes; raises UserError where it says only how many."""
+    size = os.environ.get("WORLD_SIZE", "1")
+    if not size.isdecimal() or int(size) < 2:
+        return False
+    names = ("RANK", "MASTER_ADDR", "MASTER_PORT")
+    missing = ", ".join(name for name in names if not os.environ.get(name))
+    example = f"torchrun --nproc_per_node {size} train.py …"
+    require(not missing, f"WORLD_SIZE is {size}, but {missing} is not set: start with {example}, or unset WORLD_SIZE.")
+    return True
+
+
+@contextmanager
+def joined(settings: ParallelConfig, device: str) -> Iterator[Group]:
+    """The group of all processes that a launcher started; only the first of them prints.
+
+    device: as `Config.device`; each process on a machine with CUDA takes a GPU of its own.
+    """
+    if not launched():
+        yield Group(settings)
+        return
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    local_rank, local_size = int(os.environ.get("LOCAL_RANK", rank)), int(os.environ.get("LOCAL_WORLD_SIZE", size))
+    on_gpu = device != "cpu" and torch.cuda.is_available()
+    if on_gpu:
+        gpus = torch.cuda.device_count()
+        require(local_rank < gpus, f"{local_size} processes need as many GPUs, but this machine has {gpus}.")
+        torch.cuda.set_device(local_rank)
+    timeout = timedelta(seconds=settings.timeout)
+    store, _, _ = next(rendezvous("env://", timeout=timeout))
+    store = PrefixStore(f"minitx-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
+    control = dist.new_group(backend="gloo", timeout=timeout) if on_gpu else dist.group.WORLD
+    group = Group(settings, rank, size, local_rank, local_size, store, control)
+    from minitx.training import faults
+
+    faults.register(group)
+    try:
+        with ExitStack() as stack:
+            if rank:
+                nowhere = stack.enter_context(Path(os.devnull).open("w"))
+                stack.enter_context(redirect_stdout(nowhere))
+                stack.enter_context(redirect_stderr(nowhere))
+            yield group
+    except Exception as error:
+        faults.tell_once(group, error)
+    dist.destroy_process_group()
