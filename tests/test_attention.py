@@ -287,11 +287,3 @@ def test_every_head_count_costs_the_same() -> None:
 def test_heads_that_do_not_divide_are_refused(n_head: int, nearest: str) -> None:
     with pytest.raises(UserError, match=f"model.n_head is {n_head}, .* take {nearest}"):
         ModelConfig(d_model=48, n_head=n_head)
-
-
-def test_dropout_only_while_training() -> None:
-    ours = MultiHeadAttention(ModelConfig(d_model=48, n_head=4, dropout=0.5))
-    x = tokens()
-    assert not torch.equal(ours(x), ours(x))
-    ours.eval()
-    assert torch.equal(ours(x), ours(x))

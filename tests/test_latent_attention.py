@@ -179,10 +179,3 @@ def test_cross_attention_takes_keys_and_values_from_the_context() -> None:
     assert torch.equal(before[:, :3], after[:, :3]) and not torch.equal(before[:, 3], after[:, 3])
     with pytest.raises(ValueError, match="cross-attention"):
         ours(x, context=other, rotary=rotary())
-
-
-def test_dropout_only_while_training() -> None:
-    ours, x = block(dropout=0.5).train(), tokens()
-    assert not torch.equal(ours(x), ours(x))
-    ours.eval()
-    assert torch.equal(ours(x), ours(x))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from minitx.attention import HeadAccess, Recorder
 from minitx.config import ModelConfig
-from minitx.model import Transformer, next_token_loss
+from minitx.model import Block, Transformer, next_token_loss
 from minitx.model_size import cache_bytes_per_token, matmul_flops_per_token, parameters_by_part
 from tests.small import looking, small_model
 
@@ -154,3 +155,18 @@ def test_any_split_of_prefill_and_decode_gives_the_same_logits(lengths: list[int
     with torch.no_grad():
         parts = [model(part, cache=cache) for part in tokens.split(lengths, dim=1)]
         torch.testing.assert_close(torch.cat(parts, 1), model(tokens), rtol=1e-9, atol=1e-11)
+
+
+def test_dropout_takes_what_it_is_told_and_scales_the_rest() -> None:
+    """kept: (batch, layer, 2, seq, d_model), of the output of attention and of the feed-forward layer."""
+    torch.manual_seed(0)
+    model = Transformer(ModelConfig(n_layer=1, n_head=2, d_model=16, context_length=8, dropout=0.2), 30)
+    block, tokens = cast(Block, model.blocks[0]), torch.randint(30, (3, 8))
+    kept = torch.rand(3, 1, 2, 8, 16) < 0.8
+    rotary = (model.rotary_cos, model.rotary_sin)
+    before = model.embedding(tokens)
+    assert block.attention is not None
+    attended = before + block.attention(block.attention_norm(before), rotary=rotary) * kept[:, 0, 0] / 0.8
+    after = attended + block.feed_forward(block.feed_forward_norm(attended)) * kept[:, 0, 1] / 0.8
+    torch.testing.assert_close(model.residual(tokens, kept=kept), after)
+    assert torch.equal(model.train()(tokens), model.eval()(tokens)), "nothing is dropped unless it is asked for"

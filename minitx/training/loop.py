@@ -50,7 +50,8 @@ def train_step(
 
     With `skip_bad_steps`, an update is left out if either is not finite.
     """
-    share, sums = group.share(config), reduction(group, parameters, runtime.device)
+    share = group.share(config)
+    sums = reduction(group, parameters, runtime.device, share.parts)
     for _ in range(share.parts):
         batch = tuple(map(runtime.move, batches.next()))
         with runtime.autocast():
@@ -58,7 +59,7 @@ def train_step(
         loss.backward()
         sums.add(loss)
     total = sums.finish()
-    norm = torch.nn.utils.clip_grad_norm_(parameters, config.grad_clip or math.inf)
+    norm = group.whole(torch.nn.utils.clip_grad_norm_(parameters, config.grad_clip or math.inf))
     is_good = not config.skip_bad_steps or is_finite(total, norm)
     for optimizer in optimizers:
         if is_good:
@@ -96,7 +97,7 @@ def evaluate(
 
 def fit(training: Training) -> int:
     """Train to the last step, from where `training` is; the number of the signal that ended it, or 0."""
-    config, runtime, model = training.config, training.runtime, training.model
+    config, runtime, model = training.config, training.runtime, training.learner
     loss_of, parameters = runtime.compiled(training_loss(model)), list(model.parameters())
     optimizers, batches, group = training.optimizers, training.batches, training.group
     # On a GPU a check makes the CPU wait.
@@ -134,13 +135,16 @@ def after_step(training: Training, report: Report, stop: StopRequest, loss: Tens
         try:
             batch_size = training.config.train.batch_size
             check = partial(training.group.check, stop)
-            val_loss = evaluate(training.model, prepared.val, batch_size, training.runtime, check, group=training.group)
+            val_loss = evaluate(
+                training.learner, prepared.val, batch_size, training.runtime, check, group=training.group
+            )
         except Stopped:
             training.progress.unevaluated, training.saved_step = [float(loss), float(norm)], -1  # save it again
             return
         is_best = training.evaluated(val_loss)
         line["val_loss"] = val_loss
         line["val_bits_per_byte"] = bits_per_byte(val_loss, len(prepared.val), prepared.val_bytes)
+    training.refresh()
     report.step(line, due)
     training.keep_weights()
     if due.checkpoint or is_best:
@@ -152,6 +156,6 @@ def save(training: Training, report: Report, *, best: bool) -> None:
     """Write a checkpoint; raises UserError rather than keep weights that are not finite."""
     training.stop_clock()
     report.flush()
-    check_weights(training)
-    training.group.first(partial(training.save, best=best))
-    training.saved_step = training.step
+    training.refresh()
+    training.group.first(partial(check_weights, training))
+    training.save(best=best)

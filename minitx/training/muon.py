@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from minitx.fast import foreach
+from minitx.training.parallel import ALONE, Group
 
 SAFETY = 1.01
 COEFFICIENTS = ((8.2872, -23.5959, 17.3004), (4.1071, -2.9478, 0.5448), (3.9487, -2.9089, 0.5518))
@@ -27,7 +28,7 @@ class Muon(Optimizer):
     serves matrices of every shape. The iteration runs in `dtype`.
 
     head_rows: the rows of a head in matrices whose heads are made orthogonal apart.
-    in_parts: applies a function to (matrix, row, column), perhaps a part of it in each process.
+    group: processes that share the work, each of which may hold a part of every matrix.
     """
 
     def __init__(
@@ -38,10 +39,10 @@ class Muon(Optimizer):
         momentum: float,
         dtype: torch.dtype = torch.float32,
         head_rows: Mapping[Tensor, int] | None = None,
-        in_parts: Callable[[Callable[[Tensor], Tensor], Tensor], Tensor] = lambda function, whole: function(whole),
+        group: Group = ALONE,
     ) -> None:
         super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
-        self.dtype, self.head_rows, self.in_parts = dtype, dict(head_rows or {}), in_parts
+        self.dtype, self.head_rows, self.processes = dtype, dict(head_rows or {}), group
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]  # takes no closure
@@ -63,12 +64,13 @@ class Muon(Optimizer):
         velocities = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
         foreach.lerp_(velocities, gradients, 1 - group["momentum"])
         ahead = foreach.lerp(gradients, velocities, group["momentum"])
-        stacked = torch.stack(ahead)  # (matrix, row, column)
-        blocks = self.in_parts(orthogonal, stacked.view(-1, rows, stacked.size(2)).to(self.dtype))
-        updates = blocks.to(stacked.dtype).view_as(stacked)
+        stacked = torch.stack([self.processes.whole(matrix) for matrix in ahead])  # (matrix, row, column)
+        blocks = self.processes.in_parts(orthogonal, stacked.view(-1, rows, stacked.size(2)).to(self.dtype))
+        whole = blocks.to(stacked.dtype).view_as(stacked).unbind()
+        updates = [self.processes.part_like(*pair) for pair in zip(whole, parameters, strict=True)]
         rate = group["lr"] * 0.2 * math.sqrt(max(stacked.shape[1:]))
         foreach.scale_(parameters, 1 - group["lr"] * group["weight_decay"])
-        foreach.add_(parameters, updates.unbind(), alpha=-rate)
+        foreach.add_(parameters, updates, alpha=-rate)
 
 
 def orthogonal(matrices: Tensor) -> Tensor:

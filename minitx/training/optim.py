@@ -41,8 +41,7 @@ def build_optimizers(
     optimizers: list[Optimizer] = []
     if config.optimizer == "muon":
         rows = head_rows(model)
-        in_parts = group.in_parts
-        optimizers.append(Muon(blocks, config.muon_learning_rate, decay, config.muon_momentum, dtype, rows, in_parts))
+        optimizers.append(Muon(blocks, config.muon_learning_rate, decay, config.muon_momentum, dtype, rows, group))
     groups = [
         *([] if optimizers else [{"params": blocks, "weight_decay": decay}]),
         {"params": embedding, "weight_decay": decay, "lr": config.embedding_learning_rate or rate},

@@ -44,6 +44,8 @@ class Group:
     store: Any = None
     control: Any = None
     """Process group for objects and flags, which stay on the CPU."""
+    sharded: Any = None
+    """The model of which each process holds a part."""
     way_on: str = ""
     """What to say after a fault, once there is a run to resume."""
 
@@ -138,6 +140,24 @@ class Group:
         whole = own.new_empty(share * self.size, *own.shape[1:])
         all_gather(whole, function(own).contiguous())
         return whole[: len(matrices)]
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether each process holds a part of every parameter."""
+        return self.settings.shard and self.size > 1
+
+    def whole(self, tensor: Tensor) -> Tensor:
+        """All of a tensor; where each process holds a part, all of them must ask for it."""
+        from_parts: Callable[[], Tensor] | None = getattr(tensor, "full_tensor", None)
+        return tensor if from_parts is None else from_parts()
+
+    def part_like(self, value: Tensor, parameter: Tensor) -> Tensor:
+        """The part of `value`, which is whole, that this process holds of `parameter`."""
+        if not self.is_sharded or value.shape != parameter.shape:
+            return value
+        from minitx.training.sharding import part_like
+
+        return part_like(value, parameter)
 
     def after_first(self, function: Callable[[], T]) -> T:
         """Call `function` in the first process of each machine, then in the others, for as long as it takes."""

@@ -116,7 +116,9 @@ def begin(
     config: Config, run: Run, prepared: Prepared, runtime: Runtime, prepare: Prepare, group: Group = ALONE
 ) -> Training:
     """A run at step 0."""
-    model = untrained(config, prepared.tokenizer.vocab_size, prepared.train).to(runtime.device)
+    model = untrained(config, prepared.tokenizer.vocab_size, prepared.train)
+    if not group.is_sharded:  # which takes it part by part
+        model.to(runtime.device)
     prepare(model)
     return Training(config, run, prepared, runtime, model, group)
 

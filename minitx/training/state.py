@@ -3,6 +3,7 @@
 import math
 import time
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -63,7 +64,9 @@ class Training:
         group: Group = ALONE,
     ) -> None:
         self.config, self.run, self.prepared, self.runtime, self.model = config, run, prepared, runtime, model
-        self.group = group
+        self.group, self.learner = group, model
+        if group.settings.checkpoint_activations or group.is_sharded:
+            self.divide()
         self.optimizers = build_optimizers(model, config.train, runtime.dtype, group)
         self.batches = Batches(
             prepared.train,
@@ -78,6 +81,30 @@ class Training:
         self.saved_step = 0
         self.weights_steps = weights.steps_to_keep(config, sum(p.numel() for p in model.parameters()))
         self.began: float | None = None  # when the clock was started, while it runs
+
+    def divide(self) -> None:
+        """Divide what training holds: activations over time, and with `parallel.shard` all else over processes.
+
+        `learner` is then the divided model, and `model` a whole copy in the first process.
+        """
+        from minitx.training import sharding
+
+        if self.group.settings.checkpoint_activations:
+            sharding.recompute_blocks(self.learner)
+        if self.group.is_sharded:
+            sharding.shard(self.learner, self.group, self.runtime.device)
+            if self.group.is_first:
+                self.model = Transformer(self.learner.config, self.learner.vocab_size).to(self.runtime.device)
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Give `model` the weights of the learner, if it is a copy."""
+        if self.group.is_sharded:
+            copies = dict(self.model.named_parameters())
+            for name, parameter in self.learner.named_parameters():
+                weights = self.group.whole(parameter)
+                if self.model is not self.learner:
+                    copies[name].copy_(weights)
 
     @property
     def step(self) -> int:
@@ -123,11 +150,22 @@ class Training:
         return is_best
 
     def save(self, *, best: bool) -> None:
-        """Write a checkpoint from which `restore` goes on exactly here."""
+        """Write a checkpoint from which `restore` goes on exactly here, with any number of processes."""
+        optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
+        for state in optimizers:
+            state["state"] = {
+                number: {name: self.group.whole(value) for name, value in values.items()}
+                for number, values in state["state"].items()
+            }
+        self.group.first(partial(self.write, optimizers, best=best))
+        self.saved_step = self.step
+
+    def write(self, optimizers: list[dict[str, Any]], *, best: bool) -> None:
+        """Write the checkpoint, given the state of the optimizers."""
         generators = {"random_cpu": torch.get_rng_state()}
         if self.runtime.device.type == "cuda":
             generators["random_cuda"] = torch.cuda.get_rng_state(self.runtime.device)
-        optimizer_state = {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers], **generators}
+        optimizer_state = {"optimizers": optimizers, **generators}
         state = {**vars(self.progress), "batches": self.batches.state()}
         keep = self.config.train.keep_checkpoints
         checkpoints.save(self.run.path, self.model, optimizer_state, state, best=best, keep=keep)
@@ -139,7 +177,14 @@ class Training:
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Put everything back as `save` left it; raises UserError where the checkpoint holds something else."""
-        checkpoint.load_weights(self.model)
+        if self.group.is_sharded:
+            whole = Transformer(self.learner.config, self.learner.vocab_size)
+            checkpoint.load_weights(whole)
+            with torch.no_grad():
+                for parameter, weights in zip(self.learner.parameters(), whole.parameters(), strict=True):
+                    parameter.copy_(self.group.part_like(weights, parameter))
+        else:
+            checkpoint.load_weights(self.model)
         saved = checkpoint.load_optimizer()
         try:
             drop_lost_norms(saved["optimizers"][-1], self.model)
@@ -153,6 +198,7 @@ class Training:
                 for parameter, kept in optimizer.state.items():  # fused AdamW writes past the end of a smaller one
                     if any(value.shape not in ((), parameter.shape) for value in kept.values()):
                         raise ValueError("its optimizer state has other shapes")
+                    kept.update({name: self.group.part_like(value, parameter) for name, value in kept.items()})
             torch.set_rng_state(saved["random_cpu"])
             if self.runtime.device.type == "cuda" and "random_cuda" in saved:
                 torch.cuda.set_rng_state(saved["random_cuda"], self.runtime.device)
