@@ -16,7 +16,7 @@ from minitx.system.exits import explain
 from minitx.system.text import one_line
 from minitx.training.parallel import Group
 
-SECONDS_TO_TELL = 2.0
+SECONDS_TO_TELL = 1.5
 TOLD = "minitx/fault"
 LIVES = "minitx/lives/"
 PLACE = "minitx/place/"
@@ -36,12 +36,14 @@ def is_of_another(error: Exception) -> bool:
 
 def tell_once(group: Group, error: Exception) -> NoReturn:
     """Print the sentence for `error` unless another process does, and end. A fault of the program is raised."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the launcher sends it as soon as one has ended
     try:
-        tell(group, error) if not is_of_another(error) else tell_for_silent(group)
-    except Exception as lost:  # the store went with the process that held it
+        tell_for_silent(group, error) if is_of_another(error) else tell(group, error)
+    except Exception as lost:  # the store has gone with process 0, which held it
         if lost is error:
             raise
-        print("error: The processes of this run cannot reach each other any more.", file=sys.stderr)
+        if is_of_another(error) and group.rank == 1:
+            print(f"error: Process 0 of {group.size} has ended.{group.way_on}", file=sys.stderr)
     sys.stderr.flush()
     os._exit(2)  # an orderly end would wait for the others
 
@@ -58,7 +60,7 @@ def tell(group: Group, error: Exception) -> None:
     print(f"error: {where}{one_line(sentence)}{way_on}", file=sys.stderr)
 
 
-def tell_for_silent(group: Group) -> None:
+def tell_for_silent(group: Group, error: Exception) -> None:
     """Print a sentence for the processes that have gone or hang, and end those of them on this machine."""
     group.store.set(f"{LIVES}{group.rank}", "")
     end = time.monotonic() + SECONDS_TO_TELL
@@ -70,12 +72,11 @@ def tell_for_silent(group: Group) -> None:
     if group.store.add(TOLD, 1) > 1:
         return
     names = f"Process {silent[0]}" if len(silent) == 1 else f"Processes {', '.join(map(str, silent))}"
-    verb = "has" if len(silent) == 1 else "have"
-    print(
-        f"error: {names} of {group.size} {verb} ended or not answered for {group.settings.timeout} s "
-        f"(parallel.timeout): killed, perhaps for memory, or hung.{group.way_on}",
-        file=sys.stderr,
-    )
+    have = "has" if len(silent) == 1 else "have"
+    fault = "ended (killed, perhaps for memory)"
+    if "timed out" in str(error).lower() or "watchdog" in str(error).lower():
+        fault = f"not answered for {group.settings.timeout} s (parallel.timeout)"
+    print(f"error: {names} of {group.size} {have} {fault}.{group.way_on}", file=sys.stderr)
     for rank in silent:
         machine, number = group.store.get(f"{PLACE}{rank}").decode().rsplit(" ", 1)
         if machine == platform.node():

@@ -50,8 +50,7 @@ def train_step(
 
     With `skip_bad_steps`, an update is left out if either is not finite.
     """
-    share = group.share(config)
-    sums = reduction(group, parameters, runtime.device, share.parts)
+    share, sums = group.share(config), reduction(group, parameters, runtime.device)
     for _ in range(share.parts):
         batch = tuple(map(runtime.move, batches.next()))
         with runtime.autocast():

@@ -5,21 +5,15 @@ nothing more than their first line.
 """
 
 import math
-import os
 import pickle
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
-from datetime import timedelta
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed import PrefixStore  # type: ignore[attr-defined]
-from torch.distributed.rendezvous import rendezvous
 
 from minitx.config import ParallelConfig, TrainConfig
 from minitx.data.batches import Share
@@ -44,8 +38,6 @@ class Group:
     store: Any = None
     control: Any = None
     """Process group for objects and flags, which stay on the CPU."""
-    sharded: Any = None
-    """The model of which each process holds a part."""
     way_on: str = ""
     """What to say after a fault, once there is a run to resume."""
 
@@ -134,11 +126,14 @@ class Group:
         if self.size == 1:
             return function(matrices)
         share = math.ceil(len(matrices) / self.size)
-        own = matrices[self.rank * share : (self.rank + 1) * share]
-        if len(own) < share:
-            own = torch.cat((own, own.new_zeros(share - len(own), *own.shape[1:])))
-        whole = own.new_empty(share * self.size, *own.shape[1:])
-        all_gather(whole, function(own).contiguous())
+        own = slice(self.rank * share, (self.rank + 1) * share)
+        whole = matrices.new_zeros(share * self.size if share > 1 else len(matrices), *matrices.shape[1:])
+        if len(matrices[own]):
+            whole[own][: len(matrices[own])] = function(matrices[own])
+        if share > 1:
+            all_gather(whole, whole[own].clone())
+        else:  # not all processes have one: a sum moves less than as many matrices as there are processes
+            dist.all_reduce(whole)
         return whole[: len(matrices)]
 
     @property
@@ -155,9 +150,11 @@ class Group:
         """The part of `value`, which is whole, that this process holds of `parameter`."""
         if not self.is_sharded or value.shape != parameter.shape:
             return value
-        from minitx.training.sharding import part_like
+        from torch.distributed.tensor import DTensor, distribute_tensor
 
-        return part_like(value, parameter)
+        assert isinstance(parameter, DTensor)
+        mesh, placements = parameter.device_mesh, parameter.placements
+        return distribute_tensor(value.to(parameter.device), mesh, placements, src_data_rank=None)
 
     def after_first(self, function: Callable[[], T]) -> T:
         """Call `function` in the first process of each machine, then in the others, for as long as it takes."""
@@ -177,7 +174,7 @@ class Group:
         for rank, others in enumerate(self.gathered(facts)):
             mine = self.broadcast(facts) if self.size > 1 else facts
             odd = ", ".join(name for name, value in others.items() if mine[name] != value)
-            what = f"Process {rank} of {self.size} has another {odd} than process 0"
+            what = f"Process {rank} of {self.size} differs from process 0 in its {odd}"
             require(not odd, f"{what}: start all processes with the same command, code and versions.")
 
     def check_divides(self, train: TrainConfig) -> None:
@@ -201,53 +198,3 @@ def portable(error: Exception) -> Exception:
 
 
 ALONE = Group()
-
-
-def launched() -> bool:
-    """Whether a launcher started several processes; raises UserError where it says only how many."""
-    size = os.environ.get("WORLD_SIZE", "1")
-    if not size.isdecimal() or int(size) < 2:
-        return False
-    names = ("RANK", "MASTER_ADDR", "MASTER_PORT")
-    missing = ", ".join(name for name in names if not os.environ.get(name))
-    example = f"torchrun --nproc_per_node {size} train.py …"
-    require(not missing, f"WORLD_SIZE is {size}, but {missing} is not set: start with {example}, or unset WORLD_SIZE.")
-    return True
-
-
-@contextmanager
-def joined(settings: ParallelConfig, device: str) -> Iterator[Group]:
-    """The group of all processes that a launcher started; only the first of them prints.
-
-    device: as `Config.device`; each process on a machine with CUDA takes a GPU of its own.
-    """
-    if not launched():
-        yield Group(settings)
-        return
-    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    local_rank, local_size = int(os.environ.get("LOCAL_RANK", rank)), int(os.environ.get("LOCAL_WORLD_SIZE", size))
-    on_gpu = device != "cpu" and torch.cuda.is_available()
-    if on_gpu:
-        gpus = torch.cuda.device_count()
-        require(local_rank < gpus, f"{local_size} processes need as many GPUs, but this machine has {gpus}.")
-        torch.cuda.set_device(local_rank)
-    timeout = timedelta(seconds=settings.timeout)
-    store, _, _ = next(rendezvous("env://", timeout=timeout))
-    store = PrefixStore(f"minitx-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
-    backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
-    control = dist.new_group(backend="gloo", timeout=timeout) if on_gpu else dist.group.WORLD
-    group = Group(settings, rank, size, local_rank, local_size, store, control)
-    from minitx.training import faults
-
-    faults.register(group)
-    try:
-        with ExitStack() as stack:
-            if rank:
-                nowhere = stack.enter_context(Path(os.devnull).open("w"))
-                stack.enter_context(redirect_stdout(nowhere))
-                stack.enter_context(redirect_stderr(nowhere))
-            yield group
-    except Exception as error:
-        faults.tell_once(group, error)
-    dist.destroy_process_group()

@@ -4,7 +4,6 @@ What DistributedDataParallel does, but after the last backward pass, not beside 
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -65,19 +64,7 @@ class OrderedReduction(Reduction):
 
 
 class ShardedReduction(Reduction):
-    """Adds up losses alone: `fully_shard` adds up gradients, in the backward pass of the last of `parts`."""
-
-    def __init__(
-        self, group: Group, parameters: Sequence[Tensor], device: torch.device, model: Any, parts: int
-    ) -> None:
-        super().__init__(group, parameters, device)
-        self.model, self.left = model, parts
-        model.set_requires_gradient_sync(parts == 1)
-
-    def add(self, loss: Tensor) -> None:
-        super().add(loss)
-        self.left -= 1
-        self.model.set_requires_gradient_sync(self.left == 1)
+    """Adds up losses alone: `fully_shard` adds up the gradients of each part in its backward pass."""
 
     def finish(self) -> Tensor:
         dist.all_reduce(self.loss)
@@ -95,8 +82,8 @@ def buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
     yield bucket
 
 
-def reduction(group: Group, parameters: Sequence[Tensor], device: torch.device, parts: int) -> Reduction:
-    """The reduction that the settings ask for, over `parts` backward passes in this process."""
+def reduction(group: Group, parameters: Sequence[Tensor], device: torch.device) -> Reduction:
+    """The reduction that the settings ask for."""
     if group.is_sharded:
-        return ShardedReduction(group, parameters, device, group.sharded, parts)
+        return ShardedReduction(group, parameters, device)
     return (OrderedReduction if group.settings.deterministic else Reduction)(group, parameters, device)

@@ -29,8 +29,9 @@ from minitx.system.exits import sentence
 from minitx.system.files import digest, remove, sha256
 from minitx.system.runtime import Runtime, choose_runtime
 from minitx.system.text import warn
+from minitx.training.launch import joined
 from minitx.training.loop import fit
-from minitx.training.parallel import ALONE, Group, joined
+from minitx.training.parallel import ALONE, Group
 from minitx.training.start import start
 from minitx.training.state import Training
 
@@ -57,7 +58,7 @@ def train_in(group: Group, config: Config, resume: str | None, runtime: Runtime,
     if resume is None:
         prepared = group.after_first(lambda: prepared_text(config))
         check_same(group, config, prepared)
-        about = prepared.describe() | launch()
+        about = prepared.describe() | launcher()
         run = group.first(lambda: Run.create(config.out, config, prepared.tokenizer, about))
         with run.locked() if group.is_first else nullcontext():
             return fit_run(begin(config, run, prepared, runtime, prepare, group))
@@ -98,10 +99,10 @@ def check_same(group: Group, config: Config, prepared: Prepared) -> None:
     )
 
 
-def launch() -> dict[str, str]:
+def launcher() -> dict[str, str]:
     """What names the launcher that started this process, for the processes that it starts again after a fault."""
-    launcher = os.environ.get("TORCHELASTIC_RUN_ID")
-    return {"launch": f"{launcher} {platform.node()} {os.getppid()}"} if launcher else {}
+    number = os.environ.get("TORCHELASTIC_RUN_ID")
+    return {"launch": f"{number} {platform.node()} {os.getppid()}"} if number else {}
 
 
 def begun_before(out: str) -> str | None:
@@ -109,7 +110,7 @@ def begun_before(out: str) -> str | None:
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) == 0:
         return None
     runs = [Run(config.parent) for config in Path(out).parent.glob(f"{Path(out).name}*/config.yaml")]
-    return next((str(run.path) for run in runs if run.about("launch") == launch()["launch"]), None)
+    return next((str(run.path) for run in runs if run.about("launch") == launcher()["launch"]), None)
 
 
 def begin(

@@ -7,10 +7,8 @@ heads, samples and checkpoints, the first process keeps a copy.
 from functools import partial
 
 import torch
-from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils.checkpoint import checkpoint
 
 from minitx.model import Transformer
@@ -26,17 +24,9 @@ def recompute_blocks(model: Transformer) -> None:
 def shard(model: Transformer, group: Group, device: torch.device) -> None:
     """Leave this process its part of each parameter; gradients add up over processes, unscaled."""
     mesh = init_device_mesh(device.type, (group.size,))
-    group.sharded = model
     for module in (*model.blocks, model):
         fully_shard(module, mesh=mesh)
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
-
-
-def part_like(value: Tensor, parameter: Tensor) -> Tensor:
-    """This process's part of `value`, which is whole, as it holds `parameter`."""
-    assert isinstance(parameter, DTensor)
-    mesh, placements = parameter.device_mesh, parameter.placements
-    return distribute_tensor(value.to(parameter.device), mesh, placements, src_data_rank=None)

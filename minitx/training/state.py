@@ -195,10 +195,10 @@ class Training:
                 if next(numbers, None) is not None:
                     raise ValueError("its optimizer has more parameters")
                 optimizer.load_state_dict({**state, "param_groups": asked})
-                for parameter, kept in optimizer.state.items():  # fused AdamW writes past the end of a smaller one
-                    if any(value.shape not in ((), parameter.shape) for value in kept.values()):
+                for tensor, kept in optimizer.state.items():  # fused AdamW writes past the end of a smaller one
+                    if any(value.shape not in ((), tensor.shape) for value in kept.values()):
                         raise ValueError("its optimizer state has other shapes")
-                    kept.update({name: self.group.part_like(value, parameter) for name, value in kept.items()})
+                    kept.update({name: self.group.part_like(value, tensor) for name, value in kept.items()})
             torch.set_rng_state(saved["random_cpu"])
             if self.runtime.device.type == "cuda" and "random_cuda" in saved:
                 torch.cuda.set_rng_state(saved["random_cuda"], self.runtime.device)

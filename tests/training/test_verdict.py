@@ -140,8 +140,6 @@ def test_training_text_is_measured_as_validation_text_is(tmp_path: Path) -> None
     with opened(tmp_path) as report:
         training = report.training
         training.model.train()
-        for block in training.model.blocks:
-            block.dropout.p = 0.5  # type: ignore[union-attr]
         before = torch.get_rng_state()
         losses, length = training_windows(training)
         assert torch.equal(before, torch.get_rng_state()) and training.model.training

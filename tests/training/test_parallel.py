@@ -1,0 +1,237 @@
+"""Real processes on this machine, which gloo connects."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import minitx.training.loop
+from minitx.config import Config, ModelConfig, ParallelConfig
+from minitx.run.folder import Run
+from minitx.system.errors import UserError
+from minitx.training.launch import joined, launched
+from minitx.training.parallel import Group
+from minitx.training.session import train
+from tests.small import small_config
+from tests.training.processes import Ended, run_processes
+
+KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "multi-head, muon": ({"dropout": 0.2}, {}),
+    "grouped, tied, adamw": ({"n_kv_head": 1, "tie_embeddings": True, "dropout": 0.2}, {"optimizer": "adamw"}),
+    "latent, muon": ({"attention": "latent"}, {"start": "random"}),
+}
+
+
+def config_of(folder: Path, model: dict[str, Any], train: dict[str, Any], **parallel: Any) -> Config:
+    """24 rows an update, at rates at which rounding does not grow."""
+    rates = {"learning_rate": 1e-3, "muon_learning_rate": 1e-3, "embedding_learning_rate": None}
+    settings = {"steps": 100, "batch_size": 12, "grad_accum": 2, "eval_every": 50, "checkpoint_every": 50, **rates}
+    config = small_config(folder, sample_every=0, **{**settings, **train})
+    log = dataclasses.replace(config.log, heads_every=50, examples=0)
+    shape = ModelConfig(n_layer=2, n_head=2, d_model=16, context_length=16, **model)
+    return dataclasses.replace(config, model=shape, log=log, parallel=ParallelConfig(**parallel))
+
+
+def losses(config: Config) -> list[float]:
+    """Every training and validation loss of a run, and the repeated loss that its heads were logged with."""
+    lines = Run(Path(config.out)).metrics()
+    heads = Run(Path(config.out)).metrics("heads.jsonl")
+    assert [line["step"] for line in lines] == list(range(1, config.train.steps + 1))
+    return [
+        *(line["train_loss"] for line in lines),
+        *(line["val_loss"] for line in lines if line["val_loss"] is not None),
+        *(loss for line in heads for loss in line["repeated_loss"]),
+    ]
+
+
+def weights_of(config: Config) -> bytes:
+    return (Run(Path(config.out)).checkpoint("last").path / "model.safetensors").read_bytes()
+
+
+def train_by(count: int, config: Config, folder: Path, resume: str | None = None) -> list[Ended]:
+    return run_processes(count, lambda rank: train(config, resume), folder)
+
+
+def all_well(ends: list[Ended]) -> None:
+    assert all(end.status == 0 for end in ends), "\n".join(end.errors for end in ends)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_number_of_processes_trains_the_same_run(kind: str, tmp_path: Path) -> None:
+    """With accumulation and dropout, over 100 steps; one process writes, and it writes all."""
+    config = config_of(tmp_path, *KINDS[kind])
+    train(config)
+    expected = losses(config)
+    for count in (2, 3, 4) if kind == "multi-head, muon" else (3,):
+        other = dataclasses.replace(config, out=f"{config.out}-by-{count}")
+        all_well(train_by(count, other, tmp_path))
+        assert losses(other) == pytest.approx(expected, abs=1e-5)
+        assert (Path(other.out) / "summary.json").is_file()
+
+
+def test_deterministic_runs_are_equal_to_the_last_bit(tmp_path: Path) -> None:
+    """At rates at which a run is chaotic, too."""
+    rates = {"learning_rate": 1e-2, "muon_learning_rate": 2e-2, "steps": 40, "eval_every": 20, "checkpoint_every": 20}
+    config = config_of(tmp_path, {"dropout": 0.2}, rates, deterministic=True)
+    train(config)
+    for count in (2, 3, 4):
+        other = dataclasses.replace(config, out=f"{config.out}-by-{count}")
+        all_well(train_by(count, other, tmp_path))
+        assert losses(other) == losses(config) and weights_of(other) == weights_of(config)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_sharded_models_train_the_same_run(kind: str, tmp_path: Path) -> None:
+    """Also where blocks are computed twice, and where one process goes on with what shards wrote, and back."""
+    model, changes = KINDS[kind]
+    config = config_of(tmp_path, model, {**changes, "steps": 30, "eval_every": 10, "decay_fraction": 0.0})
+    config = dataclasses.replace(config, log=dataclasses.replace(config.log, heads_every=0))
+    train(config)
+    out, shards = f"{config.out}-shards", ParallelConfig(shard=True, checkpoint_activations=True)
+
+    def up_to(steps: int, parallel: ParallelConfig) -> Config:
+        shorter = dataclasses.replace(config.train, steps=steps)
+        return dataclasses.replace(config, out=out, train=shorter, parallel=parallel)
+
+    all_well(train_by(3, up_to(10, shards), tmp_path))
+    train(up_to(20, ParallelConfig()), resume=out)
+    all_well(train_by(2, up_to(30, shards), tmp_path, resume=out))
+    ours, theirs = ([line["train_loss"] for line in Run(Path(path)).metrics()] for path in (out, config.out))
+    assert ours == pytest.approx(theirs, abs=1e-5) and len(ours) == 30
+
+
+def test_a_killed_run_goes_on_with_any_number_of_processes(tmp_path: Path) -> None:
+    """1 → 3 → 2 → 1, each killed at an odd step: to the last bit the run that was never killed."""
+    settings = {"steps": 40, "checkpoint_every": 4, "eval_every": 10, "learning_rate": 1e-2}
+    config = config_of(tmp_path, {"dropout": 0.2}, settings, deterministic=True)
+    train(config)
+    killed = dataclasses.replace(config, out=f"{config.out}-killed")
+    for count, step in ((1, 9), (3, 18), (2, 31), (1, 41)):
+        resume = killed.out if (Path(killed.out) / "config.yaml").exists() else None
+        ends = run_processes(count, lambda rank, at=step, run=resume: dying(killed, at, run), tmp_path)  # type: ignore[misc]
+        assert all((end.status == -signal.SIGKILL) == (step < 41) for end in ends), ends
+    assert losses(killed) == losses(config) and weights_of(killed) == weights_of(config)
+
+
+def dying(config: Config, step: int, resume: str | None, rank: int | None = None, by: Any = None) -> int:
+    """Train, but before update `step` kill this process, or call `by`, in the process `rank`, by default in each."""
+    original, calls = minitx.training.loop.train_step, [0]
+    begun = Run(Path(resume)).checkpoint("last").step if resume else 0
+
+    def stepping(*arguments: Any) -> Any:
+        calls[0] += 1
+        if begun + calls[0] == step and (rank is None or rank == int(os.environ["RANK"])):
+            os.kill(os.getpid(), signal.SIGKILL) if by is None else by()
+        return original(*arguments)
+
+    minitx.training.loop.train_step = stepping  # type: ignore[assignment]
+    return train(config, resume)
+
+
+def out_of_memory() -> None:
+    raise MemoryError
+
+
+def sentences(ends: list[Ended]) -> list[str]:
+    return [line for end in ends for line in end.errors.splitlines() if line.strip()]
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+def test_one_that_is_killed_ends_all_with_one_sentence(rank: int, tmp_path: Path) -> None:
+    config = config_of(tmp_path, {}, {"checkpoint_every": 5})
+    began = time.monotonic()
+    ends = run_processes(3, lambda _: dying(config, 8, None, rank), tmp_path)
+    assert time.monotonic() - began < 60
+    assert [end.status for end in ends] == [-signal.SIGKILL if i == rank else 2 for i in range(3)]
+    (sentence,) = sentences(ends)
+    assert sentence.startswith(f"error: Process {rank} of 3 has ended (killed, perhaps for memory).")
+    assert sentence.endswith(f"Go on with: torchrun --nproc_per_node 3 train.py --resume {config.out}")
+    train(config, resume=config.out)
+
+
+def test_one_that_runs_out_of_memory_says_so_alone(tmp_path: Path) -> None:
+    config = config_of(tmp_path, {}, {})
+    ends = run_processes(2, lambda _: dying(config, 3, None, 1, out_of_memory), tmp_path)
+    (sentence,) = sentences(ends)
+    assert [end.status for end in ends] == [2, 2] and "process 1 of 2: Memory ran out" in sentence
+    assert "Go on with: torchrun --nproc_per_node 2 train.py --resume" in sentence
+
+
+def test_one_that_hangs_ends_all_after_the_timeout(tmp_path: Path) -> None:
+    config = config_of(tmp_path, {}, {}, timeout=3)
+    ends = run_processes(2, lambda _: dying(config, 3, None, 1, lambda: time.sleep(100)), tmp_path, seconds=60)
+    (sentence,) = sentences(ends)
+    assert "Process 1 of 2 has not answered for 3 s (parallel.timeout)" in sentence
+    assert [end.status for end in ends] == [2, -signal.SIGKILL], "the others kill it"
+
+
+def test_a_signal_to_one_stops_all_with_a_checkpoint(tmp_path: Path) -> None:
+    config = config_of(tmp_path, {}, {})
+    interrupt = lambda: signal.raise_signal(signal.SIGTERM)  # noqa: E731
+    ends = run_processes(3, lambda _: dying(config, 7, None, 1, interrupt), tmp_path)
+    assert [end.status for end in ends] == [143] * 3 and not sentences(ends)
+    assert Run(Path(config.out)).checkpoint("last").step == 7
+
+
+def test_a_checkpoint_that_cannot_be_written_stops_all(tmp_path: Path) -> None:
+    config = config_of(tmp_path, {}, {"checkpoint_every": 5})
+
+    def full() -> None:
+        place = Path(config.out) / "checkpoints"
+        place.write_text("in the way")
+
+    ends = run_processes(2, lambda _: dying(config, 3, None, 0, full), tmp_path)
+    (sentence,) = sentences(ends)
+    assert [end.status for end in ends] == [2, 2] and "checkpoints" in sentence
+
+
+def test_processes_that_differ_are_refused(tmp_path: Path) -> None:
+    config = config_of(tmp_path, {}, {})
+    other = dataclasses.replace(config, seed=2)
+    (sentence,) = sentences(run_processes(2, lambda rank: train([config, other][rank]), tmp_path))
+    assert "Process 1 of 2 differs from process 0 in its settings" in sentence
+
+
+def test_rows_that_do_not_divide_are_refused(tmp_path: Path) -> None:
+    config = config_of(tmp_path, {}, {"batch_size": 5, "grad_accum": 1})
+    (sentence,) = sentences(train_by(2, config, tmp_path))
+    assert "2 processes cannot share train.batch_size 5" in sentence and "take train.batch_size 4" in sentence
+
+
+def test_a_launcher_must_say_who_is_who(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(
+        UserError, match="WORLD_SIZE is 4, but MASTER_ADDR, MASTER_PORT is not set: start with torchrun"
+    ):
+        launched()
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert not launched()
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("size", [2, 3])
+def test_items_are_shared_out_once_and_in_equal_rounds(count: int, size: int) -> None:
+    shares = [list(Group(rank=rank, size=size).shared_out(range(count))) for rank in range(size)]
+    assert len({len(share) for share in shares}) == 1, "or one would wait for another"
+    assert sorted(item for share in shares for item, counts in share if counts) == list(range(count))
+
+
+def test_matrices_of_every_number_are_shared_out(tmp_path: Path) -> None:
+    """One more than the processes, fewer, none left over."""
+
+    def check(rank: int) -> int:
+        with joined(ParallelConfig(), "cpu") as group:
+            for count in (1, 2, 3, 7):
+                matrices = torch.randn(count, 4, 6, generator=torch.Generator().manual_seed(count))
+                assert torch.equal(group.in_parts(lambda x: x * 2, matrices), matrices * 2)
+        return 0
+
+    all_well(run_processes(3, check, tmp_path))
