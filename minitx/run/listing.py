@@ -120,7 +120,7 @@ def count_parameters(file: Path) -> int:
         length = int.from_bytes(opened.read(8), "little")
         require(length <= files.MAX_JSON, f"{file} is damaged: its header is too long.")
         header = Fields(parse_json(opened.read(length), str(file)), str(file))
-    shapes = (header.inside(name, dict).inside("shape", list) for name in header if name != "__metadata__")
+    shapes = (header.inside(name, dict).inside("shape", list, 0, 8) for name in header if name != "__metadata__")
     return sum(math.prod(shape.whole(place) for place in shape) for shape in shapes)
 
 
