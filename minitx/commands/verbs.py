@@ -4,8 +4,8 @@ import importlib
 from typing import Any
 
 VERBS = {
-    "train": "train a model (the same as train.py)",
-    "generate": "write text with a trained model (the same as generate.py)",
+    "train": "train a model; in a checkout, train.py is the same",
+    "generate": "write text with a trained model; in a checkout, generate.py is the same",
     "heads": "show what each attention head of a run does and how much it matters",
     "walkthrough": "show one attention layer of a run step by step, with its real numbers",
     "data": "prepare a text for training and print its size",
