@@ -23,6 +23,7 @@ from minitx.run.text import prepared_text
 from minitx.system.errors import UserError, require
 from minitx.system.exits import sentence
 from minitx.system.files import remove
+from minitx.system.program import command
 from minitx.system.runtime import Runtime, choose_runtime
 from minitx.system.text import warn
 from minitx.training.loop import fit
@@ -92,9 +93,9 @@ def fit_run(training: Training) -> int:
     except OSError as error:
         names = checkpoints.names(run.path)
         left = f"The checkpoint {names[-1]} is whole." if names else "There was no checkpoint yet."
-        raise UserError(f"{sentence(error)} {left} Go on with: python train.py --resume {run.path}") from error
+        raise UserError(f"{sentence(error)} {left} Go on with: {command('train')} --resume {run.path}") from error
     if stopped_by:
-        print(f"Stopped by {signal.Signals(stopped_by).name}. Go on with: python train.py --resume {run.path}")
+        print(f"Stopped by {signal.Signals(stopped_by).name}. Go on with: {command('train')} --resume {run.path}")
         return 128 + stopped_by
     return 0
 
