@@ -57,10 +57,10 @@ def list_runs(folder: Path, check: bool = False) -> list[Listed]:
 
 def run_folders(folder: Path, depth: int = MAX_DEPTH) -> Iterator[Path]:
     """The run folders in `folder`, whole or not; hidden ones are being made, or are left from a killed process."""
-    if (folder / "config.yaml").is_file() or (folder / "checkpoints").is_dir():
-        yield folder
-    elif depth:
-        with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # a folder that may not be read
+        if (folder / "config.yaml").is_file() or (folder / "checkpoints").is_dir():
+            yield folder
+        elif depth:
             for inside in sorted(folder.iterdir()):
                 if inside.is_dir() and not inside.name.startswith("."):
                     yield from run_folders(inside, depth - 1)

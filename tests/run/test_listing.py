@@ -77,6 +77,20 @@ def test_runs_are_found_below_folders_and_sorted_by_date(tmp_path: Path) -> None
         list_runs(tmp_path / "nowhere")
 
 
+def test_a_folder_that_may_not_be_read_hides_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b", "c"):
+        made(tmp_path / name)
+    is_file = Path.is_file
+
+    def refused(path: Path) -> bool:
+        if path.parent.name == "b":
+            raise PermissionError(13, "Permission denied", str(path))
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", refused)
+    assert [Path(run.path).name for run in list_runs(tmp_path)] == ["a", "c"]
+
+
 @pytest.mark.parametrize("name", ["config.yaml", "tokenizer.model", "data.json", "summary.json", "metrics.jsonl"])
 def test_check_notices_a_flipped_bit_and_names_the_file(name: str, run: Path) -> None:
     content = bytearray((run / name).read_bytes())
