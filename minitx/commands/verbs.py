@@ -14,10 +14,10 @@ VERBS = {
     "bench": "measure speed and memory on this machine, against other programs",
     "prune": "remove attention heads for good",
     "export": "write a run's model in the format of the transformers library",
+    "import": "make a run of a Llama or Qwen3 model in that format",
     "runs": "list the runs in a folder, and say which are whole",
     "configs": "list the configurations that --config takes by name, or print one",
     "completion": "write a script with which a shell completes what you type",
-    "import": "make a run of a Llama or Qwen3 model in that format",
 }
 
 

@@ -16,6 +16,7 @@ from minitx.config.parsing import MAX_BYTES
 from minitx.system import files
 from minitx.system.errors import UserError, require
 from minitx.system.fields import LARGEST, Fields, parse_json
+from minitx.system.program import command
 from minitx.system.recorded import read_record
 
 MAX_DEPTH = 3
@@ -50,7 +51,9 @@ def list_runs(folder: Path, check: bool = False) -> list[Listed]:
 
     Raises UserError if there is no such folder.
     """
-    require(folder.is_dir(), f"There is no folder {folder}: name one that holds runs.")
+    require(
+        folder.is_dir(), f"There is no folder {folder}: name one with runs, or train one with '{command('train')}'."
+    )
     runs = [look(path, check) for path in run_folders(folder)]
     return sorted(runs, key=lambda run: (run.date, run.path))
 
