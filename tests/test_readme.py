@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from minitx.__main__ import VERBS
 from minitx.commands.generate import parse_generate
 from minitx.commands.train import parse_train
+from minitx.commands.verbs import VERBS
 from tests.test_layers import ORDER
 
 ROOT = Path(__file__).parents[1]

@@ -7,9 +7,9 @@ from typing import Self
 
 from minitx.config import Config, ModelConfig, TokenizerConfig, TrainConfig
 from minitx.config.parsing import load_config
+from minitx.config.shipped import CONFIGS
 from minitx.system.errors import nearest, require
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 CHARACTERS = 323
 """Vocabulary of a char tokenizer on tinyshakespeare: 65 characters, 256 bytes, two control tokens."""
 

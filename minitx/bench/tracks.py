@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from minitx.bench.settings import TRACKS
-from minitx.bench.shapes import CONFIGS, config_file
+from minitx.bench.shapes import config_file
 from minitx.config import Config, DataConfig
 from minitx.config.parsing import load_config
+from minitx.config.shipped import config_names
 from minitx.data.baselines import best_order, ngram_bits_per_byte, texts, xz_bits_per_byte
 from minitx.data.prepare import Prepared, check_length, prepare
 from minitx.data.tales.language import tales
@@ -72,7 +73,7 @@ def recipe_on(name: str, file: str | None, text: str | None) -> Config:
 
     file: a YAML file, or the name of one in configs/. text: the file of tinyshakespeare.
     """
-    known = tuple(sorted(path.stem for path in CONFIGS.glob("*.yaml")))
+    known = tuple(config_names())
     config, shipped = (load_config(config_file(recipe, known)) for recipe in (file or TRACKS[name], TRACKS[name]))
     found, needed = config.tokenizer.type, TOKENIZERS.get(name)
     require(

@@ -7,6 +7,7 @@ from jsonargparse import ArgumentParser
 
 from minitx.config import Config, TokenizerConfig
 from minitx.config.parsing import parse_plain
+from minitx.system.program import command
 
 
 def main(arguments: Sequence[str], prog: str) -> int:
@@ -30,5 +31,5 @@ def main(arguments: Sequence[str], prog: str) -> int:
         probes = [show_probe(model, tokenizer, probe) for probe in config.log.read_probes()]
         shown = snapshots.encode(0, probes, run=snapshots.run_id(run.path) or "")
         snapshots.write(run.path, 0, shown)  # lists the run in the Attention tab
-    print(f'{options.folder} is in {run.path}. Next:\n  python generate.py {run.path} --prompt "The"')
+    print(f'{options.folder} is in {run.path}. Next:\n  {command("generate")} {run.path} --prompt "The"')
     return 0

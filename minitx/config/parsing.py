@@ -17,6 +17,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
 from minitx.config import Config
+from minitx.config.shipped import find_config
 from minitx.system.errors import UserError, nearest, require
 from minitx.system.files import read_file
 
@@ -41,15 +42,19 @@ def new_parser(prog: str, settings: type[T]) -> ArgumentParser:
     parser = ArgumentParser(
         prog=prog, description=settings.__doc__, exit_on_error=False, default_env=False, allow_abbrev=False
     )
-    parser.add_argument("--config", action="config", metavar="FILE", help="YAML file with any of the settings below.")
+    metavar, which = ("FILE|NAME", ", or a name that minitx configs lists") if settings is Config else ("FILE", "")
+    about = f"YAML file with any of the settings below{which}."
+    parser.add_argument("--config", action="config", metavar=metavar, help=about)
     parser.add_class_arguments(settings, as_group=False, fail_untyped=True)
     return parser
 
 
 def parse(parser: ArgumentParser, settings: type[T], arguments: Sequence[str]) -> Any:
-    """As `parse_plain`, for a parser of `new_parser`: a YAML file is checked first."""
-    if (file := option_value(arguments, "--config")) is not None:
-        check_file(Path(file), setting_names(settings))
+    """As `parse_plain`, for a parser of `new_parser`: a YAML file is found, by name too, and checked first."""
+    if (name := option_value(arguments, "--config")) is not None:
+        file = find_config(name) if settings is Config else Path(name)
+        check_file(file, setting_names(settings))
+        arguments = with_value(arguments, "--config", str(file))
     namespace = parse_plain(parser, arguments)
     types = option_types(parser)
     for name in setting_names(settings):  # jsonargparse takes null in a file for every type
@@ -97,6 +102,13 @@ def option_value(arguments: Sequence[str], option: str) -> str | None:
         if argument and argument.startswith(option + "="):
             return argument.removeprefix(option + "=")
     return None
+
+
+def with_value(arguments: Sequence[str], option: str, value: str) -> list[str]:
+    """The arguments with another value of the option that `option_value` finds."""
+    place = next(i for i, argument in enumerate(arguments) if argument.split("=")[0] == option)
+    rest = place + 1 if "=" in arguments[place] else place + 2
+    return [*arguments[:place], option, value, *arguments[rest:]]
 
 
 def setting_names(settings: Any, prefix: str = "") -> list[str]:

@@ -26,6 +26,7 @@ from minitx.run.logs import log_state, read_log_state
 from minitx.system import files
 from minitx.system.errors import UserError, require
 from minitx.system.fields import Fields
+from minitx.system.program import command
 from minitx.system.recorded import Recorded, is_unchanged, read_record, record
 from minitx.system.text import warn
 
@@ -139,7 +140,7 @@ def find(run: Path, name: str) -> Checkpoint:
     If last or best is damaged, the newest whole one is returned with a warning. Raises UserError if there is none.
     """
     saved = steps(run)
-    require(bool(saved), f"The run {run} has no checkpoint yet: resume it with 'train.py --resume {run}'.")
+    require(bool(saved), f"The run {run} has no checkpoint yet: resume it with '{command('train')} --resume {run}'.")
     if name not in ("last", "best"):
         number = name.removeprefix("step-")
         is_saved, choice = number.isdecimal() and int(number) in saved, ", ".join(map(str, saved))

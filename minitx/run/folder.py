@@ -29,6 +29,7 @@ from minitx.run import checkpoints, logs, weights
 from minitx.system import files
 from minitx.system.errors import UserError, require
 from minitx.system.fields import Fields
+from minitx.system.program import command
 
 SEAL = re.compile(rb"# sha256 of the lines below \(take this line out if you edit them\): ([0-9a-f]{64})\n")
 """First line of config.yaml in runs of older versions, which have no checksum of it in data.json."""
@@ -90,12 +91,14 @@ class Run:
         """The run in the folder `path`; without a path, the run in `root` with the newest checkpoint."""
         if path is not None:
             folder = Path(path)
-            require(folder.is_dir(), f"There is no run {path}: train one with 'python train.py', or look in {root}/.")
+            require(
+                folder.is_dir(), f"There is no run {path}: train one with '{command('train')}', or look in {root}/."
+            )
             require((folder / "config.yaml").is_file(), f"{path} is not a run folder: it has no config.yaml.")
             return Run(folder)
         runs = [Run(config.parent) for config in Path(root).glob("*/config.yaml")]
         runs = [run for run in runs if checkpoints.names(run.path)]
-        require(bool(runs), f"There is no trained run in {root}/ yet: train one with 'python train.py'.")
+        require(bool(runs), f"There is no trained run in {root}/ yet: train one with '{command('train')}'.")
         return max(runs, key=lambda run: (run.path / checkpoints.FOLDER).stat().st_mtime)
 
     def config(self) -> Config:

@@ -17,6 +17,7 @@ from minitx.studies import pruning
 from minitx.studies.pruning import Head
 from minitx.studies.pruning_curve import measure_curve, write_curve
 from minitx.system.errors import require
+from minitx.system.program import command
 from minitx.system.runtime import choose_runtime
 from minitx.system.text import markdown_table
 from minitx.system.timing import alternate
@@ -77,8 +78,8 @@ def prune_run(
         path = new_run.path
         print(f"{report}\nThe pruned run is in {path}.{'' if finetune_steps else ' Next:'}")
         if not finetune_steps:
-            print(f'  python generate.py {path} --prompt "The"')
-            print(f"  python train.py --resume {path} --train.steps {chosen.step + 100}")
+            print(f'  {command("generate")} {path} --prompt "The"')
+            print(f"  {command('train')} --resume {path} --train.steps {chosen.step + 100}")
     elif measured:
         write_curve(measured, path, original.path.name)
     if measured:

@@ -9,6 +9,7 @@ from minitx.config import Config
 from minitx.run import checkpoints
 from minitx.run.folder import Run
 from minitx.system.errors import UserError
+from minitx.system.program import command
 from minitx.training.state import Training
 
 
@@ -65,5 +66,5 @@ def way_back(run: Run) -> str:
     names = checkpoints.names(run.path)
     if not names:
         return "There is no checkpoint yet: begin again."
-    command = f"python train.py --resume {run.path}"
-    return f"The checkpoint {names[-1]} is as it was: go on from it with {command} and the changed settings."
+    resume = f"{command('train')} --resume {run.path}"
+    return f"The checkpoint {names[-1]} is as it was: go on from it with {resume} and the changed settings."

@@ -18,6 +18,7 @@ from minitx.model_size import cache_bytes_per_token, parameters_by_part
 from minitx.run import weights
 from minitx.system.files import read_file
 from minitx.system.memory import memory_bytes
+from minitx.system.program import command
 from minitx.system.text import visible, warn
 from minitx.tensorboard.writer import METRIC_TAGS, EventWriter
 from minitx.training.example_log import log_examples
@@ -185,7 +186,7 @@ class Report:
             tales = summary["tales"]
             print(
                 f"On whole tales: {tales['loss']:.3f} nats per token, {tales['above']:.3f} ± {tales['error']:.3f} "
-                f"above the entropy of the language. What each head is for: minitx heads {path} --kinds"
+                f"above the entropy of the language. What each head is for: {command('heads')} {path} --kinds"
             )
         print(
             f"Trained {summary['parameters']:,} parameters on {summary['tokens']:,} tokens in "
@@ -193,7 +194,7 @@ class Report:
             f"{summary['val_bits_per_byte']:.3f} bits per byte.\n\n"
             + "\n".join(summary["verdict"]["sentences"])
             + f"\n\nThe run is in {path}. Next:\n"
-            f'  python generate.py {path} --prompt "The"\n'
+            f'  {command("generate")} {path} --prompt "The"\n'
             f"  tensorboard --logdir {path.parent}"
         )
 

@@ -27,6 +27,7 @@ from minitx.run.text import prepared_text
 from minitx.system.errors import UserError, require
 from minitx.system.exits import sentence
 from minitx.system.files import digest, remove, sha256
+from minitx.system.program import command
 from minitx.system.runtime import Runtime, choose_runtime
 from minitx.system.text import warn
 from minitx.training.launch import joined
@@ -135,8 +136,8 @@ def untrained(config: Config, vocab_size: int, tokens: Tokens) -> Transformer:
 def fit_run(training: Training) -> int:
     """Train, and say how to go on if that ends early; the exit status."""
     run = training.run
-    command = command_to_resume(run.path, training.group)
-    training.group.way_on = f" Go on with: {command}"
+    resume = command_to_resume(run.path, training.group)
+    training.group.way_on = f" Go on with: {resume}"
     print(f"run folder {run.path}", flush=True)
     try:
         stopped_by = fit(training)
@@ -145,18 +146,21 @@ def fit_run(training: Training) -> int:
     except OSError as error:
         names = checkpoints.names(run.path)
         left = f"The checkpoint {names[-1]} is whole." if names else "There was no checkpoint yet."
-        raise UserError(f"{sentence(error)} {left} Go on with: {command}") from error
+        raise UserError(f"{sentence(error)} {left} Go on with: {resume}") from error
     if stopped_by:
-        print(f"Stopped by {signal.Signals(stopped_by).name}. Go on with: {command}")
+        print(f"Stopped by {signal.Signals(stopped_by).name}. Go on with: {resume}")
         return 128 + stopped_by
     return 0
 
 
 def command_to_resume(path: Path, group: Group) -> str:
     """The command that goes on with a run, by as many processes as now."""
-    launcher = f"torchrun --nproc_per_node {group.local_size}" if group.size > 1 else "python"
-    machines = f" --nnodes {group.size // group.local_size} …" if group.size > group.local_size else ""
-    return f"{launcher}{machines} train.py --resume {path}"
+    program = command("train")
+    if group.size > 1:
+        machines = f" --nnodes {group.size // group.local_size} …" if group.size > group.local_size else ""
+        script = program.removeprefix("python ") if program.startswith("python ") else f"-m {program}"
+        program = f"torchrun --nproc_per_node {group.local_size}{machines} {script}"
+    return f"{program} --resume {path}"
 
 
 def newest(run: Run, steps: int, steps_before: int) -> Checkpoint | None:

@@ -188,7 +188,7 @@ def curve(figures: Figures) -> str:
     """Where the validation loss was going; empty where that is not known."""
     if figures.rose:
         best = f"lowest at step {figures.best_step} ({figures.best_val_loss:.3f}) and rose since"
-        return f"Validation loss was {best}; generate.py uses the weights of that step."
+        return f"Validation loss was {best}; generating uses the weights of that step."
     if figures.late is None:
         return ""
     step, fall = figures.late

@@ -29,7 +29,7 @@ def test_a_learning_rate_beyond_reason_diverges_with_a_sentence(tmp_path: Path) 
         train(wild, resume=config.out)
     said = str(caught.value)
     assert "at step 6: the learning rate is probably too high" in said and "set train.grad_clip to 1" in said
-    assert f"step-000004 is as it was: go on from it with python train.py --resume {config.out}" in said
+    assert f"step-000004 is as it was: go on from it with minitx train --resume {config.out}" in said
     assert (Path(config.out) / "checkpoints" / "step-000004" / "model.safetensors").read_bytes() == good
     record = Run(Path(config.out)).read_json("diverged-000006.json")
     assert {record["loss"], record["grad_norm"]} & {"nan", "inf"} and len(record["batch"]) == 4

@@ -186,7 +186,7 @@ def test_a_run_learns_and_is_whole(tmp_path: Path, capsys: pytest.CaptureFixture
     assert run.checkpoint("last").step == 60
     printed = capsys.readouterr().out
     assert "device cpu (as asked)" in printed and "--- sample at step 60 ---" in printed
-    assert f"python generate.py {run.path}" in printed and "tensorboard --logdir" in printed
+    assert f"minitx generate {run.path}" in printed and "tensorboard --logdir" in printed
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,7 @@ def test_one_that_is_killed_ends_all_with_one_sentence(rank: int, tmp_path: Path
     assert [end.status for end in ends] == [-signal.SIGKILL if i == rank else 2 for i in range(3)]
     (sentence,) = sentences(ends)
     assert sentence.startswith(f"error: Process {rank} of 3 has ended (killed, perhaps for memory).")
-    assert sentence.endswith(f"Go on with: torchrun --nproc_per_node 3 train.py --resume {config.out}")
+    assert sentence.endswith(f"Go on with: torchrun --nproc_per_node 3 -m minitx train --resume {config.out}")
     train(config, resume=config.out)
 
 
@@ -161,7 +161,7 @@ def test_one_that_runs_out_of_memory_says_so_alone(tmp_path: Path) -> None:
     ends = run_processes(2, lambda _: dying(config, 3, None, 1, out_of_memory), tmp_path)
     (sentence,) = sentences(ends)
     assert [end.status for end in ends] == [2, 2] and "process 1 of 2: Memory ran out" in sentence
-    assert "Go on with: torchrun --nproc_per_node 2 train.py --resume" in sentence
+    assert "Go on with: torchrun --nproc_per_node 2 -m minitx train --resume" in sentence
 
 
 def test_one_that_hangs_ends_all_after_the_timeout(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_a_fault_while_training_names_the_last_whole_checkpoint(
     with pytest.raises(UserError) as caught:
         train(longer, resume=config.out)
     assert "No space left" in str(caught.value) and "The checkpoint step-000001 is whole." in str(caught.value)
-    assert str(caught.value).endswith(f"Go on with: python train.py --resume {config.out}")
+    assert str(caught.value).endswith(f"Go on with: minitx train --resume {config.out}")
     with pytest.raises(UserError, match="There was no checkpoint yet"):
         train(config)
 
