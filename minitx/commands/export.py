@@ -31,8 +31,10 @@ def main(arguments: Sequence[str], prog: str) -> int:
         check_name(out)
     model, checkpoint = run.load_model(options.checkpoint, torch.device("cpu"))
     if options.format == "gguf":
-        export_gguf(model, run.tokenizer(), Path(out), run.path.name)
+        has_bytes = export_gguf(model, run.tokenizer(), Path(out), run.path.name)
         print(f"{run.path} ({checkpoint}) is in {out}: llama-server --model {out} runs it.")
+        if not has_bytes:
+            print("Characters outside ASCII that have no token are unknown to it; minitx reads their bytes.")
         return 0
     has_tokenizer = export_folder(model, run.tokenizer(), Path(out))
     print(f"{run.path} ({checkpoint}) is in {out}: AutoModelForCausalLM.from_pretrained({out!r}) loads the model.")

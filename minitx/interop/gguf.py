@@ -58,10 +58,10 @@ def library() -> Any:
     return gguf
 
 
-def export_gguf(model: Transformer, tokenizer: Tokenizer, file: Path, title: str) -> None:
-    """Write model and tokenizer in float32, as a whole. `title` is the model's name inside the file.
+def export_gguf(model: Transformer, tokenizer: Tokenizer, file: Path, title: str) -> bool:
+    """Write model and tokenizer in float32, as a whole; whether llama.cpp reads unknown characters as bytes.
 
-    Raises UserError for a model or a tokenizer that llama.cpp does not have.
+    `title` is the model's name inside the file. Raises UserError for a model or a tokenizer that llama.cpp does not have.
     """
     gguf, config = library(), model.config
     architecture = exported_config(config, model.vocab_size, tokenizer.end_of_document)["model_type"]
@@ -92,6 +92,7 @@ def export_gguf(model: Transformer, tokenizer: Tokenizer, file: Path, title: str
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
+    return vocabulary.kind == "llama"
 
 
 def add_vocabulary(writer: Any, vocabulary: Vocabulary, end_of_document: int) -> None:
