@@ -61,14 +61,16 @@ def library() -> Any:
 def export_gguf(model: Transformer, tokenizer: Tokenizer, file: Path, title: str) -> bool:
     """Write model and tokenizer in float32, as a whole; whether llama.cpp reads unknown characters as bytes.
 
-    `title` is the model's name inside the file. Raises UserError for a model or a tokenizer that llama.cpp does not have.
+    `title` is the model's name inside the file. Raises UserError for a model or a tokenizer that llama.cpp lacks.
     """
     gguf, config = library(), model.config
     architecture = exported_config(config, model.vocab_size, tokenizer.end_of_document)["model_type"]
     vocabulary = llama_vocabulary(tokenizer)
     with writing(file), replacing(Path(os.path.realpath(file))) as draft:
         writer = gguf.GGUFWriter(draft, architecture)
-        writer.add_name(title)
+        writer.add_name(
+            re.sub("(?i)(phi)(-?3)", r"\1 \2", title)
+        )  # with phi3 in its name, llama.cpp wants a token </s>
         writer.add_file_type(gguf.LlamaFileType.ALL_F32)
         writer.add_vocab_size(model.vocab_size)
         writer.add_context_length(config.context_length)

@@ -144,9 +144,10 @@ def test_the_file_holds_the_settings_and_weights(shape: str, tmp_path: Path) -> 
     kind, config = SHAPES[shape]
     tokenizer = TOKENIZERS[kind]
     model = Transformer(config, tokenizer.vocab_size)
-    export_gguf(model, tokenizer, tmp_path / "model.gguf", "untrained")
+    export_gguf(model, tokenizer, tmp_path / "model.gguf", "my-Phi3")
     reader = gguf.GGUFReader(tmp_path / "model.gguf")
     fields = {name: field.contents() for name, field in reader.fields.items()}
+    assert fields["general.name"] == "my-Phi 3"  # llama.cpp could not load a file of that name
     architecture = shape.split(",")[0]
     settings: dict[str, Any] = {
         "context_length": 256,
