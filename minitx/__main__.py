@@ -18,8 +18,8 @@ VERBS = {
     "claims": "try on small models what is said of attention heads, and say what holds",
     "bench": "measure speed and memory on this machine, against other programs",
     "prune": "remove attention heads for good",
-    "export": "write a run's model in the format of the transformers library",
-    "import": "make a run of a Llama or Qwen3 model in that format",
+    "export": "write a run's model for the transformers library or llama.cpp",
+    "import": "make a run of a Llama or Qwen3 model of the transformers library",
 }
 
 
