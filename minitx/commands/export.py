@@ -1,7 +1,8 @@
-"""`minitx export RUN FOLDER`: write the run's model and tokenizer for the `transformers` library."""
+"""`minitx export RUN OUT`: write the run's model and tokenizer for the `transformers` library, or for llama.cpp."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from minitx.commands.shared import run_parser
 from minitx.config.parsing import parse_plain
@@ -10,22 +11,35 @@ from minitx.config.parsing import parse_plain
 def main(arguments: Sequence[str], prog: str) -> int:
     """Export as the command line says; the exit status."""
     parser = run_parser(prog, __doc__)
-    parser.add_argument("folder", metavar="FOLDER", help="Folder to make, or one of an earlier export to replace.")
+    parser.add_argument("out", metavar="OUT", help="Folder or file to make, or one of an earlier export to replace.")
+    parser.add_argument(
+        "--format",
+        type=Literal["transformers", "gguf"],
+        default="transformers",
+        help="transformers makes a folder; gguf a file for llama.cpp, whose name ends with .gguf.",
+    )
     options = parse_plain(parser, arguments)
 
     import torch
 
+    from minitx.interop.gguf import check_name, export_gguf
     from minitx.interop.hf import export_folder
     from minitx.run.folder import Run
 
-    run, folder = Run.find(options.run), options.folder
+    run, out = Run.find(options.run), options.out
+    if options.format == "gguf":
+        check_name(out)
     model, checkpoint = run.load_model(options.checkpoint, torch.device("cpu"))
-    has_tokenizer = export_folder(model, run.tokenizer(), Path(folder))
-    print(
-        f"{run.path} ({checkpoint}) is in {folder}: AutoModelForCausalLM.from_pretrained({folder!r}) loads the model."
-    )
+    if options.format == "gguf":
+        has_bytes = export_gguf(model, run.tokenizer(), Path(out), run.path.name)
+        print(f"{run.path} ({checkpoint}) is in {out}: llama-server --model {out} runs it.")
+        if not has_bytes:
+            print("Characters outside ASCII that have no token are unknown to it; minitx reads their bytes.")
+        return 0
+    has_tokenizer = export_folder(model, run.tokenizer(), Path(out))
+    print(f"{run.path} ({checkpoint}) is in {out}: AutoModelForCausalLM.from_pretrained({out!r}) loads the model.")
     if has_tokenizer:
-        print(f"AutoTokenizer.from_pretrained({folder!r}) loads the tokenizer, with the same ids for every text.")
+        print(f"AutoTokenizer.from_pretrained({out!r}) loads the tokenizer, with the same ids for every text.")
     else:
         print("AutoTokenizer fails, for transformers cannot hold this tokenizer exactly: encode texts with minitx.")
     return 0

@@ -159,7 +159,7 @@ def writing(name: str | Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"{name} cannot be written ({error.strerror}): name another file.") from error
+        raise UserError(f"{name} cannot be written ({error.strerror or error}): name another file.") from error
 
 
 def check_writable(name: str) -> None:

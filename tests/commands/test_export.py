@@ -1,4 +1,4 @@
-"""`minitx export` onto what is already there, and of a run without an architecture in transformers.
+"""`minitx export` onto what is already there, to a GGUF file, and of a run without an architecture in transformers.
 
 The rest is in tests/interop and tests/test_end_to_end.py.
 """
@@ -6,6 +6,7 @@ The rest is in tests/interop and tests/test_end_to_end.py.
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,29 @@ def test_only_an_export_is_replaced(tmp_path: Path, capsys: pytest.CaptureFixtur
         error = capsys.readouterr().err
         assert f"{name} is a file" in error or "holds other files than an export" in error
     assert (folder / "mine.txt").exists() and (tmp_path / "of others" / "config.json").read_text() == "theirs"
+
+
+def test_a_gguf_file_is_made_and_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gguf = pytest.importorskip("gguf", reason="gguf is an extra")
+    config, file = small_config(tmp_path, steps=1, sample_every=0), tmp_path / "small.gguf"
+    assert train(config) == 0
+    file.write_text("damaged")
+    assert main(["export", config.out, str(file), "--format", "gguf"]) == 0
+    assert f"llama-server --model {file}" in capsys.readouterr().out
+    assert gguf.GGUFReader(file).fields["general.name"].contents() == "small"
+    assert not list(tmp_path.glob(".small*"))
+
+
+def test_what_gguf_lacks_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, file = small_config(tmp_path, steps=1, sample_every=0), tmp_path / "small.gguf"
+    assert train(config) == 0
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    expected = {str(tmp_path / "small"): "end its name with .gguf", str(file): "pip install minitx[gguf]"}
+    for name, sentence in expected.items():
+        capsys.readouterr()
+        assert main(["export", config.out, name, "--format", "gguf"]) == 2
+        error = capsys.readouterr().err
+        assert sentence in error and error.count("\n") == 1
+        assert not Path(name).exists()
