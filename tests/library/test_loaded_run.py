@@ -15,7 +15,6 @@ import torch
 import minitx
 from minitx.__main__ import main
 from minitx.data.tokenizer import Tokenizer
-from minitx.library import loaded_run
 from minitx.model import Block, Transformer
 from minitx.run.folder import Run
 from tests.heads.test_what_if import KINDS, model_of
@@ -105,7 +104,7 @@ def test_training_returns_its_own_run_where_two_begin_at_once(
             begun.save_config(dataclasses.replace(begun.config(), out=str(begun.path), seed=seed, threads=1))
         return 0
 
-    monkeypatch.setattr(loaded_run.session, "train", train)
+    monkeypatch.setattr("minitx.training.session.train", train)
     trained = minitx.train(config)
     assert trained.folder is not None and trained.folder.path == tmp_path / "run-2"
 
@@ -114,6 +113,6 @@ def test_training_returns_its_own_run_where_two_begin_at_once(
 def test_training_that_is_stopped(
     status: int, kind: type[BaseException], run: minitx.LoadedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loaded_run.session, "train", lambda config: status)
+    monkeypatch.setattr("minitx.training.session.train", lambda config: status)
     with pytest.raises(kind):
         minitx.train(Run(Path("runs/small")).config())
