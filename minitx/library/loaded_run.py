@@ -55,7 +55,7 @@ class LoadedRun:
         top_p: float | None = SAMPLING.top_p,
         min_p: float | None = SAMPLING.min_p,
         repetition_penalty: float = SAMPLING.repetition_penalty,
-        stop: Sequence[str] = (),
+        stop: str | Sequence[str] = (),
         seed: int = SAMPLING.seed,
     ) -> str:
         """The text that follows `prompt`, or a new document without one; the same for the same seed.
@@ -73,7 +73,7 @@ class LoadedRun:
             top_p=top_p,
             min_p=min_p,
             repetition_penalty=repetition_penalty,
-            stop=list(stop),
+            stop=stop if isinstance(stop, str) else list(stop),
             seed=seed,
         )
         return complete(self.model, self.tokenizer, prompt, options)[0].completion
@@ -114,12 +114,12 @@ class LoadedRun:
             at = f"layer {layer} has heads {', '.join(map(str, here)) or 'none'}"
             require(head in here, f"There is no head {layer}.{head}: of {config.n_layer} layers, {at}.")
             gates[layer, head] = 0
-        total = torch.zeros((), device=device)
+        total = 0.0
         with evaluating(self.model):
             for inputs, targets in validation_windows(tokens, config.context_length, batch_size=8):
                 logits = self.model(inputs.to(device), heads=HeadAccess(gates))
-                total += next_token_loss(logits, targets.to(device), "sum")
-        return float(total) / (len(tokens) - 1)
+                total += float(next_token_loss(logits, targets.to(device), "sum"))
+        return total / (len(tokens) - 1)
 
 
 def load(path: str | Path | None = None, checkpoint: str | int = "best", device: str = "auto") -> LoadedRun:
@@ -149,7 +149,7 @@ def train(config: Config) -> LoadedRun:
     """Train a new run in the folder `config.out`, or in -2, -3 … of it, and load the best checkpoint.
 
     It seeds torch's random numbers and sets its threads, as train.py does. Ctrl-C saves a checkpoint and raises
-    KeyboardInterrupt; `train.py --resume` goes on from there. Raises UserError for what cannot work.
+    KeyboardInterrupt, a second one ends Python; `train.py --resume RUN` goes on. Raises UserError for what cannot work.
 
     >>> longer = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=15))
     >>> minitx.train(longer)  # prints what train.py prints
@@ -168,7 +168,7 @@ def train(config: Config) -> LoadedRun:
         settled = Run(path).config()
         return dataclasses.replace(settled, out=config.out, threads=config.threads, dtype=config.dtype) != config
 
-    return load(min(sorted(_runs_called(config.out) - before), key=is_anothers))
+    return load(min(sorted(_runs_called(config.out) - before), key=is_anothers), device=config.device)
 
 
 def _runs_called(out: str) -> set[Path]:

@@ -84,6 +84,13 @@ def test_it_writes_what_generate_py_writes(run: minitx.LoadedRun, capsys: pytest
     assert json.loads(capsys.readouterr().out)["completion"] == text != run.generate("the cat", max_new_tokens=12)
 
 
+def test_it_stops_before_a_text_not_before_its_letters(run: minitx.LoadedRun) -> None:
+    text = run.generate("the cat", max_new_tokens=30)
+    word = text[5:8]
+    assert run.generate("the cat", max_new_tokens=30, stop=word) == text.partition(word)[0]
+    assert run.generate("the cat", max_new_tokens=30, stop=["@", word]) == text.partition(word)[0]
+
+
 def test_the_loss_on_the_validation_split_is_that_of_training(run: minitx.LoadedRun) -> None:
     assert run.folder is not None
     summary = run.folder.read_json("summary.json")
