@@ -36,8 +36,6 @@ def main(arguments: Sequence[str], prog: str) -> int:
     from minitx.commands.head_examples import show_examples
     from minitx.heads.measure import measure_probes
     from minitx.heads.table import as_text, probes_as_text
-    from minitx.library.loaded_run import LoadedRun
-    from minitx.library.looking import show
     from minitx.run.folder import Run
     from minitx.run.logs import HEADS_FILE
     from minitx.run.text import text_tokens, validation_tokens
@@ -58,6 +56,9 @@ def main(arguments: Sequence[str], prog: str) -> int:
     if options.kinds:
         return show_kinds(run, model, checkpoint, options)
     if options.html is not None:
+        from minitx.library.loaded_run import LoadedRun
+        from minitx.library.looking import show
+
         loaded = LoadedRun(model, run.tokenizer(), step_of(checkpoint), run)
         write_page(options.html, show(loaded, text).html)
         return 0
