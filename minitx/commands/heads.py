@@ -14,7 +14,6 @@ from minitx.config.parsing import parse_plain
 from minitx.system.errors import require
 from minitx.system.figures import save_picture
 from minitx.system.files import check_page_name, step_of
-from minitx.tensorboard.plugin.page import page
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -57,7 +56,11 @@ def main(arguments: Sequence[str], prog: str) -> int:
     if options.kinds:
         return show_kinds(run, model, checkpoint, options)
     if options.html is not None:
-        write_page(options.html, page([snapshot(run, model, step_of(checkpoint), text)], title=run.path.name))
+        from minitx.library.loaded_run import LoadedRun
+        from minitx.library.looking import show
+
+        loaded = LoadedRun(model, run.tokenizer(), step_of(checkpoint), run)
+        write_page(options.html, show(loaded, text).html)
         return 0
     tokens = validation_tokens(run) if text is None else text_tokens(run, text)
     about = {"run": str(run.path), "checkpoint": checkpoint, "text": "validation" if text is None else "given"}
@@ -183,23 +186,3 @@ def save(figure: Figure, name: str) -> None:
     """Save a figure as the picture `name`; raises UserError where it cannot be written."""
     save_picture(figure, name)
     print(f"picture in {name}", file=sys.stderr)
-
-
-def snapshot(run: Run, model: Transformer, step: int, text: str | None) -> bytes:
-    """What every head attends to in `text` and scores on it; raises UserError for a text longer than the context.
-
-    Without a text it has the run's probes, with scores on validation text, as while training.
-    """
-    from minitx.heads.places import run_probes
-    from minitx.heads.view import text_snapshot, view_probes
-    from minitx.run.text import validation_tokens
-
-    tokenizer, longest = run.tokenizer(), model.config.context_length
-    if text is None:
-        probes = run_probes(run.config())
-        require(bool(probes), f"{run.path} has no probes: give a text with --text or --text_file.")
-        return view_probes(model, tokenizer, probes, validation_tokens(run)).snapshot(step)
-    tokens = tokenizer.encode(text)
-    fault = f"The text has {len(tokens)} tokens, but this model sees {longest} at once: give a shorter one."
-    require(len(tokens) <= longest, fault)
-    return text_snapshot(model, tokenizer, [(text, tokens)], step)
