@@ -1,0 +1,187 @@
+"""Memory of a process in training, counted from the shapes: what stays, what a forward and backward pass adds.
+
+Counted for the uncompiled program on a GPU; torch.compile keeps less. Dropout's masks are left out.
+"""
+
+import math
+from typing import NamedTuple
+
+from minitx.config import ModelConfig
+from minitx.studies.plan_settings import PlanConfig
+
+BUCKET = 1 << 23
+"""Numbers that one all-reduce takes at once, if no parameter has more."""
+STEPS = 3
+"""Steps of Muon's iteration."""
+
+
+class Mode(NamedTuple):
+    """How processes share a run: all hold everything, or a part of it; blocks may be computed twice."""
+
+    name: str
+    shards: bool
+    recomputes: bool
+
+
+MODES = [
+    Mode("data parallel", False, False),
+    Mode("sharded", True, False),
+    Mode("sharded, activations recomputed", True, True),
+]
+
+
+class Stack(NamedTuple):
+    """Matrices of one shape that Muon makes orthogonal together: `blocks` of (rows, columns)."""
+
+    blocks: int
+    rows: int
+    columns: int
+
+    def numbers(self, processes: int = 1) -> int:
+        """Of the part of one process, rounded up to whole blocks."""
+        return math.ceil(self.blocks / processes) * self.rows * self.columns
+
+    def flops(self, processes: int) -> int:
+        """To make that part orthogonal: each step has three products, x xᵀ and its square (r² c and r³) and p(x xᵀ) x.
+
+        Jordan et al. 2024, with r the shorter and c the longer side; 2 for each multiplication and addition.
+        """
+        short, long = sorted((self.rows, self.columns))
+        return math.ceil(self.blocks / processes) * STEPS * 2 * (2 * short**2 * long + short**3)
+
+
+def block_shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """The parameters of one block."""
+    width, keys, inner = model.d_model, model.kv_heads * model.d_head, model.ff_width
+    shapes: dict[str, tuple[int, ...]] = {"query": (width, width), "key": (keys, width), "value": (keys, width)}
+    shapes |= {"output": (width, width), "gate": (inner, width), "up": (inner, width), "down": (width, inner)}
+    shapes |= {"attention_norm": (width,), "feed_forward_norm": (width,)}
+    return shapes | ({"query_norm": (model.d_head,), "key_norm": (model.d_head,)} if model.qk_norm else {})
+
+
+def outer_shapes(model: ModelConfig, vocab_size: int) -> list[tuple[int, ...]]:
+    """The parameters outside the blocks."""
+    return [(vocab_size, model.d_model)] * (1 if model.tie_embeddings else 2) + [(model.d_model,)]
+
+
+def numbers(shapes: list[tuple[int, ...]], processes: int = 1) -> int:
+    """Of parameters whose rows are dealt to processes: each gets as many, so the last rows may be padding."""
+    return sum(math.ceil(shape[0] / processes) * processes * math.prod(shape[1:]) for shape in shapes)
+
+
+def group_numbers(settings: PlanConfig, processes: int) -> tuple[int, int]:
+    """Numbers in what `fully_shard` gathers at once: a block, and all that is in no block."""
+    model = settings.model
+    outer = numbers(outer_shapes(model, settings.vocab_size), processes)
+    return numbers(list(block_shapes(model).values()), processes), outer
+
+
+def stacks(settings: PlanConfig) -> list[Stack]:
+    """What Muon trains: the blocks' matrices by shape, queries and keys head by head; none with AdamW."""
+    if settings.train.optimizer != "muon":
+        return []
+    model, counts = settings.model, dict[tuple[int, int, bool], int]()
+    for name, shape in block_shapes(model).items():
+        if len(shape) == 2:
+            kind = (*shape, name in ("query", "key"))
+            counts[kind] = counts.get(kind, 0) + model.n_layer
+    return [
+        Stack(count * rows // model.d_head, model.d_head, columns) if by_head else Stack(count, rows, columns)
+        for (rows, columns, by_head), count in counts.items()
+    ]
+
+
+def block_activations(model: ModelConfig, width: int) -> int:
+    """Bytes per token that autograd keeps of one block, with matrix products of `width` bytes per number.
+
+    Korthikanti et al. 2022, section 4.1, for this block: inputs of both norms in float32; what enters the projections;
+    queries, keys, values and output of attention, whose kernel keeps no pattern (Dao et al. 2022); four vectors of
+    SwiGLU. Query-key norm keeps its input in float32. Each normalised vector has its inverse length, in float32.
+    """
+    keys, inner, heads = model.kv_heads * model.d_head, model.ff_width, model.n_head
+    norms = 2 * 4 * (model.d_model + 1) + width * 2 * model.d_model
+    attention = width * (2 * model.d_model + 2 * keys) + 4 * heads
+    query_key = 4 * (model.d_model + keys + heads + model.kv_heads) if model.qk_norm else 0
+    return norms + attention + query_key + 4 * width * inner
+
+
+def kept_activations(model: ModelConfig, width: int, rows: int, recomputes: bool) -> int:
+    """Bytes that autograd keeps of a forward pass of `rows` sequences, without the loss and copies of weights.
+
+    recomputes: of every block only its input, and all of one block while its gradient is computed (Chen et al. 2016).
+    """
+    tokens, block = rows * model.context_length, block_activations(model, width)
+    tables = 2 * width * model.context_length * (model.d_model + model.kv_heads * model.d_head)  # cosines, sines
+    ends = tokens * (8 + 4 * (model.d_model + 1) + width * model.d_model)  # token numbers, final norm
+    if recomputes:
+        return model.n_layer * tokens * 4 * model.d_model + tokens * block + tables + ends
+    return model.n_layer * (tokens * block + tables) + ends
+
+
+def loss_bytes(vocab_size: int, tokens: int) -> int:
+    """Bytes at the peak of the loss: log-probabilities, their gradient and that of the logits, all in float32."""
+    return 3 * 4 * vocab_size * tokens
+
+
+def memory(settings: PlanConfig, mode: Mode, processes: int) -> dict[str, float]:
+    """Bytes of one process by part, and in all.
+
+    Sharded (Rajbhandari et al. 2020, ZeRO stage 3; Zhao et al. 2023, FSDP), a process keeps one share of everything.
+    It gathers two blocks and what is in none, and holds the gradients of two blocks before and while they are sent.
+    """
+    model, width, share = settings.model, settings.width, processes if mode.shards else 1
+    block, outer = group_numbers(settings, share)
+    whole = model.n_layer * block + outer
+    by_muon = sum(stack.numbers() for stack in stacks(settings))
+    tokens = part_rows(settings, processes) * model.context_length
+    parts = {
+        "weights": 4 * whole / share,
+        "gradients": 4 * whole / share,
+        "AdamW": 8 * (whole - by_muon) / share,
+        "Muon": 4 * by_muon / share,
+    }
+    state = sum(parts.values())
+    gather = settings.gather_width
+    matrices = whole - model.n_layer * 2 * model.d_model if mode.shards else matrix_numbers(settings)
+    copies = 2 * matrices if width == 2 and not (mode.shards and gather == 2) else 0  # what autocast makes for products
+    if mode.recomputes:
+        copies //= model.n_layer  # of the block at work
+    parts["bfloat16 weights"] = copies
+    parts["gathered"] = (gather * (outer + 2 * block) + (gather + 4) * max(2 * block, outer)) if mode.shards else 0
+    parts["activations"] = kept_activations(model, width, part_rows(settings, processes), mode.recomputes)
+    parts["loss"] = loss_bytes(settings.vocab_size, tokens)
+    parts["update"] = update_bytes(settings, mode, processes)
+    passes = parts["bfloat16 weights"] + parts["gathered"] + parts["activations"] + parts["loss"]
+    return parts | {"in all": state + max(passes, parts["update"])}
+
+
+def matrix_numbers(settings: PlanConfig) -> int:
+    """Numbers of all matrices that multiply: those of the blocks and the output's."""
+    blocks = sum(math.prod(shape) for shape in block_shapes(settings.model).values() if len(shape) == 2)
+    return settings.model.n_layer * blocks + settings.vocab_size * settings.model.d_model
+
+
+def update_bytes(settings: PlanConfig, mode: Mode, processes: int) -> float:
+    """Bytes at the peak of an update, when activations are gone: of the reduction, or of Muon's largest stack.
+
+    Muon holds gradients looked ahead, the same stacked and in the precision of products, what it gathers of all
+    processes, each of which fills its part up to as many blocks as the others have, and the updates in float32.
+    """
+    largest = max(BUCKET, settings.vocab_size * settings.model.d_model)
+    needs = [4 * largest if processes > 1 and not mode.shards else 0]
+    for stack in stacks(settings):
+        own = stack.numbers(processes if mode.shards else 1)
+        gathered = own if mode.shards else stack.numbers(processes) * processes
+        needs.append(8 * own + settings.width * gathered + (6 * own if settings.width == 2 else 0))
+    return max(needs)
+
+
+def part_rows(settings: PlanConfig, processes: int) -> int:
+    """Sequences in one forward pass of a process: at most `batch_size`."""
+    own = settings.rows // processes
+    return math.ceil(own / parts_of(settings, processes))
+
+
+def parts_of(settings: PlanConfig, processes: int) -> int:
+    """Forward passes of a process for one update."""
+    return math.ceil(settings.rows // processes / settings.train.batch_size)
