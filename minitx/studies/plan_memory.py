@@ -108,14 +108,14 @@ def block_activations(model: ModelConfig, width: int) -> int:
 def kept_activations(model: ModelConfig, width: int, rows: int, recomputes: bool) -> int:
     """Bytes that autograd keeps of a forward pass of `rows` sequences, without the loss and copies of weights.
 
-    recomputes: of every block only its input, and all of one block while its gradient is computed (Chen et al. 2016).
+    recomputes: of every block only its input, in float32 (Chen et al. 2016).
     """
-    tokens, block = rows * model.context_length, block_activations(model, width)
-    tables = 2 * width * model.context_length * (model.d_model + model.kv_heads * model.d_head)  # cosines, sines
+    tokens = rows * model.context_length
     ends = tokens * (8 + 4 * (model.d_model + 1) + width * model.d_model)  # token numbers, final norm
     if recomputes:
-        return model.n_layer * tokens * 4 * model.d_model + tokens * block + tables + ends
-    return model.n_layer * (tokens * block + tables) + ends
+        return model.n_layer * tokens * 4 * model.d_model + ends
+    tables = 2 * width * model.context_length * (model.d_model + model.kv_heads * model.d_head)  # cosines, sines
+    return model.n_layer * (tokens * block_activations(model, width) + tables) + ends
 
 
 def loss_bytes(vocab_size: int, tokens: int) -> int:
@@ -127,13 +127,14 @@ def memory(settings: PlanConfig, mode: Mode, processes: int) -> dict[str, float]
     """Bytes of one process by part, and in all.
 
     Sharded (Rajbhandari et al. 2020, ZeRO stage 3; Zhao et al. 2023, FSDP), a process keeps one share of everything.
-    It gathers two blocks and what is in none, and holds the gradients of two blocks before and while they are sent.
+    "at work" is the loss, or a block on its way back, whichever takes more with what is gathered then. Gradients are
+    there while later parts of the rows go through, and not yet all in the first part. An update comes after the passes,
+    so the larger of both counts in all.
     """
     model, width, share = settings.model, settings.width, processes if mode.shards else 1
     block, outer = group_numbers(settings, share)
-    whole = model.n_layer * block + outer
-    by_muon = sum(stack.numbers() for stack in stacks(settings))
-    tokens = part_rows(settings, processes) * model.context_length
+    whole, by_muon = model.n_layer * block + outer, sum(stack.numbers() for stack in stacks(settings))
+    rows = part_rows(settings, processes)
     parts = {
         "weights": 4 * whole / share,
         "gradients": 4 * whole / share,
@@ -141,18 +142,29 @@ def memory(settings: PlanConfig, mode: Mode, processes: int) -> dict[str, float]
         "Muon": 4 * by_muon / share,
     }
     state = sum(parts.values())
-    gather = settings.gather_width
-    matrices = whole - model.n_layer * 2 * model.d_model if mode.shards else matrix_numbers(settings)
-    copies = 2 * matrices if width == 2 and not (mode.shards and gather == 2) else 0  # what autocast makes for products
-    if mode.recomputes:
-        copies //= model.n_layer  # of the block at work
-    parts["bfloat16 weights"] = copies
-    parts["gathered"] = (gather * (outer + 2 * block) + (gather + 4) * max(2 * block, outer)) if mode.shards else 0
-    parts["activations"] = kept_activations(model, width, part_rows(settings, processes), mode.recomputes)
-    parts["loss"] = loss_bytes(settings.vocab_size, tokens)
-    parts["update"] = update_bytes(settings, mode, processes)
-    passes = parts["bfloat16 weights"] + parts["gathered"] + parts["activations"] + parts["loss"]
-    return parts | {"in all": state + max(passes, parts["update"])}
+    autocast = width == 2 and not (mode.shards and settings.gather_width == 2)
+    copies = 2 * matrix_numbers(settings) * autocast / (model.n_layer if mode.recomputes else 1)
+    again = block_activations(model, width) if mode.recomputes else 0
+    flowing = 8 * model.d_model + width * model.ff_width  # gradients of the residual and inside the block
+    at_loss, at_block = gathered_bytes(settings, processes) if mode.shards else (0, 0)
+    loss = loss_bytes(settings.vocab_size, rows * model.context_length)
+    moments = [(at_loss, loss), (at_block, rows * model.context_length * (again + flowing))]
+    gathered, work = max(moments, key=sum)
+    passes = {"bfloat16 weights": copies, "gathered": gathered}
+    passes |= {"activations": kept_activations(model, width, rows, mode.recomputes), "at work": work}
+    update = update_bytes(settings, mode, processes)
+    return parts | passes | {"update": update, "in all": state + max(sum(passes.values()), update)}
+
+
+def gathered_bytes(settings: PlanConfig, processes: int) -> tuple[int, int]:
+    """Bytes of whole weights and gradients in a sharded process: at the loss, and when a block goes back.
+
+    What is in no block is gathered throughout. On its way back a block has its weights and the next one's, and its
+    gradients, once more in float32 to be sent; the gradient of the output matrix waits for the end.
+    """
+    (block, outer), width = group_numbers(settings, processes), settings.gather_width
+    waits = settings.vocab_size * settings.model.d_model
+    return width * outer, width * (outer + waits + 2 * block) + (width + 4) * block
 
 
 def matrix_numbers(settings: PlanConfig) -> int:
@@ -164,15 +176,17 @@ def matrix_numbers(settings: PlanConfig) -> int:
 def update_bytes(settings: PlanConfig, mode: Mode, processes: int) -> float:
     """Bytes at the peak of an update, when activations are gone: of the reduction, or of Muon's largest stack.
 
-    Muon holds gradients looked ahead, the same stacked and in the precision of products, what it gathers of all
-    processes, each of which fills its part up to as many blocks as the others have, and the updates in float32.
+    Muon holds gradients looked ahead, and the same stacked. Then it iterates on its part with two such parts and two
+    squares, or gathers all parts, each filled up to as many blocks as the others have, and takes them to float32.
     """
     largest = max(BUCKET, settings.vocab_size * settings.model.d_model)
-    needs = [4 * largest if processes > 1 and not mode.shards else 0]
+    needs, width = [4.0 * largest if processes > 1 and not mode.shards else 0.0], settings.width
     for stack in stacks(settings):
-        own = stack.numbers(processes if mode.shards else 1)
-        gathered = own if mode.shards else stack.numbers(processes) * processes
-        needs.append(8 * own + settings.width * gathered + (6 * own if settings.width == 2 else 0))
+        part, share = stack.numbers(processes), processes if mode.shards else 1
+        own, all_parts = stack.numbers(share), part * processes // share
+        copy = 2 * own if width == 2 else 0
+        iterated = 2 * width * part * (1 + min(stack.rows, stack.columns) / max(stack.rows, stack.columns))
+        needs.append(8 * own + max(copy + iterated, width * all_parts + 2 * copy))
     return max(needs)
 
 

@@ -46,8 +46,8 @@ def ring_bytes(n_bytes: float, rounds: int, processes: int) -> float:
 def travel(settings: PlanConfig, n_bytes: float, rounds: int, processes: int, calls: int = 1) -> float:
     """Seconds of `calls` collectives over `n_bytes` in all: latency of every hop, and bytes through the narrowest link.
 
-    NCCL's own model (src/graph/tuning.cc). Its rings leave a machine through all its adapters, so a hop between machines
-    is as wide as the network of a whole machine. An all-reduce takes a tree where that is quicker: its hops between
+    NCCL's own model (src/graph/tuning.cc). Its rings leave a machine through all its adapters, so a hop between two is
+    as wide as the network of a whole machine. An all-reduce takes a tree where that is quicker: its hops between
     machines are their logarithm, and it reaches `TREE` of the bandwidth (Sanders et al. 2009).
     """
     if processes == 1:
