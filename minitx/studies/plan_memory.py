@@ -31,11 +31,12 @@ MODES = [
 
 
 class Stack(NamedTuple):
-    """Matrices of one shape that Muon makes orthogonal together: `blocks` of (rows, columns)."""
+    """Matrices of one shape that Muon makes orthogonal together, in `blocks` of (rows, columns)."""
 
     blocks: int
     rows: int
     columns: int
+    matrices: int
 
     def numbers(self, processes: int = 1) -> int:
         """Of the part of one process, rounded up to whole blocks."""
@@ -80,15 +81,12 @@ def stacks(settings: PlanConfig) -> list[Stack]:
     """What Muon trains: the blocks' matrices by shape, queries and keys head by head; none with AdamW."""
     if settings.train.optimizer != "muon":
         return []
-    model, counts = settings.model, dict[tuple[int, int, bool], int]()
+    model, counts = settings.model, dict[tuple[int, int, int], int]()
     for name, shape in block_shapes(model).items():
         if len(shape) == 2:
-            kind = (*shape, name in ("query", "key"))
+            kind = (*shape, model.d_head if name in ("query", "key") else shape[0])
             counts[kind] = counts.get(kind, 0) + model.n_layer
-    return [
-        Stack(count * rows // model.d_head, model.d_head, columns) if by_head else Stack(count, rows, columns)
-        for (rows, columns, by_head), count in counts.items()
-    ]
+    return [Stack(count * rows // height, height, columns, count) for (rows, columns, height), count in counts.items()]
 
 
 def block_activations(model: ModelConfig, width: int) -> int:
@@ -124,47 +122,51 @@ def loss_bytes(vocab_size: int, tokens: int) -> int:
 
 
 def memory(settings: PlanConfig, mode: Mode, processes: int) -> dict[str, float]:
-    """Bytes of one process by part, and in all.
+    """Bytes of the first process, which has most, by part; "in all" is the worst moment of passes, update and saving.
 
-    Sharded (Rajbhandari et al. 2020, ZeRO stage 3; Zhao et al. 2023, FSDP), a process keeps one share of everything.
-    "at work" is the loss, or a block on its way back, whichever takes more with what is gathered then. Gradients are
-    there while later parts of the rows go through, and not yet all in the first part. An update comes after the passes,
-    so the larger of both counts in all.
+    Sharded (Rajbhandari et al. 2020, ZeRO stage 3; Zhao et al. 2023, FSDP), a process keeps a share of everything. But
+    unless `lean`, gradients stay whole until the last part of its rows, the first process has a whole copy of the
+    weights, and for saving each has the whole optimizer state. "at work" is the loss, or a block on its way back,
+    whichever takes more with what is gathered then. Gradients count in every pass, though the first fills them.
     """
     model, width, share = settings.model, settings.width, processes if mode.shards else 1
     block, outer = group_numbers(settings, share)
     whole, by_muon = model.n_layer * block + outer, sum(stack.numbers() for stack in stacks(settings))
-    rows = part_rows(settings, processes)
-    parts = {
+    rows, sharded, extra = part_rows(settings, processes), share > 1, share > 1 and not settings.lean
+    held = {
         "weights": 4 * whole / share,
-        "gradients": 4 * whole / share,
+        "whole copy": 4 * whole * extra,
         "AdamW": 8 * (whole - by_muon) / share,
         "Muon": 4 * by_muon / share,
     }
-    state = sum(parts.values())
-    autocast = width == 2 and not (mode.shards and settings.gather_width == 2)
+    kept_whole = extra and parts_of(settings, processes) > 1
+    gradients = 4 * whole / (1 if kept_whole else share)
+    autocast = width == 2 and not (sharded and settings.gather_width == 2)
     copies = 2 * matrix_numbers(settings) * autocast / (model.n_layer if mode.recomputes else 1)
     again = block_activations(model, width) if mode.recomputes else 0
     flowing = 8 * model.d_model + width * model.ff_width  # gradients of the residual and inside the block
-    at_loss, at_block = gathered_bytes(settings, processes) if mode.shards else (0, 0)
+    at_loss, at_block = gathered_bytes(settings, processes, kept_whole) if sharded else (0, 0)
     loss = loss_bytes(settings.vocab_size, rows * model.context_length)
     moments = [(at_loss, loss), (at_block, rows * model.context_length * (again + flowing))]
     gathered, work = max(moments, key=sum)
-    passes = {"bfloat16 weights": copies, "gathered": gathered}
+    passes = {"gradients": gradients, "bfloat16 weights": copies, "gathered": gathered}
     passes |= {"activations": kept_activations(model, width, rows, mode.recomputes), "at work": work}
-    update = update_bytes(settings, mode, processes)
-    return parts | passes | {"update": update, "in all": state + max(sum(passes.values()), update)}
+    update = 4 * whole / share + update_bytes(settings, mode, processes)
+    saving = (8 * whole - 4 * by_muon) * extra
+    in_all = sum(held.values()) + max(sum(passes.values()), update, saving)
+    return held | passes | {"update": update, "saving": saving, "in all": in_all}
 
 
-def gathered_bytes(settings: PlanConfig, processes: int) -> tuple[int, int]:
-    """Bytes of whole weights and gradients in a sharded process: at the loss, and when a block goes back.
+def gathered_bytes(settings: PlanConfig, processes: int, gradients_are_whole: bool) -> tuple[int, int]:
+    """Bytes that a sharded process has beside its shares: at the loss, and when a block goes back.
 
     What is in no block is gathered throughout. On its way back a block has its weights and the next one's, and its
-    gradients, once more in float32 to be sent; the gradient of the output matrix waits for the end.
+    gradients in float32 to be sent. Unless all gradients are whole, it has them in the precision of gathered weights
+    too, and that of the output matrix waits for the end.
     """
     (block, outer), width = group_numbers(settings, processes), settings.gather_width
-    waits = settings.vocab_size * settings.model.d_model
-    return width * outer, width * (outer + waits + 2 * block) + (width + 4) * block
+    fresh = 0 if gradients_are_whole else block + settings.vocab_size * settings.model.d_model
+    return width * outer, width * (outer + 2 * block + fresh) + 4 * block
 
 
 def matrix_numbers(settings: PlanConfig) -> int:
@@ -174,19 +176,22 @@ def matrix_numbers(settings: PlanConfig) -> int:
 
 
 def update_bytes(settings: PlanConfig, mode: Mode, processes: int) -> float:
-    """Bytes at the peak of an update, when activations are gone: of the reduction, or of Muon's largest stack.
+    """Bytes beside the gradients at the peak of an update: of the reduction, or of Muon's largest stack.
 
-    Muon holds gradients looked ahead, and the same stacked. Then it iterates on its part with two such parts and two
-    squares, or gathers all parts, each filled up to as many blocks as the others have, and takes them to float32.
+    Muon holds gradients looked ahead, and the same stacked, for which shards are gathered. Then it iterates on its part
+    with two such parts and two squares. Or it gathers all parts, each filled up to as many blocks as the others have,
+    and takes them to float32. In `lean` sharded training it sees its own part alone.
     """
-    largest = max(BUCKET, settings.vocab_size * settings.model.d_model)
-    needs, width = [4.0 * largest if processes > 1 and not mode.shards else 0.0], settings.width
+    largest, sharded = max(BUCKET, settings.vocab_size * settings.model.d_model), mode.shards and processes > 1
+    needs, width = [4.0 * largest if processes > 1 and not sharded else 0.0], settings.width
     for stack in stacks(settings):
-        part, share = stack.numbers(processes), processes if mode.shards else 1
-        own, all_parts = stack.numbers(share), part * processes // share
-        copy = 2 * own if width == 2 else 0
+        part = stack.numbers(processes)
+        whole = part if sharded and settings.lean else stack.numbers()
+        ahead, copy = 4 * stack.numbers() / (processes if sharded else 1), 2 * whole if width == 2 else 0
+        gathered = width * (whole if settings.lean else part * processes)
         iterated = 2 * width * part * (1 + min(stack.rows, stack.columns) / max(stack.rows, stack.columns))
-        needs.append(8 * own + max(copy + iterated, width * all_parts + 2 * copy))
+        made = max(copy + iterated, gathered + 2 * copy, 4 * whole * sharded)
+        needs.append(ahead + 4 * whole + made)
     return max(needs)
 
 

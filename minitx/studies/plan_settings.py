@@ -56,8 +56,10 @@ class PlanConfig(Config):
     """Share of the GPU's memory that tensors may take; the rest is for CUDA and for gaps."""
     launch: float = 5e-6
     """Seconds to start a GPU operation. A step takes no less than this for each of its operations."""
-    gather: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision in which sharded weights travel; auto is that of the matrix products."""
+    lean: bool = False
+    """Count what minitx could do, not what it does: Muon's parts are not filled up. Sharded, weights travel in the
+    precision of products, gradients are scattered after every part of the rows, a matrix is gathered in one process
+    alone, and no process holds whole weights or states."""
     overlap: bool = True
     """Whether sharded weights and gradients travel while blocks compute, as on CUDA."""
     disk: float = 2e9
@@ -111,4 +113,4 @@ class PlanConfig(Config):
     @property
     def gather_width(self) -> int:
         """Bytes of a number in gathered weights."""
-        return {"auto": self.width, "float32": 4, "bfloat16": 2}[self.gather]
+        return self.width if self.lean else 4

@@ -5,7 +5,8 @@ Collectives follow a ring: every process sends to the next and receives from the
 
 import math
 
-from minitx.studies.plan_memory import BUCKET, Mode, group_numbers, matrix_numbers, parts_of, stacks
+from minitx.model_size import parameter_count
+from minitx.studies.plan_memory import BUCKET, Mode, block_shapes, group_numbers, matrix_numbers, parts_of, stacks
 from minitx.studies.plan_settings import GPUS, NETWORK, NETWORKS, START, PlanConfig
 
 FORWARD, BACKWARD, OUTSIDE = 51, 56, 36
@@ -78,25 +79,26 @@ def compute_seconds(settings: PlanConfig, mode: Mode, processes: int) -> float:
     return max(products, parts_of(settings, processes) * operations * settings.launch)
 
 
-def sharded_traffic(settings: PlanConfig, processes: int) -> tuple[float, float, int]:
-    """Bytes gathered and scattered for each part of the rows, and collectives, as `fully_shard` does it.
+def sharded_traffic(settings: PlanConfig, processes: int) -> tuple[int, int, int]:
+    """Bytes gathered and scattered for an update, and the number of collectives, as `fully_shard` does it.
 
-    Blocks are gathered for both passes, all else once; gradients are scattered in float32.
+    For each part of the rows, blocks are gathered for both passes and all else once. Gradients are scattered in float32
+    after the last part, or each if `lean`.
     """
-    block, outer = group_numbers(settings, processes)
-    layers = settings.model.n_layer
-    gathered = settings.gather_width * (2 * layers * block + outer)
-    return gathered, 4 * (layers * block + outer), 3 * layers + 2
+    (block, outer), layers = group_numbers(settings, processes), settings.model.n_layer
+    parts = parts_of(settings, processes)
+    scatters = parts if settings.lean else 1
+    gathered = parts * settings.gather_width * (2 * layers * block + outer)
+    return gathered, scatters * 4 * (layers * block + outer), parts * (2 * layers + 1) + scatters * (layers + 1)
 
 
 def gradients_seconds(settings: PlanConfig, mode: Mode, processes: int) -> float:
     """Seconds that gradients, and sharded weights, travel for one update."""
-    block, outer = group_numbers(settings, 1)
-    whole = settings.model.n_layer * block + outer
-    if not mode.shards:
-        return travel(settings, 4 * whole, 2, processes, math.ceil(whole / BUCKET))
-    gathered, scattered, calls = sharded_traffic(settings, processes)
-    return parts_of(settings, processes) * travel(settings, gathered + scattered, 1, processes, calls)
+    if mode.shards:
+        gathered, scattered, calls = sharded_traffic(settings, processes)
+        return travel(settings, gathered + scattered, 1, processes, calls)
+    whole = parameter_count(settings.model, settings.vocab_size)
+    return travel(settings, 4 * whole, 2, processes, math.ceil(whole / BUCKET))
 
 
 def hidden_seconds(settings: PlanConfig, mode: Mode, compute: float, travelling: float) -> float:
@@ -107,37 +109,44 @@ def hidden_seconds(settings: PlanConfig, mode: Mode, compute: float, travelling:
 
 
 def muon_seconds(settings: PlanConfig, mode: Mode, processes: int) -> tuple[float, float]:
-    """Seconds to make matrices orthogonal, each process its part, and to hand gradients and updates round.
+    """Seconds to make matrices orthogonal, each process its part, and to gather updates of all.
 
-    In data parallel training an all-gather of the updates. Sharded, a process first receives the gradients of its
-    matrices, then sends their updates out: it sends and receives its part of both.
+    Parts are filled up to as many blocks as the others have. Sharded gradients are gathered before, one by one. If
+    `lean`, nothing is filled up, and a sharded process receives the gradients and sends the updates of its part alone.
     """
     products = handed = 0.0
     for stack in stacks(settings):
         products += matmul_seconds(settings, stack.flops(processes))
-        own = stack.numbers(processes)
-        if mode.shards:
-            handed += travel(settings, (4 + settings.width) * own, 1, processes, 2)
-        else:
-            handed += travel(settings, settings.width * own * processes, 1, processes)
+        if settings.lean:
+            n_bytes = (
+                (4 + settings.width) * stack.numbers(processes) if mode.shards else settings.width * stack.numbers()
+            )
+            handed += travel(settings, n_bytes, 1, processes, 2 if mode.shards else 1)
+            continue
+        handed += travel(settings, settings.width * stack.numbers(processes) * processes, 1, processes)
+        handed += travel(settings, 4 * stack.numbers(), 1, processes, stack.matrices) * mode.shards
     return products, handed
+
+
+def checkpoint_seconds(settings: PlanConfig, mode: Mode, processes: int) -> float:
+    """Seconds to write weights and optimizer state in one process; sharded, each tensor is gathered before."""
+    whole, by_muon = parameter_count(settings.model, settings.vocab_size), sum(s.numbers() for s in stacks(settings))
+    saved, tensors = 12 * whole - 4 * by_muon, settings.model.n_layer * len(block_shapes(settings.model)) + 3
+    gathering = travel(settings, saved, 1, processes, 2 * tensors) if mode.shards else 0.0
+    return gathering + saved / settings.disk
 
 
 def seconds(settings: PlanConfig, mode: Mode, processes: int) -> dict[str, float]:
     """Seconds of a step by part, and in all; writing a checkpoint is spread over the steps between two."""
-    block, outer = group_numbers(settings, 1)
-    whole = settings.model.n_layer * block + outer
-    by_muon = sum(stack.numbers() for stack in stacks(settings))
     compute, travelling = compute_seconds(settings, mode, processes), gradients_seconds(settings, mode, processes)
     orthogonal, handed = muon_seconds(settings, mode, processes)
-    update = UPDATE_BYTES * whole / (processes if mode.shards else 1) / GPUS[settings.gpu].memory_rate
-    saved = 12 * whole - 4 * by_muon
+    held = parameter_count(settings.model, settings.vocab_size) / (processes if mode.shards else 1)
     parts = {
         "compute": compute,
         "travel": travelling - hidden_seconds(settings, mode, compute, travelling),
-        "update": update,
+        "update": UPDATE_BYTES * held / GPUS[settings.gpu].memory_rate,
         "Muon": orthogonal,
         "Muon's travel": handed,
-        "checkpoint": saved / settings.disk / settings.train.checkpoint_every,
+        "checkpoint": checkpoint_seconds(settings, mode, processes) / settings.train.checkpoint_every,
     }
     return parts | {"in all": sum(parts.values())}

@@ -12,7 +12,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils.checkpoint import checkpoint
 
@@ -20,7 +20,7 @@ from minitx import attention, model
 from minitx.config import ModelConfig, TokenizerConfig, TrainConfig
 from minitx.model import Transformer, next_token_loss
 from minitx.model_size import matmul_flops_per_token, parameter_count
-from minitx.studies.plan_memory import MODES, Mode, group_numbers, memory
+from minitx.studies.plan_memory import MODES, Mode, group_numbers, memory, stacks
 from minitx.studies.plan_settings import PlanConfig
 from minitx.studies.plan_time import forward_flops, sharded_traffic
 from minitx.training.optim import build_optimizers
@@ -48,14 +48,14 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model, "cross_entropy", lambda x, y, reduction: F.cross_entropy(x.float(), y))
 
 
-def plan_of(shape: ModelConfig, precision: Precision, processes: int = 1) -> PlanConfig:
+def plan_of(shape: ModelConfig, precision: Precision, processes: int = 1, lean: bool = False) -> PlanConfig:
     return PlanConfig(
         dtype=precision,
         tokenizer=TokenizerConfig("char", VOCABULARY),
         model=shape,
-        train=TrainConfig(batch_size=ROWS, grad_accum=processes),
+        train=TrainConfig(batch_size=ROWS, grad_accum=2 * processes),
         processes=str(processes),
-        gather="float32",
+        lean=lean,
     )
 
 
@@ -130,7 +130,7 @@ def test_state_and_peak_of_the_real_optimizers(optimizer: Literal["muon", "adamw
         for one in optimizers:
             one.step()
     if optimizer == "muon":
-        assert needs["update"] == pytest.approx(peak.most, rel=0.02)
+        assert needs["update"] - needs["gradients"] == pytest.approx(peak.most, rel=0.02)
 
 
 @pytest.fixture(params=[8, 64])
@@ -143,23 +143,39 @@ def processes(request: Any) -> Iterator[int]:
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("recomputes", [False, True])
-def test_traffic_and_memory_of_fully_shard(processes: int, recomputes: bool) -> None:
-    """Traffic to the byte. Memory within 15 % above: the CPU gathers no block ahead."""
-    shape, plan = SHAPES[0], plan_of(SHAPES[0], "float32", processes)
-    built, loss = training(shape, "float32", recomputes)
+@pytest.mark.parametrize(("recomputes", "lean"), [(False, False), (True, False), (False, True)])
+def test_traffic_and_memory_of_fully_shard(processes: int, recomputes: bool, lean: bool) -> None:
+    """Of an update in two parts. Traffic to the byte; memory within 10 % above, for the CPU gathers no block ahead."""
+    precision: Precision = "bfloat16" if lean else "float32"
+    shape, plan = SHAPES[0], plan_of(SHAPES[0], precision, processes, lean)
+    built, loss = training(shape, precision, recomputes)
+    policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if lean else MixedPrecisionPolicy()
     mesh = init_device_mesh("cpu", (processes,))
     for part in (*built.blocks, built):
-        fully_shard(part, mesh=mesh)
-    loss().backward()
+        fully_shard(part, mesh=mesh, mp_policy=policy)
     shards: list[Any] = [*built.parameters()]
-    own = [t.to_local() for p in shards for t in (p, p.grad)]
+    own = [parameter.to_local() for parameter in shards]
     with Peak([*own, *built.buffers()]) as peak, Operations() as operations:
-        loss().backward()
+        for is_last in (False, True):
+            built.set_requires_gradient_sync(is_last or lean)  # type: ignore[operator]  # of FSDP
+            loss().backward()
     gathered, scattered, calls = sharded_traffic(plan, processes)
     assert operations.bytes == {"_allgather_base_": gathered, "_reduce_scatter_base_": scattered}
     assert sum(operations.calls.values()) == calls
     needs = memory(plan, Mode("", True, recomputes), processes)
-    assert needs["weights"] + needs["gradients"] == sum(tensor.nbytes for tensor in own)
-    passes = needs["gathered"] + needs["activations"] + needs["at work"]
-    assert peak.most <= passes <= 1.15 * peak.most
+    assert needs["weights"] == sum(tensor.nbytes for tensor in own)
+    passes = needs["gradients"] + needs["gathered"] + needs["activations"] + needs["at work"]
+    if not lean:  # the policy takes the residual to bfloat16 too, which halves activations
+        assert peak.most <= passes <= 1.1 * peak.most
+
+
+def test_gathering_gradients_for_muon(processes: int) -> None:
+    """One collective for each matrix, with all its rows, filled up to a multiple of the processes."""
+    built = Transformer(SHAPES[0], VOCABULARY)
+    fully_shard(built, mesh=init_device_mesh("cpu", (processes,)))
+    with Operations() as operations:
+        matrices: list[Any] = [parameter for parameter in built.blocks.parameters() if parameter.dim() == 2]
+        for matrix in matrices:
+            matrix.full_tensor()
+    found = stacks(plan_of(SHAPES[0], "float32", processes))
+    assert operations.count["all_gather_into_tensor"] == sum(stack.matrices for stack in found)

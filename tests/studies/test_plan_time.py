@@ -16,7 +16,7 @@ from minitx.config import ModelConfig, TokenizerConfig, TrainConfig
 from minitx.fast import linear
 from minitx.model import Transformer, next_token_loss
 from minitx.studies.plan import case, pays_up_to
-from minitx.studies.plan_memory import MODES, Stack, part_rows, parts_of, stacks
+from minitx.studies.plan_memory import MODES, Mode, Stack, memory, part_rows, parts_of, stacks
 from minitx.studies.plan_settings import PlanConfig
 from minitx.studies.plan_time import (
     BACKWARD,
@@ -89,7 +89,7 @@ def test_small_sums_take_a_tree_and_large_ones_a_ring() -> None:
 def test_muon_operations_by_pytorchs_counter(shape: tuple[int, int, int]) -> None:
     with FlopCounterMode(display=False) as counter:
         orthogonal(torch.ones(shape))
-    assert Stack(*shape).flops(1) == counter.get_total_flops()
+    assert Stack(*shape, matrices=shape[0]).flops(1) == counter.get_total_flops()
 
 
 def test_stacks_are_those_of_the_real_muon(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +97,7 @@ def test_stacks_are_those_of_the_real_muon(monkeypatch: pytest.MonkeyPatch) -> N
 
     def spy(self: Muon, parameters: list[Tensor], rows: int, group: object) -> None:
         total = sum(parameter.size(0) for parameter in parameters)
-        seen.append(Stack(total // rows, rows, parameters[0].size(1)))
+        seen.append(Stack(total // rows, rows, parameters[0].size(1), len(parameters)))
 
     monkeypatch.setattr(Muon, "update", spy)
     for parameter in model.parameters():
@@ -163,3 +163,11 @@ def test_data_parallel_sums_every_gradient_once() -> None:
     plan = dataclasses.replace(SMALL, train=TrainConfig(batch_size=64, grad_accum=16))
     assert gradients_seconds(plan, DATA_PARALLEL, 8) == gradients_seconds(SMALL, DATA_PARALLEL, 8)
     assert gradients_seconds(plan, SHARDED, 8) < gradients_seconds(SMALL, SHARDED, 8)  # fewer parts
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_lean_takes_less_for_muon_and_less_memory(mode: Mode) -> None:
+    lean = dataclasses.replace(SMALL, lean=True)
+    for processes in (8, 64, 512):
+        assert muon_seconds(lean, mode, processes)[1] <= muon_seconds(SMALL, mode, processes)[1]
+        assert memory(lean, mode, processes)["in all"] <= memory(SMALL, mode, processes)["in all"]
