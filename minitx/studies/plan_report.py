@@ -46,8 +46,8 @@ def verdict(cases: Sequence[Case], settings: PlanConfig) -> str:
     if not fitting:
         least = min(cases, key=lambda case: float(case["memory"]["in all"]))
         return (
-            f"{gpus} nothing fits; {least['mode']} needs {least['memory']['in all'] / 1e9:,.1f} GB. Take more GPUs, or "
-            "a smaller train.batch_size with more train.grad_accum."
+            f"{gpus} nothing fits; {least['mode']} needs {least['memory']['in all'] / 1e9:,.1f} GB. Try a smaller "
+            "train.batch_size with more train.grad_accum, more GPUs, or what --lean true counts."
         )
     best = min(fitting, key=lambda case: float(case["seconds"]["in all"]))
     limit = best["pays up to"]

@@ -33,7 +33,9 @@ def test_tables_sentences_and_json(tmp_path: Path, capsys: pytest.CaptureFixture
 
 def test_a_model_that_fits_nowhere(capsys: pytest.CaptureFixture[str]) -> None:
     huge = ["--model.d_model", "65536", "--model.n_layer", "100"]
-    assert re.search(r"8 GPUs: nothing fits; sharded[\w, ]* needs [\d,.]+ GB. Take more GPUs", printed(capsys, *huge))
+    assert re.search(
+        r"8 GPUs: nothing fits; sharded[\w, ]* needs [\d,.]+ GB. Try a smaller train", printed(capsys, *huge)
+    )
 
 
 @pytest.mark.parametrize(
@@ -65,7 +67,7 @@ def test_what_a_person_can_get_wrong(
 
 def test_the_tables_of_the_page_are_what_its_commands_print(capsys: pytest.CaptureFixture[str]) -> None:
     sections = re.findall(r"```sh\n(minitx plan .*?)```(.*?)(?=```|\Z)", PAGE, re.DOTALL)
-    assert len(sections) == 5
+    assert len(sections) == 7
     for command, below in sections:
         shown = printed(capsys, *shlex.split(command.replace("\\\n", " "))[2:]).splitlines()
         lines = [line for line in below.splitlines() if re.match(r"\| +(GPUs|\d+) \||[\d,]+ GPUs: ", line)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Literal
 
 import pytest
@@ -64,8 +65,7 @@ def training(shape: ModelConfig, precision: Precision, recomputes: bool) -> tupl
     built = Transformer(shape, VOCABULARY)
     if recomputes:
         for block in built.blocks:
-            whole = block.forward
-            block.forward = lambda *a, whole=whole: checkpoint(whole, *a, use_reentrant=False)
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
     tokens = torch.arange(ROWS * shape.context_length).view(ROWS, -1) % VOCABULARY
 
     def loss() -> Tensor:
