@@ -7,6 +7,7 @@ import math
 from typing import NamedTuple
 
 from minitx.config import ModelConfig
+from minitx.model_size import parameter_count
 from minitx.studies.plan_settings import PlanConfig
 
 BUCKET = 1 << 23
@@ -178,20 +179,20 @@ def matrix_numbers(settings: PlanConfig) -> int:
 def update_bytes(settings: PlanConfig, mode: Mode, processes: int) -> float:
     """Bytes beside the gradients at the peak of an update: of the reduction, or of Muon's largest stack.
 
-    Muon holds gradients looked ahead, and the same stacked, for which shards are gathered. Then it iterates on its part
+    Muon holds gradients looked ahead, for which shards are gathered, and the same stacked. Then it iterates on its part
     with two such parts and two squares. Or it gathers all parts, each filled up to as many blocks as the others have,
     and takes them to float32. In `lean` sharded training it sees its own part alone.
     """
-    largest, sharded = max(BUCKET, settings.vocab_size * settings.model.d_model), mode.shards and processes > 1
-    needs, width = [4.0 * largest if processes > 1 and not sharded else 0.0], settings.width
+    model, sharded, width = settings.model, mode.shards and processes > 1, settings.width
+    largest = min(max(BUCKET, settings.vocab_size * model.d_model), parameter_count(model, settings.vocab_size))
+    needs = [4.0 * largest if processes > 1 and not sharded else 0.0]
     for stack in stacks(settings):
         part = stack.numbers(processes)
         whole = part if sharded and settings.lean else stack.numbers()
-        ahead, copy = 4 * stack.numbers() / (processes if sharded else 1), 2 * whole if width == 2 else 0
-        gathered = width * (whole if settings.lean else part * processes)
+        copy = 2 * whole if width == 2 else 0
         iterated = 2 * width * part * (1 + min(stack.rows, stack.columns) / max(stack.rows, stack.columns))
-        made = max(copy + iterated, gathered + 2 * copy, 4 * whole * sharded)
-        needs.append(ahead + 4 * whole + made)
+        gathered = width * (whole if settings.lean or processes == 1 else (processes + 2) * part)
+        needs.append(8 * whole + max(copy + iterated, gathered + 2 * copy))
     return max(needs)
 
 

@@ -6,7 +6,16 @@ Collectives follow a ring: every process sends to the next and receives from the
 import math
 
 from minitx.model_size import parameter_count
-from minitx.studies.plan_memory import BUCKET, Mode, block_shapes, group_numbers, matrix_numbers, parts_of, stacks
+from minitx.studies.plan_memory import (
+    BUCKET,
+    Mode,
+    block_shapes,
+    group_numbers,
+    matrix_numbers,
+    numbers,
+    parts_of,
+    stacks,
+)
 from minitx.studies.plan_settings import GPUS, NETWORK, NETWORKS, START, PlanConfig
 
 FORWARD, BACKWARD, OUTSIDE = 51, 56, 36
@@ -124,7 +133,10 @@ def muon_seconds(settings: PlanConfig, mode: Mode, processes: int) -> tuple[floa
             handed += travel(settings, n_bytes, 1, processes, 2 if mode.shards else 1)
             continue
         handed += travel(settings, settings.width * stack.numbers(processes) * processes, 1, processes)
-        handed += travel(settings, 4 * stack.numbers(), 1, processes, stack.matrices) * mode.shards
+        if mode.shards:
+            matrix = (stack.blocks * stack.rows // stack.matrices, stack.columns)
+            gathered = 4 * stack.matrices * numbers([matrix], processes)
+            handed += travel(settings, gathered, 1, processes, stack.matrices)
     return products, handed
 
 

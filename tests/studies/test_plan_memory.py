@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from minitx import attention, model
 from minitx.config import ModelConfig, TokenizerConfig, TrainConfig
 from minitx.model import Transformer, next_token_loss
 from minitx.model_size import matmul_flops_per_token, parameter_count
-from minitx.studies.plan_memory import MODES, Mode, group_numbers, memory, stacks
+from minitx.studies.plan_memory import MODES, Mode, group_numbers, memory, stacks, update_bytes
 from minitx.studies.plan_settings import PlanConfig
 from minitx.studies.plan_time import forward_flops, sharded_traffic
 from minitx.training.optim import build_optimizers
@@ -35,6 +36,7 @@ SHAPES = [
     ModelConfig(n_layer=3, n_head=4, n_kv_head=1, d_model=64, d_ff=96, context_length=128),
 ]
 VOCABULARY, ROWS = 300, 4
+DATA_PARALLEL, SHARDED, _ = MODES
 
 
 @pytest.fixture(autouse=True)
@@ -88,7 +90,7 @@ def test_parameters_and_operations_of_the_real_model(shape: ModelConfig) -> None
 def test_autograd_keeps_as_many_bytes_as_counted(shape: ModelConfig, precision: Precision) -> None:
     """Within 0.1 %: the hooks see every tensor that the real forward pass saves."""
     built, loss = training(shape, precision, recomputes=False)
-    needs = memory(plan_of(shape, precision), MODES[0], 1)
+    needs = memory(plan_of(shape, precision), DATA_PARALLEL, 1)
     logits = 4 * VOCABULARY * ROWS * shape.context_length  # the log-probabilities, in float32
     kept = kept_bytes(loss, [*built.parameters(), *built.buffers()])
     assert needs["activations"] + needs["bfloat16 weights"] + logits == pytest.approx(kept, rel=1e-3)
@@ -123,7 +125,7 @@ def test_state_and_peak_of_the_real_optimizers(optimizer: Literal["muon", "adamw
     for one in optimizers:
         one.step()
     state = [t for one in optimizers for held in one.state.values() for t in held.values() if isinstance(t, Tensor)]
-    needs = memory(plan, MODES[0], 1)
+    needs = memory(plan, DATA_PARALLEL, 1)
     assert needs["AdamW"] + needs["Muon"] == pytest.approx(sum(t.nbytes for t in state), rel=1e-3)
     known = [*built.parameters(), *(p.grad for p in built.parameters() if p.grad is not None), *state]
     with Peak(known) as peak:
@@ -169,13 +171,25 @@ def test_traffic_and_memory_of_fully_shard(processes: int, recomputes: bool, lea
         assert peak.most <= passes <= 1.1 * peak.most
 
 
-def test_gathering_gradients_for_muon(processes: int) -> None:
-    """One collective for each matrix, with all its rows, filled up to a multiple of the processes."""
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("shards", [False, True])
+def test_muon_of_many_processes(processes: int, shards: bool, precision: Precision) -> None:
+    """What it gathers to the byte, its peak within 4 %."""
+    parallel = pytest.importorskip("minitx.training.parallel", reason="minitx trains in one process only")
+    sharding, plan = importlib.import_module("minitx.training.sharding"), plan_of(SHAPES[0], precision, processes)
+    group, build = parallel.Group(parallel.ParallelConfig(shard=shards), 0, processes), cast(Any, build_optimizers)
     built = Transformer(SHAPES[0], VOCABULARY)
-    fully_shard(built, mesh=init_device_mesh("cpu", (processes,)))
-    with Operations() as operations:
-        matrices: list[Any] = [parameter for parameter in built.blocks.parameters() if parameter.dim() == 2]
-        for matrix in matrices:
-            matrix.full_tensor()
-    found = stacks(plan_of(SHAPES[0], "float32", processes))
-    assert operations.count["all_gather_into_tensor"] == sum(stack.matrices for stack in found)
+    if shards:
+        sharding.shard(built, group, torch.device("cpu"))
+    for parameter in built.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    muon, _ = build(built, plan.train, getattr(torch, precision), group)
+    muon.step()
+    held: list[Any] = [t for p in built.parameters() for t in (p, p.grad, *muon.state.get(p, {}).values())]
+    with Peak([getattr(t, "_local_tensor", t) for t in held]) as peak, Operations() as operations:
+        muon.step()
+    found = stacks(plan)
+    assert operations.bytes["_allgather_base_"] == sum(plan.width * s.numbers(processes) * processes for s in found)
+    assert operations.count["_allgather_base_"] == len(found)
+    assert operations.count["all_gather_into_tensor"] == shards * sum(stack.matrices for stack in found)
+    assert peak.most == pytest.approx(update_bytes(plan, SHARDED, processes), rel=0.04)  # data parallel also reduces
