@@ -192,7 +192,9 @@ def update_bytes(settings: PlanConfig, mode: Mode, processes: int) -> float:
         copy = 2 * whole if width == 2 else 0
         iterated = 2 * width * part * (1 + min(stack.rows, stack.columns) / max(stack.rows, stack.columns))
         gathered = width * (whole if settings.lean or processes == 1 else (processes + 2) * part)
-        needs.append(8 * whole + max(copy + iterated, gathered + 2 * copy))
+        ahead = 4 * stack.numbers() / (processes if sharded else 1)
+        made = max(copy + iterated, gathered + 2 * copy, 4 * whole * sharded)
+        needs.append(ahead + 4 * whole + made)
     return max(needs)
 
 

@@ -45,7 +45,10 @@ class Peak(TorchDispatchMode):
         result = operation(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor):
-                reference = StorageWeakRef(tensor.untyped_storage())
+                own = getattr(
+                    tensor, "_local_tensor", tensor
+                )  # of a DTensor, whose own storage is as large as all shards
+                reference = StorageWeakRef(own.untyped_storage())
                 if reference.cdata not in self.known:
                     self.alive[reference.cdata] = reference
         total = 0
