@@ -12,6 +12,7 @@ VERBS = {
     "compare": "train a model at several head counts, or with several kinds of attention",
     "claims": "try on small models what is said of attention heads, and say what holds",
     "bench": "measure speed and memory on this machine, against other programs",
+    "plan": "say what training on many GPUs would need and take, without them",
     "prune": "remove attention heads for good",
     "export": "write a run's model for the transformers library or llama.cpp",
     "import": "make a run of a Llama or Qwen3 model of the transformers library",
