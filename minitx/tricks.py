@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from minitx.config import ModelConfig
 from minitx.fast.linear import Linear
+from minitx.rope import scaled_tables
 
 GATE_WIDTH = 12
 """Components of a token's vector that a gate reads (modded-nanogpt)."""
@@ -145,7 +146,7 @@ def refuse_past(block: nn.Module, inputs: tuple[Any, ...]) -> None:
 
 
 def install(model: Any, config: ModelConfig, vocab_size: int) -> None:
-    """Add the tricks of `config` to a `Transformer` with its first weights."""
+    """Add the tricks of `config`, and its scaling of rotary positions, to a `Transformer` with its first weights."""
     blocks, added = list(model.blocks), nn.ModuleDict()
     if "smear" in config.tricks:
         added["smear"] = smear = Smear(config)
@@ -167,6 +168,8 @@ def install(model: Any, config: ModelConfig, vocab_size: int) -> None:
             block.feed_forward = SquaredReLU(config)
     if "softcap" in config.tricks:
         model.output.register_forward_hook(softcap)
+    if config.rope_scaling is not None:
+        model.rotary_cos, model.rotary_sin = scaled_tables(config, config.rope_scaling)
     if config.looks_back:
         blocks[0].register_forward_pre_hook(refuse_past)
     if len(added):
