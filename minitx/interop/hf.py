@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from minitx.config import ModelConfig
+from minitx.config.rope import LENGTH
 from minitx.data.json_tokenizer import JsonTokenizer
 from minitx.data.tokenizer import Tokenizer
 from minitx.interop.tokenizer_json import config_file, tokenizer_files
@@ -129,6 +130,7 @@ def exported_config(config: ModelConfig, vocab_size: int, end_of_document: int) 
         "them can be exported.",
     )
     model_type, architecture = ARCHITECTURES[config.qk_norm]
+    scaling = {k: int(v) if k == LENGTH else v for k, v in (config.rope_scaling or {}).items()}
     config = dataclasses.replace(config, n_kv_head=config.kv_heads, d_ff=config.ff_width)
     return {
         "architectures": [architecture],
@@ -138,7 +140,7 @@ def exported_config(config: ModelConfig, vocab_size: int, end_of_document: int) 
         "hidden_act": "silu",
         "attention_bias": False,
         "rope_theta": config.rope_theta,
-        "rope_parameters": {"rope_type": "default", **(config.rope_scaling or {}), "rope_theta": config.rope_theta},
+        "rope_parameters": {"rope_type": "default", **scaling, "rope_theta": config.rope_theta},
         "bos_token_id": end_of_document,
         "eos_token_id": end_of_document,
         "dtype": "float32",

@@ -4,6 +4,7 @@ Nothing in the folder is trusted: checksums are checked where there are any, siz
 that minitx lacks, or does not know, is refused by its name.
 """
 
+import dataclasses
 import json
 import math
 import os
@@ -69,13 +70,15 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 MAX_VOCABULARY = 1 << 24
 
 
-def import_folder(folder: Path, other: Path | None = None) -> tuple[Transformer, Tokenizer]:
+def import_folder(
+    folder: Path, other: Path | None = None, context_length: int | None = None
+) -> tuple[Transformer, Tokenizer]:
     """The model and tokenizer in a folder; raises UserError for what is damaged, or what minitx cannot hold.
 
-    The tokenizer is taken from the folder `other` if `folder` has none.
+    The tokenizer is taken from the folder `other` if `folder` has none. context_length: as in `import_model`.
     """
     check_checksums(folder)
-    model = import_model(folder)
+    model = import_model(folder, context_length)
     files = [place / name for place in (folder, other or folder) for name in TOKENIZERS]
     found = [file for file in files if os.path.lexists(file)]
     require(bool(found), f"There is no tokenizer in {folder}: add its tokenizer.json.")
@@ -120,8 +123,11 @@ def check_checksums(folder: Path) -> None:
         require(is_unchanged(file, before), f"{file} has changed since minitx exported it: {remedy}.")
 
 
-def import_model(folder: Path) -> Transformer:
-    """The model in a folder with config.json and weights; raises UserError when minitx cannot hold it."""
+def import_model(folder: Path, context_length: int | None = None) -> Transformer:
+    """The model in a folder with config.json and weights; raises UserError when minitx cannot hold it.
+
+    context_length: the most tokens that it shall see; no weight depends on them.
+    """
     require(folder.is_dir(), f"There is no folder {folder}: name one that holds {' and '.join(FILES)}.")
     has_weights = any(os.path.lexists(folder / name) for name in (WEIGHTS, INDEX))
     missing = [name for name in FILES if not (has_weights if name == WEIGHTS else os.path.lexists(folder / name))]
@@ -131,6 +137,8 @@ def import_model(folder: Path) -> Transformer:
     require(not missing, f"{folder} holds no model that minitx can read: there is no {absent} in it{remedy}.")
     origin = folder / "config.json"
     config, vocab_size = imported_config(parse_json(read_file(origin, MAX_JSON), str(origin)), str(origin))
+    if context_length is not None:
+        config = dataclasses.replace(config, context_length=min(config.context_length, context_length))
     with open_weights(folder) as weights:
         require_fit(config, vocab_size, weights)
         model = Transformer(config, vocab_size)

@@ -12,6 +12,7 @@ from minitx.config import Config
 from minitx.config.parsing import setting_names
 from minitx.data.prepare import Prepared
 from minitx.data.token_files import Tokens
+from minitx.data.tokenizer import Tokenizer
 from minitx.fast.compiler import spare_the_compiler
 from minitx.model import Transformer
 from minitx.model_size import require_memory
@@ -33,15 +34,23 @@ Prepare = Callable[[Transformer], object]
 """Changes a model before its first step, and before it is resumed."""
 
 
-def train(config: Config, resume: str | None = None, prepare: Prepare = lambda model: None) -> int:
-    """Train a new run, or resume the run folder `resume`; return 0, or 128 + the signal that stopped it."""
+def train(
+    config: Config,
+    resume: str | None = None,
+    prepare: Prepare = lambda model: None,
+    tokenizer: Tokenizer | None = None,
+) -> int:
+    """Train a new run, or resume the run folder `resume`; return 0, or 128 + the signal that stopped it.
+
+    A new run learns a tokenizer of its own, unless one is given.
+    """
     spare_the_compiler()
     runtime = choose_runtime(config.device, config.dtype, config.compile, config.threads)
     print(runtime.describe(), flush=True)
     require_memory(config.model, config.tokenizer.vocab_size or 1, runtime.device, training=True)
     config = dataclasses.replace(config, threads=runtime.threads, dtype=runtime.precision)
     if resume is None:
-        prepared = prepared_text(config)
+        prepared = prepared_text(config, tokenizer=tokenizer)
         run = Run.create(config.out, config, prepared.tokenizer, prepared.describe())
         with run.locked():
             return fit_run(begin(config, run, prepared, runtime, prepare))
