@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minitx.config import ModelConfig
+from minitx.config.rope import RopeScaling, scaled_frequencies
 from minitx.fast.linear import Linear
-from minitx.rope import scaled_tables
 
 GATE_WIDTH = 12
 """Components of a token's vector that a gate reads (modded-nanogpt)."""
@@ -143,6 +143,14 @@ def refuse_past(block: nn.Module, inputs: tuple[Any, ...]) -> None:
     cache = inputs[2]
     if cache is not None and cache.length:
         raise ValueError("this model's tricks look at the tokens before: give it the whole text, not a filled cache")
+
+
+def scaled_tables(config: ModelConfig, scaling: RopeScaling) -> tuple[Tensor, Tensor]:
+    """As `rotary_tables`, each (context_length, d_head / 2), with scaled frequencies."""
+    frequency = torch.tensor(scaled_frequencies(config.d_head, config.rope_theta, scaling))  # (d_head / 2)
+    angle = torch.outer(torch.arange(config.context_length, dtype=torch.float32), frequency)
+    size = float(scaling.get("attention_factor", 1))  # of queries and keys, by which yarn sharpens attention
+    return angle.cos() * size, angle.sin() * size
 
 
 def install(model: Any, config: ModelConfig, vocab_size: int) -> None:

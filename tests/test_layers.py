@@ -6,11 +6,11 @@ import ast
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "minitx"
-CORE = ["rope", "attention", "latent_attention", "tricks", "model", "model_size"]
+CORE = ["attention", "latent_attention", "tricks", "model", "model_size"]
 ORDER = ["fast", "cache", "system", "config", "data", *CORE, "run", "generation", "heads", "tensorboard"]
 ORDER += ["training", "interop", "studies", "bench", "commands"]
 FORBIDDEN: dict[str, set[str]] = {
-    **{core: {"system", "data"} for core in ("rope", "attention", "latent_attention", "tricks", "model")},
+    **{core: {"system", "data"} for core in ("attention", "latent_attention", "tricks", "model")},
     "generation": {"run"},
     "heads": {"run"},
 }

@@ -56,7 +56,7 @@ HARMLESS = re.compile(
     "_?name_or_path|_commit_hash|_?attn_implementation|_attn_implementation_autoset|architectures|(torch_)?dtype|"
     "transformers_version|use_cache|use_return_dict|return_dict(_in_generate)?|initializer_range|"
     "output_(attentions|hidden_states|scores)|attention_dropout|max_window_layers|chunk_size_feed_forward|prefix|"
-    "((decoder_)?start|bos|eos|pad|sep)_token_id|tokenizer_class|id2label|label2id|num_labels|problem_type|"
+    "((decoder_)?start|bos|eos|pad|sep|unk)_token_id|tokenizer_class|id2label|label2id|num_labels|problem_type|"
     "finetuning_task|task_specific_params|(max|min)_length|do_sample|temperature|top_[kp]|typical_p|num_beams|"
     "repetition_penalty|is_llama_config|transformers\\.js_config|unsloth_(fixed|version)"
 )
@@ -136,9 +136,8 @@ def import_model(folder: Path, context_length: int | None = None) -> Transformer
     absent = " and no ".join(missing)
     require(not missing, f"{folder} holds no model that minitx can read: there is no {absent} in it{remedy}.")
     origin = folder / "config.json"
-    config, vocab_size = imported_config(parse_json(read_file(origin, MAX_JSON), str(origin)), str(origin))
-    if context_length is not None:
-        config = dataclasses.replace(config, context_length=min(config.context_length, context_length))
+    content = parse_json(read_file(origin, MAX_JSON), str(origin))
+    config, vocab_size = imported_config(content, str(origin), context_length)
     with open_weights(folder) as weights:
         require_fit(config, vocab_size, weights)
         model = Transformer(config, vocab_size)
@@ -173,8 +172,13 @@ def fill(model: Transformer, weights: Weights) -> None:
         require(bool(parameter.copy_(weight).isfinite().all()), f"{origin} is damaged: {name} holds infinity or NaN.")
 
 
-def imported_config(content: Any, origin: str = "config.json") -> tuple[ModelConfig, int]:
-    """Our settings and the vocabulary size of a config.json of transformers; raises UserError where minitx lacks it."""
+def imported_config(
+    content: Any, origin: str = "config.json", context_length: int | None = None
+) -> tuple[ModelConfig, int]:
+    """Our settings and the vocabulary size of a config.json of transformers; raises UserError where minitx lacks it.
+
+    context_length: as in `import_model`.
+    """
     kinds = {model_type: qk_norm for qk_norm, (model_type, _) in ARCHITECTURES.items()}
     kind = Fields(content, origin).text("model_type")
     require(kind in kinds, f"The model is of type {kind!r}, but only {' and '.join(kinds)} can be imported.")
@@ -213,7 +217,8 @@ def imported_config(content: Any, origin: str = "config.json") -> tuple[ModelCon
         qk_norm=kinds[kind],
         rope_theta=theta,
     )
-    return config, given.whole("vocab_size", 1, MAX_VOCABULARY)
+    shorter = min(config.context_length, context_length or config.context_length)
+    return dataclasses.replace(config, context_length=shorter), given.whole("vocab_size", 1, MAX_VOCABULARY)
 
 
 def imported_scaling(rope_type: str, rope: Fields, context_length: int) -> RopeScaling | None:

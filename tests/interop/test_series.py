@@ -60,7 +60,10 @@ def test_every_use_of_an_imported_model(
     assert "a" in json.loads(ask(tab, "runs").data)["runs"]
     asked = {"run": "runs/a", "step": 0, "text": "the cat sat on a naïve mat", "question": "snapshot"}
     assert answer(Models(), asked).startswith(snapshots.MAGIC)
-    for question in ({"question": "without", "heads": [1, 6], "how": "mean"}, {"question": "blocks", "layer": 1, "position": 2}):
+    for question in (
+        {"question": "without", "heads": [1, 6], "how": "mean"},
+        {"question": "blocks", "layer": 1, "position": 2},
+    ):
         assert json.loads(answer(Models(), asked | question))
     # Training goes on from its weights.
     Path("text.txt").write_text(small_text(100))
