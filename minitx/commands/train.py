@@ -43,7 +43,7 @@ def parse_train(arguments: Sequence[str], prog: str) -> tuple[Config, str | None
         Run(Path(resume)).check_config()
         arguments = ["--config", str(file), *arguments]
     config = instantiate(parser, parse(parser, Config, arguments), Config)
-    if config.init_from is not None:
+    if config.init_from is not None and resume is None:
         start = settings_of(config.init_from)
         parser.set_defaults(start)
         config = instantiate(parser, parse(parser, Config, arguments), Config)

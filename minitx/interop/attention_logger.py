@@ -54,7 +54,7 @@ class AttentionLogger:
         if self.refusal is not None:
             return
         try:
-            with torch.random.fork_rng(devices=[]):
+            with torch.random.fork_rng(devices=[]), torch.enable_grad():
                 content = self._snapshot(model, tokenizer, step)
             (self.path / snapshots.FOLDER).mkdir(parents=True, exist_ok=True)
             snapshots.write(self.path, step, content)

@@ -53,7 +53,7 @@ FIXED_ROPE = {
 READ = {*SETTINGS.values(), "model_type", "vocab_size", "head_dim", "rope_theta", "rope_parameters", "rope_scaling"}
 READ |= {"layer_types", "sliding_window"}
 HARMLESS = re.compile(
-    "_?name_or_path|_commit_hash|_?attn_implementation|_attn_implementation_autoset|architectures|(torch_)?dtype|"
+    "_?(model_)?name_or_path|_commit_hash|_?attn_implementation|_attn_implementation_autoset|architectures|(torch_)?dtype|"
     "transformers_version|use_cache|use_return_dict|return_dict(_in_generate)?|initializer_range|"
     "output_(attentions|hidden_states|scores)|attention_dropout|max_window_layers|chunk_size_feed_forward|prefix|"
     "((decoder_)?start|bos|eos|pad|sep|unk)_token_id|tokenizer_class|id2label|label2id|num_labels|problem_type|"

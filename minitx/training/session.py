@@ -60,7 +60,7 @@ def train(
     require(run.about("fingerprint") is not None, f"The run {run.path} was imported, so {why}.")
     for key in setting_names(Config):
         section, setting = key.partition(".")[0], attrgetter(key)
-        is_kept = section in ("seed", "data", "tokenizer", "model") or key == "train.start"
+        is_kept = section in ("init_from", "seed", "data", "tokenizer", "model") or key == "train.start"
         is_same = not is_kept or setting(before) == setting(config)
         name = key if section == "train" else f"{section} settings"
         require(is_same, f"A resumed run keeps its {name}: leave --{key} out, or start a new run.")

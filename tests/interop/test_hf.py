@@ -18,6 +18,7 @@ from minitx.config.rope import RopeScaling
 from minitx.interop.hf import export_model, exported_config, renamed_parameters
 from minitx.interop.hf_import import import_model, imported_config
 from minitx.model import Transformer
+from minitx.model_size import parameter_count
 from minitx.system.errors import UserError
 
 transformers = pytest.importorskip("transformers", reason="transformers is a test extra")
@@ -215,6 +216,44 @@ def test_every_key_that_transformers_writes_is_known(kind: str) -> None:
     assert (config.d_model, config.n_head, vocab_size) == (64, 4, content["vocab_size"])
     with pytest.raises(UserError, match="use_sliding_window to True"):
         imported_config({**content, "use_sliding_window": True})
+
+
+USUAL = {"architectures": ["…ForCausalLM"], "attention_bias": False, "attention_dropout": 0.0, "hidden_act": "silu"}
+USUAL |= {"initializer_range": 0.02, "torch_dtype": "bfloat16", "transformers_version": "4.51.0", "use_cache": True}
+USUAL |= {"bos_token_id": 1, "eos_token_id": [2, 3], "rms_norm_eps": 1e-6, "tie_word_embeddings": True}
+KEYS = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+KEYS += ("max_position_embeddings", "vocab_size", "rope_theta")
+LLAMA_3_SCALING = {"factor": 32.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0}
+LLAMA_3_SCALING |= {"original_max_position_embeddings": 8192, "rope_type": "llama3"}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "more", "parameters"),
+    [
+        (  # SmolLM2-135M
+            (576, 1536, 30, 9, 3, 8192, 49152, 100000),
+            {"model_type": "llama", "is_llama_config": True, "rope_interleaved": False, "rope_scaling": None}
+            | {"pretraining_tp": 1, "transformers.js_config": {"kv_cache_dtype": {"fp16": "float16"}}},
+            134_515_008,
+        ),
+        (  # Llama-3.2-1B
+            (2048, 8192, 16, 32, 8, 131072, 128256, 500000.0),
+            {"model_type": "llama", "head_dim": 64, "mlp_bias": False, "rope_scaling": LLAMA_3_SCALING},
+            1_235_814_400,
+        ),
+        (  # Qwen3-0.6B
+            (1024, 3072, 28, 16, 8, 40960, 151936, 1000000),
+            {"model_type": "qwen3", "head_dim": 128, "max_window_layers": 28, "sliding_window": None}
+            | {"use_sliding_window": False, "rope_scaling": None},
+            596_049_920,
+        ),
+    ],
+)
+def test_models_as_they_are_published(sizes: tuple[int, ...], more: dict[str, object], parameters: int) -> None:
+    """Every key of their config.json is known, and the parameters are as many as their authors count."""
+    config, vocab_size = imported_config(USUAL | dict(zip(KEYS, sizes, strict=True)) | more, context_length=64)
+    assert parameter_count(config, vocab_size) == parameters
+    assert config.context_length == 64 and config.rope_theta == sizes[-1]
 
 
 def test_what_is_missing_means_what_transformers_means() -> None:
