@@ -221,9 +221,9 @@ def test_every_key_that_transformers_writes_is_known(kind: str) -> None:
 USUAL = {"architectures": ["…ForCausalLM"], "attention_bias": False, "attention_dropout": 0.0, "hidden_act": "silu"}
 USUAL |= {"initializer_range": 0.02, "torch_dtype": "bfloat16", "transformers_version": "4.51.0", "use_cache": True}
 USUAL |= {"bos_token_id": 1, "eos_token_id": [2, 3], "rms_norm_eps": 1e-6, "tie_word_embeddings": True}
-KEYS = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
-KEYS += ("max_position_embeddings", "vocab_size", "rope_theta")
-LLAMA_3_SCALING = {"factor": 32.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0}
+KEYS = ["hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"]
+KEYS += ["max_position_embeddings", "vocab_size", "rope_theta"]
+LLAMA_3_SCALING: dict[str, object] = {"factor": 32.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0}
 LLAMA_3_SCALING |= {"original_max_position_embeddings": 8192, "rope_type": "llama3"}
 
 

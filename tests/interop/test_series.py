@@ -79,6 +79,8 @@ def test_every_use_of_an_imported_model(
     assert not torch.equal(tuned.embedding.weight, model.embedding.weight)
     assert verb(f"train --init_from runs/a --model.n_layer 3 {settings}") == 2
     assert "--init_from keeps model.n_layer of runs/a, which is 2: leave it out" in capfd.readouterr().err
+    assert verb("train --resume runs/b --init_from runs/c") == 2
+    assert "A resumed run keeps its init_from settings" in capfd.readouterr().err
     # A run that was killed before its first checkpoint begins again from the same weights.
     for checkpoint in Path("runs/b/checkpoints").iterdir():
         checkpoint.rename(tmp_path / checkpoint.name)
