@@ -68,4 +68,4 @@ def head_snapshot(
     """A snapshot of what the heads do on `probes`, and of their scores on `text`, by default on tales."""
     scored = text or "\n".join(tale.text for tale in itertools.islice(tales("validation", 1), SCORED_TALES))
     view = view_probes(model, tokenizer, probes, np.array(tokenizer.encode(scored), np.uint32))
-    return replace(view, scored_on="tales" if text is None else "your text").snapshot(step, run_id)
+    return replace(view, scored_on="tales" if text is None else "the given text").snapshot(step, run_id)
