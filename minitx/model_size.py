@@ -34,14 +34,14 @@ def parameter_count(config: ModelConfig, vocab_size: int) -> int:
 
 def matrix_parameters(config: ModelConfig, vocab_size: int) -> int:
     """Parameters of the matrices alone: `parameter_count` without the vectors of the norms."""
-    width = config.d_model  # also that of all heads together
+    width = config.d_model  # in latent attention also that of all heads together
     if config.attention == "latent":
         rotary = config.rotary_width
         attention = width * (width + config.n_head * rotary)  # query
         attention += width * (config.latent_width + rotary)  # compress, rotary key
         attention += 2 * config.latent_width * width + width * width  # key and value, output
     else:
-        attention = 2 * width * (width + config.kv_heads * config.d_head)  # query and output, key and value
+        attention = 2 * width * (config.n_head + config.kv_heads) * config.d_head  # query and output, key and value
     ends = (1 if config.tie_embeddings else 2) * vocab_size * width  # embedding, output
     return config.n_layer * (attention + 3 * width * config.ff_width) + ends
 

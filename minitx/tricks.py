@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minitx.config import ModelConfig
+from minitx.config.rope import RopeScaling, scaled_frequencies
 from minitx.fast.linear import Linear
 
 GATE_WIDTH = 12
@@ -144,8 +145,16 @@ def refuse_past(block: nn.Module, inputs: tuple[Any, ...]) -> None:
         raise ValueError("this model's tricks look at the tokens before: give it the whole text, not a filled cache")
 
 
+def scaled_tables(config: ModelConfig, scaling: RopeScaling) -> tuple[Tensor, Tensor]:
+    """As `rotary_tables`, each (context_length, d_head / 2), with scaled frequencies."""
+    frequency = torch.tensor(scaled_frequencies(config.d_head, config.rope_theta, scaling))  # (d_head / 2)
+    angle = torch.outer(torch.arange(config.context_length, dtype=torch.float32), frequency)
+    size = float(scaling.get("attention_factor", 1))  # of queries and keys, by which yarn sharpens attention
+    return angle.cos() * size, angle.sin() * size
+
+
 def install(model: Any, config: ModelConfig, vocab_size: int) -> None:
-    """Add the tricks of `config` to a `Transformer` with its first weights."""
+    """Add the tricks of `config`, and its scaling of rotary positions, to a `Transformer` with its first weights."""
     blocks, added = list(model.blocks), nn.ModuleDict()
     if "smear" in config.tricks:
         added["smear"] = smear = Smear(config)
@@ -167,6 +176,8 @@ def install(model: Any, config: ModelConfig, vocab_size: int) -> None:
             block.feed_forward = SquaredReLU(config)
     if "softcap" in config.tricks:
         model.output.register_forward_hook(softcap)
+    if config.rope_scaling is not None:
+        model.rotary_cos, model.rotary_sin = scaled_tables(config, config.rope_scaling)
     if config.looks_back:
         blocks[0].register_forward_pre_hook(refuse_past)
     if len(added):

@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "generate.py") -> i
         start = [tokenizer.end_of_document] if prompt is None else tokenizer.encode(prompt)
         texts = []
         for text in (completion.completion for completion in completions):
-            tokens = [*start, *tokenizer.encode(text)][-model.config.context_length :]
+            tokens = [*start, *tokenizer.encode_batch([text.encode()])[0].tolist()][-model.config.context_length :]
             texts.append((f"{prompt or ''}{text}", tokens))
         snapshot = text_snapshot(model.float(), tokenizer, texts, step_of(checkpoint))
         write_page(flags.attention, page([snapshot], title=run.path.name))

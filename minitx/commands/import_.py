@@ -1,35 +1,33 @@
-"""`minitx import FOLDER RUN`: make a run of a Llama or Qwen3 model with a SentencePiece tokenizer."""
+"""`minitx import FOLDER RUN`: make a run of a Llama or Qwen3 model, or of all checkpoints of its training."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from minitx.config import Config, TokenizerConfig
+from minitx.commands.shared import read_text
 from minitx.config.parsing import parse_plain
+from minitx.system.errors import require
 from minitx.system.program import command
 
 
 def main(arguments: Sequence[str], prog: str) -> int:
     """Import as the command line says; the exit status."""
     parser = ArgumentParser(prog=prog, description=__doc__, exit_on_error=False)
-    parser.add_argument("folder", metavar="FOLDER", help="Folder with config.json, model.safetensors and a tokenizer.")
+    parser.add_argument("folder", metavar="FOLDER", help="Folder with config.json, safetensors and a tokenizer.")
     parser.add_argument("run", metavar="RUN", help="Run folder to make.")
+    series = "FOLDER holds checkpoints, such as checkpoint-500: make each a step of the run."
+    parser.add_argument("--series", action="store_true", help=series)
+    longest = "Tokens that the run sees at once, at most those of the model."
+    parser.add_argument("--context_length", type=int, default=2048, help=longest)
+    parser.add_argument("--text_file", metavar="FILE", help="Text that heads are scored on; by default small tales.")
     options = parse_plain(parser, arguments)
+    require(options.context_length >= 1, f"--context_length is {options.context_length}: give at least 1.")
+    text = None if options.text_file is None else read_text("--text_file", options.text_file)
+    require(text is None or text.strip() != "", f"--text_file {options.text_file} is empty: give some text.")
 
-    from minitx.heads import snapshots
-    from minitx.heads.view import show_probe
-    from minitx.interop.hf_import import import_folder
-    from minitx.run import checkpoints
-    from minitx.run.folder import Run
+    from minitx.interop.series import import_run
 
-    model, tokenizer = import_folder(Path(options.folder))
-    config = Config(model=model.config, tokenizer=TokenizerConfig(vocab_size=max(300, model.vocab_size)))
-    with Run.building(options.run) as run:
-        run.furnish(config, tokenizer, {"vocabulary": tokenizer.vocab_size})
-        checkpoints.save(run.path, model, {}, {"step": 0}, best=True, keep=1)
-        probes = [show_probe(model, tokenizer, probe) for probe in config.log.read_probes()]
-        shown = snapshots.encode(0, probes, run=snapshots.run_id(run.path) or "")
-        snapshots.write(run.path, 0, shown)  # lists the run in the Attention tab
+    run = import_run(Path(options.folder), options.run, options.context_length, text, is_series=options.series)
     print(f'{options.folder} is in {run.path}. Next:\n  {command("generate")} {run.path} --prompt "The"')
     return 0

@@ -1,8 +1,10 @@
-"""`train.py`: train a new run, or resume one."""
+"""`train.py`: train a new run, resume one, or start from the weights of another."""
 
 import sys
 from collections.abc import Sequence
+from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 from minitx.config import Config
 from minitx.config.parsing import instantiate, new_parser, option_value, parse
@@ -15,7 +17,12 @@ def main(arguments: Sequence[str] | None = None, prog: str = "train.py") -> int:
 
     from minitx.training.session import train
 
-    return train(config, resume)
+    if config.init_from is None or (resume is not None and any((Path(resume) / "checkpoints").glob("step-*"))):
+        return train(config, resume)
+    from minitx.run.folder import Run
+
+    start = Run.find(config.init_from)
+    return train(config, resume, start.checkpoint("best").load_weights, start.tokenizer())
 
 
 def parse_train(arguments: Sequence[str], prog: str) -> tuple[Config, str | None]:
@@ -35,4 +42,21 @@ def parse_train(arguments: Sequence[str], prog: str) -> tuple[Config, str | None
 
         Run(Path(resume)).check_config()
         arguments = ["--config", str(file), *arguments]
-    return instantiate(parser, parse(parser, Config, arguments), Config), resume
+    config = instantiate(parser, parse(parser, Config, arguments), Config)
+    if config.init_from is not None and resume is None:
+        start = settings_of(config.init_from)
+        parser.set_defaults(start)
+        config = instantiate(parser, parse(parser, Config, arguments), Config)
+        for key, value in start.items():
+            is_kept = attrgetter(key)(config) == value or key in ("model.context_length", "model.dropout")
+            require(is_kept, f"--init_from keeps {key} of {config.init_from}, which is {value}: leave it out.")
+    return config, resume
+
+
+def settings_of(run: str) -> dict[str, Any]:
+    """The settings that a run keeps of the one that it starts from, by their names."""
+    from minitx.run.folder import Run
+
+    config = Run.find(run).config()
+    kept = {f"{name}.{key}": value for name in ("model", "tokenizer") for key, value in config.to_dict()[name].items()}
+    return {**kept, "train.start": "random"}

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from minitx.config.rope import RopeScaling, check_rope_scaling
 from minitx.system.errors import nearest, require, require_bounds
 
 MAX_WIDTH = 1 << 20  # also of heads and context; nobody trains more, so a larger number is a mistake
@@ -20,7 +21,9 @@ class ModelConfig:
     n_layer: int = 4
     """Number of blocks."""
     n_head: int = 4
-    """Attention heads in a block; must divide d_model into heads of even width."""
+    """Attention heads in a block; must divide d_model into heads of even width, unless head_width is given."""
+    head_width: int | None = None
+    """Width of a head, an even number; by default d_model / n_head."""
     n_kv_head: int | None = None
     """Key-value heads in a block; must divide n_head. As many as n_head (the default) is multi-head attention, 1 is
     multi-query, any number between is grouped-query attention."""
@@ -34,7 +37,7 @@ class ModelConfig:
     By default half of d_head, rounded up to even."""
     kept_heads: list[list[int]] | None = None
     """The heads of every layer that pruning kept, such as '[[0, 2, 3], [1]]', by their numbers before pruning. Their
-    width stays d_model / n_head. By default all heads."""
+    width stays as it was. By default all heads."""
     d_model: int = 192
     """Width of the residual stream."""
     d_ff: int | None = None
@@ -47,6 +50,9 @@ class ModelConfig:
     """Use the same matrix for the token embedding and the output layer."""
     rope_theta: float = 10000.0
     """Base of the frequencies of rotary positions."""
+    rope_scaling: RopeScaling | None = None
+    """Rotary positions stretched after training, as in some imported models: rope_type (linear, llama3 or yarn) and the
+    numbers that belong to it, by their names in transformers."""
     norm_eps: float = 1e-6
     """What RMSNorm adds to the mean square."""
     embedding_std: float = 0.02
@@ -59,10 +65,31 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         require_bounds(self, "model.", "n_layer n_head n_kv_head d_model d_ff d_latent context_length", at_least=1)
-        require_bounds(self, "model.", "n_head d_model d_ff context_length", at_most=MAX_WIDTH)
+        require_bounds(self, "model.", "n_head head_width d_model d_ff context_length", at_most=MAX_WIDTH)
         require_bounds(self, "model.", "n_layer", at_most=MAX_LAYERS)
         require_bounds(self, "model.", "dropout", at_least=0, below=1)
         require_bounds(self, "model.", "rope_theta norm_eps embedding_std", above=0, below=math.inf)
+        self.check_width()
+        require(
+            self.n_head % self.kv_heads == 0,
+            f"model.n_kv_head is {self.n_kv_head}, but it must divide model.n_head {self.n_head}: take "
+            f"{', '.join(str(n) for n in range(1, self.n_head + 1) if self.n_head % n == 0)}.",
+        )
+        if self.rope_scaling is not None:
+            require(self.attention == "multi_head", "model.rope_scaling needs multi-head attention: leave it out.")
+            check_rope_scaling(self.rope_scaling, self.rope_theta)
+        self.check_latent()
+        self.check_kept_heads()
+        self.check_tricks()
+
+    def check_width(self) -> None:
+        """Raise `UserError` unless heads have an even width."""
+        if self.head_width is not None:
+            is_even = self.head_width >= 2 and self.head_width % 2 == 0
+            turn = "must be even and at least 2, for rotary positions turn pairs"
+            require(is_even, f"model.head_width is {self.head_width}, but it {turn}.")
+            require(self.attention == "multi_head", "model.head_width needs multi-head attention: leave it out.")
+            return
         counts = [n for n in range(1, self.d_model // 2 + 1) if self.d_model % (2 * n) == 0]
         require(bool(counts), f"model.d_model is {self.d_model}, but it must be even, for rotary positions turn pairs.")
         closest = [*[n for n in counts if n < self.n_head][-1:], *[n for n in counts if n > self.n_head][:1]]
@@ -71,14 +98,6 @@ class ModelConfig:
             f"model.n_head is {self.n_head}, which does not divide model.d_model {self.d_model} "
             f"into heads of even width: take {' or '.join(map(str, closest))}.",
         )
-        require(
-            self.n_head % self.kv_heads == 0,
-            f"model.n_kv_head is {self.n_kv_head}, but it must divide model.n_head {self.n_head}: take "
-            f"{', '.join(str(n) for n in range(1, self.n_head + 1) if self.n_head % n == 0)}.",
-        )
-        self.check_latent()
-        self.check_kept_heads()
-        self.check_tricks()
 
     def check_latent(self) -> None:
         """Raise `UserError` if sizes of latent attention cannot work, or are given for another attention."""
@@ -126,8 +145,8 @@ class ModelConfig:
 
     @property
     def d_head(self) -> int:
-        """Width of a head: d_model / n_head, also after pruning."""
-        return self.d_model // self.n_head
+        """Width of a head: `head_width`, or by default d_model / n_head, also after pruning."""
+        return self.head_width or self.d_model // self.n_head
 
     @property
     def latent_width(self) -> int:

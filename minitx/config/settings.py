@@ -198,6 +198,9 @@ class Config:
 
     out: str = "runs/default"
     """Run folder; if the name is taken, -2, -3 and so on is added."""
+    init_from: str | None = None
+    """Run folder whose best weights, tokenizer and model settings the run starts with, to train them further. Of the
+    model settings, only context_length and dropout can be changed."""
     seed: int = 1337
     """Seed of all random numbers."""
     device: str = "auto"

@@ -32,7 +32,7 @@ from minitx.data.token_files import Tokens, require_window
 from minitx.data.tokenizer import Tokenizer
 from minitx.system.errors import UserError, require
 from minitx.system.fields import Fields
-from minitx.system.files import digest, json_bytes, read_json, remove, sha256, write_atomically
+from minitx.system.files import checksum, digest, json_bytes, read_json, remove, sha256, write_atomically
 from minitx.system.recorded import is_unchanged, read_record, record
 
 FORMAT = 6  # of the prepared folder; folders of another format are never looked at
@@ -116,15 +116,16 @@ def prepare(
     if cached := _load(folder, tokenizer_model):
         return cached
     if tokenizer_model is not None:
-        folder = root / digest({**inputs, "tokenizer": tokenizer_model.digest})[:32]
-        if cached := _load(folder):
+        about = [tokenizer_model.digest, tokenizer_model.end_of_document]
+        folder = root / digest({**inputs, "tokenizer": about})[:32]
+        if cached := _load(folder, tokenizer_model):
             return cached
     try:
         root.mkdir(parents=True, exist_ok=True)
         with _unfinished(root) as unfinished:
             cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
             _build(unfinished, data, tokenizer, seed, progress, tokenizer_model, workers or cores)
-            return _move(unfinished, folder)
+            return _move(unfinished, folder, tokenizer_model)
     except OSError as error:
         raise UserError(
             f"The cache folder {root} cannot be written ({error.strerror or error}): make room there, or set "
@@ -189,9 +190,9 @@ def _load(folder: Path, tokenizer_model: Tokenizer | None = None) -> Prepared | 
         meta = Fields(read_json(folder / "meta.json"), str(folder / "meta.json"))
         checksums = meta.inside("checksums", dict)
         is_whole = all(is_unchanged(folder / name, read_record(checksums, name)) for name in FILES)
-        tokenizer = Tokenizer.load(folder / "tokenizer.model")
-        if not is_whole or (tokenizer_model and tokenizer.digest != tokenizer_model.digest):
+        if not is_whole or (tokenizer_model and checksum(folder / "tokenizer.model") != tokenizer_model.digest):
             return None
+        tokenizer = tokenizer_model or Tokenizer.load(folder / "tokenizer.model")
         train, val = (np.load(folder / f"{split}.npy", mmap_mode="r", allow_pickle=False) for split in ("train", "val"))
         if max(train.max(), val.max()) >= tokenizer.vocab_size:
             return None
@@ -202,12 +203,12 @@ def _load(folder: Path, tokenizer_model: Tokenizer | None = None) -> Prepared | 
         return None
 
 
-def _move(unfinished: Path, folder: Path) -> Prepared:
+def _move(unfinished: Path, folder: Path, tokenizer_model: Tokenizer | None) -> Prepared:
     """Give a filled folder its name in one step, or use the folder of a process that was first."""
     for _ in range(3):
         with contextlib.suppress(OSError):
             unfinished.rename(folder)
-        if prepared := _load(folder):
+        if prepared := _load(folder, tokenizer_model):
             return prepared
         remove(folder)  # damaged, and in the way
     raise UserError(f"The prepared data cannot be put into {folder}: remove that folder.")

@@ -59,6 +59,9 @@ QUIET_AND_EXACT: dict[str, Any] = {"num_threads": 1, "minloglevel": 3, "max_sent
 class Tokenizer:
     """A trained SentencePiece model; `proto` is the content of its file."""
 
+    FILE = "tokenizer.model"
+    """Its name in a run folder."""
+
     def __init__(self, proto: bytes, origin: str = "The tokenizer model") -> None:
         """Raises a `UserError` that begins with `origin` if `proto` is no model, or one that would lose text."""
         from sentencepiece import SentencePieceProcessor
@@ -182,7 +185,10 @@ class Tokenizer:
 
     @cached_property
     def _labels(self) -> list[str]:
-        return [labels([self._bytes[i]])[0] or str(self._model.id_to_piece(i)) for i in range(self.vocab_size)]
+        return [labels([self._bytes[i]])[0] or self._piece(i) for i in range(self.vocab_size)]
+
+    def _piece(self, id: int) -> str:
+        return str(self._model.id_to_piece(id))
 
     def _parts(self, text: bytes) -> list[bytes]:
         """What SentencePiece encodes at once: U+2581 by itself, and parts of a text too long to add scores exactly."""

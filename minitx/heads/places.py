@@ -98,7 +98,7 @@ def place_tales(told: Iterable[Tale], tokenizer: Tokenizer, context_length: int)
     @functools.cache
     def first_token(word: str) -> tuple[int, bool]:
         """The first token of a word after a space, and whether the space is in it."""
-        first, *others = tokenizer.encode(f" {word}")
+        first, *others = filter(tokenizer.token_bytes, tokenizer.encode(f" {word}"))  # no <s>, which has no bytes
         return (others[0], False) if tokenizer.token_bytes(first) == b" " else (first, True)
 
     encoded = [([end, *tokenizer.encode(tale.text), end], tale) for tale in told]

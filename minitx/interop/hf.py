@@ -15,8 +15,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from minitx.config import ModelConfig
+from minitx.config.rope import LENGTH
+from minitx.data.json_tokenizer import JsonTokenizer
 from minitx.data.tokenizer import Tokenizer
-from minitx.interop.tokenizer_json import tokenizer_files
+from minitx.interop.tokenizer_json import config_file, tokenizer_files
 from minitx.model import Transformer
 from minitx.system.errors import UserError, require
 from minitx.system.files import json_bytes, replacing
@@ -76,13 +78,17 @@ def export_folder(model: Transformer, tokenizer: Tokenizer, folder: Path) -> boo
     )
     with replacing(path) as draft:
         export_model(model, draft, tokenizer.end_of_document)
-        tokenizer.save(draft / TOKENIZER_FILES[0])
-        of_transformers = tokenizer_files(tokenizer)
+        if isinstance(tokenizer, JsonTokenizer):
+            tokenizer.save(draft / tokenizer.FILE)
+            of_transformers = config_file(tokenizer)
+        else:
+            tokenizer.save(draft / TOKENIZER_FILES[0])
+            of_transformers = tokenizer_files(tokenizer)
         for name, content in of_transformers.items():  # without tokenizer.json, AutoTokenizer refuses the folder
             (draft / name).write_text(json.dumps(content, ensure_ascii=False) + "\n", "utf-8")
         about = {file.name: record(file)._asdict() for file in draft.iterdir()}
         (draft / CHECKSUM_FILE).write_bytes(json_bytes({"files": about}))
-    return "tokenizer.json" in of_transformers
+        return (draft / "tokenizer.json").exists()
 
 
 def export_model(model: Transformer, folder: Path, end_of_document: int) -> None:
@@ -124,6 +130,7 @@ def exported_config(config: ModelConfig, vocab_size: int, end_of_document: int) 
         "them can be exported.",
     )
     model_type, architecture = ARCHITECTURES[config.qk_norm]
+    scaling = {k: int(v) if k == LENGTH else v for k, v in (config.rope_scaling or {}).items()}
     config = dataclasses.replace(config, n_kv_head=config.kv_heads, d_ff=config.ff_width)
     return {
         "architectures": [architecture],
@@ -133,7 +140,7 @@ def exported_config(config: ModelConfig, vocab_size: int, end_of_document: int) 
         "hidden_act": "silu",
         "attention_bias": False,
         "rope_theta": config.rope_theta,
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
+        "rope_parameters": {"rope_type": "default", **scaling, "rope_theta": config.rope_theta},
         "bos_token_id": end_of_document,
         "eos_token_id": end_of_document,
         "dtype": "float32",

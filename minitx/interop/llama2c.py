@@ -47,6 +47,8 @@ def export_weights(model: Transformer, file: Path) -> None:
         config.attention == "multi_head" and not config.qk_norm and config.kept_heads is None and not config.tricks,
         "llama2.c runs Llama's architecture alone: no query-key norm, no latent attention, no pruned heads, no tricks.",
     )
+    is_plain = config.d_head * config.n_head == config.d_model and config.rope_scaling is None
+    require(is_plain, "llama2.c has heads of width d_model / n_head, and no rope_scaling.")
     require(
         config.norm_eps == EPSILON and config.rope_theta == THETA,
         f"llama2.c has norm_eps {EPSILON} and rope_theta {THETA} built in, but the model has {config.norm_eps} and "

@@ -13,14 +13,11 @@ import re
 from itertools import pairwise
 from typing import Any
 
+from minitx.data.json_tokenizer import LETTERS, JsonTokenizer
 from minitx.data.tokenizer import GRID, LEAST_SCORE, MAX_LINE, SPACE, Tokenizer
 
 BYTE_SCORE, NEVER = -1e6, -1e12
 """Scores of byte tokens, and of tokens that no text has: below any known character, and below any line of bytes."""
-PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
-LETTERS = {byte: chr(byte) for byte in PRINTABLE}
-LETTERS |= {byte: chr(256 + i) for i, byte in enumerate(byte for byte in range(256) if byte not in LETTERS)}
-"""The letter that stands for a byte in the library's ByteLevel."""
 
 
 def tokenizer_files(tokenizer: Tokenizer) -> dict[str, dict[str, Any]]:
@@ -61,6 +58,12 @@ def tokenizer_files(tokenizer: Tokenizer) -> dict[str, dict[str, Any]]:
     about |= {"split_special_tokens": True, "clean_up_tokenization_spaces": False}  # text is never a control token
     content = {"version": "1.0", "added_tokens": [], "pre_tokenizer": before, "decoder": after, "model": rules}
     return {"tokenizer_config.json": about} | ({"tokenizer.json": content} if all(conditions) else {})
+
+
+def config_file(tokenizer: JsonTokenizer) -> dict[str, dict[str, Any]]:
+    """The content of tokenizer_config.json beside a tokenizer.json of another model."""
+    about = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    return {"tokenizer_config.json": about | tokenizer.control_names}
 
 
 def unigram(names: list[str], scores: dict[str, float]) -> dict[str, Any]:

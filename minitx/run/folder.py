@@ -1,7 +1,7 @@
 """The run folder: everything that passes from training to the other uses.
 
-    runs/NAME/config.yaml, tokenizer.model, data.json, metrics.jsonl, heads.jsonl, summary.json, checkpoints/,
-    attention/, weights/, events.out.tfevents.*
+    runs/NAME/config.yaml, tokenizer.model or tokenizer.json, data.json, metrics.jsonl, heads.jsonl, summary.json,
+    checkpoints/, attention/, weights/, events.out.tfevents.*
 
 data.json describes the text, names the run by a random id, and keeps checksums of the tokenizer and of config.yaml.
 Each checkpoint keeps checksums of itself and of the logs up to its step.
@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 
 from minitx.config import Config
 from minitx.config.parsing import load_config
+from minitx.data.json_tokenizer import open_tokenizer, tokenizer_file
 from minitx.data.tokenizer import Tokenizer
 from minitx.model import Transformer
 from minitx.model_size import require_memory
@@ -80,8 +81,9 @@ class Run:
 
         Returns the configuration with the folder that the run will have.
         """
-        tokenizer.save(self.path / "tokenizer.model")
-        self.write_json("data.json", {**about_text, "tokenizer": tokenizer.digest, "id": secrets.token_hex(8)})
+        tokenizer.save(self.path / tokenizer.FILE)
+        about = {"tokenizer": tokenizer.digest, "end_of_document": tokenizer.end_of_document}
+        self.write_json("data.json", {**about_text, **about, "id": secrets.token_hex(8)})
         config = dataclasses.replace(config, out=str(self.path.parent.parent / self.path.name))
         self.save_config(config)
         return config
@@ -138,10 +140,10 @@ class Run:
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer of the run; raises UserError where its file has changed."""
-        file = self.path / "tokenizer.model"
+        file = tokenizer_file(self.path)
         content, expected = files.read_file(file), self.about("tokenizer")
         require(files.sha256(content) == expected, f"{file} has changed since the run began: restore it from a copy.")
-        return Tokenizer(content, origin=str(file))
+        return open_tokenizer(content, file, self.fields("data.json"))
 
     def about(self, name: str) -> str | None:
         """What data.json says of `name`, such as the checksum of the tokenizer; None where it says nothing."""

@@ -5,13 +5,16 @@ import numpy as np
 from minitx.config import Config
 from minitx.data.prepare import Prepared, check_length, prepare
 from minitx.data.token_files import Tokens
+from minitx.data.tokenizer import Tokenizer
 from minitx.run.folder import Run
 from minitx.system.errors import UserError
 from minitx.system.text import warn
 
 
-def prepared_text(config: Config, run: Run | None = None, remedy: str = "") -> Prepared:
-    """The text that `config` names, split and tokenized.
+def prepared_text(
+    config: Config, run: Run | None = None, remedy: str = "", tokenizer: Tokenizer | None = None
+) -> Prepared:
+    """The text that `config` names, split and tokenized, by `tokenizer` if one is given.
 
     With `run`, its tokenizer is used, and Hub data comes from the cache while the cache still has it. Raises UserError,
     which ends in `remedy`, where the text is no longer the one that the run learned from. An imported run has none, so
@@ -19,7 +22,7 @@ def prepared_text(config: Config, run: Run | None = None, remedy: str = "") -> P
     """
     if run and run.about("fingerprint") is None:
         warn(f"{run.path} was imported without a text: {config.data.source} (its data.source) stands in for it.")
-    tokenizer, cached = run.tokenizer() if run else None, run.about("prepared") if run else None
+    tokenizer, cached = run.tokenizer() if run else tokenizer, run.about("prepared") if run else None
     prepared = prepare(
         config.data, config.tokenizer, config.seed, progress=True, tokenizer_model=tokenizer, cached_folder=cached
     )

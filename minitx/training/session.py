@@ -16,6 +16,7 @@ from minitx.config import Config
 from minitx.config.parsing import setting_names
 from minitx.data.prepare import Prepared
 from minitx.data.token_files import Tokens
+from minitx.data.tokenizer import Tokenizer
 from minitx.fast.compiler import spare_the_compiler
 from minitx.model import Transformer
 from minitx.model_size import require_memory
@@ -40,8 +41,16 @@ Prepare = Callable[[Transformer], object]
 """Changes a model before its first step, and before it is resumed."""
 
 
-def train(config: Config, resume: str | None = None, prepare: Prepare = lambda model: None) -> int:
-    """Train a new run, or resume the run folder `resume`; return 0, or 128 + the signal that stopped it."""
+def train(
+    config: Config,
+    resume: str | None = None,
+    prepare: Prepare = lambda model: None,
+    tokenizer: Tokenizer | None = None,
+) -> int:
+    """Train a new run, or resume the run folder `resume`; return 0, or 128 + the signal that stopped it.
+
+    A new run learns a tokenizer of its own, unless one is given.
+    """
     spare_the_compiler()
     with joined(config.parallel, config.device) as group:
         group.check_divides(config.train)
@@ -51,13 +60,20 @@ def train(config: Config, resume: str | None = None, prepare: Prepare = lambda m
         print(runtime.describe() + processes, flush=True)
         require_memory(config.model, config.tokenizer.vocab_size or 1, runtime.device, training=True)
         config = dataclasses.replace(config, threads=runtime.threads, dtype=runtime.precision)
-        return train_in(group, config, resume, runtime, prepare)
+        return train_in(group, config, resume, runtime, prepare, tokenizer)
 
 
-def train_in(group: Group, config: Config, resume: str | None, runtime: Runtime, prepare: Prepare) -> int:
+def train_in(
+    group: Group,
+    config: Config,
+    resume: str | None,
+    runtime: Runtime,
+    prepare: Prepare,
+    tokenizer: Tokenizer | None = None,
+) -> int:
     """`train` by the processes of `group`, of which the first writes the run folder."""
     if resume is None:
-        prepared = group.after_first(lambda: prepared_text(config))
+        prepared = group.after_first(lambda: prepared_text(config, tokenizer=tokenizer))
         check_same(group, config, prepared)
         about = prepared.describe() | launcher()
         run = group.first(lambda: Run.create(config.out, config, prepared.tokenizer, about))
@@ -69,7 +85,7 @@ def train_in(group: Group, config: Config, resume: str | None, runtime: Runtime,
     require(run.about("fingerprint") is not None, f"The run {run.path} was imported, so {why}.")
     for key in setting_names(Config):
         section, setting = key.partition(".")[0], attrgetter(key)
-        is_kept = section in ("seed", "data", "tokenizer", "model") or key == "train.start"
+        is_kept = section in ("init_from", "seed", "data", "tokenizer", "model") or key == "train.start"
         is_same = not is_kept or setting(before) == setting(config)
         name = key if section == "train" else f"{section} settings"
         require(is_same, f"A resumed run keeps its {name}: leave --{key} out, or start a new run.")
