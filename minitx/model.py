@@ -7,9 +7,7 @@ is Llama's architecture, and Qwen3's with query-key norm. The loss is a function
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -103,16 +101,9 @@ class Transformer(nn.Module):
             else:
                 parameter.normal_(std=1 / math.sqrt(parameter.size(1)))
 
-    def forward(
-        self,
-        tokens: Tensor,
-        *,
-        cache: KeyValueCache | None = None,
-        heads: HeadAccess | None = None,
-        kept: Tensor | None = None,
-    ) -> Tensor:
-        """Logits (batch, seq, vocab_size) for the token after each of `tokens`, (batch, seq); see `residual`."""
-        return self.unembed(self.residual(tokens, cache=cache, heads=heads, kept=kept))
+    def forward(self, tokens: Tensor, **inside: Any) -> Tensor:
+        """Logits (batch, seq, vocab_size) for the token after each of `tokens`, (batch, seq); inside: see `residual`."""
+        return self.unembed(self.residual(tokens, **inside))
 
     def unembed(self, residual: Tensor) -> Tensor:
         """Logits (…, vocab_size) from the residual (…, d_model) after the last block."""
@@ -164,15 +155,3 @@ class Transformer(nn.Module):
 def next_token_loss(logits: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
     """Cross-entropy in nats of logits (batch, seq, vocab_size) against targets (batch, seq), computed in float32."""
     return cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction)
-
-
-@contextmanager
-def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Put the model in eval mode, and each of its modules back into its own mode at the end."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode

@@ -24,7 +24,7 @@ from minitx.heads.record import patterns
 from minitx.heads.walkthrough import walk
 from minitx.interop.hf import exported_config
 from minitx.interop.llama2c import export_weights
-from minitx.model import Block, Transformer, evaluating, next_token_loss
+from minitx.model import Block, Transformer, next_token_loss
 from minitx.model_size import parameters_by_part
 from minitx.run.folder import Run
 from minitx.system.errors import UserError
@@ -197,7 +197,7 @@ def test_generation_equals_the_full_forward(tricks: tuple[str, ...]) -> None:
     assert Decoder.why_not(model) == CompiledDecoder.why_not(model) == "no model with tricks can be"
     found = [step[0] for step in generate(model, [1, 2, 3], options, end_token=-1)]
     window, expected = [1, 2, 3], []
-    with evaluating(model), torch.no_grad():
+    with torch.no_grad():
         for _ in range(14):
             expected.append(int(model(torch.tensor([window]))[0, -1].argmax()))
             window.append(expected[-1])

@@ -19,7 +19,7 @@ from minitx.data.baselines import best_order, ngram_bits_per_byte, texts, xz_bit
 from minitx.data.prepare import Prepared, check_length, prepare
 from minitx.data.tales.language import tales
 from minitx.data.token_files import Tokens
-from minitx.model import evaluating, next_token_loss
+from minitx.model import next_token_loss
 from minitx.system.errors import require
 from minitx.system.runtime import Runtime
 from minitx.training.loop import evaluate
@@ -119,13 +119,12 @@ def document_loss(model: Any, tokens: Tokens, batch_size: int, runtime: Runtime)
     ]
     windows.sort(key=len)
     total = 0.0
-    with evaluating(model):
-        for first in range(0, len(windows), batch_size):
-            some = windows[first : first + batch_size]
-            inputs, targets = padded([w[:-1] for w in some], 0), padded([w[1:] for w in some], -100)  # which is ignored
-            with runtime.autocast():
-                logits = model(inputs.to(runtime.device))
-            total += float(next_token_loss(logits, targets.to(runtime.device), reduction="sum"))
+    for first in range(0, len(windows), batch_size):
+        some = windows[first : first + batch_size]
+        inputs, targets = padded([w[:-1] for w in some], 0), padded([w[1:] for w in some], -100)  # which is ignored
+        with runtime.autocast():
+            logits = model(inputs.to(runtime.device))
+        total += float(next_token_loss(logits, targets.to(runtime.device), reduction="sum"))
     return total / (len(tokens) - 1)
 
 

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from minitx.bench.shapes import Shape
-from minitx.data.batches import Batches
+from minitx.data.batches import Batches, dropout_of
 from minitx.data.token_files import Tokens
 from minitx.model import Transformer
 from minitx.system.runtime import Runtime
 from minitx.training.loop import LossOf, train_step, training_loss
 from minitx.training.optim import build_optimizers
+from minitx.training.parallel import ALONE
 from minitx.training.start import start
 
 
@@ -45,7 +46,8 @@ def our_training(shape: Shape, tokens: Tokens, runtime: Runtime, seed: int) -> T
     model = Transformer(shape.model, shape.vocab_size)
     start(model, shape.train.start, tokens)
     model.to(runtime.device)
-    batches = Batches(tokens, shape.model.context_length, shape.train.batch_size, seed, runtime.device)
+    length, share = shape.model.context_length, ALONE.share(shape.train)
+    batches = Batches(tokens, length, share.rows, seed, runtime.device, share, dropout_of(shape.model))
     loss_of = runtime.compiled(training_loss(model))
     return TimedTraining(
         shape, model, loss_of, [*build_optimizers(model, shape.train, runtime.dtype)], batches, runtime

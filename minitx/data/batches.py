@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from minitx.config import ModelConfig
 from minitx.data.token_files import Tokens, require_window
 from minitx.system.errors import require
 
@@ -47,6 +48,11 @@ class Dropout:
             random.manual_seed(int(np.random.SeedSequence([seed, *place]).generate_state(1, np.uint64)[0] >> 1))
             row.bernoulli_(1 - self.rate, generator=random)
         return kept
+
+
+def dropout_of(model: ModelConfig) -> Dropout | None:
+    """What draws the dropout of a model, if it has any."""
+    return Dropout(model.dropout, (model.n_layer, 2, model.context_length, model.d_model)) if model.dropout else None
 
 
 class Batches:

@@ -23,7 +23,7 @@ from minitx.generation.compiled_decoder import CompiledDecoder
 from minitx.generation.decoder import Decoder
 from minitx.generation.sampling import sample
 from minitx.generation.stopping import StoppingText, StopReason
-from minitx.model import Transformer, evaluating
+from minitx.model import Transformer
 from minitx.system.errors import UserError
 
 
@@ -80,16 +80,15 @@ def complete(
                 prompt, "".join(writer.pieces), writer.tokens, seconds, writer.tokens / seconds, writer.stop_reason
             )
 
-    with evaluating(model):
-        for step in generate(model, prompt_tokens, options, end_token=tokenizer.end_of_document, decoder=decoder):
-            for index, token in enumerate(step):
-                if token is None or index in completions:
-                    continue
-                ends = token == tokenizer.end_of_document
-                writer = writers[index]
-                show(index, writer.end("end") if ends else writer.write(tokenizer.token_bytes(token)))
-            if len(completions) == len(writers):
-                break
+    for step in generate(model, prompt_tokens, options, end_token=tokenizer.end_of_document, decoder=decoder):
+        for index, token in enumerate(step):
+            if token is None or index in completions:
+                continue
+            ends = token == tokenizer.end_of_document
+            writer = writers[index]
+            show(index, writer.end("end") if ends else writer.write(tokenizer.token_bytes(token)))
+        if len(completions) == len(writers):
+            break
     for index, writer in enumerate(writers):
         if index not in completions:
             show(index, writer.end("length"))
@@ -159,7 +158,7 @@ def warm_decoder(model: Transformer, options: GenerateConfig) -> Decoder | None:
     decoder = choose_decoder(model, options.num_samples, options.compile)
     if isinstance(decoder, CompiledDecoder):
         trial = replace(options, max_new_tokens=4)  # at the last three a GPU compiles, records and replays the program
-        with evaluating(model), suppress(FloatingPointError):  # generating the text raises it again
+        with suppress(FloatingPointError):  # generating the text raises it again
             list(generate(model, [0], trial, end_token=-1, decoder=decoder))
     return decoder
 

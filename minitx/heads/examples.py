@@ -17,7 +17,7 @@ from minitx.config import Config, ModelConfig
 from minitx.data.token_files import Tokens
 from minitx.data.tokenizer import Tokenizer
 from minitx.heads.examples_file import PER_TENTH, STRONGEST, Examples, HeadExamples, Place
-from minitx.model import Transformer, evaluating
+from minitx.model import Transformer
 
 SCANNED_TOKENS, TRAINED_PER_SCANNED = 3072, 320
 """Tokens scanned at a step: at most 3072, and at most one for 320 that the run trains on, which takes less
@@ -83,7 +83,7 @@ def sharpest(model: Transformer, windows: Tensor) -> tuple[NDArray[np.float32], 
     batch = max(1, PATTERN_VALUES // (config.n_head * seq * seq))
     for first in range(0, count, batch):
         rows, recorder = slice(first, first + batch), _Sharpest()
-        with evaluating(model), torch.inference_mode():
+        with torch.inference_mode():
             model.residual(windows[rows].to(model.embedding.weight.device), heads=HeadAccess(recorder=recorder))
         for layer, (weight, key) in recorder.found.items():
             heads = config.heads_in(layer)

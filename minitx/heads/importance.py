@@ -19,7 +19,7 @@ from minitx.attention import HeadAccess, Recorder
 from minitx.data.batches import validation_windows
 from minitx.data.token_files import Tokens
 from minitx.heads.scores import Floats
-from minitx.model import Transformer, evaluating, next_token_loss
+from minitx.model import Transformer, next_token_loss
 
 Advance = Callable[[int], object]
 """Is called with the number of tokens that are done."""
@@ -99,8 +99,7 @@ def gate_gradient(model: Transformer, text: Tensor) -> Floats:
     inputs, targets = text[:, :-1].to(device), text[:, 1:].to(device)
     if targets.numel() == 0:
         return gradient
-    with evaluating(model):
-        _, slope = _slopes(model, inputs, targets, None)
+    _, slope = _slopes(model, inputs, targets, None)
     for layer, mean in enumerate(slope.abs().sum(dim=1).double().cpu().numpy() / targets.numel()):
         gradient[layer, config.heads_in(layer)] = mean[config.heads_in(layer)]
     return gradient
@@ -200,12 +199,11 @@ def _each_batch(
             advance(batch[1].numel())
         return result
 
-    with evaluating(model):
-        if device.type != "cpu" or threads == 1:
-            yield from map(compute_batch, batches)
-            return
-        try:
-            with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-                yield from pool.map(compute_batch, batches)
-        finally:
-            torch.set_num_threads(threads)
+    if device.type != "cpu" or threads == 1:
+        yield from map(compute_batch, batches)
+        return
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield from pool.map(compute_batch, batches)
+    finally:
+        torch.set_num_threads(threads)

@@ -23,7 +23,7 @@ from minitx.heads.places import Place, TaleBatch
 from minitx.heads.record import MAX_PATTERN_VALUES, patterns
 from minitx.heads.scores import Floats
 from minitx.latent_attention import LatentAttention
-from minitx.model import Block, Transformer, evaluating
+from minitx.model import Block, Transformer
 
 Advance = Callable[[int], object]
 """Is called with the number of tales that are done."""
@@ -93,7 +93,7 @@ class Uses:
 def answer(model: Transformer, batches: Sequence[TaleBatch], advance: Advance = lambda _: None) -> Answers:
     """Ask `model` for every labelled word, and for the loss on whole tales."""
     device, right, losses = model.embedding.weight.device, [], []
-    with evaluating(model), torch.inference_mode():
+    with torch.inference_mode():
         for batch in batches:
             text = batch.tokens.to(device)
             residual = model.residual(text[:, :-1])
@@ -186,7 +186,7 @@ def use(model: Transformer, batches: Sequence[TaleBatch], advance: Advance = lam
     config, device = model.config, model.embedding.weight.device
     means = mean_outputs(model, batches)
     lost: list[NDArray[np.float64]] = []
-    with evaluating(model), torch.inference_mode():
+    with torch.inference_mode():
         for batch in batches:
             residual = model.embedding(batch.tokens[:, :-1].to(device))
             without = np.full((2, config.n_layer, config.n_head, len(batch.places)), np.nan)
@@ -211,7 +211,7 @@ def mean_outputs(model: Transformer, batches: Sequence[TaleBatch]) -> Tensor:
     """(layer, head, d_head): the mean output of every head over all tokens of the tales."""
     config, device = model.config, model.embedding.weight.device
     total, count = torch.zeros(config.n_layer, config.n_head, config.d_head, device=device), 0
-    with evaluating(model), torch.inference_mode():
+    with torch.inference_mode():
         for batch in batches:
             recorder = Recorder()
             model.residual(batch.tokens[:, :-1].to(device), heads=HeadAccess(recorder=recorder))

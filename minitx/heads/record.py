@@ -15,7 +15,7 @@ from minitx.data.token_files import Tokens
 from minitx.heads.importance import gate_gradient
 from minitx.heads.roles import Roles, roles
 from minitx.heads.scores import SCORES, Floats, Patterns, chance, score_heads
-from minitx.model import Transformer, evaluating
+from minitx.model import Transformer
 
 MAX_SEQUENCES, MAX_SCORED_TOKENS, MAX_PATTERN_VALUES = 8, 256, 2**24
 """Bounds on the text that heads are scored on: sequences, tokens of each, and values of all patterns together."""
@@ -34,7 +34,7 @@ def record(model: Transformer, tokens: Tensor) -> tuple[NDArray[np.float32], Ten
     Dropout is off, and the model is left as it was.
     """
     recorder, config, (batch, seq) = Recorder(), model.config, tokens.shape
-    with evaluating(model), torch.inference_mode():
+    with torch.inference_mode():
         residual = model.residual(tokens.to(model.embedding.weight.device), heads=HeadAccess(recorder=recorder))
     array = np.full((config.n_layer, batch, config.n_head, seq, seq), np.nan, dtype=np.float32)
     for layer, pattern in recorder.patterns.items():

@@ -14,14 +14,14 @@ from minitx.attention import HeadAccess, Recorder
 from minitx.data.tokenizer import Tokenizer
 from minitx.heads.importance import token_losses
 from minitx.heads.predictions import predict_next
-from minitx.model import Transformer, evaluating
+from minitx.model import Transformer
 from minitx.system.errors import require
 
 
 def without(model: Transformer, tokenizer: Tokenizer, tokens: list[int], request: dict[str, Any]) -> dict[str, Any]:
     """The predictions on a text before and after `request["heads"]` (layer * n_head + head) are taken out."""
     text = torch.tensor([tokens])
-    with evaluating(model), torch.inference_mode():
+    with torch.inference_mode():
         means = mean_outputs(model, text) if request["how"] == "mean" else None
         access = HeadAccess(gates_without(model, [request["heads"]]), stand_in=means)
         before = predict_next(model, tokenizer, tokens, model.residual(text)[0])
@@ -46,7 +46,7 @@ def ranking(model: Transformer, tokenizer: Tokenizer, tokens: list[int], request
         return token_losses(model, wanted, targets[:, start:end].expand(wanted.shape[:2])).sum(dim=1).tolist()
 
     losses_without = [float("nan")] * (config.n_layer * config.n_head)
-    with evaluating(model), torch.inference_mode():
+    with torch.inference_mode():
         means = mean_outputs(model, text) if request["how"] == "mean" else None
         residual = model.embedding(text)  # (1, seq, d_model)
         for layer in range(config.n_layer):

@@ -15,7 +15,7 @@ from torch import Tensor
 from minitx.attention import HeadAccess, Recorder
 from minitx.data.tokenizer import Tokenizer
 from minitx.heads.circuits import composition, copying, strongest
-from minitx.model import Transformer, evaluating
+from minitx.model import Transformer
 from minitx.system.errors import require
 
 MOST, READS = 8, 3
@@ -40,7 +40,7 @@ def written(model: Transformer, tokens: Tensor, layer: int, head: int, position:
     kept = config.heads_in(layer)
     require(head in kept, f"Layer {layer} has no head {head}: it was pruned.")
     place, inputs = kept.index(head), tokens[None].to(model.embedding.weight.device)
-    with evaluating(model), torch.inference_mode():
+    with torch.inference_mode():
         residual = model.residual(inputs, heads=HeadAccess(recorder=recorder))[0, position]
         weights = recorder.patterns[layer][0, place, position, : position + 1]  # (source)
         values = recorder.values[layer][0]  # (kv_head, source, d_head)

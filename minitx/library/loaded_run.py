@@ -18,7 +18,7 @@ from minitx.data.batches import validation_windows
 from minitx.data.token_files import Tokens
 from minitx.data.tokenizer import Tokenizer
 from minitx.generation.generate import complete
-from minitx.model import Transformer, evaluating, next_token_loss
+from minitx.model import Transformer, next_token_loss
 from minitx.run.folder import Run
 from minitx.run.text import validation_tokens
 from minitx.system.errors import UserError, require
@@ -115,10 +115,9 @@ class LoadedRun:
             require(head in here, f"There is no head {layer}.{head}: of {config.n_layer} layers, {at}.")
             gates[layer, head] = 0
         total = 0.0
-        with evaluating(self.model):
-            for inputs, targets in validation_windows(tokens, config.context_length, batch_size=8):
-                logits = self.model(inputs.to(device), heads=HeadAccess(gates))
-                total += float(next_token_loss(logits, targets.to(device), "sum"))
+        for inputs, targets in validation_windows(tokens, config.context_length, batch_size=8):
+            logits = self.model(inputs.to(device), heads=HeadAccess(gates))
+            total += float(next_token_loss(logits, targets.to(device), "sum"))
         return total / (len(tokens) - 1)
 
 

@@ -17,7 +17,6 @@ from minitx.heads.repeats import score_repetition
 from minitx.heads.view import text_snapshot, view_probes
 from minitx.library.cell import Page
 from minitx.library.loaded_run import LoadedRun
-from minitx.model import evaluating
 from minitx.run.folder import Run
 from minitx.system.errors import require
 from minitx.tensorboard.plugin.page import page
@@ -54,7 +53,7 @@ def record(run: LoadedRun, text: str) -> Look:
     """
     model, config, recorder = run.model, run.model.config, Recorder()
     ids = _fitting(run, text)
-    with evaluating(model), torch.no_grad():
+    with torch.no_grad():
         tokens = torch.tensor([ids], device=model.embedding.weight.device)  # (1, seq)
         logits = model(tokens, heads=HeadAccess(recorder=recorder))[0]  # (seq, vocab_size)
 

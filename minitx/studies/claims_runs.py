@@ -22,7 +22,7 @@ from minitx.data.tales.tale import KINDS, Tale
 from minitx.heads.importance import with_identity_projection
 from minitx.heads.kinds import Mean, answer, by_kind, is_right, kinds_of_heads, look, use
 from minitx.heads.places import TaleBatch, held_out_tales, place_tales
-from minitx.model import Transformer, evaluating
+from minitx.model import Transformer
 from minitx.model_size import cache_bytes_per_token, parameter_count
 from minitx.run.folder import Run
 from minitx.run.text import prepared_text
@@ -222,7 +222,7 @@ def accuracy_without(model: Transformer, batches: Sequence[TaleBatch], gone: Col
     """Mean accuracy without these heads."""
     device, access = model.embedding.weight.device, access_without(model, gone)
     right = []
-    with evaluating(model), torch.inference_mode():
+    with torch.inference_mode():
         for batch in batches:
             residual = model.residual(batch.tokens[:, :-1].to(device), heads=access)
             right.append(is_right(model, residual, batch.places))

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from minitx.config import Config, GenerateConfig, ModelConfig
-from minitx.data.batches import Batches
+from minitx.data.batches import Batches, dropout_of
 from minitx.data.prepare import Prepared
 from minitx.fast.compiler import forget_programs
 from minitx.generation.generate import generate
-from minitx.model import Transformer, evaluating
+from minitx.model import Transformer
 from minitx.model_size import matrix_parameters
 from minitx.run import checkpoints
 from minitx.run.folder import Run
@@ -36,6 +36,7 @@ from minitx.system.text import warn
 from minitx.system.timing import Candidate, alternate
 from minitx.training.loop import train_step, training_loss
 from minitx.training.optim import build_optimizers, set_learning_rate
+from minitx.training.parallel import ALONE
 from minitx.training.session import Prepare, train
 
 Variants = Mapping[str, ModelConfig]
@@ -264,7 +265,8 @@ def time_variants(variants: Variants, config: Config, prepared: Prepared, runtim
     Measured by turns, so that a busy minute of the machine slows all variants alike.
     """
     length, batch_size = config.model.context_length, config.train.batch_size
-    batches = Batches(prepared.train, length, batch_size, config.seed, runtime.device)
+    share, dropout = ALONE.share(config.train), dropout_of(config.model)
+    batches = Batches(prepared.train, length, batch_size, config.seed, runtime.device, share, dropout)
     new_tokens = max(2, length - 1)  # with the token that starts a document, a whole context
     calls: dict[str, dict[str, Candidate]] = {"training": {}, "decoding": {}}
     for name, settings in variants.items():
@@ -286,10 +288,9 @@ def time_variants(variants: Variants, config: Config, prepared: Prepared, runtim
 
 def decode_seconds(model: Transformer, first_token: int, new_tokens: int) -> float:
     """Seconds that one sample takes from its second new token to its last."""
-    with evaluating(model):
-        steps = generate(model, [first_token], GenerateConfig(max_new_tokens=new_tokens), end_token=-1)
-        next(steps)
-        began = time.perf_counter()
-        for _ in steps:
-            pass
-        return time.perf_counter() - began
+    steps = generate(model, [first_token], GenerateConfig(max_new_tokens=new_tokens), end_token=-1)
+    next(steps)
+    began = time.perf_counter()
+    for _ in steps:
+        pass
+    return time.perf_counter() - began

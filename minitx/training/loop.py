@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from minitx.attention import HeadAccess
 from minitx.config import TrainConfig
 from minitx.data.batches import Batches, validation_windows
-from minitx.model import Transformer, evaluating, next_token_loss
+from minitx.model import Transformer, next_token_loss
 from minitx.system.runtime import Runtime
 from minitx.system.signals import Stopped, StopRequest
 from minitx.training.divergence import check_weights, is_finite, record_bad_step
@@ -83,14 +83,13 @@ def evaluate(
     `between` is called before each batch and may raise to stop the evaluation. `heads` may close gates.
     """
     sums: list[Tensor] = []
-    with evaluating(model):
-        windows = validation_windows(tokens, model.config.context_length, batch_size)
-        for (inputs, targets), counts in group.shared_out(windows):
-            between()
-            with runtime.autocast():
-                logits = model(inputs.to(runtime.device), heads=heads)
-            if counts:
-                sums.append(next_token_loss(logits, targets.to(runtime.device), reduction="sum"))
+    windows = validation_windows(tokens, model.config.context_length, batch_size)
+    for (inputs, targets), counts in group.shared_out(windows):
+        between()
+        with runtime.autocast():
+            logits = model(inputs.to(runtime.device), heads=heads)
+        if counts:
+            sums.append(next_token_loss(logits, targets.to(runtime.device), reduction="sum"))
     return group.sum_in_order([float(loss) for loss in sums]) / (len(tokens) - 1)
 
 

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from minitx.config import Config, ModelConfig
-from minitx.data.batches import Batches, Dropout
+from minitx.config import Config
+from minitx.data.batches import Batches, dropout_of
 from minitx.data.prepare import Prepared
 from minitx.model import Transformer
 from minitx.run import checkpoints, weights
@@ -219,11 +219,6 @@ class Training:
             self.batches.restore(checkpoint.batches)
         except UserError as error:
             raise UserError(f"{file} does not fit this run: {error}") from error
-
-
-def dropout_of(model: ModelConfig) -> Dropout | None:
-    """What draws the dropout of a model, if it has any."""
-    return Dropout(model.dropout, (model.n_layer, 2, model.context_length, model.d_model)) if model.dropout else None
 
 
 def drop_lost_norms(adamw: dict[str, Any], model: Transformer) -> None:

@@ -12,7 +12,7 @@ from minitx.data.builtin import REPEATED_LETTERS
 from minitx.data.prepare import Prepared
 from minitx.heads.kinds import Answers
 from minitx.heads.scores import Floats
-from minitx.model import evaluating, next_token_loss
+from minitx.model import next_token_loss
 from minitx.model_size import parameters_by_part
 from minitx.run.folder import Run
 from minitx.run.logs import METRICS_FILE
@@ -69,7 +69,7 @@ def training_windows(training: Training) -> tuple[Floats, int]:
         training.config.train.batch_size,
     )
     losses: list[torch.Tensor] = []
-    with evaluating(model), torch.inference_mode():
+    with torch.inference_mode():
         for first in range(0, count, size):
             inputs, targets = map(runtime.move, windows(tokens, starts[first : first + size], length))
             with runtime.autocast():

@@ -108,7 +108,7 @@ def test_every_kind_of_attention_generates_from_its_cache(
     """Past the context too, where the cache is cleared, and with several samples, where it is repeated; also where
     the first layer has lost its heads."""
     torch.manual_seed(0)
-    config = ModelConfig(2, 2, None, attention, d_model=16, context_length=8, kept_heads=kept_heads)  # type: ignore[arg-type]  # a Literal by its value
+    config = ModelConfig(2, 2, attention=attention, d_model=16, context_length=8, kept_heads=kept_heads)  # type: ignore[arg-type]  # a Literal by its value
     model, prompt = Transformer(config, vocab_size=257).double().eval(), [5, 6, 7]
     steps = list(generate(model, prompt, GenerateConfig(max_new_tokens=20, num_samples=2), end_token=-1))
     for position, logits in enumerate(step_logits):
@@ -179,33 +179,6 @@ def test_a_seed_gives_a_text_and_global_state_stays() -> None:
     assert texts[0] == texts[1] != texts[2]
     assert texts[0][0] != texts[0][1]
     assert torch.equal(torch.get_rng_state(), before[0]) and random.getstate() == before[1]
-
-
-@pytest.mark.parametrize("fails", [False, True])
-def test_every_module_gets_its_own_mode_back(fails: bool) -> None:
-    """model.train() at the end would also switch on what the caller had switched off."""
-    model = tiny_model(dropout=0.5).train()
-    model.blocks[0].eval()
-    modes = [module.training for module in model.modules()]
-
-    def on_text(index: int, text: str) -> None:
-        assert not model.training
-        if fails:
-            raise KeyboardInterrupt
-
-    try:
-        first = complete(model, ByteTokenizer(), "ab", GenerateConfig(max_new_tokens=9, temperature=0), on_text)
-        assert (
-            first[0].completion
-            == complete(model.eval(), ByteTokenizer(), "ab", GenerateConfig(max_new_tokens=9, temperature=0))[
-                0
-            ].completion
-        )
-        model.train()
-        model.blocks[0].eval()
-    except KeyboardInterrupt:
-        assert fails
-    assert [module.training for module in model.modules()] == modes
 
 
 def test_without_a_prompt_a_document_starts() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import minitx
-from minitx.model import Block, evaluating
+from minitx.model import Block
 from minitx.tensorboard.plugin.store import Store
 from tests.heads.test_what_if import KINDS
 from tests.library.test_loaded_run import run_of
@@ -25,7 +25,7 @@ def test_a_record_is_what_the_model_computes(kind: dict[str, Any]) -> None:
     for layer, block in enumerate(run.model.blocks):
         if (attention := cast(Block, block).attention) is not None:
             attention.output.register_forward_pre_hook(lambda _, x, layer=layer: outputs.update({layer: x[0][0]}))
-    with evaluating(run.model), torch.no_grad():
+    with torch.no_grad():
         logits = run.model(torch.tensor([run.tokenizer.encode(text)]))[0]  # by the fused route
     assert len(look.tokens) == len(text) and not look.patterns.is_inference()
     torch.testing.assert_close(look.logits, logits, atol=1e-4, rtol=0)

@@ -59,7 +59,10 @@ class AllLogits(nn.Module):
         self.gpt, self.config = gpt, SimpleNamespace(context_length=context_length)
 
     def forward(self, tokens: Tensor, heads: None = None) -> Tensor:
-        return self.gpt(tokens, tokens)[0]
+        self.gpt.eval()
+        logits: Tensor = self.gpt(tokens, tokens)[0]
+        self.gpt.train()
+        return logits
 
 
 def random_batch(tokens: Tokens, length: int, batch_size: int) -> tuple[Tensor, Tensor]:
