@@ -102,7 +102,7 @@ class Transformer(nn.Module):
                 parameter.normal_(std=1 / math.sqrt(parameter.size(1)))
 
     def forward(self, tokens: Tensor, **inside: Any) -> Tensor:
-        """Logits (batch, seq, vocab_size) for the token after each of `tokens`, (batch, seq); inside: see `residual`."""
+        """Logits (batch, seq, vocab_size) for the token after each of `tokens` (batch, seq); inside: see `residual`."""
         return self.unembed(self.residual(tokens, **inside))
 
     def unembed(self, residual: Tensor) -> Tensor:

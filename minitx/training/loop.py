@@ -127,15 +127,12 @@ def fit(training: Training) -> int:
 def after_step(training: Training, report: Report, stop: StopRequest, loss: Tensor, norm: Tensor) -> None:
     """Do what is due after the last step: evaluate, report, save. Meanwhile the clock stands still."""
     training.stop_clock()
-    due, prepared = due_after(training.step, training.config), training.prepared
+    due, prepared, group = due_after(training.step, training.config), training.prepared, training.group
     line, is_best = training.metrics(loss, norm), False
     if due.evaluation:
         try:
-            batch_size = training.config.train.batch_size
-            check = partial(training.group.check, stop)
-            val_loss = evaluate(
-                training.learner, prepared.val, batch_size, training.runtime, check, group=training.group
-            )
+            size, check = training.config.train.batch_size, partial(group.check, stop)
+            val_loss = evaluate(training.learner, prepared.val, size, training.runtime, check, group=group)
         except Stopped:
             training.progress.unevaluated, training.saved_step = [float(loss), float(norm)], -1  # save it again
             return
