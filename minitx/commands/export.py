@@ -1,6 +1,7 @@
 """`minitx export RUN OUT`: write the run's model and tokenizer for the `transformers` library, or for llama.cpp."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -45,9 +46,8 @@ def main(arguments: Sequence[str], prog: str) -> int:
         if not has_bytes:
             print("Characters outside ASCII that have no token are unknown to it; minitx reads their bytes.")
         return 0
-    tokenizer = run.tokenizer()
-    card = readme(run, model, tokenizer, checkpoint, repository or Path(out).name)
-    has_tokenizer = export_folder(model, tokenizer, Path(out), card)
+    card = partial(readme, run, model, checkpoint, repository or Path(out).name)
+    has_tokenizer = export_folder(model, run.tokenizer(), Path(out), card)
     print(f"{run.path} ({checkpoint}) is in {out}: AutoModelForCausalLM.from_pretrained({out!r}) loads the model.")
     if has_tokenizer:
         print(f"AutoTokenizer.from_pretrained({out!r}) loads the tokenizer, with the same ids for every text.")

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +66,15 @@ ARCHITECTURES = {False: ("llama", "LlamaForCausalLM"), True: ("qwen3", "Qwen3For
 """Whether the model has query-key norm → model_type and class in transformers."""
 
 
-def export_folder(model: Transformer, tokenizer: Tokenizer, folder: Path, card: str | None = None) -> bool:
+def export_folder(
+    model: Transformer, tokenizer: Tokenizer, folder: Path, card: Callable[[bool], str] | None = None
+) -> bool:
     """Write model, tokenizer, checksums and the model card, as a whole; whether AutoTokenizer gives the same ids.
 
     A folder that an export wrote is replaced, unless its card was edited since. Raises UserError for any other file or
     folder, and as `exported_config`.
+
+    card: the text of README.md, given whether AutoTokenizer will give the same ids; by default there is none.
     """
     path = Path(os.path.realpath(folder))
     require(path.is_dir() or not path.exists(), f"{folder} is a file: name a folder that export can make.")
@@ -85,8 +90,6 @@ def export_folder(model: Transformer, tokenizer: Tokenizer, folder: Path, card: 
         require(is_as_written, f"{folder / README} is not as export wrote it: move it away, or name a new folder.")
     with replacing(path) as draft:
         export_model(model, draft, tokenizer.end_of_document)
-        if card is not None:
-            (draft / README).write_text(card, "utf-8")
         if isinstance(tokenizer, JsonTokenizer):
             tokenizer.save(draft / tokenizer.FILE)
             of_transformers = config_file(tokenizer)
@@ -95,9 +98,12 @@ def export_folder(model: Transformer, tokenizer: Tokenizer, folder: Path, card: 
             of_transformers = tokenizer_files(tokenizer)
         for name, content in of_transformers.items():  # without tokenizer.json, AutoTokenizer refuses the folder
             (draft / name).write_text(json.dumps(content, ensure_ascii=False) + "\n", "utf-8")
+        has_tokenizer = (draft / "tokenizer.json").exists()
+        if card is not None:
+            (draft / README).write_text(card(has_tokenizer), "utf-8")
         about = {file.name: record(file)._asdict() for file in draft.iterdir()}
         (draft / CHECKSUM_FILE).write_bytes(json_bytes({"files": about}))
-        return (draft / "tokenizer.json").exists()
+    return has_tokenizer
 
 
 def export_model(model: Transformer, folder: Path, end_of_document: int) -> None:
