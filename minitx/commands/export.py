@@ -1,11 +1,13 @@
 """`minitx export RUN OUT`: write the run's model and tokenizer for the `transformers` library, or for llama.cpp."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from minitx.commands.shared import run_parser
 from minitx.config.parsing import parse_plain
+from minitx.system.errors import require
 
 
 def main(arguments: Sequence[str], prog: str) -> int:
@@ -18,17 +20,25 @@ def main(arguments: Sequence[str], prog: str) -> int:
         default="transformers",
         help="transformers makes a folder; gguf a file for llama.cpp, whose name ends with .gguf.",
     )
+    parser.add_argument("--push", metavar="NAME", help="Also put it on the Hugging Face Hub, as the model USER/NAME.")
+    parser.add_argument("--private", action="store_true", help="With --push: only you may see it there.")
     options = parse_plain(parser, arguments)
+    is_alone = options.push is None or options.format == "transformers"
+    require(is_alone, "--push puts the transformers format on the Hub: leave --format gguf out.")
+    require(options.push is not None or not options.private, "--private is for --push NAME: give both.")
 
     import torch
 
     from minitx.interop.gguf import check_name, export_gguf
     from minitx.interop.hf import export_folder
+    from minitx.interop.hub import full_name, push
+    from minitx.interop.readme import readme
     from minitx.run.folder import Run
 
     run, out = Run.find(options.run), options.out
     if options.format == "gguf":
         check_name(out)
+    repository = None if options.push is None else full_name(options.push)
     model, checkpoint = run.load_model(options.checkpoint, torch.device("cpu"))
     if options.format == "gguf":
         has_bytes = export_gguf(model, run.tokenizer(), Path(out), run.path.name)
@@ -36,10 +46,13 @@ def main(arguments: Sequence[str], prog: str) -> int:
         if not has_bytes:
             print("Characters outside ASCII that have no token are unknown to it; minitx reads their bytes.")
         return 0
-    has_tokenizer = export_folder(model, run.tokenizer(), Path(out))
+    card = partial(readme, run, model, checkpoint, repository or Path(out).name)
+    has_tokenizer = export_folder(model, run.tokenizer(), Path(out), card)
     print(f"{run.path} ({checkpoint}) is in {out}: AutoModelForCausalLM.from_pretrained({out!r}) loads the model.")
     if has_tokenizer:
         print(f"AutoTokenizer.from_pretrained({out!r}) loads the tokenizer, with the same ids for every text.")
     else:
         print("AutoTokenizer fails, for transformers cannot hold this tokenizer exactly: encode texts with minitx.")
+    if repository is not None:
+        print(f"{out} is on the Hub: {push(Path(out), repository, options.private)}")
     return 0

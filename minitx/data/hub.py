@@ -95,16 +95,17 @@ def _may_pass(error: BaseException) -> bool:
     from huggingface_hub import constants
 
     cause: BaseException | None = error
-    is_of_network = False
+    broke = False
     while cause and not constants.HF_HUB_OFFLINE:
         if status := getattr(getattr(cause, "response", None), "status_code", None):
             return status >= 500 or status in (408, 429)
-        is_of_network |= _is_of_network(cause) or "Consistency check failed" in str(cause)
+        broke |= is_of_network(cause) or "Consistency check failed" in str(cause)
         cause = cause.__cause__ or cause.__context__
-    return is_of_network
+    return broke
 
 
-def _is_of_network(error: BaseException) -> bool:
+def is_of_network(error: BaseException) -> bool:
+    """Whether the connection broke, timed out, or was never there."""
     return isinstance(error, ConnectionError | TimeoutError) or type(error).__module__.startswith("http")
 
 
@@ -124,7 +125,7 @@ def _hub_error(config: DataConfig, error: Exception) -> UserError:
         return UserError(f"{place} lacks the split asked for ({message.split('. ')[0]}): it has {known}.")
     if "BuilderConfig" in message or "Config name is missing" in message or "in the cache" in message:
         return UserError(f"{place} needs another data.name than {config.name} ({message}).")
-    if _is_of_network(error):
+    if is_of_network(error):
         return UserError(
             f"{place} cannot be fetched, since the Hub cannot be reached and the data set is not in the library's "
             f"cache ({message}): check the network, or name a file as data.source."

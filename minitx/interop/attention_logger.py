@@ -1,6 +1,6 @@
 """Watch the heads of a model of `transformers` in the Attention tab while any program trains it.
 
-    logger = AttentionLogger("runs/theirs")
+    logger = minitx.AttentionLogger("runs/theirs")
     logger(model, tokenizer, step)                              # in a loop, or
     Trainer(..., callbacks=[logger.callback(every=100)])
 

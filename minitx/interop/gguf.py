@@ -15,6 +15,7 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from minitx.data.json_tokenizer import JsonTokenizer
 from minitx.data.tokenizer import SPACE, Tokenizer
 from minitx.interop.hf import exported_config, renamed_parameters
 from minitx.interop.llama2c import interleaved
@@ -65,6 +66,9 @@ def export_gguf(model: Transformer, tokenizer: Tokenizer, file: Path, title: str
     """
     gguf, config = library(), model.config
     architecture = exported_config(config, model.vocab_size, tokenizer.end_of_document)["model_type"]
+    for name, value in {"head_width": config.head_width, "rope_scaling": config.rope_scaling}.items():
+        remedy = "export it for transformers instead"
+        require(value is None, f"The model has model.{name} {value}, which minitx does not write as GGUF: {remedy}.")
     vocabulary = llama_vocabulary(tokenizer)
     with writing(file), replacing(Path(os.path.realpath(file))) as draft:
         writer = gguf.GGUFWriter(draft, architecture)
@@ -117,6 +121,11 @@ def llama_vocabulary(tokenizer: Tokenizer) -> Vocabulary:
     """The tokenizer for llama.cpp; raises UserError where it would give other ids."""
     from sentencepiece.sentencepiece_model_pb2 import ModelProto, TrainerSpec
 
+    require(
+        not isinstance(tokenizer, JsonTokenizer),
+        "The tokenizer is the tokenizer.json of another model, which minitx does not write as GGUF: export it for "
+        "transformers instead.",
+    )
     require(
         "tokenizer.json" in tokenizer_files(tokenizer),
         "The tokenizer has no exact form in llama.cpp, as those of older versions have none: train a new run.",

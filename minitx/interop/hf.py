@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from minitx.data.tokenizer import Tokenizer
 from minitx.interop.tokenizer_json import config_file, tokenizer_files
 from minitx.model import Transformer
 from minitx.system.errors import UserError, require
-from minitx.system.files import json_bytes, replacing
-from minitx.system.recorded import record
+from minitx.system.fields import Fields
+from minitx.system.files import json_bytes, read_json, replacing
+from minitx.system.recorded import is_unchanged, read_record, record
 
 NAMES = {
     "embedding": "model.embed_tokens",
@@ -58,15 +60,21 @@ FILES = ("config.json", "model.safetensors")
 TOKENIZER_FILES = ("sentencepiece.model", "tokenizer.model")
 """What export writes, and what older folders have: a name that transformers takes for a tokenizer of Llama's own."""
 CHECKSUM_FILE = "minitx.json"
-OUR_FILES = (TOKENIZER_FILES[0], "tokenizer.json", "tokenizer_config.json", CHECKSUM_FILE)
+README = "README.md"
+OUR_FILES = (TOKENIZER_FILES[0], "tokenizer.json", "tokenizer_config.json", CHECKSUM_FILE, README)
 ARCHITECTURES = {False: ("llama", "LlamaForCausalLM"), True: ("qwen3", "Qwen3ForCausalLM")}
 """Whether the model has query-key norm → model_type and class in transformers."""
 
 
-def export_folder(model: Transformer, tokenizer: Tokenizer, folder: Path) -> bool:
-    """Write model, tokenizer and checksums, as a whole; whether AutoTokenizer gives the same ids.
+def export_folder(
+    model: Transformer, tokenizer: Tokenizer, folder: Path, card: Callable[[bool], str] | None = None
+) -> bool:
+    """Write model, tokenizer, checksums and the model card, as a whole; whether AutoTokenizer gives the same ids.
 
-    A folder that an export wrote is replaced; raises UserError for any other file or folder, and as `exported_config`.
+    A folder that an export wrote is replaced, unless its card was edited since. Raises UserError for any other file or
+    folder, and as `exported_config`.
+
+    card: the text of README.md, given whether AutoTokenizer will give the same ids; by default there is none.
     """
     path = Path(os.path.realpath(folder))
     require(path.is_dir() or not path.exists(), f"{folder} is a file: name a folder that export can make.")
@@ -76,6 +84,10 @@ def export_folder(model: Transformer, tokenizer: Tokenizer, folder: Path) -> boo
         is_ours and path != Path.cwd(),
         f"{folder} is the current folder, or holds other files than an export: name a new one.",
     )
+    if README in inside:
+        listed = Fields(read_json(path / CHECKSUM_FILE), str(path / CHECKSUM_FILE)).inside("files", dict)
+        is_as_written = README in listed and is_unchanged(path / README, read_record(listed, README))
+        require(is_as_written, f"{folder / README} is not as export wrote it: move it away, or name a new folder.")
     with replacing(path) as draft:
         export_model(model, draft, tokenizer.end_of_document)
         if isinstance(tokenizer, JsonTokenizer):
@@ -86,9 +98,12 @@ def export_folder(model: Transformer, tokenizer: Tokenizer, folder: Path) -> boo
             of_transformers = tokenizer_files(tokenizer)
         for name, content in of_transformers.items():  # without tokenizer.json, AutoTokenizer refuses the folder
             (draft / name).write_text(json.dumps(content, ensure_ascii=False) + "\n", "utf-8")
+        has_tokenizer = (draft / "tokenizer.json").exists()
+        if card is not None:
+            (draft / README).write_text(card(has_tokenizer), "utf-8")
         about = {file.name: record(file)._asdict() for file in draft.iterdir()}
         (draft / CHECKSUM_FILE).write_bytes(json_bytes({"files": about}))
-        return (draft / "tokenizer.json").exists()
+    return has_tokenizer
 
 
 def export_model(model: Transformer, folder: Path, end_of_document: int) -> None:

@@ -20,7 +20,7 @@ from minitx.config.model import MAX_WIDTH
 from minitx.config.rope import LENGTH, NUMBERS, RopeScaling
 from minitx.data.json_tokenizer import MAX_BYTES, JsonTokenizer
 from minitx.data.tokenizer import Tokenizer
-from minitx.interop.hf import ARCHITECTURES, CHECKSUM_FILE, FILES, SETTINGS, TOKENIZER_FILES, renamed_parameters
+from minitx.interop.hf import ARCHITECTURES, CHECKSUM_FILE, FILES, README, SETTINGS, TOKENIZER_FILES, renamed_parameters
 from minitx.interop.hf_weights import INDEX, OTHER_WEIGHTS, WEIGHTS, Weights, open_weights
 from minitx.model import Transformer
 from minitx.model_size import parameter_count, require_memory
@@ -113,11 +113,14 @@ def end_of_document(tokenizer_folder: Path, model_folder: Path) -> int | str:
 
 
 def check_checksums(folder: Path) -> None:
-    """Raise UserError where a file has changed since minitx exported it; a folder of others has no checksums."""
+    """Raise UserError where a file but the model card has changed since minitx exported it.
+
+    A folder of others has no checksums.
+    """
     if not os.path.lexists(folder / CHECKSUM_FILE):
         return
     listed = Fields(read_json(folder / CHECKSUM_FILE), str(folder / CHECKSUM_FILE)).inside("files", dict)
-    for name in listed:
+    for name in {*listed} - {README}:
         file, before = folder / str(name), read_record(listed, name)
         remedy = f"export it again, or remove {CHECKSUM_FILE} to import it as it is"
         require(is_unchanged(file, before), f"{file} has changed since minitx exported it: {remedy}.")

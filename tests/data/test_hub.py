@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import http.server
 import json
 import os
-import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +17,7 @@ import pytest
 from minitx.config import DataConfig
 from minitx.data import hub as hub_module
 from tests.data.test_sources import write
+from tests.hub_server import Answering, free_endpoint, serving
 
 ROOT = Path(__file__).parents[2]
 COMMIT = "a" * 40
@@ -32,7 +29,7 @@ configs:
 """
 
 
-class Hub(http.server.BaseHTTPRequestHandler):
+class Hub(Answering):
     """Speaks as much of the Hub's protocol as loading the data set me/tiny takes."""
 
     files: dict[str, bytes]
@@ -40,38 +37,27 @@ class Hub(http.server.BaseHTTPRequestHandler):
     """What happens to the next requests, one after another: drop, delay, truncate, busy."""
     spoiled: ClassVar[list[str]] = []
     """What happened, and to which request."""
-
-    def log_message(self, format: str, *arguments: Any) -> None:
-        """Say nothing."""
+    fault = ""
 
     def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
-        fault = ""
+        self.fault = ""
         if self.faults and (
             self.faults[0] != "truncate"
             or (self.command == "GET" and "/resolve/" in self.path and "/data/" in self.path)
         ):
-            fault = self.faults.pop(0)
-            self.spoiled.append(f"{fault} {self.command} {self.path}")
-        if fault == "drop":
+            self.fault = self.faults.pop(0)
+            self.spoiled.append(f"{self.fault} {self.command} {self.path}")
+        if self.fault == "drop":
             self.close_connection = True
             self.connection.close()
             return
-        if fault == "delay":
+        if self.fault == "delay":
             time.sleep(1.5)  # longer than the tests have the library wait
-        if fault == "busy":
-            status = 503
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            with contextlib.suppress(OSError):  # a client that did not wait
-                self.wfile.write(body[: len(body) // 2] if fault == "truncate" else body)
-        self.close_connection = fault == "truncate"
+        super().answer(503 if self.fault == "busy" else status, body, **headers)
+        self.close_connection = self.fault == "truncate"
 
-    def answer_json(self, value: object, status: int = 200, **headers: str) -> None:
-        self.answer(status, json.dumps(value).encode(), Content_Type="application/json", **headers)
+    def send_body(self, body: bytes) -> None:
+        super().send_body(body[: len(body) // 2] if self.fault == "truncate" else body)
 
     def entries(self, names: list[str]) -> list[dict[str, object]]:
         return [
@@ -79,8 +65,8 @@ class Hub(http.server.BaseHTTPRequestHandler):
             for n in names
         ]
 
-    def do_GET(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+    def do_GET(self) -> None:  # noqa: N802  the base class's name
+        body = self.content()
         path = self.path.split("?")[0]
         api, file = f"/api/datasets/me/tiny/revision/{COMMIT}", path.partition("/resolve/")[2].partition("/")[2]
         if "me/tiny" not in path:
@@ -113,11 +99,8 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "data/train.parquet": write(folder / "train.parquet", ["a\r\nb \n", "two", ""]).read_bytes(),
         "data/test.parquet": write(folder / "test.parquet", ["held out"]).read_bytes(),
     }
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with serving(Hub) as address:
+        yield address
 
 
 ASK = """
@@ -149,13 +132,6 @@ def ask(endpoint: str, home: Path, *questions: tuple[dict[str, Any], str], **env
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""  # neither bars nor log lines
     return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-def free_endpoint() -> str:
-    """An address where nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{probe.getsockname()[1]}"
 
 
 def test_hub(hub: str, tmp_path: Path) -> None:

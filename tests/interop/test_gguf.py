@@ -17,11 +17,13 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto
 from torch.nn.functional import cross_entropy
 
 from minitx.config import GenerateConfig, ModelConfig, TokenizerConfig
+from minitx.data.json_tokenizer import JsonTokenizer
 from minitx.data.tokenizer import Tokenizer
 from minitx.generation.generate import generate
 from minitx.interop.gguf import export_gguf
 from minitx.model import Transformer
 from minitx.system.errors import UserError
+from tests.data.test_json_tokenizer import byte_level
 from tests.data.test_tokenizer import KINDS, TEXT, TOKENIZERS, TRICKY
 from tests.small import small_text
 
@@ -175,6 +177,8 @@ REFUSED = [
     ({"attention": "latent", "n_kv_head": None}, "latent attention"),
     ({"kept_heads": [[0, 1], [3]]}, "lost heads by pruning"),
     ({"tricks": ["softcap"]}, "tricks"),
+    ({"head_width": 16}, "model.head_width 16"),
+    ({"rope_scaling": {"rope_type": "linear", "factor": 2.0}}, "model.rope_scaling {'rope_type': 'linear'"),
 ]
 
 
@@ -193,7 +197,10 @@ def test_tokenizers_that_llama_cpp_lacks_are_refused(tmp_path: Path, monkeypatch
     marked = Tokenizer(proto.SerializeToString())
     monkeypatch.setattr("minitx.data.tokenizer.scores_on_grid", lambda proto: proto)  # as in old versions
     old = Tokenizer.train([TEXT], KINDS["unigram"])
-    for tokenizer, sentence in ((marked, "has the text <eos> as a token"), (old, "older versions have none")):
+    pytest.importorskip("tokenizers", reason="tokenizers comes with transformers, which is a test extra")
+    theirs = JsonTokenizer(byte_level("qwen").to_str().encode(), 0, 512)
+    refused = {"has the text <eos> as a token": marked, "older versions have none": old}
+    for sentence, tokenizer in {**refused, "is the tokenizer.json of another model": theirs}.items():
         with pytest.raises(UserError, match=sentence):
             export_gguf(untrained(tokenizer), tokenizer, tmp_path / "a.gguf", "a")
     assert not list(tmp_path.iterdir())
