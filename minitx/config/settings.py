@@ -39,10 +39,16 @@ class DataConfig:
     """Which column of a .jsonl, .csv or .parquet file, or of a Hub data set, holds the text."""
     join_rows: bool = False
     """Read the rows of a data set as one running text (as WikiText needs), not as a document each."""
-    streaming: bool = False
-    """Read a Hub data set while it arrives, without downloading all of it first."""
+    streaming: Literal["train"] | bool = False
+    """true reads a Hub data set while it arrives, without downloading all of it first. train never prepares all of it:
+    training reads a Hub data set, or .jsonl, .csv or .parquet files, as it goes."""
+    readers: int = 4
+    """With streaming train: how many parts of the data are read at once, whatever the number of processes."""
+    buffer: int = 1000
+    """With streaming train: how many documents each reader shuffles at once."""
     max_documents: int | None = None
-    """Read at most this many documents of a split; by default all."""
+    """Read at most this many documents of a split; by default all. With streaming train, only the tokenizer and the
+    validation text come from these, by default 10,000."""
     encoding_errors: Literal["strict", "replace"] = "strict"
     """If a file is not UTF-8: stop and name the byte (strict), or read U+FFFD in its place (replace, not for .csv)."""
 
@@ -50,7 +56,12 @@ class DataConfig:
         require(bool(self.source), "data.source is empty: name a file, a folder, a glob or a data set.")
         require_bounds(self, "data.", "val_fraction", above=0, below=1)
         require_bounds(self, "data.", "seed", at_least=0, below=2**63)
-        require_bounds(self, "data.", "max_documents", at_least=1)
+        require_bounds(self, "data.", "max_documents readers buffer", at_least=1)
+        clash = "data.join_rows" * self.join_rows or "data.split_by position" * (self.split_by == "position")
+        require(
+            self.streaming != "train" or not clash,
+            f"data.streaming is train, which keeps documents apart: leave out {clash}.",
+        )
 
 
 @dataclass(frozen=True)

@@ -24,27 +24,27 @@ MAX_SECONDS = 20  # without progress, after which there is no further try; the l
 def read_split(config: DataConfig, split: str) -> Iterator[str]:
     """The texts of a split."""
 
-    def open_split() -> Iterator[dict[str, Any]]:
-        datasets = _library()
-        retries = datasets.DownloadConfig(max_retries=2)
-        data = datasets.load_dataset(
-            config.source, config.name, split=split, streaming=config.streaming, download_config=retries
-        )
-        if config.text_column in (data.column_names or []):
-            data = data.select_columns([config.text_column])  # spares decoding the others
-        return iter(data)
-
-    for row in _patiently(config, open_split):
+    for row in patiently(config, lambda: iter(open_split(config, split))):
         yield from text_of(row, config.source, config.text_column)
+
+
+def open_split(config: DataConfig, split: str) -> Any:
+    """A split as the library's data set."""
+    datasets = _library()
+    retries, streaming = datasets.DownloadConfig(max_retries=2), bool(config.streaming)
+    data = datasets.load_dataset(config.source, config.name, split=split, streaming=streaming, download_config=retries)
+    if config.text_column in (data.column_names or []):
+        data = data.select_columns([config.text_column])  # spares decoding the others
+    return data
 
 
 def revision(config: DataConfig) -> str:
     """The commit of the data set, from the Hub or, if that cannot be reached, from the library's cache."""
-    (builder,) = _patiently(config, lambda: iter([_library().load_dataset_builder(config.source, config.name)]))
+    (builder,) = patiently(config, lambda: iter([_library().load_dataset_builder(config.source, config.name)]))
     return str(builder.hash)
 
 
-def _patiently(config: DataConfig, items: Callable[[], Iterator[T]]) -> Iterator[T]:
+def patiently(config: DataConfig, items: Callable[[], Iterator[T]]) -> Iterator[T]:
     """Yield `items()`. After a fault of the network, wait, retry and skip the items already read."""
     done, progress = 0, time.monotonic()
     for wait in (*WAITS, None):
@@ -53,6 +53,8 @@ def _patiently(config: DataConfig, items: Callable[[], Iterator[T]]) -> Iterator
                 done, progress = done + 1, time.monotonic()
                 yield item
             return
+        except UserError:
+            raise
         except Exception as error:
             if wait is None or time.monotonic() - progress > MAX_SECONDS or not _may_pass(error):
                 raise _hub_error(config, error) from error

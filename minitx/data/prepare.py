@@ -36,6 +36,7 @@ from minitx.system.files import checksum, digest, json_bytes, read_json, remove,
 from minitx.system.recorded import is_unchanged, read_record, record
 
 FORMAT = 6  # of the prepared folder; folders of another format are never looked at
+BEGINNING = 10_000  # documents of a stream, if data.max_documents is not set
 FILES = ("tokenizer.model", "train.npy", "val.npy")
 COUNTS = {"train_bytes": 0, "val_bytes": 1, "train_documents": 0, "val_documents": 0}  # and the least of each
 
@@ -84,7 +85,7 @@ def prepare(
     cached_folder: str | None = None,
     workers: int | None = None,
 ) -> Prepared:
-    """Read, split and tokenize the text that `data` names, or load it from the cache.
+    """Read, split and tokenize the text that `data` names, or load it from the cache; of a stream only its beginning.
 
     seed: of the run; decides which documents are held out if `data.seed` is None.
     tokenizer_model: is used instead of training one.
@@ -93,6 +94,9 @@ def prepare(
 
     Raises `UserError` for everything that is wrong with the source.
     """
+    if data.streaming == "train":
+        count = data.max_documents or BEGINNING
+        data = dataclasses.replace(data, streaming=True, max_documents=count, split_by="document")
     is_on_hub = sources.is_on_hub(data.source)
     require(
         is_on_hub or data.val_split is None,

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from minitx.config import DataConfig
 from minitx.data.builtin import REPEATED_DOCUMENTS, REPEATED_LETTERS, RULES, python_docs, repeated_letters
-from minitx.data.hub import quiet_datasets, read_split, revision, text_of
+from minitx.data.hub import open_split, quiet_datasets, read_split, revision, text_of
 from minitx.data.tales import language
 from minitx.system.errors import UserError, require
 
@@ -75,6 +75,20 @@ def identity(config: DataConfig) -> dict[str, Any]:
         stats = [(path, path.stat()) for path in files(config.source)]
         return {"files": [[str(path.absolute()), stat.st_size, stat.st_mtime_ns] for path, stat in stats]}
     return {"revision": revision(config)}
+
+
+def row_stream(config: DataConfig) -> Any:
+    """The rows of a Hub data set's split, or of files of one kind, as an `IterableDataset` of the datasets library."""
+    if is_on_hub(config.source):
+        return open_split(config, config.split)
+    paths = files(config.source) if is_path(config.source) else []
+    kinds = {Path(path.name.lower().removesuffix(".gz")).suffix for path in paths}
+    require(
+        len(kinds) == 1 and kinds <= set(BUILDERS),
+        f"data.streaming is train, but data.source is {config.source}: take a data set on the Hub, or files of one "
+        "kind out of .jsonl, .csv and .parquet.",
+    )
+    return _open_files([path for path in paths if path.stat().st_size], BUILDERS[kinds.pop()], config)
 
 
 def is_on_hub(source: str) -> bool:
@@ -149,17 +163,8 @@ def _read_text(path: Path, errors: str = "strict") -> Iterator[Piece]:
 
 def _read_column(path: Path, builder: str, config: DataConfig) -> Iterator[str]:
     """The texts in a file's rows; an error of the library becomes a sentence about the file."""
-    options: dict[str, Any] = {}
-    if builder == "json":
-        options = {"encoding_errors": config.encoding_errors}
-        if config.encoding_errors == "replace":
-            options["encoding"] = "utf8"  # under its usual name the library decodes nothing, and pyarrow fails
-    if builder == "csv":  # keep "NA", "007" and the empty string as they are written
-        options = {"converters": {config.text_column: str}, "keep_default_na": False, "na_filter": False}
-    options["data_files"] = {"train": [glob.escape(str(path.absolute()))]}
     try:
-        # Without streaming, the library would first write a copy of all rows.
-        for row in quiet_datasets().load_dataset(builder, split="train", streaming=True, **options):
+        for row in _open_files([path], builder, config):
             yield from text_of(row, path, config.text_column)
     except UserError:
         raise
@@ -169,6 +174,19 @@ def _read_column(path: Path, builder: str, config: DataConfig) -> Iterator[str]:
                 pass
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise UserError(f"{path} cannot be read ({reason}): check the file.") from error
+
+
+def _open_files(paths: list[Path], builder: str, config: DataConfig) -> Any:
+    """The rows of files; without streaming, the library would first write a copy of them all."""
+    options: dict[str, Any] = {}
+    if builder == "json":
+        options = {"encoding_errors": config.encoding_errors}
+        if config.encoding_errors == "replace":
+            options["encoding"] = "utf8"  # under its usual name the library decodes nothing, and pyarrow fails
+    if builder == "csv":  # keep "NA", "007" and the empty string as they are written
+        options = {"converters": {config.text_column: str}, "keep_default_na": False, "na_filter": False}
+    options["data_files"] = {"train": [glob.escape(str(path.absolute())) for path in paths]}
+    return quiet_datasets().load_dataset(builder, split="train", streaming=True, **options)
 
 
 def _document(text: str) -> Piece:

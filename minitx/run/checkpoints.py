@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from minitx.data.stream import read_place
 from minitx.model import Transformer
 from minitx.run.logs import log_state, read_log_state
 from minitx.system import files
@@ -57,7 +58,7 @@ class Checkpoint:
 
     path: Path
     progress: Progress
-    batches: dict[str, int] | None = None
+    batches: dict[str, Any] | None = None
     """What `Batches.restore` takes; None of an imported run."""
     best: str | None = None
     """Name of the run's best checkpoint so far."""
@@ -213,8 +214,7 @@ def read_state(path: Path) -> tuple[Checkpoint, dict[str, Recorded]]:
             skipped=fields.whole("skipped"),
             unevaluated=fields.numbers("unevaluated", 2, 2) if fields.has("unevaluated") else None,
         )
-        at = fields.inside("batches", dict)
-        batches = {name: at.whole(name) for name in ("epoch", "position")}
+        batches = read_place(fields.inside("batches", dict))
     best = fields.text("best", "step-[0-9]{6,12}", "the name of a checkpoint") if fields.has("best") else None
     checksums = fields.inside("checksums", dict)
     recorded = {name: read_record(checksums, name) for name in (MODEL_FILE, OPTIMIZER_FILE)}

@@ -13,6 +13,7 @@ from torch import Tensor
 from minitx.config import Config
 from minitx.data.batches import Batches, dropout_of
 from minitx.data.prepare import Prepared
+from minitx.data.stream import Stream, merged
 from minitx.model import Transformer
 from minitx.run import checkpoints, weights
 from minitx.run.checkpoints import Checkpoint, Progress
@@ -68,8 +69,7 @@ class Training:
         if group.settings.checkpoint_activations or group.is_sharded:
             self.divide()
         self.optimizers = build_optimizers(model, config.train, runtime.dtype, group)
-        self.batches = Batches(
-            prepared.train,
+        own = (
             config.model.context_length,
             config.train.batch_size,
             config.seed,
@@ -77,6 +77,8 @@ class Training:
             group.share(config.train),
             dropout_of(model.config),
         )
+        is_streamed = config.data.streaming == "train"
+        self.batches = Stream(config.data, prepared, *own) if is_streamed else Batches(prepared.train, *own)
         self.progress, self.logged = Progress(), Progress()  # now, and at the last line of metrics.jsonl
         self.saved_step = 0
         self.weights_steps = weights.steps_to_keep(config, sum(p.numel() for p in model.parameters()))
@@ -157,16 +159,17 @@ class Training:
                 number: {name: self.group.whole(value) for name, value in values.items()}
                 for number, values in state["state"].items()
             }
-        self.group.first(partial(self.write, optimizers, best=best))
+        place = merged(self.group.gathered(self.batches.state()))
+        self.group.first(partial(self.write, optimizers, place, best=best))
         self.saved_step = self.step
 
-    def write(self, optimizers: list[dict[str, Any]], *, best: bool) -> None:
-        """Write the checkpoint, given the state of the optimizers."""
+    def write(self, optimizers: list[dict[str, Any]], place: dict[str, Any], *, best: bool) -> None:
+        """Write the checkpoint, given the state of the optimizers and the place in the training text."""
         generators = {"random_cpu": torch.get_rng_state()}
         if self.runtime.device.type == "cuda":
             generators["random_cuda"] = torch.cuda.get_rng_state(self.runtime.device)
         optimizer_state = {"optimizers": optimizers, **generators}
-        state = {**vars(self.progress), "batches": self.batches.state()}
+        state = {**vars(self.progress), "batches": place}
         keep = self.config.train.keep_checkpoints
         checkpoints.save(self.run.path, self.model, optimizer_state, state, best=best, keep=keep)
 

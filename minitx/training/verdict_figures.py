@@ -10,6 +10,7 @@ from minitx.data.baselines import decoded, ngram_bits_per_byte, xz_bits_per_byte
 from minitx.data.batches import windows
 from minitx.data.builtin import REPEATED_LETTERS
 from minitx.data.prepare import Prepared
+from minitx.data.stream import Stream
 from minitx.heads.kinds import Answers
 from minitx.heads.scores import Floats
 from minitx.model import next_token_loss
@@ -35,6 +36,7 @@ def measure(training: Training, answers: Answers | None) -> Figures:
     progress, prepared = training.progress, training.prepared
     assert progress.val_loss is not None
     losses, length = training_windows(training)
+    batches, of_text = training.batches, progress.tokens / (len(prepared.train) - 1)
     return Figures(
         val_loss=progress.val_loss,
         best_val_loss=progress.best_val_loss,
@@ -42,7 +44,7 @@ def measure(training: Training, answers: Answers | None) -> Figures:
         train_loss=float(losses.mean()),
         gap_error=float(losses.std(ddof=1)) * math.sqrt(1 / len(losses) + length / (len(prepared.val) - 1)),
         history=evaluations(training.run),
-        epochs=progress.tokens / (len(prepared.train) - 1),
+        epochs=batches.epochs if isinstance(batches, Stream) else of_text,
         tokens_per_parameter=progress.tokens / sum(parameters_by_part(training.model).values()),
         yardstick=yardstick(training, answers),
     )

@@ -198,7 +198,7 @@ def test_patience_begins_anew_where_reading_made_progress(monkeypatch: pytest.Mo
             raise faults.pop()
         yield "three"
 
-    assert list(hub_module._patiently(DataConfig("me/tiny"), items)) == ["one", "two", "three"]
+    assert list(hub_module.patiently(DataConfig("me/tiny"), items)) == ["one", "two", "three"]
 
 
 def test_what_does_not_pass_ends_in_a_sentence(hub: str, tmp_path: Path) -> None:
