@@ -19,7 +19,8 @@ import yaml
 from minitx.__main__ import main
 from minitx.config import Config
 from minitx.config.parsing import instantiate, new_parser, parse
-from minitx.interop.readme import readme
+from minitx.heads.roles import ROLES
+from minitx.interop.readme import head_rows, readme
 from minitx.model import Transformer
 from minitx.run.folder import Run
 from minitx.training.session import train
@@ -204,6 +205,18 @@ def test_the_command_in_the_card_trains_the_same_run(run: Run) -> None:
     parsed = instantiate(parser, parse(parser, Config, shlex.split(command.replace("\\\n", ""))), Config)
     assert (parsed.data, parsed.model, parsed.tokenizer) == (data, changed.model, config.tokenizer)
     assert parsed.train == dataclasses.replace(changed.train, checkpoint_every=120, sample_every=240, sample_tokens=120)
+
+
+def test_the_card_names_the_heads_that_were_known_by_then(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = {name: [[0.1, 0.1], [0.1, 0.1]] for name in ROLES}
+    chance = dict.fromkeys(ROLES, 0.1)
+    early = {"step": 6, "scores": {**scores, "previous_token": [[0.1, 0.9], [0.1, 0.1]]}, "chance": chance}
+    late = {"step": 12, "scores": {**scores, "induction": [[0.9, 0.9], [0.9, None]]}, "chance": chance}
+    monkeypatch.setattr(run, "heads", lambda: [early, late])
+    assert head_rows(run, 5) == []
+    unclassified = ("unclassified", "0.0 1.0 1.1")
+    assert head_rows(run, 11) == [("scored at step", "6"), ("previous token", "0.1"), unclassified]
+    assert head_rows(run, 12) == [("scored at step", "12"), ("induction", "0.0 0.1 1.0"), ("unclassified", "1.1")]
 
 
 @pytest.mark.parametrize(
