@@ -78,9 +78,15 @@ def identity(config: DataConfig) -> dict[str, Any]:
 
 
 def row_stream(config: DataConfig) -> Any:
-    """The rows of a Hub data set's split, or of files of one kind, as an `IterableDataset` of the datasets library."""
+    """The rows of a Hub data set's split, or of `row_files`, as an `IterableDataset` of the datasets library."""
     if is_on_hub(config.source):
         return open_split(config, config.split)
+    paths, builder = row_files(config)
+    return _open_files([path for path in paths if path.stat().st_size], builder, config)
+
+
+def row_files(config: DataConfig) -> tuple[list[Path], str]:
+    """The files to stream, and their builder in the datasets library; raises `UserError` for another source."""
     paths = files(config.source) if is_path(config.source) else []
     kinds = {Path(path.name.lower().removesuffix(".gz")).suffix for path in paths}
     require(
@@ -88,7 +94,7 @@ def row_stream(config: DataConfig) -> Any:
         f"data.streaming is train, but data.source is {config.source}: take a data set on the Hub, or files of one "
         "kind out of .jsonl, .csv and .parquet.",
     )
-    return _open_files([path for path in paths if path.stat().st_size], BUILDERS[kinds.pop()], config)
+    return paths, BUILDERS[kinds.pop()]
 
 
 def is_on_hub(source: str) -> bool:

@@ -146,12 +146,7 @@ class Stream(Batches):
         self._share, self._dropout, self._device = share or Share(batch_size), dropout, device
         self._context_length, self._seed, self._count = context_length, seed, data.readers
         self._waiting = []
-        rows, processes = self._share.rows, self._share.processes
-        require(
-            rows % data.readers == 0 and data.readers % processes == 0,
-            f"data.readers is {data.readers}, but it must divide the {rows} rows of an update, and the processes "
-            f"({processes}) must divide it: take {processes}, or another multiple that divides {rows}.",
-        )
+        check_stream(data, self._share)
         self._text = identity(data)
         held_out = digests(prepared.val, prepared.tokenizer.end_of_document)
 
@@ -160,7 +155,7 @@ class Stream(Batches):
             return None if digest_of(tokens) in held_out else tokens
 
         opened = functools.cache(functools.partial(sources.row_stream, data))
-        own = range(self._share.process, data.readers, processes)
+        own = range(self._share.process, data.readers, self._share.processes)
         self._readers = {number: Reader(data, opened, number, seed, encode) for number in own}
 
     def _take(self, share: Share) -> list[list[tuple[int, int, int]]]:
@@ -196,6 +191,18 @@ class Stream(Batches):
             reader.restore(Place(**state["readers"][number]))
 
 
+def check_stream(data: DataConfig, share: Share) -> None:
+    """Raise `UserError` where the source has no rows to stream, or readers cannot be shared out evenly."""
+    if not sources.is_on_hub(data.source):
+        sources.row_files(data)
+    rows, processes = share.rows, share.processes
+    require(
+        rows % data.readers == 0 and data.readers % processes == 0,
+        f"data.readers is {data.readers}, but it must divide the {rows} rows of an update, and the processes "
+        f"({processes}) must divide it: take {processes}, or another multiple that divides {rows}.",
+    )
+
+
 def merged(states: list[dict[str, Any]]) -> dict[str, Any]:
     """One state from those of all processes, each of which knows its own readers; of `Batches` all are the same."""
     if "readers" not in states[0]:
@@ -221,8 +228,7 @@ def identity(data: DataConfig) -> str:
     """A hash of the data set's revision, or of the names and sizes of the files."""
     if sources.is_on_hub(data.source):
         return digest({"revision": revision(data)})
-    paths = sources.files(data.source) if sources.is_path(data.source) else []
-    return digest({"files": [[path.name, path.stat().st_size] for path in paths]})
+    return digest({"files": [[path.name, path.stat().st_size] for path in sources.row_files(data)[0]]})
 
 
 def document_tokens(tokenizer: Tokenizer, text: str) -> Tokens:

@@ -15,6 +15,7 @@ import minitx
 from minitx.config import Config
 from minitx.config.parsing import setting_names
 from minitx.data.prepare import Prepared
+from minitx.data.stream import check_stream
 from minitx.data.token_files import Tokens
 from minitx.data.tokenizer import Tokenizer
 from minitx.fast.compiler import spare_the_compiler
@@ -54,6 +55,8 @@ def train(
     spare_the_compiler()
     with joined(config.parallel, config.device) as group:
         group.check_divides(config.train)
+        if config.data.streaming == "train":
+            check_stream(config.data, group.share(config.train))
         resume = resume or group.first(lambda: begun_before(config.out))
         runtime = choose_runtime(config.device, config.dtype, config.compile, config.threads, group.local_size)
         processes = f" · {group.size} processes" if group.size > 1 else ""

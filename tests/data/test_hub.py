@@ -118,11 +118,34 @@ for options, split in json.loads(sys.argv[1]):
 """
 
 
-def ask(endpoint: str, home: Path, *questions: tuple[dict[str, Any], str], **environment: str) -> list[Any]:
-    """What `read` and `identity` answer in a process of its own, since the library looks at the endpoint once."""
+STREAM = """
+import json, sys
+from minitx.config import DataConfig, TokenizerConfig
+from minitx.data.prepare import prepare
+from minitx.data.stream import Stream
+for options, windows in json.loads(sys.argv[1]):
+    data = DataConfig(**options)
+    prepared = prepare(data, TokenizerConfig("char"), 1, progress=False)
+    read = []
+    for restored in (0, windows // 2):
+        stream = Stream(data, prepared, 1, data.readers, 5)
+        if restored:
+            stream.restore(state)
+        for window in range(restored, windows):
+            if window == windows // 2:
+                state = json.loads(json.dumps(stream.state()))
+            read.append(prepared.tokenizer.decode(stream.next()[0].flatten().tolist()))
+    print(json.dumps(["".join(read[:windows]), "".join(read[windows:]), stream.epochs]))
+"""
+
+
+def ask(
+    endpoint: str, home: Path, *questions: tuple[dict[str, Any], str | int], script: str = ASK, **environment: str
+) -> list[Any]:
+    """What `script` answers in a process of its own, since the library looks at the endpoint once."""
     settings = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "NO_PROXY": "*", **environment}
     done = subprocess.run(
-        [sys.executable, "-c", ASK, json.dumps(questions)],
+        [sys.executable, "-c", script, json.dumps(questions)],
         cwd=ROOT,
         env={**os.environ, **settings},
         capture_output=True,
@@ -182,6 +205,18 @@ def test_what_passes_on_the_network_is_tried_again(
     (answer,) = ask(hub, tmp_path, (config, "train"), HF_HUB_DOWNLOAD_TIMEOUT="1", HF_HUB_ETAG_TIMEOUT="1")
     assert len(Hub.spoiled) == len(faults) and Hub.faults == [], "the faults did not happen"
     assert answer == [["a\r\nb \n", "two"], COMMIT]
+
+
+def test_training_reads_a_stream(hub: str, tmp_path: Path) -> None:
+    """With faults on the way; the second half once more, in the order that its state keeps."""
+    Hub.faults[:], Hub.spoiled[:] = ["drop", "busy", "truncate"], []
+    data = {"source": "me/tiny", "val_split": "test", "streaming": "train", "readers": 2, "buffer": 2}
+    environment = {"HF_HUB_DOWNLOAD_TIMEOUT": "1", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    ((text, again, epochs),) = ask(hub, tmp_path, (data, 24), script=STREAM, **environment)
+    assert len(Hub.spoiled) == 3 and epochs >= 2
+    assert text.endswith(again) and again
+    first, second = "a\r\nb \n", "two"  # and the end of each, in 24 windows of one token
+    assert sorted(text) == sorted(3 * first + first[:3] + 6 * second)
 
 
 def test_patience_begins_anew_where_reading_made_progress(monkeypatch: pytest.MonkeyPatch) -> None:

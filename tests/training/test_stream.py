@@ -54,7 +54,9 @@ def test_every_number_of_processes_trains_the_same_run_and_resumes_it(tmp_path: 
 
 
 def test_processes_that_do_not_divide_the_readers_are_refused(tmp_path: Path) -> None:
-    (sentence,) = sentences(train_by(3, streamed(tmp_path), tmp_path))
+    config = streamed(tmp_path)
+    (sentence,) = sentences(train_by(3, config, tmp_path))
+    assert not Path(config.out).exists(), "refused before there is a run"
     assert "data.readers is 4, but it must divide the 24 rows of an update, and the processes (3)" in sentence
 
 
