@@ -126,9 +126,9 @@ def memory(settings: PlanConfig, mode: Mode, processes: int) -> dict[str, float]
     """Bytes of the first process, which has most, by part; "in all" is the worst moment of passes, update and saving.
 
     Sharded (Rajbhandari et al. 2020, ZeRO stage 3; Zhao et al. 2023, FSDP), a process keeps a share of everything. But
-    unless `lean`, gradients stay whole until the last part of its rows, the first process has a whole copy of the
-    weights, and for saving each has the whole optimizer state. "at work" is the loss, or a block on its way back,
-    whichever takes more with what is gathered then. Gradients count in every pass, though the first fills them.
+    unless `lean`, the first process has a whole copy of the weights, and for saving each has the whole optimizer
+    state. "at work" is the loss, or a block on its way back, whichever takes more with what is gathered then.
+    Gradients count in every pass, though the first fills them.
     """
     model, width, share = settings.model, settings.width, processes if mode.shards else 1
     block, outer = group_numbers(settings, share)
@@ -140,17 +140,15 @@ def memory(settings: PlanConfig, mode: Mode, processes: int) -> dict[str, float]
         "AdamW": 8 * (whole - by_muon) / share,
         "Muon": 4 * by_muon / share,
     }
-    kept_whole = extra and parts_of(settings, processes) > 1
-    gradients = 4 * whole / (1 if kept_whole else share)
     autocast = width == 2 and not (sharded and settings.gather_width == 2)
     copies = 2 * matrix_numbers(settings) * autocast / (model.n_layer if mode.recomputes else 1)
     again = block_activations(model, width) if mode.recomputes else 0
     flowing = 8 * model.d_model + width * model.ff_width  # gradients of the residual and inside the block
-    at_loss, at_block = gathered_bytes(settings, processes, kept_whole) if sharded else (0, 0)
+    at_loss, at_block = gathered_bytes(settings, processes) if sharded else (0, 0)
     loss = loss_bytes(settings.vocab_size, rows * model.context_length)
     moments = [(at_loss, loss), (at_block, rows * model.context_length * (again + flowing))]
     gathered, work = max(moments, key=sum)
-    passes = {"gradients": gradients, "bfloat16 weights": copies, "gathered": gathered}
+    passes = {"gradients": 4 * whole / share, "bfloat16 weights": copies, "gathered": gathered}
     passes |= {"activations": kept_activations(model, width, rows, mode.recomputes), "at work": work}
     update = 4 * whole / share + update_bytes(settings, mode, processes)
     saving = (8 * whole - 4 * by_muon) * extra
@@ -158,15 +156,15 @@ def memory(settings: PlanConfig, mode: Mode, processes: int) -> dict[str, float]
     return held | passes | {"update": update, "saving": saving, "in all": in_all}
 
 
-def gathered_bytes(settings: PlanConfig, processes: int, gradients_are_whole: bool) -> tuple[int, int]:
+def gathered_bytes(settings: PlanConfig, processes: int) -> tuple[int, int]:
     """Bytes that a sharded process has beside its shares: at the loss, and when a block goes back.
 
     What is in no block is gathered throughout. On its way back a block has its weights and the next one's, and its
-    gradients in float32 to be sent. Unless all gradients are whole, it has them in the precision of gathered weights
-    too, and that of the output matrix waits for the end.
+    gradients in float32 to be sent, and in the precision of gathered weights too. That of the output matrix waits for
+    the end.
     """
     (block, outer), width = group_numbers(settings, processes), settings.gather_width
-    fresh = 0 if gradients_are_whole else block + settings.vocab_size * settings.model.d_model
+    fresh = block + settings.vocab_size * settings.model.d_model
     return width * outer, width * (outer + 2 * block + fresh) + 4 * block
 
 
@@ -180,8 +178,9 @@ def update_bytes(settings: PlanConfig, mode: Mode, processes: int) -> float:
     """Bytes beside the gradients at the peak of an update: of the reduction, or of Muon's largest stack.
 
     Muon holds gradients looked ahead, for which shards are gathered, and the same stacked. Then it iterates on its part
-    with two such parts and two squares. Or it gathers all parts, each filled up to as many blocks as the others have,
-    and takes them to float32. In `lean` sharded training it sees its own part alone.
+    with two such parts and two squares. Or it gathers all parts, each filled up to as many blocks as the others
+    have (of fewer blocks than processes, it adds all up), and takes them to float32. In `lean` sharded training it
+    sees its own part alone.
     """
     model, sharded, width = settings.model, mode.shards and processes > 1, settings.width
     largest = min(max(BUCKET, settings.vocab_size * model.d_model), parameter_count(model, settings.vocab_size))
@@ -191,7 +190,8 @@ def update_bytes(settings: PlanConfig, mode: Mode, processes: int) -> float:
         whole = part if sharded and settings.lean else stack.numbers()
         copy = 2 * whole if width == 2 else 0
         iterated = 2 * width * part * (1 + min(stack.rows, stack.columns) / max(stack.rows, stack.columns))
-        gathered = width * (whole if settings.lean or processes == 1 else (processes + 2) * part)
+        handed = whole + part if stack.blocks < processes else (processes + 2) * part
+        gathered = width * (whole if settings.lean or processes == 1 else handed)
         ahead = 4 * stack.numbers() / (processes if sharded else 1)
         made = max(copy + iterated, gathered + 2 * copy, 4 * whole * sharded)
         needs.append(ahead + 4 * whole + made)

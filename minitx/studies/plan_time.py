@@ -92,13 +92,12 @@ def sharded_traffic(settings: PlanConfig, processes: int) -> tuple[int, int, int
     """Bytes gathered and scattered for an update, and the number of collectives, as `fully_shard` does it.
 
     For each part of the rows, blocks are gathered for both passes and all else once. Gradients are scattered in float32
-    after the last part, or each if `lean`.
+    after each part.
     """
     (block, outer), layers = group_numbers(settings, processes), settings.model.n_layer
     parts = parts_of(settings, processes)
-    scatters = parts if settings.lean else 1
     gathered = parts * settings.gather_width * (2 * layers * block + outer)
-    return gathered, scatters * 4 * (layers * block + outer), parts * (2 * layers + 1) + scatters * (layers + 1)
+    return gathered, parts * 4 * (layers * block + outer), parts * (3 * layers + 2)
 
 
 def gradients_seconds(settings: PlanConfig, mode: Mode, processes: int) -> float:
@@ -120,8 +119,9 @@ def hidden_seconds(settings: PlanConfig, mode: Mode, compute: float, travelling:
 def muon_seconds(settings: PlanConfig, mode: Mode, processes: int) -> tuple[float, float]:
     """Seconds to make matrices orthogonal, each process its part, and to gather updates of all.
 
-    Parts are filled up to as many blocks as the others have. Sharded gradients are gathered before, one by one. If
-    `lean`, nothing is filled up, and a sharded process receives the gradients and sends the updates of its part alone.
+    Parts are filled up to as many blocks as the others have; of fewer blocks than processes, a sum is made. Sharded
+    gradients are gathered before, one by one. If `lean`, nothing is filled up, and a sharded process receives the
+    gradients and sends the updates of its part alone.
     """
     products = handed = 0.0
     for stack in stacks(settings):
@@ -132,7 +132,10 @@ def muon_seconds(settings: PlanConfig, mode: Mode, processes: int) -> tuple[floa
             )
             handed += travel(settings, n_bytes, 1, processes, 2 if mode.shards else 1)
             continue
-        handed += travel(settings, settings.width * stack.numbers(processes) * processes, 1, processes)
+        if stack.blocks < processes:
+            handed += travel(settings, settings.width * stack.numbers(), 2, processes)
+        else:
+            handed += travel(settings, settings.width * stack.numbers(processes) * processes, 1, processes)
         if mode.shards:
             matrix = (stack.blocks * stack.rows // stack.matrices, stack.columns)
             gathered = 4 * stack.matrices * numbers([matrix], processes)

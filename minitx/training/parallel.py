@@ -125,16 +125,19 @@ class Group:
         """`function` of (matrix, row, column), of which each process computes a part."""
         if self.size == 1:
             return function(matrices)
-        share = math.ceil(len(matrices) / self.size)
-        own = slice(self.rank * share, (self.rank + 1) * share)
-        whole = matrices.new_zeros(share * self.size if share > 1 else len(matrices), *matrices.shape[1:])
-        if len(matrices[own]):
-            whole[own][: len(matrices[own])] = function(matrices[own])
-        if share > 1:
-            all_gather(whole, whole[own].clone())
-        else:  # not all processes have one: a sum moves less than as many matrices as there are processes
+        count, share = len(matrices), math.ceil(len(matrices) / self.size)
+        own = matrices[self.rank * share : (self.rank + 1) * share]
+        result = function(own) if len(own) else own
+        if count < self.size:  # a sum moves less than one matrix for each process
+            whole = torch.zeros_like(matrices)
+            whole[self.rank : self.rank + len(own)] = result
             dist.all_reduce(whole)
-        return whole[: len(matrices)]
+            return whole
+        if len(own) < share:
+            result = torch.cat((result, result.new_zeros(share - len(own), *result.shape[1:])))
+        whole = result.new_empty(share * self.size, *result.shape[1:])
+        all_gather(whole, result.contiguous())
+        return whole[:count]
 
     @property
     def is_sharded(self) -> bool:
