@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -33,12 +34,23 @@ from minitx.training.reduction import Reduction, reduction
 
 COMPUTE, REDUCTION, CLIPPING, MUON, ADAMW = "forward and backward", "reduction", "clipping", "Muon", "AdamW"
 PARTS = (COMPUTE, REDUCTION, CLIPPING, MUON, ADAMW)
-STEP, EVALUATION, CPU = "whole step", "evaluation of a batch", "CPU of all processes"
+STEP, EVALUATION = "whole step", "evaluation of a batch"
 MUON_ALONE = "Muon, in every process"
 OURS, TORCHS = "gradients, minitx", "gradients, DistributedDataParallel"
 
-Laps = dict[str, float]
-"""Part → seconds, from when all processes begin it to when all have ended it."""
+
+class Lap(NamedTuple):
+    """Seconds from when all processes begin a part to when all have ended it, and CPU seconds of all together.
+
+    Other programs on the machine hardly add to the CPU seconds.
+    """
+
+    seconds: float
+    cpu: float
+
+
+Laps = dict[str, Lap]
+"""By part."""
 
 
 class Member:
@@ -71,13 +83,12 @@ class Member:
         """One step by part, then other ways to the same, and then a whole step as training makes it."""
         training, spent = self.training, Laps()
 
-        def lap(part: str, call: Callable[[], object]) -> float:
+        def lap(part: str, call: Callable[[], object], times: int = 1) -> None:
             self.wait()
             began, cpu_began = time.perf_counter(), time.process_time()
             call()
             self.wait()
-            spent[part] = time.perf_counter() - began
-            return time.process_time() - cpu_began
+            spent[part] = Lap((time.perf_counter() - began) / times, (time.process_time() - cpu_began) / times)
 
         sums = self.sums()
         lap(COMPUTE, lambda: self.backward(sums))
@@ -89,15 +100,15 @@ class Member:
         for optimizer in self.muon_alone:
             lap(MUON_ALONE, optimizer.step)
         training.model.zero_grad()
-        lap(EVALUATION, self.evaluate)
-        spent[EVALUATION] /= self.eval_batches
+        lap(EVALUATION, self.evaluate, self.eval_batches)
         if self.group.size > 1:
             lap(OURS, self.gradients)
             training.model.zero_grad()
             lap(TORCHS, self.backward)
             self.torchs.zero_grad()
-        cpu = lap(STEP, training.step)
-        return spent | {CPU: sum(self.group.gathered(cpu))}
+        lap(STEP, training.step)
+        everywhere = self.group.gathered(spent)
+        return {part: Lap(own.seconds, sum(laps[part].cpu for laps in everywhere)) for part, own in spent.items()}
 
     def sums(self) -> Reduction:
         """What adds an update's gradients up."""
@@ -170,7 +181,7 @@ def team(bench: Bench, shape: Shape, count: int, threads: int, laps: list[Laps])
             laps.append(pipes[0].recv())
         except (EOFError, OSError) as error:
             raise UserError(f"One of {count} processes ended before it had measured: take fewer.") from error
-        return laps[-1][STEP]
+        return laps[-1][STEP].seconds
 
     try:
         yield measure

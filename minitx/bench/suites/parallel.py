@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 from minitx.bench import team
 from minitx.bench.shapes import Shape
-from minitx.bench.suite import Bench, Row, Table
+from minitx.bench.suite import Bench, Cell, Row, Table
 from minitx.bench.team import Laps
 from minitx.system.timing import Timed
 
@@ -18,19 +18,12 @@ Measured = dict[str, list[Laps]]
 
 
 def run(bench: Bench) -> Iterator[Table]:
-    """Three tables for every shape."""
+    """Two tables for every shape."""
     for shape in bench.shapes:
         shape = divisible(shape, bench.settings.process_counts)
         measured = measure(bench, shape)
         yield speed(shape, measured)
-        note = "Processes × threads of each. A part lasts from when all begin it to when all have ended it."
-        yield by_part("parallel, ms", shape, measured, (*team.PARTS, team.STEP, team.EVALUATION), note)
-        note = (
-            "Muon is shared out in the first row. Gradients: forward, backward and the sum over processes. "
-            "minitx's also sums the loss; DistributedDataParallel sends beside the backward pass."
-        )
-        ways = (team.MUON, team.MUON_ALONE, team.OURS, team.TORCHS)
-        yield by_part("parallel, ms of two ways to the same", shape, measured, ways, note)
+        yield by_part(shape, measured)
 
 
 def divisible(shape: Shape, counts: list[int]) -> Shape:
@@ -53,36 +46,43 @@ def measure(bench: Bench, shape: Shape) -> Measured:
     return {name: laps[-len(timed[name].seconds) :] for name, laps in measured.items()}  # without the warm-up
 
 
-def times(measured: Measured, part: str) -> dict[str, Timed]:
-    """The seconds of a part, by team; without the teams that lack it."""
-    return {name: Timed([lap[part] for lap in laps], 1) for name, laps in measured.items() if part in laps[0]}
+def times(laps: list[Laps], part: str, kind: str = "seconds") -> Timed:
+    """The seconds of a part in every round, or its CPU seconds."""
+    return Timed([getattr(lap[part], kind) for lap in laps], 1)
 
 
 def speed(shape: Shape, measured: Measured) -> Table:
     """Tokens per second of a whole step, and what share of the cores' worth that is."""
     table = Table(f"parallel, tokens per second · {shape.describe_training()}", raw={"laps": measured})
-    steps, cores = times(measured, team.STEP), os.cpu_count() or 1
-    workers = {name: min(cores, math.prod(map(int, name.split(" × ")))) for name in measured}
-    efficiency: Row = {n: 100 * steps[BASE].minimum / t.minimum / workers[n] for n, t in steps.items()}
-    cpu: Row = {name: 1e3 * t.median for name, t in times(measured, team.CPU).items()}
-    columns = {"efficiency, %": efficiency, "CPU ms per step, median": cpu}
+    steps, cores = {name: times(laps, team.STEP) for name, laps in measured.items()}, os.cpu_count() or 1
+    used = {name: min(cores, math.prod(map(int, name.split(" × ")))) for name in measured}
+    efficiency: Row = {name: 100 * steps[BASE].minimum / steps[name].minimum / used[name] for name in measured}
+    cpu: Row = {name: 1e3 * times(laps, team.STEP, "cpu").median for name, laps in measured.items()}
+    columns = {"efficiency, %": efficiency, "CPU ms per step": cpu}
     table.add_rates("step", steps, BASE, shape.tokens_per_step, {}, **columns)
     table.notes.append(
-        f"Candidates: processes × threads of each, with the same rows per update. Efficiency is × by best over the "
-        f"cores in use, of {cores}. CPU is of all processes."
+        "Candidates: processes × threads of each, with the same rows in an update. Efficiency is × by best over the "
+        f"cores in use, of {cores}. CPU is that of all processes, at the median."
     )
     return table
 
 
-def by_part(title: str, shape: Shape, measured: Measured, parts: tuple[str, ...], note: str) -> Table:
-    """Milliseconds of each of `parts` in each team, at best and at the median."""
-    table = Table(f"{title} · {shape.describe_training()}", notes=[note])
-    for part in parts:
-        timed, row = times(measured, part), Row(part=part)
-        for name in measured:
-            has = name in timed
-            row[f"{name}: best"] = 1e3 * timed[name].minimum if has else None
-            row[f"{name}: median"] = 1e3 * timed[name].median if has else None
-        if timed:
+def by_part(shape: Shape, measured: Measured) -> Table:
+    """Milliseconds of each part, and of other ways to the same, in every team."""
+    table = Table(f"parallel, ms by part · {shape.describe_training()}")
+    for part in (*team.PARTS, team.STEP, team.EVALUATION, team.MUON_ALONE, team.OURS, team.TORCHS):
+        row = Row(part=part)
+        for name, laps in measured.items():
+            cells: tuple[Cell, ...] = (None, None, None)
+            if part in laps[0]:
+                wall, cpu = times(laps, part), times(laps, part, "cpu")
+                cells = (1e3 * wall.minimum, 1e3 * wall.median, 1e3 * cpu.median / int(name.split(" × ")[0]))
+            row |= zip((f"{name}: best", f"{name}: median", f"{name}: CPU"), cells, strict=True)
+        if any(cell is not None for cell in list(row.values())[1:]):
             table.rows.append(row)
+    table.notes.append(
+        "Processes × threads of each. A part lasts from when all begin it to when all have ended it; CPU is the mean "
+        "of the processes, at the median. Muon is shared out in the first of its rows. Gradients: forward, backward "
+        "and the sum over processes; DistributedDataParallel sends beside the backward pass, and sums no loss."
+    )
     return table
