@@ -9,6 +9,7 @@ import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
@@ -100,7 +101,8 @@ class Member:
         for optimizer in self.muon_alone:
             lap(MUON_ALONE, optimizer.step)
         training.model.zero_grad()
-        lap(EVALUATION, self.evaluate, self.eval_batches)
+        evaluation = partial(evaluate, training.model, self.eval_tokens, training.shape.train.batch_size, self.runtime)
+        lap(EVALUATION, partial(evaluation, group=self.group), self.eval_batches)
         if self.group.size > 1:
             lap(OURS, self.gradients)
             training.model.zero_grad()
@@ -116,10 +118,8 @@ class Member:
 
     def backward(self, sums: Reduction | None = None) -> None:
         """The gradients of this process's rows, for `sums`; or those of all rows, by DistributedDataParallel."""
-        share, loss_of = (
-            self.group.share(self.training.shape.train),
-            self.training.loss_of if sums else self.torchs_loss,
-        )
+        share = self.group.share(self.training.shape.train)
+        loss_of = self.training.loss_of if sums else self.torchs_loss
         for part in range(share.parts):
             batch = tuple(map(self.runtime.move, self.training.batches.next()))
             sends = sums is not None or part == share.parts - 1
@@ -134,11 +134,6 @@ class Member:
         sums = self.sums()
         self.backward(sums)
         sums.finish()
-
-    def evaluate(self) -> float:
-        """The loss of a few whole batches."""
-        size = self.training.shape.train.batch_size
-        return evaluate(self.training.model, self.eval_tokens, size, self.runtime, group=self.group)
 
 
 def serve(turns: Connection, places: dict[str, str], bench: Bench, shape: Shape, threads: int) -> None:
