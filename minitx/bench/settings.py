@@ -16,6 +16,7 @@ SUITES = {
     "data": "tokenizing against SentencePiece",
     "ceiling": "what the machine can do, and how much of it training uses",
     "scaling": "how time and memory grow with context, width, heads and batch",
+    "parallel": "steps of several processes by part, what they gain, and DistributedDataParallel",
     "loss": "seconds to a validation loss, against nanoGPT's published command",
     "budget": "what a fixed time of training reaches, against nanoGPT, a byte n-gram and xz",
 }
@@ -29,7 +30,7 @@ class BenchConfig:
     """Time minitx and other programs on this machine, by turns in one run: minimum and median."""
 
     suite: str = "train,generate,data,ceiling"
-    """Suites to run, with commas: train, generate, data, ceiling, scaling, loss, budget."""
+    """Suites to run, with commas: train, generate, data, ceiling, scaling, parallel, loss, budget."""
     shape: str = "default"
     """Shapes to measure, with commas: default, 15m, shakespeare_char_cpu, shakespeare_char, gpu_small, or YAML files of
     settings."""
@@ -51,6 +52,8 @@ class BenchConfig:
     """Compiled run of llama2.c, or the checkout it lies in, for generate."""
     text: str | None = None
     """Text file (.txt): loss and the track tinyshakespeare need one; data takes it instead of python-docs."""
+    processes: str = "1,2"
+    """Parallel: numbers of processes, with commas; the threads are shared out among them."""
     json: str | None = None
     """File for all measurements, with every repeat."""
     loss_config: str = "shakespeare_char_cpu"
@@ -105,6 +108,7 @@ class BenchConfig:
         for file in (self.json, self.plot):
             if file is not None:
                 check_writable(file)
+        require(bool(self.process_counts), "processes is empty: say how many, such as 2.")
         require(bool(self.budget_seconds), "budgets is empty: name one in seconds, such as 60.")
         require(bool(self.track_names), "tracks is empty: name one, such as python-docs.")
         require(
@@ -139,6 +143,11 @@ class BenchConfig:
         return names_in(self.tracks)
 
     @property
+    def process_counts(self) -> list[int]:
+        """`processes` as numbers, each at least 1; raises UserError for other text."""
+        return [number_in(name, "processes", int, 1) for name in names_in(self.processes)]
+
+    @property
     def budget_seconds(self) -> list[float]:
         """`budgets` as numbers, each positive; raises UserError for other text."""
         return [number_in(name, "budgets", float, math.ulp(0)) for name in names_in(self.budgets)]
@@ -168,5 +177,5 @@ def number_in(text: str, name: str, kind: type[N], least: float) -> N:
         number = kind(text)
         if least <= number < 2**63:
             return number
-    takes = "positive numbers, with commas" if kind is float else "a number of seeds, or seeds with commas"
+    takes = "a number of seeds, or seeds with commas" if name == "seeds" else "positive numbers, with commas"
     raise UserError(f"{name} has {text!r}, but it takes {takes}.")

@@ -1,6 +1,6 @@
 """A candidate's training, up to one update: the same loop for minitx and its peers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from minitx.model import Transformer
 from minitx.system.runtime import Runtime
 from minitx.training.loop import LossOf, train_step, training_loss
 from minitx.training.optim import build_optimizers
-from minitx.training.parallel import ALONE
+from minitx.training.parallel import ALONE, Group
 from minitx.training.start import start
 
 
@@ -27,6 +27,7 @@ class TimedTraining:
     optimizers: list[Any]
     batches: Any
     runtime: Runtime
+    group: Group = field(default_factory=Group)
 
     def __post_init__(self) -> None:
         self.parameters: list[Tensor] = list(self.model.parameters())
@@ -36,19 +37,18 @@ class TimedTraining:
 
     def step(self) -> Tensor:
         """Make one update on the next batches; return its loss."""
-        train = self.shape.train
-        return train_step(self.loss_of, self.parameters, self.optimizers, self.batches, self.runtime, train)[0]
+        train, runtime = self.shape.train, self.runtime
+        return train_step(self.loss_of, self.parameters, self.optimizers, self.batches, runtime, train, self.group)[0]
 
 
-def our_training(shape: Shape, tokens: Tokens, runtime: Runtime, seed: int) -> TimedTraining:
-    """minitx's training as `fit` does it."""
+def our_training(shape: Shape, tokens: Tokens, runtime: Runtime, seed: int, group: Group = ALONE) -> TimedTraining:
+    """minitx's training as `fit` does it, of this process in `group`."""
     torch.manual_seed(seed)
+    train, context_length = shape.train, shape.model.context_length
     model = Transformer(shape.model, shape.vocab_size)
-    start(model, shape.train.start, tokens)
+    start(model, train.start, tokens)
     model.to(runtime.device)
-    length, share = shape.model.context_length, ALONE.share(shape.train)
-    batches = Batches(tokens, length, share.rows, seed, runtime.device, share, dropout_of(shape.model))
-    loss_of = runtime.compiled(training_loss(model))
-    return TimedTraining(
-        shape, model, loss_of, [*build_optimizers(model, shape.train, runtime.dtype)], batches, runtime
-    )
+    drawn = dropout_of(shape.model)
+    batches = Batches(tokens, context_length, train.batch_size, seed, runtime.device, group.share(train), drawn)
+    loss_of, optimizers = runtime.compiled(training_loss(model)), build_optimizers(model, train, runtime.dtype, group)
+    return TimedTraining(shape, model, loss_of, [*optimizers], batches, runtime, group)

@@ -30,9 +30,12 @@ class Reduction:
         """The loss over all parts and processes; every parameter then has the gradient of that."""
         if self.group.size > 1:
             gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+            sent = []  # each bucket travels while the next is filled
             for bucket in buckets([*gradients, self.loss]):
                 flat = torch.cat([tensor.flatten() for tensor in bucket])
-                dist.all_reduce(flat)
+                sent.append((bucket, flat, dist.all_reduce(flat, async_op=True)))
+            for bucket, flat, work in sent:
+                work.wait()
                 for tensor, numbers in zip(bucket, flat.split([t.numel() for t in bucket]), strict=True):
                     tensor.copy_(numbers.view_as(tensor))
         return self.loss
