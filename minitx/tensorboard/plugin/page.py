@@ -4,24 +4,34 @@ import base64
 import html
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 STATIC = Path(__file__).parent / "static"
-ENTRY = STATIC / "standalone.js"
+ENTRY, MODEL_ENTRY = STATIC / "standalone.js", STATIC / "runnable.js"
 IMPORT = re.compile(r'^import (\{[^}]*\}) from "(\.[./\w]+\.js)";$', re.MULTILINE)
 EXPORT = re.compile(r"^export ((?:async )?function|const|class) (\w+)", re.MULTILINE)
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src blob: data:"
 
 
-def page(snapshots: Sequence[bytes], *, title: str, view: str = "", steps_of: int | None = None) -> str:
+def page(
+    snapshots: Sequence[bytes],
+    *,
+    title: str,
+    view: str = "",
+    steps_of: int | None = None,
+    model: Mapping[str, Any] | None = None,
+) -> str:
     """The page that shows `snapshots` of one run at several steps, all with the same probes.
 
     `title` names the run. `view` is the view that the page opens with, as the tab writes it after "#" in its links.
     `steps_of` is how many steps the run has in all: the page says how many of them it holds.
+    `model`, as `minitx.interop.model_page` makes it, is run on the texts that a visitor types.
     """
     encoded = [base64.b64encode(content).decode("ascii") for content in snapshots]
-    data = {"title": title, "view": view, "snapshots": encoded, "steps_of": steps_of or len(encoded)}
+    data: dict[str, Any] = {"title": title, "view": view, "snapshots": encoded, "steps_of": steps_of or len(encoded)}
+    data |= {} if model is None else {"model": model}
     held = "" if steps_of is None else f" · {len(encoded)} of {steps_of} steps"
     return (
         STATIC.with_name("page.html")
@@ -31,7 +41,7 @@ def page(snapshots: Sequence[bytes], *, title: str, view: str = "", steps_of: in
             title=html.escape(f"{title}{held}"),
             style=style(),
             data=json.dumps(data).replace("<", "\\u003c"),
-            script=script(),
+            script=script(ENTRY if model is None else MODEL_ENTRY),
         )
     )
 

@@ -1,24 +1,6 @@
-// The entry of a self-contained HTML file, which holds its data (see page.py); a notebook's cell frames such a page.
+// The entry of a page of snapshots.
 
-import { element } from "./draw/dom.js";
 import { fileSource } from "./data/source.js";
-import { startViewer } from "./frame/viewer.js";
+import { startFilePage } from "./frame/file_page.js";
 
-const cell = window.frameElement; // the frame in a notebook; null in a page of its own
-
-try {
-  const data = JSON.parse(document.getElementById("data").textContent);
-  if (cell) document.documentElement.dataset.theme = isLight(getComputedStyle(cell).color) ? "dark" : "light";
-  const link = window.location.hash.slice(1) || data.view;
-  const linkTo = (text) => (cell ? text : `${window.location.href.split("#")[0]}#${text}`);
-  const follow = (text) => cell ?? window.history.replaceState(null, "", linkTo(text));
-  startViewer(document.body, fileSource(data), { link, linkTo, follow });
-} catch (error) {
-  document.body.append(element("p", { class: "fault" }, error.message));
-}
-
-/** Whether a colour of CSS is light: light letters around the frame stand on a dark notebook. */
-function isLight(colour) {
-  const [r, g, b] = colour.match(/[\d.]+/g).map(Number);
-  return 0.3 * r + 0.59 * g + 0.11 * b > 128;
-}
+startFilePage(fileSource);

@@ -73,6 +73,38 @@ export function parseSnapshot(buffer) {
   return { ...header, scored_on: header.scored_on ?? "", count, probes };
 }
 
+/**
+ * The bytes of a snapshot with one probe, which parseSnapshot reads: `header` as above, and the packed pattern of every
+ * head. Of more than SMALL tokens they are first reduced to the largest weight of every square block.
+ */
+export function writeSnapshot(header, patterns) {
+  const seq = header.probes[0].tokens.length;
+  const block = Math.ceil(seq / SMALL);
+  const levels = patterns.map((pattern) => Uint8Array.from(pattern, (weight) => 255 * Math.sqrt(weight) + 0.5));
+  const parts = levels.map((level) => {
+    const reduced = new Uint8Array(pairCount(Math.ceil(seq / block)));
+    for (let query = 0, at = 0; query < seq; query++) {
+      for (let key = 0; key <= query; key++, at++) {
+        const into = pairIndex(Math.floor(query / block), Math.floor(key / block));
+        reduced[into] = Math.max(reduced[into], level[at]);
+      }
+    }
+    return reduced;
+  });
+  if (block > 1) parts.push(...levels);
+  const text = new TextEncoder().encode(JSON.stringify(header));
+  const start = new Uint8Array(MAGICS[0].length + 8);
+  new TextEncoder().encodeInto(MAGICS[0], start);
+  new DataView(start.buffer).setUint32(MAGICS[0].length, text.length, true);
+  const bytes = new Uint8Array([start, text, ...parts].reduce((sum, part) => sum + part.length, 0));
+  let place = 0;
+  for (const part of [start, text, ...parts]) {
+    bytes.set(part, place);
+    place += part.length;
+  }
+  return bytes.buffer;
+}
+
 /** Entries of a causal pattern over `seq` tokens. */
 export function pairCount(seq) {
   return (seq * (seq + 1)) / 2;

@@ -1,0 +1,28 @@
+// Starts the viewer of a self-contained HTML file, which holds its data (see page.py); a notebook's cell frames such a page.
+
+import { element } from "../draw/dom.js";
+import { startViewer } from "./viewer.js";
+
+/** Show the data of this page by the source that `sourceOf(data)` makes of it. */
+export function startFilePage(sourceOf) {
+  const cell = window.frameElement; // the frame in a notebook; null in a page of its own
+  try {
+    const data = JSON.parse(document.getElementById("data").textContent);
+    if (cell) document.documentElement.dataset.theme = isLight(getComputedStyle(cell).color) ? "dark" : "light";
+    const link = window.location.hash.slice(1) || data.view;
+    const linkTo = (text) => (cell ? text : `${window.location.href.split("#")[0]}#${text}`);
+    const follow = (text) => cell ?? window.history.replaceState(null, "", linkTo(text));
+    const source = sourceOf(data);
+    startViewer(document.body, source, { link, linkTo, follow });
+    return source;
+  } catch (error) {
+    document.body.append(element("p", { class: "fault" }, error.message));
+    return null;
+  }
+}
+
+/** Whether a colour of CSS is light: light letters around the frame stand on a dark notebook. */
+function isLight(colour) {
+  const [r, g, b] = colour.match(/[\d.]+/g).map(Number);
+  return 0.3 * r + 0.59 * g + 0.11 * b > 128;
+}
