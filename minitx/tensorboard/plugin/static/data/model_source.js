@@ -38,7 +38,7 @@ export function modelSource(data) {
     const { patterns, predictions } = look(model, tokenizer, tokens);
     const { step, layers, heads, scores, chance, roles, scored_on } = (await file.run()).newest;
     const probe = { text, tokens: labelsOf(tokenizer, tokens), words: wordStarts(tokenizer, tokens), dropped, predictions };
-    return parseSnapshot(writeSnapshot({ step, layers, heads, scores, chance, roles, scored_on, probes: [probe] }, patterns));
+    return parseSnapshot(await writeSnapshot({ step, layers, heads, scores, chance, roles, scored_on, probes: [probe] }, patterns));
   }
 
   const ask = (text, question, fields) => QUESTIONS[question](model, tokenizer, encode(text).tokens, fields);

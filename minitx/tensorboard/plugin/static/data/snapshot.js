@@ -74,7 +74,7 @@ export function parseSnapshot(buffer) {
 }
 
 /**
- * The bytes of a snapshot with one probe, which parseSnapshot reads: `header` as above, and the packed pattern of every
+ * A promise of the bytes of a snapshot with one probe, for parseSnapshot: `header` as above, and the packed pattern of every
  * head. Of more than SMALL tokens they are first reduced to the largest weight of every square block.
  */
 export function writeSnapshot(header, patterns) {
@@ -96,13 +96,7 @@ export function writeSnapshot(header, patterns) {
   const start = new Uint8Array(MAGICS[0].length + 8);
   new TextEncoder().encodeInto(MAGICS[0], start);
   new DataView(start.buffer).setUint32(MAGICS[0].length, text.length, true);
-  const bytes = new Uint8Array([start, text, ...parts].reduce((sum, part) => sum + part.length, 0));
-  let place = 0;
-  for (const part of [start, text, ...parts]) {
-    bytes.set(part, place);
-    place += part.length;
-  }
-  return bytes.buffer;
+  return new Blob([start, text, ...parts]).arrayBuffer();
 }
 
 /** Entries of a causal pattern over `seq` tokens. */
