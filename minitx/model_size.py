@@ -11,10 +11,15 @@ TRAINING_BYTES = 16
 """Per parameter in training: the weight, its gradient and AdamW's two means, in float32."""
 
 
-def require_memory(config: ModelConfig, vocab_size: int, device: torch.device, *, training: bool) -> None:
-    """Raise `UserError` where the parameters, with their gradients and means in training, exceed the memory."""
+def require_memory(
+    config: ModelConfig, vocab_size: int, device: torch.device, *, training: bool, copies: float = 1
+) -> None:
+    """Raise `UserError` where the parameters, with their gradients and means in training, exceed the memory.
+
+    copies: how often processes hold these in the same memory; less than 1 where they share them out.
+    """
     memory = total_memory(device)
-    needed = parameter_count(config, vocab_size) * (TRAINING_BYTES if training else 4)
+    needed = parameter_count(config, vocab_size) * (TRAINING_BYTES if training else 4) * copies
     if memory is not None and needed > memory:
         raise UserError(
             f"A model of {config.n_layer:,} layers of width {config.d_model:,} needs about {needed / 1e9:,.1f} GB, but "

@@ -61,7 +61,9 @@ def train(
         runtime = choose_runtime(config.device, config.dtype, config.compile, config.threads, group.local_size)
         processes = f" · {group.size} processes" if group.size > 1 else ""
         print(runtime.describe() + processes, flush=True)
-        require_memory(config.model, config.tokenizer.vocab_size or 1, runtime.device, training=True)
+        copies = (group.local_size if runtime.device.type == "cpu" else 1) / (group.size if group.is_sharded else 1)
+        vocab_size = config.tokenizer.vocab_size or 1
+        require_memory(config.model, vocab_size, runtime.device, training=True, copies=copies)
         config = dataclasses.replace(config, threads=runtime.threads, dtype=runtime.precision)
         return train_in(group, config, resume, runtime, prepare, tokenizer)
 
