@@ -281,16 +281,16 @@ def test_an_evaluation_that_is_stopped_is_done_again(tmp_path: Path, monkeypatch
 
     original, calls = minitx.training.loop.evaluate, [0]
 
-    def evaluating(model: Any, tokens: Any, size: int, runtime: Any, between: Callable[[], None]) -> float:
+    def evaluating(model: Any, tokens: Any, size: int, runtime: Any, check: Callable[[], None], **more: Any) -> float:
         calls[0] += 1
         left = iter([False, calls[0] == 1])
 
         def signalled() -> None:
             if next(left, False):
                 signal.raise_signal(signal.SIGTERM)
-            between()
+            check()
 
-        return original(model, tokens, size, runtime, signalled)
+        return original(model, tokens, size, runtime, signalled, **more)
 
     monkeypatch.setattr(minitx.training.loop, "evaluate", evaluating)
     written(tmp_path, small_config(tmp_path), "small")

@@ -100,7 +100,7 @@ def data_rows(config: Config, about: dict[str, Any]) -> Rows:
     rows: Rows = [("source", " ".join(filter(None, [public(data.source), data.name])))]
     for part, origin in (("train", rest), ("val", f"split {data.val_split}" if data.val_split else held_out)):
         sizes = [(unit, about.get(f"{part}_{unit}")) for unit in ("documents", "bytes", "tokens")]
-        told = [f"{unit} {size:,}" for unit, size in sizes if size is not None]
+        told = [f"{unit} {size:,}" for unit, size in sizes if isinstance(size, int)]
         rows.append(({"train": "training", "val": "validation"}[part], f"{', '.join(told)}; {origin}"))
     return rows
 
@@ -108,13 +108,15 @@ def data_rows(config: Config, about: dict[str, Any]) -> Rows:
 def figure_rows(run: Run, step: int) -> Rows:
     """What is known of a step, and of a finished run where it was computed."""
     rows: Rows = [("step", f"{step:,} of {run.config().train.steps:,}")]
-    for line in [Fields(line, "metrics.jsonl") for line in run.metrics() if line["step"] == step][-1:]:
+    for line in [Fields(line, "metrics.jsonl") for line in run.metrics() if line.get("step") == step][-1:]:
         if line.has("val_loss"):
             rows.append(("validation loss", f"{line.number('val_loss'):.4f} nats per token"))
             rows.append(("validation, bits per byte", f"{line.number('val_bits_per_byte'):.4f}"))
         rows.append(("trained on", f"{line.whole('tokens'):,} tokens in {line.number('seconds'):,.0f} s"))
     summary = run.read_json("summary.json") if (run.path / "summary.json").is_file() else {}
-    versions = ", ".join(f"{library} {version}" for library, version in summary.get("versions", {}).items())
+    about_versions = summary.get("versions")
+    known = about_versions if isinstance(about_versions, dict) else {}
+    versions = ", ".join(f"{library} {version}" for library, version in known.items())
     told = {"device": summary.get("device"), "versions": versions}
     return [*rows, *((name, value) for name, value in told.items() if value)]
 

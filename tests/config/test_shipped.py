@@ -50,9 +50,7 @@ def test_a_file_wins_over_a_name_and_a_folder_does_not() -> None:
 def test_an_unknown_name_gets_the_nearest_and_the_list(name: str) -> None:
     with pytest.raises(UserError) as caught:
         parse_train(["--config", name], "train.py")
-    start = (
-        f"There is no configuration file {name} (did you mean tales?): give a YAML file, or one of default, gpu_small,"
-    )
+    start = f"There is no configuration file {name} (did you mean tales?): give a YAML file, or one of default,"
     assert str(caught.value).startswith(start)
 
 
