@@ -1,5 +1,6 @@
 """`python -m minitx VERB …`, also installed as `minitx`."""
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -24,6 +25,8 @@ def dispatch(verb: str, arguments: Sequence[str]) -> int:
     if verb == "--version":
         print(f"minitx {__version__}")
         return 0
+    if "TORCHELASTIC_RUN_ID" in os.environ and verb != "train":
+        raise UserError(f"torchrun is for training alone: start minitx {verb} without it.")
     if verb not in VERBS:
         raise UserError(f"There is no command {verb}{nearest(verb, list(VERBS))}: there are {', '.join(VERBS)}.")
     return int(module_of(verb).main(arguments, prog=f"minitx {verb}"))

@@ -55,7 +55,8 @@ def run_command(command: Callable[[], int]) -> int:
         message = explain(error)
         if message is None:
             raise
-        print(f"error: {one_line(message)}", file=sys.stderr)
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes that a launcher started, one speaks
+            print(f"error: {one_line(message)}", file=sys.stderr)
         return 2
     finally:
         signal.signal(signal.SIGTERM, before)

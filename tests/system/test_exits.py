@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from minitx.system.errors import UserError
 from minitx.system.exits import run_command, sentence
 from minitx.system.files import with_filename
 from minitx.system.text import one_line
@@ -79,3 +80,14 @@ def test_a_fault_before_torch_is_loaded_does_not_load_it() -> None:
 def test_one_line() -> None:
     assert one_line("a\n\x1b[31mé\u202e\u2028") == "a\\n\\x1b[31mé\\u202e\\u2028"
     assert one_line("\ud800\u00a0\u200d") == "\\ud800\u00a0\u200d"
+
+
+def test_of_several_processes_one_says_what_all_found(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong() -> int:
+        raise UserError("This is wrong.")
+
+    for rank, said in (("0", "error: This is wrong.\n"), ("1", "")):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        assert run_command(wrong) == 2 and capsys.readouterr().err == said
