@@ -14,10 +14,14 @@ from minitx.system.program import command
 def main(arguments: Sequence[str], prog: str) -> int:
     """Import as the command line says; the exit status."""
     parser = ArgumentParser(prog=prog, description=__doc__, exit_on_error=False)
-    parser.add_argument("folder", metavar="FOLDER", help="Folder with config.json, safetensors and a tokenizer.")
+    parser.add_argument(
+        "folder",
+        metavar="FOLDER",
+        help="Folder with config.json, safetensors and a tokenizer, or USER/NAME on the Hub.",
+    )
     parser.add_argument("run", metavar="RUN", help="Run folder to make.")
-    series = "FOLDER holds checkpoints, such as checkpoint-500: make each a step of the run."
-    parser.add_argument("--series", action="store_true", help=series)
+    as_steps = "Make each folder, or branch on the Hub, such as checkpoint-500 a step of the run."
+    parser.add_argument("--series", action="store_true", help=as_steps)
     longest = "Tokens that the run sees at once, at most those of the model."
     parser.add_argument("--context_length", type=int, default=2048, help=longest)
     parser.add_argument("--text_file", metavar="FILE", help="Text that heads are scored on; by default small tales.")
@@ -26,8 +30,14 @@ def main(arguments: Sequence[str], prog: str) -> int:
     text = None if options.text_file is None else read_text("--text_file", options.text_file)
     require(text is None or text.strip() != "", f"--text_file {options.text_file} is empty: give some text.")
 
+    from minitx.interop.hub_models import downloaded, is_on_hub
     from minitx.interop.series import import_run
 
-    run = import_run(Path(options.folder), options.run, options.context_length, text, is_series=options.series)
+    folder, folders = Path(options.folder), None
+    if is_on_hub(options.folder):
+        folders = downloaded(options.folder, options.series)
+        folder = folders[max(folders)]
+    length, is_series = options.context_length, options.series
+    run = import_run(folder, options.run, length, text, is_series=is_series, folders=folders)
     print(f'{options.folder} is in {run.path}. Next:\n  {command("generate")} {run.path} --prompt "The"')
     return 0

@@ -35,12 +35,20 @@ def checkpoint_folders(folder: Path) -> dict[int, Path]:
     return dict(by_step)
 
 
-def import_run(folder: Path, out: str, context_length: int, text: str | None = None, *, is_series: bool = False) -> Run:
-    """Make a run of the model in `folder`, or of its checkpoints.
+def import_run(
+    folder: Path,
+    out: str,
+    context_length: int,
+    text: str | None = None,
+    *,
+    is_series: bool = False,
+    folders: dict[int, Path] | None = None,
+) -> Run:
+    """Make a run of the model in `folder`, or of its checkpoints, or of those in `folders` by step.
 
     The run sees at most `context_length` tokens. Its heads are scored on `text`. Raises UserError.
     """
-    folders = checkpoint_folders(folder) if is_series else {0: folder}
+    folders = folders or (checkpoint_folders(folder) if is_series else {0: folder})
     model, tokenizer = import_folder(next(iter(folders.values())), folder, context_length)
     config = Config(model=model.config, tokenizer=TokenizerConfig(vocab_size=min(max(300, model.vocab_size), 65536)))
     room = weights.MAX_TOTAL_BYTES // (2 * parameter_count(model.config, model.vocab_size))
