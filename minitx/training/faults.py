@@ -14,10 +14,9 @@ from typing import NoReturn
 from minitx.system.errors import UserError
 from minitx.system.exits import explain
 from minitx.system.text import one_line
-from minitx.training.parallel import Group
+from minitx.training.parallel import FAULT, Group
 
 SECONDS_TO_TELL = 1.5
-TOLD = "minitx/fault"
 LIVES = "minitx/lives/"
 PLACE = "minitx/place/"
 
@@ -50,7 +49,7 @@ def tell_once(group: Group, error: Exception) -> NoReturn:
 
 def tell(group: Group, error: Exception) -> None:
     """Print the sentence for this process's own fault, if it is the first."""
-    if group.store.add(TOLD, 1) > 1:
+    if group.store.add(FAULT, 1) > 1:
         return
     sentence = explain(error)
     if sentence is None:
@@ -65,11 +64,11 @@ def tell_for_silent(group: Group, error: Exception) -> None:
     group.store.set(f"{LIVES}{group.rank}", "")
     end = time.monotonic() + SECONDS_TO_TELL
     while time.monotonic() < end:
-        if group.store.add(TOLD, 0):
+        if group.store.add(FAULT, 0):
             return
         time.sleep(0.1)
     silent = [rank for rank in range(group.size) if not group.store.check([f"{LIVES}{rank}"])]
-    if group.store.add(TOLD, 1) > 1:
+    if group.store.add(FAULT, 1) > 1:
         return
     names = f"Process {silent[0]}" if len(silent) == 1 else f"Processes {', '.join(map(str, silent))}"
     have = "has" if len(silent) == 1 else "have"

@@ -24,6 +24,7 @@ T = TypeVar("T")
 
 all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # the name before torch 2.13
 POLL = 0.2  # seconds between looks at the store
+FAULT = "minitx/fault"  # in the store once a process has told of a fault
 
 
 @dataclass
@@ -166,6 +167,7 @@ class Group:
         ready = f"minitx/ready/{self.rank - self.local_rank}"
         if self.local_rank:
             while not self.store.check([ready]):
+                require(not self.store.check([FAULT]), "The first process could not do it.")  # and has said why
                 time.sleep(POLL)
         result = function()
         if not self.local_rank:

@@ -199,6 +199,15 @@ def test_processes_that_differ_are_refused(tmp_path: Path) -> None:
     assert "Process 1 of 2 differs from process 0 in its settings" in sentence
 
 
+def test_a_text_that_the_first_cannot_prepare_ends_all(tmp_path: Path) -> None:
+    """The others wait for it as long as it takes, but no longer."""
+    config = config_of(tmp_path, {}, {})
+    missing = dataclasses.replace(config, data=dataclasses.replace(config.data, source=str(tmp_path / "none.txt")))
+    ends = train_by(3, missing, tmp_path)
+    (sentence,) = sentences(ends)
+    assert [end.status for end in ends] == [2] * 3 and "none.txt does not exist" in sentence
+
+
 def test_rows_that_do_not_divide_are_refused(tmp_path: Path) -> None:
     config = config_of(tmp_path, {}, {"batch_size": 5, "grad_accum": 1})
     (sentence,) = sentences(train_by(2, config, tmp_path))
