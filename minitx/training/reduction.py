@@ -1,6 +1,6 @@
 """Gradients of several processes → their sum, in each process.
 
-What DistributedDataParallel does, but after the last backward pass, not beside it (docs/scaling.md compares them).
+What DistributedDataParallel does, but after the last backward pass, not beside it: as quick here (docs/scaling.md).
 """
 
 from collections.abc import Iterator, Sequence
