@@ -56,6 +56,8 @@ def test_snapshots_of_a_loop_of_ones_own_are_found_by_the_tab(run: minitx.Loaded
     store = Store(str(tmp_path / "logs"))
     assert store.names() == ["mine"] and store.describe("mine")["steps"] == [10, 20]
     assert [probe["text"] for probe in store.describe("mine")["newest"]["probes"]] == ["the cat", "rain"]
+    minitx.write_snapshot(run_of(), "the cat", tmp_path / "logs" / "one", 10)
+    assert len(Store(str(tmp_path / "logs")).describe("one")["newest"]["probes"]) == 1
     with pytest.raises(minitx.UserError, match="runs/small is a trained run"):
         minitx.write_snapshot(run, ["the cat"], "runs/small")
 
