@@ -101,6 +101,9 @@ def test_a_notebooks_cell_shows_the_page(
         assert frame.locator("select[aria-label='Text']").evaluate("all => all.selectedOptions[0].textContent") == text
         assert frame.evaluate("getComputedStyle(document.body).getPropertyValue('--kind').trim()") == theme
         assert shown.tab.locator("iframe").bounding_box()["height"] == 500
+        other = {"light": "dark", "dark": "light"}[theme]
+        shown.tab.evaluate(f"document.body.style.color = {'#ddd' if other == 'dark' else '#222'!r}")
+        frame.locator(f"html[data-theme={other}]").wait_for(state="attached")
         frame.locator(".cell").first.click()
         frame.locator("button", has_text="Link").first.click()
         assert frame.locator(".link-text").input_value().startswith("run=small&")  # what `view` takes
