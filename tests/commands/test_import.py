@@ -159,3 +159,9 @@ def test_every_verb_works_on_an_imported_run(
     assert {"a", "a-2"} <= {*listed}
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         assert (folder / name).read_bytes() == Path("again", name).read_bytes()
+
+
+def test_what_is_left_out_is_named(capfd: pytest.CaptureFixture[str]) -> None:
+    for arguments, names in ([], "FOLDER and RUN"), (["folder"], "RUN"):
+        assert main(["import", *arguments]) == 2
+        assert capfd.readouterr().err == f"error: Give {names}: see --help.\n"

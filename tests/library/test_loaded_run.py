@@ -80,7 +80,7 @@ def test_the_loss_without_heads(kind: dict[str, Any], without: list[tuple[int, i
         (lambda run: run.loss(), "has no validation text: give a text"),
         (lambda run: run.generate("the", temperature=-1), "temperature is -1"),
         (lambda run: minitx.load("nowhere"), "There is no run nowhere"),
-        (lambda run: minitx.read_config("nowhere.yaml"), "There is no configuration file nowhere.yaml"),
+        (lambda run: minitx.read_config("nowhere.yaml"), "There is no configuration nowhere.yaml"),
     ],
 )
 def test_what_a_person_can_get_wrong(call: Any, sentence: str) -> None:
