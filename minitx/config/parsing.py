@@ -199,6 +199,12 @@ def explain(message: str, types_by_option: dict[str, Any]) -> str:
     if unknown := re.search(r"unrecognized arguments:.*?(--\w[^\s=]*)", message):
         hint = nearest(unknown[1], sorted(f"--{option}" for option in types_by_option))
         return f"There is no option {unknown[1]}{hint}: see --help."
+    if missing := re.search(r"arguments are required: (.*)", message):
+        return f"Give {missing[1].upper().replace(', ', ' and ')}: see --help."
+    if extra := re.search(r"unrecognized arguments: (.*)", message):
+        return f"There is no place for {' '.join(extra[1].split())}: see --help."
+    if bare := re.search(r"argument (--\S+): expected (one argument|\d+ arguments)", message):
+        return f"{bare[1]} takes {bare[2].replace('argument', 'value')}: see --help."
     key = re.search(r'Parser key "([^"]+)"', message)
     value = re.findall(r"(?:Got|Given) value: (.*)", message)
     if "integer string conversion" in message:

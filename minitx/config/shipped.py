@@ -23,8 +23,8 @@ def find_config(name: str) -> Path:
     file, known = Path(name), config_names()
     if name in known and not file.is_file():
         return CONFIGS / f"{name}.yaml"
-    hint = f"{nearest(file.stem, known)}: give a YAML file, or one of {', '.join(known)}."
-    require(file.is_file(), f"There is no configuration file {name}{hint}")
+    hint = f"{nearest(file.stem.lower(), known)}: give a YAML file, or one of {', '.join(known)}."
+    require(file.is_file(), f"There is no configuration {name}{hint}")
     return file
 
 

@@ -45,7 +45,10 @@ class JsonTokenizer(Tokenizer):
         try:
             self._library: Any = Library.from_buffer(proto)
         except Exception as error:  # the library raises nothing more special
-            raise UserError(f"{origin} is no tokenizer that the library tokenizers reads ({error}).") from error
+            raise UserError(
+                f"{origin} is no tokenizer that the library tokenizers reads ({error}): get a whole copy, or update it "
+                "with 'pip install -U tokenizers'."
+            ) from error
         named = self._library.token_to_id(end) if isinstance(end, str) else end
         self.proto, self._end = proto, -1 if named is None else int(named)
         require(0 <= self._end < vocab_size, f"{origin} has no token {end!r}, which is to end a text.")

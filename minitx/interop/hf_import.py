@@ -112,6 +112,13 @@ def end_of_document(tokenizer_folder: Path, model_folder: Path) -> int | str:
     return about.whole("eos_token_id")
 
 
+def check_folder(folder: Path) -> None:
+    """Raise UserError unless there is such a folder."""
+    require(not folder.is_file(), f"{folder} is a file: name the folder that it is in.")
+    remedy = f"give a folder with {' and '.join(FILES)}, or OWNER/NAME of a model there"
+    require(folder.is_dir(), f"{folder} is neither a folder here nor OWNER/NAME on the Hub: {remedy}.")
+
+
 def check_checksums(folder: Path) -> None:
     """Raise UserError where a file but the model card has changed since minitx exported it.
 
@@ -122,6 +129,7 @@ def check_checksums(folder: Path) -> None:
     listed = Fields(read_json(folder / CHECKSUM_FILE), str(folder / CHECKSUM_FILE)).inside("files", dict)
     for name in {*listed} - {README}:
         file, before = folder / str(name), read_record(listed, name)
+        require(os.path.lexists(file), f"{file} is missing: get a whole copy of the folder, or export it again.")
         remedy = f"export it again, or remove {CHECKSUM_FILE} to import it as it is"
         require(is_unchanged(file, before), f"{file} has changed since minitx exported it: {remedy}.")
 
@@ -131,11 +139,11 @@ def import_model(folder: Path, context_length: int | None = None) -> Transformer
 
     context_length: the most tokens that it shall see; no weight depends on them.
     """
-    require(folder.is_dir(), f"There is no folder {folder}: name one that holds {' and '.join(FILES)}.")
+    check_folder(folder)
     has_weights = any(os.path.lexists(folder / name) for name in (WEIGHTS, INDEX))
     missing = [name for name in FILES if not (has_weights if name == WEIGHTS else os.path.lexists(folder / name))]
     found = [name for name in OTHER_WEIGHTS if missing == [WEIGHTS] and (folder / name).exists()]
-    remedy = f", only {found[0]}: save the weights as safetensors" if found else ""
+    remedy = f", only {found[0]}: save the weights as safetensors" if found else ": get a whole copy, or name another"
     absent = " and no ".join(missing)
     require(not missing, f"{folder} holds no model that minitx can read: there is no {absent} in it{remedy}.")
     origin = folder / "config.json"

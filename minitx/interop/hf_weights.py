@@ -42,6 +42,7 @@ def open_weights(folder: Path) -> Iterator[Weights]:
     place = {}
     with contextlib.ExitStack() as stack:
         for file in weight_files(folder):
+            require(os.path.lexists(file), f"{file} is missing, with part of the weights: get a whole copy.")
             with open_regular(file) as opened, reading(file):
                 length = int.from_bytes(opened.read(8), "little")
             too_long = f"its header would have {length:,} bytes, at most {MAX_JSON:,} fit"

@@ -13,7 +13,7 @@ from minitx.data.tales.language import tales
 from minitx.data.tokenizer import Tokenizer
 from minitx.heads import snapshots
 from minitx.heads.view import view_probes
-from minitx.interop.hf_import import import_folder
+from minitx.interop.hf_import import check_folder, import_folder
 from minitx.model import Transformer
 from minitx.model_size import parameter_count
 from minitx.run import checkpoints, weights
@@ -28,7 +28,7 @@ SCORED_TALES = 200
 
 def checkpoint_folders(folder: Path) -> dict[int, Path]:
     """The checkpoints in a folder by their steps, in order; raises UserError if there is none."""
-    require(folder.is_dir(), f"There is no folder {folder}: name one that holds checkpoints.")
+    check_folder(folder)
     found = ((CHECKPOINT.fullmatch(inside.name), inside) for inside in folder.iterdir() if inside.is_dir())
     by_step = sorted((int(match[1]), inside) for match, inside in found if match)
     require(bool(by_step), f"{folder} holds no series: its folders must be called checkpoint-500, step500 or the like.")

@@ -9,7 +9,7 @@ from minitx.system.files import check_page_name, write_output
 
 @dataclass(frozen=True)
 class Page:
-    """A page of the Attention tab, as `minitx.show` makes it. Jupyter, VS Code and Colab show it as a cell's result.
+    """A page of the Attention tab, as `minitx.show` makes it. JupyterLab shows it as a cell's result.
 
     >>> page = minitx.show(run, "the cat sat")
     >>> page.save("heads.html")
@@ -29,6 +29,9 @@ class Page:
         return f"Page of {len(self.html):,} characters: a notebook shows it; save(path) writes it."
 
     def _repr_html_(self) -> str:
-        """The page in a frame of its own, so that its style and the notebook's do not meet."""
-        style = f"width: 100%; height: {self.height}px; border: 0; border-radius: 10px"
+        """The page in a frame of its own, so that its style and the notebook's do not meet.
+
+        By the transition the page learns that the notebook's theme has changed.
+        """
+        style = f"width: 100%; height: {self.height}px; border: 0; border-radius: 10px; transition: color 1ms"
         return f'<iframe title="Attention heads" style="{style}" srcdoc="{html.escape(self.html)}"></iframe>'

@@ -1,12 +1,15 @@
 """A run for use from Python: load or train it, write text with it, measure its loss."""
 
 import dataclasses
+import operator
 import re
+import reprlib
 import signal
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,6 +69,8 @@ class LoadedRun:
         >>> run.generate("the cat", max_new_tokens=20) == run.generate("the cat", max_new_tokens=20)
         True
         """
+        if prompt is not None:
+            check_text(prompt)
         options = GenerateConfig(
             max_new_tokens=max_new_tokens,
             temperature=temperature,
@@ -87,6 +92,7 @@ class LoadedRun:
         8
         """
         if text is not None:
+            check_text(text)
             require(text != "", "The text is empty: give some, or leave it out to take the run's validation split.")
             return np.array([self.tokenizer.end_of_document, *self.tokenizer.encode(text)], dtype=np.uint32)
         return self._validation
@@ -98,27 +104,44 @@ class LoadedRun:
         return validation_tokens(self.folder)
 
     @torch.inference_mode()
-    def loss(self, text: str | None = None, *, without: Iterable[tuple[int, int]] = ()) -> float:
+    def loss(self, text: str | None = None, *, without: Iterable[tuple[int, int]] | tuple[int, int] = ()) -> float:
         """Nats per token on `text`, of any length, or on the validation split; heads in `without` are switched off.
 
-        without: (layer, head) of each, by their numbers before pruning; it writes nothing into the residual. Raises
-        UserError for a head that the model does not have.
+        without: (layer, head) of each, or of one, by their numbers before pruning; they write nothing into the
+        residual. Raises UserError for a head that the model does not have.
 
         >>> run.loss("the cat sat", without=[(1, 0)]) != run.loss("the cat sat")
         True
         """
         config, tokens, device = self.model.config, self.tokens(text), self.model.embedding.weight.device
         gates = torch.ones(config.n_layer, config.n_head, device=device)
-        for layer, head in without:
-            here = config.heads_in(layer) if 0 <= layer < config.n_layer else []
-            at = f"layer {layer} has heads {', '.join(map(str, here)) or 'none'}"
-            require(head in here, f"There is no head {layer}.{head}: of {config.n_layer} layers, {at}.")
+        for layer, head in as_pairs(without):
+            is_layer = 0 <= layer < config.n_layer
+            here = config.heads_in(layer) if is_layer else []
+            heads = f"heads {', '.join(map(str, here))}" if here else "no heads"
+            at = f"layer {layer} has {heads}" if is_layer else f"the last layer is {config.n_layer - 1}"
+            require(head in here, f"There is no head {layer}.{head}: {at}.")
             gates[layer, head] = 0
         total = 0.0
         for inputs, targets in validation_windows(tokens, config.context_length, batch_size=8):
             logits = self.model(inputs.to(device), heads=HeadAccess(gates))
             total += float(next_token_loss(logits, targets.to(device), "sum"))
         return total / (len(tokens) - 1)
+
+
+def check_text(text: object) -> None:
+    """Raise UserError unless `text` is a string."""
+    require(isinstance(text, str), f"The text is {reprlib.repr(text)}, but it must be a string.")
+
+
+def as_pairs(heads: Any) -> list[tuple[int, int]]:
+    """(layer, head) of each of `heads`, or of one given bare; raises UserError for anything else."""
+    try:
+        given = [*heads]
+        pairs = [given] if given and not hasattr(given[0], "__len__") else given
+        return [(operator.index(layer), operator.index(head)) for layer, head in pairs]
+    except (TypeError, ValueError) as error:
+        raise UserError(f"without is {reprlib.repr(heads)}, but it takes (layer, head) of each head.") from error
 
 
 def load(path: str | Path | None = None, checkpoint: str | int = "best", device: str = "auto") -> LoadedRun:

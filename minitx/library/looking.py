@@ -16,7 +16,7 @@ from minitx.heads.record import Scored, score_text, scored_text
 from minitx.heads.repeats import score_repetition
 from minitx.heads.view import text_snapshot, view_probes
 from minitx.library.cell import Page
-from minitx.library.loaded_run import LoadedRun
+from minitx.library.loaded_run import LoadedRun, check_text
 from minitx.run.folder import Run
 from minitx.system.errors import require
 from minitx.tensorboard.plugin.page import page
@@ -76,6 +76,7 @@ def record(run: LoadedRun, text: str) -> Look:
 
 def _fitting(run: LoadedRun, text: str) -> list[int]:
     """The tokens of `text`; raises UserError unless there are some and the context has room for them."""
+    check_text(text)
     tokens, longest = run.tokenizer.encode(text), run.model.config.context_length
     require(len(tokens) > 0, f"The text {text!r} has no tokens: give some.")
     fault = f"The text has {len(tokens)} tokens, but this model sees {longest} at once: give a shorter one."
@@ -140,16 +141,17 @@ def show(run: LoadedRun, text: str | None = None, *, view: str = "", height: int
     return Page(page([snapshot(run, text)], title=title, view=view), height)
 
 
-def write_snapshot(run: LoadedRun, texts: Sequence[str], folder: str | Path, step: int | None = None) -> None:
-    """Write what every head attends to in `texts`, for the Attention tab: `tensorboard --logdir` finds the folder.
+def write_snapshot(run: LoadedRun, texts: str | Sequence[str], folder: str | Path, step: int | None = None) -> None:
+    """Write what every head attends to in `texts`, or in one, for the Attention tab.
 
-    Called at several steps it makes a film, also in a training loop of your own. Every call must have the same texts.
-    step: by default that of the run. Raises UserError for texts that do not fit, and for the folder of a trained run.
+    `tensorboard --logdir` finds the folder. Called at several steps it makes a film, also in a training loop of your
+    own. Every call must have the same texts. step: by default that of the run. Raises UserError for texts that do not
+    fit, and for the folder of a trained run.
 
     >>> for step in (8, 12):
     ...     minitx.write_snapshot(minitx.load("runs/small", step), ["the cat sat", "rain fell"], "runs/film")
     """
-    folder = Path(folder)
+    folder, texts = Path(folder), [texts] if isinstance(texts, str) else texts
     is_free = not (folder / "data.json").exists()
     require(is_free, f"{folder} is a trained run, which has its own snapshots: name another folder beside it.")
     require(len(texts) > 0, "There is no text to show: give at least one.")

@@ -51,6 +51,7 @@ def list_runs(folder: Path, check: bool = False) -> list[Listed]:
 
     Raises UserError if there is no such folder.
     """
+    require(not folder.is_file(), f"{folder} is a file: name a folder with runs, or leave it out for runs/.")
     require(
         folder.is_dir(), f"There is no folder {folder}: name one with runs, or train one with '{command('train')}'."
     )

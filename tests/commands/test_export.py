@@ -37,6 +37,7 @@ def test_only_an_export_is_replaced(tmp_path: Path, capsys: pytest.CaptureFixtur
     (folder / "config.json").write_text("damaged")
     (tmp_path / f".exported-{2**22 + 1}").mkdir()  # a draft of a process that was killed
     assert main(["export", config.out, str(folder)]) == 0
+    assert f"is in {folder}, in place of an earlier export: " in capsys.readouterr().out
     about = read_json(folder / "minitx.json")["files"]
     assert {file.name for file in folder.iterdir()} == {*about, "minitx.json"}
     assert all(about[name]["sha256"] == checksum(folder / name) for name in about)
@@ -57,11 +58,28 @@ def test_a_gguf_file_is_made_and_replaced(tmp_path: Path, capsys: pytest.Capture
     gguf = pytest.importorskip("gguf", reason="gguf is an extra")
     config, file = small_config(tmp_path, steps=1, sample_every=0), tmp_path / "small.gguf"
     assert train(config) == 0
-    file.write_text("damaged")
+    file.write_text("mine")
+    assert main(["export", config.out, str(file), "--format", "gguf"]) == 2
+    assert "small.gguf is another file than an export: name a new one." in capsys.readouterr().err
+    file.write_text("GGUF, but damaged")
     assert main(["export", config.out, str(file), "--format", "gguf"]) == 0
     assert f"llama-server --model {file}" in capsys.readouterr().out
     assert gguf.GGUFReader(file).fields["general.name"].contents() == "small"
     assert not list(tmp_path.glob(".small*"))
+
+
+def test_a_page_is_made_and_replaced_with_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config, file = small_config(tmp_path, steps=1, sample_every=0), tmp_path / "small.html"
+    assert train(config) == 0
+    file.write_text("<title>Mine</title>")
+    export = ["export", config.out, str(file), "--format", "page"]
+    assert main(export) == 2
+    assert "small.html is another file than an export: name a new one." in capsys.readouterr().err
+    file.unlink()
+    for said in (f"is in {file}: a browser", f"is in {file}, in place of an earlier export: a browser"):
+        assert main(export) == 0
+        printed = capsys.readouterr()
+        assert said in printed.out and printed.out.count("\n") == 1 and printed.err == ""
 
 
 def test_what_gguf_lacks_is_named(

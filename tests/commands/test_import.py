@@ -107,6 +107,7 @@ def test_odd_files_are_refused_at_once(
 
 
 def test_the_real_reason_is_given(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    listed = (folder / "minitx.json").read_bytes()
     (folder / "minitx.json").unlink()
     (folder / "sentencepiece.model").rename(folder / "elsewhere")
     (folder / "tokenizer.json").unlink()
@@ -115,6 +116,12 @@ def test_the_real_reason_is_given(folder: Path, capfd: pytest.CaptureFixture[str
     assert "tokens, but the model was made for 300" in refusal(folder, capfd)
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     assert "only pytorch_model.bin: save the weights as safetensors" in refusal(folder, capfd)
+    (folder / "pytorch_model.bin").unlink()
+    assert "there is no model.safetensors in it: get a whole copy, or name another" in refusal(folder, capfd)
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "part.safetensors"}}')
+    assert "part.safetensors is missing, with part of the weights: get a whole copy" in refusal(folder, capfd)
+    (folder / "minitx.json").write_bytes(listed)
+    assert "is missing: get a whole copy of the folder, or export it again" in refusal(folder, capfd)
 
 
 def test_every_verb_works_on_an_imported_run(
@@ -152,3 +159,9 @@ def test_every_verb_works_on_an_imported_run(
     assert {"a", "a-2"} <= {*listed}
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         assert (folder / name).read_bytes() == Path("again", name).read_bytes()
+
+
+def test_what_is_left_out_is_named(capfd: pytest.CaptureFixture[str]) -> None:
+    for arguments, names in ([], "FOLDER and RUN"), (["folder"], "RUN"):
+        assert main(["import", *arguments]) == 2
+        assert capfd.readouterr().err == f"error: Give {names}: see --help.\n"

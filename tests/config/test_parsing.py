@@ -77,9 +77,9 @@ def test_shipped_configurations_load(file: Path) -> None:
         (["--train", "x"], "train is a section of settings"),
         (["--seed", "1:30"], "seed is '1:30', but it takes a whole number"),
         (["--data.seed", "true"], "data.seed is 'true', but it takes a whole number or null"),
-        (["--seed"], "--seed"),
-        (["extra"], "extra"),
-        (["--config", "nowhere.yaml"], "no configuration file nowhere.yaml"),
+        (["--seed"], "--seed takes one value: see --help."),
+        (["extra"], "There is no place for extra: see --help."),
+        (["--config", "nowhere.yaml"], "no configuration nowhere.yaml"),
         (["--resume", "nowhere"], "no run in nowhere to resume"),
         (["--train.learning_rate", "1e999"], "train.learning_rate is inf, but it must be above 0 and a finite number"),
         *[

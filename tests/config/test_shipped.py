@@ -46,11 +46,11 @@ def test_a_file_wins_over_a_name_and_a_folder_does_not() -> None:
     assert parse_train(["--config", "tales"], "train.py")[0].seed == 7
 
 
-@pytest.mark.parametrize("name", ["tale", "configs/tales.yaml", "tales.yaml", "../tales"])
+@pytest.mark.parametrize("name", ["tale", "TALES", "configs/tales.yaml", "tales.yaml", "../tales"])
 def test_an_unknown_name_gets_the_nearest_and_the_list(name: str) -> None:
     with pytest.raises(UserError) as caught:
         parse_train(["--config", name], "train.py")
-    start = f"There is no configuration file {name} (did you mean tales?): give a YAML file, or one of default,"
+    start = f"There is no configuration {name} (did you mean tales?): give a YAML file, or one of default,"
     assert str(caught.value).startswith(start)
 
 

@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 
@@ -55,21 +56,31 @@ def test_the_loss_without_heads(kind: dict[str, Any], without: list[tuple[int, i
     run = run_of(**kind)
     without = [(layer, head) for layer, head in without if head in run.model.config.heads_in(layer)]
     assert run.loss(TEXT, without=without) == pytest.approx(loss_by_hand(run.model, without), abs=1e-5)
+    assert run.loss(TEXT, without=np.array(without)) == run.loss(TEXT, without=without)
+    assert len(without) != 1 or run.loss(TEXT, without=without[0]) == run.loss(TEXT, without=without)
     assert run.model.training  # it is left in the mode that it had
 
 
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        (lambda run: run.loss(TEXT, without=[(0, 4)]), "no head 0.4: of 2 layers, layer 0 has heads 1, 2."),
+        (lambda run: run.loss(TEXT, without=[(0, 4)]), "no head 0.4: layer 0 has heads 1, 2."),
         (lambda run: run.loss(TEXT, without=[(0, 0)]), "no head 0.0"),  # pruned
         (lambda run: run.loss(TEXT, without=[(0, -1)]), "no head 0.-1"),  # not the last one
-        (lambda run: run.loss(TEXT, without=[(2, 0)]), "no head 2.0: of 2 layers, layer 2 has heads none."),
+        (lambda run: run.loss(TEXT, without=[(2, 0)]), "no head 2.0: the last layer is 1."),
+        (lambda run: run.loss(TEXT, without=(2, 0)), "no head 2.0: the last layer is 1."),
+        (lambda run: run_of(kept_heads=[[], [0]]).loss(TEXT, without=(0, 1)), "no head 0.1: layer 0 has no heads."),
+        (lambda run: run.loss(TEXT, without=[0, 1, 2]), "without is .0, 1, 2., but it takes .layer, head. of each"),
+        (lambda run: run.loss(TEXT, without="0.1"), "without is '0.1'"),
+        (lambda run: run.loss(TEXT, without=1), "without is 1"),
+        (lambda run: run.loss(5), "The text is 5, but it must be a string"),
+        (lambda run: run.generate(5), "The text is 5"),
+        (lambda run: minitx.record(run, cast(Any, ["the"])), "The text is .'the'."),
         (lambda run: run.loss(""), "The text is empty"),
         (lambda run: run.loss(), "has no validation text: give a text"),
         (lambda run: run.generate("the", temperature=-1), "temperature is -1"),
         (lambda run: minitx.load("nowhere"), "There is no run nowhere"),
-        (lambda run: minitx.read_config("nowhere.yaml"), "There is no configuration file nowhere.yaml"),
+        (lambda run: minitx.read_config("nowhere.yaml"), "There is no configuration nowhere.yaml"),
     ],
 )
 def test_what_a_person_can_get_wrong(call: Any, sentence: str) -> None:

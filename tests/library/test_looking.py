@@ -56,6 +56,8 @@ def test_snapshots_of_a_loop_of_ones_own_are_found_by_the_tab(run: minitx.Loaded
     store = Store(str(tmp_path / "logs"))
     assert store.names() == ["mine"] and store.describe("mine")["steps"] == [10, 20]
     assert [probe["text"] for probe in store.describe("mine")["newest"]["probes"]] == ["the cat", "rain"]
+    minitx.write_snapshot(run_of(), "the cat", tmp_path / "logs" / "one", 10)
+    assert len(Store(str(tmp_path / "logs")).describe("one")["newest"]["probes"]) == 1
     with pytest.raises(minitx.UserError, match="runs/small is a trained run"):
         minitx.write_snapshot(run, ["the cat"], "runs/small")
 
@@ -99,6 +101,9 @@ def test_a_notebooks_cell_shows_the_page(
         assert frame.locator("select[aria-label='Text']").evaluate("all => all.selectedOptions[0].textContent") == text
         assert frame.evaluate("getComputedStyle(document.body).getPropertyValue('--kind').trim()") == theme
         assert shown.tab.locator("iframe").bounding_box()["height"] == 500
+        other = {"light": "dark", "dark": "light"}[theme]
+        shown.tab.evaluate(f"document.body.style.color = {'#ddd' if other == 'dark' else '#222'!r}")
+        frame.locator(f"html[data-theme={other}]").wait_for(state="attached")
         frame.locator(".cell").first.click()
         frame.locator("button", has_text="Link").first.click()
         assert frame.locator(".link-text").input_value().startswith("run=small&")  # what `view` takes

@@ -13,7 +13,7 @@ from minitx.commands.shared import write_page
 from minitx.heads.scores import IMPORTANCE, SCORES
 from minitx.heads.snapshots import PlacedLink, ShownProbe, encode
 from minitx.system.errors import UserError
-from minitx.tensorboard.plugin.page import ENTRY, MODEL_ENTRY, STATIC, modules, page, script
+from minitx.tensorboard.plugin.page import ENTRY, MODEL_ENTRY, STATIC, WORKER_ENTRY, modules, page, script
 from tests.heads.test_snapshots import patterns
 from tests.tensorboard.browser import Page, chromium, needs_browser
 
@@ -29,7 +29,7 @@ def snapshot(step: int = 5, text: str = "a text") -> bytes:
     return encode(step, [ShownProbe(text, [text, "b", "c"], patterns(2, 2, 3, seed=step))])
 
 
-ENTRIES = [ENTRY, MODEL_ENTRY, STATIC / "walkthrough.js"]
+ENTRIES = [ENTRY, MODEL_ENTRY, WORKER_ENTRY, STATIC / "walkthrough.js"]
 ROOMS = ["state", "model", "data", "draw", "views", "frame"]
 """A module imports only from its own room and those before it."""
 
@@ -37,7 +37,7 @@ ROOMS = ["state", "model", "data", "draw", "views", "frame"]
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_every_module_is_in_the_page_after_what_it_imports(entry: Path) -> None:
     files = modules(entry)
-    entered = {*modules(ENTRY), *modules(MODEL_ENTRY), STATIC / "index.js", STATIC / "walkthrough.js"}
+    entered = {module for entry in ENTRIES for module in modules(entry)} | {STATIC / "index.js"}
     assert entered == {*STATIC.rglob("*.js")}
     assert len(files) == len(set(files))
     for place, file in enumerate(files):

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 STATIC = Path(__file__).parent / "static"
-ENTRY, MODEL_ENTRY = STATIC / "standalone.js", STATIC / "runnable.js"
+ENTRY, MODEL_ENTRY, WORKER_ENTRY = STATIC / "standalone.js", STATIC / "runnable.js", STATIC / "model" / "worker.js"
 IMPORT = re.compile(r'^import (\{[^}]*\}) from "(\.[./\w]+\.js)";$', re.MULTILINE)
 EXPORT = re.compile(r"^export ((?:async )?function|const|class) (\w+)", re.MULTILINE)
-POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src blob: data:"
+POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src blob: data:; "
+POLICY += "worker-src blob:"
 
 
 def page(
@@ -31,7 +32,7 @@ def page(
     """
     encoded = [base64.b64encode(content).decode("ascii") for content in snapshots]
     data: dict[str, Any] = {"title": title, "view": view, "snapshots": encoded, "steps_of": steps_of or len(encoded)}
-    data |= {} if model is None else {"model": model}
+    data |= {} if model is None else {"model": model, "worker": script(WORKER_ENTRY)}
     held = "" if steps_of is None else f" · {len(encoded)} of {steps_of} steps"
     return (
         STATIC.with_name("page.html")

@@ -8,12 +8,17 @@ export function startFilePage(sourceOf) {
   const cell = window.frameElement; // the frame in a notebook; null in a page of its own
   try {
     const data = JSON.parse(document.getElementById("data").textContent);
-    if (cell) document.documentElement.dataset.theme = isLight(getComputedStyle(cell).color) ? "dark" : "light";
+    const setTheme = () => (document.documentElement.dataset.theme = isLight(getComputedStyle(cell).color) ? "dark" : "light");
+    if (cell) setTheme();
     const link = window.location.hash.slice(1) || data.view;
     const linkTo = (text) => (cell ? text : `${window.location.href.split("#")[0]}#${text}`);
     const follow = (text) => cell ?? window.history.replaceState(null, "", linkTo(text));
     const source = sourceOf(data);
-    startViewer(document.body, source, { link, linkTo, follow });
+    const viewer = startViewer(document.body, source, { link, linkTo, follow });
+    cell?.addEventListener("transitionend", () => { // the letters around the frame took another colour (see cell.py)
+      setTheme();
+      viewer.redraw();
+    });
     return source;
   } catch (error) {
     document.body.append(element("p", { class: "fault" }, error.message));
