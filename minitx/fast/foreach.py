@@ -17,7 +17,6 @@ def for_each(name: str) -> Callable[..., Any]:
     return getattr(torch, f"_foreach_{name}", loop)
 
 
-lerp = for_each("lerp")  # (starts, ends, weight): start + weight · (end - start) for each pair
-lerp_ = for_each("lerp_")  # the same, written into the starts
+lerp_ = for_each("lerp_")  # (starts, ends, weight): adds weight · (end - start) to each start
 scale_ = for_each("mul_")  # (tensors, factor): multiplies every tensor by the factor
 add_ = for_each("add_")  # (tensors, others, alpha=…): adds alpha · other to each tensor

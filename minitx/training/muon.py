@@ -63,7 +63,7 @@ class Muon(Optimizer):
                 self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         velocities = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
         foreach.lerp_(velocities, gradients, 1 - group["momentum"])
-        ahead = foreach.lerp(gradients, velocities, group["momentum"])
+        ahead = [torch.lerp(*pair, group["momentum"]) for pair in zip(gradients, velocities, strict=True)]
         stacked = torch.stack([self.processes.whole(matrix) for matrix in ahead])  # (matrix, row, column)
         blocks = self.processes.in_parts(orthogonal, stacked.view(-1, rows, stacked.size(2)).to(self.dtype))
         whole = blocks.to(stacked.dtype).view_as(stacked).unbind()
