@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -214,15 +217,58 @@ def test_rows_that_do_not_divide_are_refused(tmp_path: Path) -> None:
     assert "2 processes cannot share train.batch_size 5" in sentence and "take train.batch_size 4" in sentence
 
 
-def test_a_launcher_must_say_who_is_who(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    monkeypatch.setenv("RANK", "0")
-    with pytest.raises(
-        UserError, match="WORLD_SIZE is 4, but MASTER_ADDR, MASTER_PORT is not set: start with torchrun"
-    ):
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("MASTER_ADDR", "", "WORLD_SIZE is 4, but MASTER_ADDR is not set: start with torchrun"),
+        ("WORLD_SIZE", "abc", "WORLD_SIZE is abc: give the number of processes"),
+        ("RANK", "4", "RANK is 4: give a number below 4"),
+    ],
+)
+def test_a_launcher_must_say_who_is_who(name: str, value: str, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for known, good in {"WORLD_SIZE": "4", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(known, good)
+    assert launched()
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=sentence):
         launched()
     monkeypatch.setenv("WORLD_SIZE", "1")
     assert not launched()
+
+
+@pytest.mark.parametrize(
+    ("rank", "sentence"),
+    [
+        (0, "1 of 2 processes came within 1 s (parallel.timeout): start the others with the same"),
+        (1, "The first process did not answer at 127.0.0.1:"),
+    ],
+)
+def test_one_whose_others_never_come_says_so_and_heeds_signals(rank: int, sentence: str, tmp_path: Path) -> None:
+    """Started by hand, where the first process holds the store."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    code = (
+        "import sys\n"
+        "from minitx.config import ParallelConfig\n"
+        "from minitx.system.exits import run_command\n"
+        "def wait():\n"
+        "    from minitx.training.launch import joined\n"
+        "    print('waits', flush=True)\n"
+        "    with joined(ParallelConfig(timeout=int(sys.argv[1])), 'cpu'): return 0\n"
+        "sys.exit(run_command(wait))"
+    )
+    places = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    for timeout, status, said in ((1, 2, f"error: {sentence}"), (600, 143, "terminated")):
+        command = [sys.executable, "-c", code, str(timeout)]
+        pipe, env = subprocess.PIPE, {**os.environ, **places}
+        with subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe, text=True) as process:
+            assert process.stdout is not None and process.stdout.readline() == "waits\n"
+            if timeout > 1:
+                time.sleep(0.5)
+                process.terminate()
+            errors = process.communicate(timeout=60)[1]
+        assert process.returncode == status and errors.startswith(said) and errors.count("\n") == 1, errors
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
