@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from minitx.fast.compiler import COMPILER_CACHE, in_compiler_cache, is_compiler_fault
 from minitx.system.errors import UserError
-from minitx.system.program import is_under_torchrun
+from minitx.system.program import is_under_torchrun, launcher_has_gone
 from minitx.system.text import one_line
 
 REMEDIES = {
@@ -64,11 +64,13 @@ def run_command(command: Callable[[], int]) -> int:
         message = explain(error)
         if message is None:
             raise
-        if is_other():  # the first finds the same in most cases, and torchrun ends this one then
+        speaks = not is_other()
+        if not speaks:  # the first finds the same in most cases, and torchrun ends this one then
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.SIG_DFL)
             time.sleep(SECONDS_FOR_FIRST)
-        print(f"error: {one_line(message)}", file=sys.stderr)
+        if speaks or not launcher_has_gone():
+            print(f"error: {one_line(message)}", file=sys.stderr)
         return 2
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -6,10 +6,17 @@ from pathlib import Path
 
 from minitx.system.errors import require
 
+PARENT = os.getppid()
+
 
 def is_under_torchrun() -> bool:
     """Whether torchrun started this process."""
     return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def launcher_has_gone() -> bool:
+    """Whether torchrun started this process and has ended; a shell that started one may end."""
+    return is_under_torchrun() and os.getppid() != PARENT
 
 
 def refuse_torchrun(program: str) -> None:

@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from minitx.system.errors import UserError
 from minitx.system.exits import explain
+from minitx.system.program import launcher_has_gone
 from minitx.system.text import one_line
 from minitx.training.parallel import FAULT, Group
 
@@ -38,11 +39,12 @@ def tell_once(group: Group, error: Exception) -> NoReturn:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the launcher sends it as soon as one has ended
     try:
         tell_for_silent(group, error) if is_of_another(error) else tell(group, error)
-    except Exception as lost:  # the store has gone with process 0, which held it
+    except Exception as lost:  # the store has gone with what held it: torchrun, or process 1
         if lost is error:
             raise
-        if is_of_another(error) and group.rank == 1:
-            print(f"error: Process 0 of {group.size} has ended.{group.way_on}", file=sys.stderr)
+        holder, teller = ("torchrun", 0) if launcher_has_gone() else (f"Process 1 of {group.size}", 1)
+        if is_of_another(error) and group.rank == teller:
+            print(f"error: {holder} has ended.{group.way_on}", file=sys.stderr)
     sys.stderr.flush()
     os._exit(2)  # an orderly end would wait for the others
 

@@ -14,6 +14,7 @@ from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined
 
 from minitx.config import ParallelConfig
 from minitx.system.errors import UserError, require
+from minitx.system.program import launcher_has_gone
 from minitx.training import faults
 from minitx.training.parallel import FAULT, POLL, Group
 
@@ -46,6 +47,7 @@ def meeting_place(rank: int, timeout: int) -> PrefixStore:
         except OSError:
             silent = f"The first process did not answer at {address}:{port} within {timeout} s (parallel.timeout)"
             require(time.monotonic() < end, f"{silent}: start it, or correct MASTER_ADDR and MASTER_PORT.")
+            require(not launcher_has_gone(), "torchrun has ended.")
             time.sleep(POLL)
     try:
         store = TCPStore(address, port, None, holds, timedelta(seconds=timeout), wait_for_workers=False)

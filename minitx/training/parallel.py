@@ -6,6 +6,7 @@ nothing more than their first line.
 
 import math
 import pickle
+import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from torch import Tensor
 from minitx.config import ParallelConfig, TrainConfig
 from minitx.data.batches import Share
 from minitx.system.errors import UserError, require
+from minitx.system.program import launcher_has_gone
 from minitx.system.signals import Stopped, StopRequest
 
 T = TypeVar("T")
@@ -63,8 +65,8 @@ class Group:
         return number
 
     def stopped(self, stop: StopRequest) -> bool:
-        """Whether a signal has come to any process; all of them then have it in `stop`."""
-        stop.signal = self.agree(stop.signal or 0) or None
+        """Whether a signal has come to any process, or its launcher has gone; all of them then have it in `stop`."""
+        stop.signal = self.agree(stop.signal or (signal.SIGTERM if launcher_has_gone() else 0)) or None
         return stop.signal is not None
 
     def check(self, stop: StopRequest) -> None:

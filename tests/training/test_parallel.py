@@ -183,6 +183,20 @@ def test_a_signal_to_one_stops_all_with_a_checkpoint(tmp_path: Path) -> None:
     assert Run(Path(config.out)).checkpoint("last").step == 7
 
 
+@pytest.mark.parametrize("is_torchrun", [True, False])
+def test_all_save_and_end_when_torchrun_has_gone(is_torchrun: bool, tmp_path: Path) -> None:
+    """These processes have another parent than the module that they share; one that is a shell may go."""
+    config = config_of(tmp_path, {}, {"steps": 20})
+
+    def lose() -> None:
+        if is_torchrun:
+            os.environ["TORCHELASTIC_RUN_ID"] = "none"
+
+    ends = run_processes(2, lambda _: dying(config, 7, None, 1, lose), tmp_path)
+    assert [end.status for end in ends] == [143 if is_torchrun else 0] * 2 and not sentences(ends)
+    assert Run(Path(config.out)).checkpoint("last").step == (7 if is_torchrun else 20)
+
+
 def test_a_checkpoint_that_cannot_be_written_stops_all(tmp_path: Path) -> None:
     config = config_of(tmp_path, {}, {"checkpoint_every": 5})
 
