@@ -56,9 +56,10 @@ def tell(group: Group, error: Exception) -> None:
     sentence = explain(error)
     if sentence is None:
         raise error
-    where = f"process {group.rank} of {group.size}: " if group.rank else ""
-    way_on = "" if isinstance(error, UserError) else group.way_on
-    print(f"error: {where}{one_line(sentence)}{way_on}", file=sys.stderr)
+    sentence = one_line(sentence)
+    if not isinstance(error, UserError):  # which most often all processes find, such as a wrong setting
+        sentence = f"process {group.rank + 1} of {group.size}: {sentence}{group.way_on}"
+    print(f"error: {sentence}", file=sys.stderr)
 
 
 def tell_for_silent(group: Group, error: Exception) -> None:
@@ -72,7 +73,8 @@ def tell_for_silent(group: Group, error: Exception) -> None:
     silent = [rank for rank in range(group.size) if not group.store.check([f"{LIVES}{rank}"])]
     if group.store.add(FAULT, 1) > 1:
         return
-    names = f"Process {silent[0]}" if len(silent) == 1 else f"Processes {', '.join(map(str, silent))}"
+    numbers = ", ".join(str(rank + 1) for rank in silent)
+    names = f"{'Process' if len(silent) == 1 else 'Processes'} {numbers}"
     have = "has" if len(silent) == 1 else "have"
     fault = "ended (killed, perhaps for memory)"
     if "timed out" in str(error).lower() or "watchdog" in str(error).lower():

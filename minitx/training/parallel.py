@@ -181,7 +181,7 @@ class Group:
         for rank, others in enumerate(self.gathered(facts)):
             mine = self.broadcast(facts) if self.size > 1 else facts
             odd = ", ".join(name for name, value in others.items() if mine[name] != value)
-            what = f"Process {rank} of {self.size} differs from process 0 in its {odd}"
+            what = f"Process {rank + 1} of {self.size} differs from process 1 in its {odd}"
             require(not odd, f"{what}: start all processes with the same command, code and versions.")
 
     def check_divides(self, train: TrainConfig) -> None:

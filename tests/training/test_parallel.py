@@ -154,7 +154,7 @@ def test_one_that_is_killed_ends_all_with_one_sentence(rank: int, tmp_path: Path
     assert time.monotonic() - began < 60
     assert [end.status for end in ends] == [-signal.SIGKILL if i == rank else 2 for i in range(3)]
     (sentence,) = sentences(ends)
-    assert sentence.startswith(f"error: Process {rank} of 3 has ended (killed, perhaps for memory).")
+    assert sentence.startswith(f"error: Process {rank + 1} of 3 has ended (killed, perhaps for memory).")
     assert sentence.endswith(f"Go on with: torchrun --nproc_per_node 3 -m minitx train --resume {config.out}")
     train(config, resume=config.out)
 
@@ -163,7 +163,7 @@ def test_one_that_runs_out_of_memory_says_so_alone(tmp_path: Path) -> None:
     config = config_of(tmp_path, {}, {})
     ends = run_processes(2, lambda _: dying(config, 3, None, 1, out_of_memory), tmp_path)
     (sentence,) = sentences(ends)
-    assert [end.status for end in ends] == [2, 2] and "process 1 of 2: Memory ran out" in sentence
+    assert [end.status for end in ends] == [2, 2] and sentence.startswith("error: process 2 of 2: Memory ran out")
     assert "Go on with: torchrun --nproc_per_node 2 -m minitx train --resume" in sentence
 
 
@@ -171,7 +171,7 @@ def test_one_that_hangs_ends_all_after_the_timeout(tmp_path: Path) -> None:
     config = config_of(tmp_path, {}, {}, timeout=3)
     ends = run_processes(2, lambda _: dying(config, 3, None, 1, lambda: time.sleep(100)), tmp_path, seconds=60)
     (sentence,) = sentences(ends)
-    assert "Process 1 of 2 has not answered for 3 s (parallel.timeout)" in sentence
+    assert "Process 2 of 2 has not answered for 3 s (parallel.timeout)" in sentence
     assert [end.status for end in ends] == [2, -signal.SIGKILL], "the others kill it"
 
 
@@ -213,7 +213,7 @@ def test_processes_that_differ_are_refused(tmp_path: Path) -> None:
     config = config_of(tmp_path, {}, {})
     other = dataclasses.replace(config, seed=2)
     (sentence,) = sentences(run_processes(2, lambda rank: train([config, other][rank]), tmp_path))
-    assert "Process 1 of 2 differs from process 0 in its settings" in sentence
+    assert "Process 2 of 2 differs from process 1 in its settings" in sentence
 
 
 def test_a_text_that_the_first_cannot_prepare_ends_all(tmp_path: Path) -> None:
@@ -228,7 +228,8 @@ def test_a_text_that_the_first_cannot_prepare_ends_all(tmp_path: Path) -> None:
 def test_rows_that_do_not_divide_are_refused(tmp_path: Path) -> None:
     config = config_of(tmp_path, {}, {"batch_size": 5, "grad_accum": 1})
     (sentence,) = sentences(train_by(2, config, tmp_path))
-    assert "2 processes cannot share train.batch_size 5" in sentence and "take train.batch_size 4" in sentence
+    assert sentence.startswith("error: 2 processes cannot share train.batch_size 5"), "whoever tells"
+    assert "take train.batch_size 4" in sentence
 
 
 @pytest.mark.parametrize(
