@@ -1,6 +1,5 @@
 """`python -m minitx VERB …`, also installed as `minitx`."""
 
-import os
 import sys
 from collections.abc import Sequence
 
@@ -8,6 +7,7 @@ from minitx import __version__
 from minitx.commands.verbs import VERBS, module_of
 from minitx.system.errors import UserError, nearest
 from minitx.system.exits import run_command
+from minitx.system.program import refuse_torchrun
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,6 +18,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def dispatch(verb: str, arguments: Sequence[str]) -> int:
     """Pass the arguments to the module of the verb in `minitx.commands`; raises UserError for an unknown verb."""
+    if verb != "train":
+        refuse_torchrun(f"minitx {verb}")
     if verb in ("-h", "--help"):
         print("usage: minitx VERB …    (minitx VERB --help explains one)\n")
         print("\n".join(f"  {name:11} {meaning}" for name, meaning in VERBS.items()))
@@ -25,8 +27,6 @@ def dispatch(verb: str, arguments: Sequence[str]) -> int:
     if verb == "--version":
         print(f"minitx {__version__}")
         return 0
-    if "TORCHELASTIC_RUN_ID" in os.environ and verb != "train":
-        raise UserError(f"torchrun is for training alone: start minitx {verb} without it.")
     if verb not in VERBS:
         raise UserError(f"There is no command {verb}{nearest(verb, list(VERBS))}: there are {', '.join(VERBS)}.")
     return int(module_of(verb).main(arguments, prog=f"minitx {verb}"))

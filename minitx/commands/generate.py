@@ -19,6 +19,7 @@ from minitx.config import GenerateConfig
 from minitx.config.parsing import instantiate, new_parser, option_value, parse
 from minitx.system.errors import UserError, require
 from minitx.system.files import check_page_name, step_of
+from minitx.system.program import refuse_torchrun
 from minitx.system.text import visible
 from minitx.tensorboard.plugin.page import page
 
@@ -35,6 +36,7 @@ JSON_CONTROLS = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
 
 def main(arguments: Sequence[str] | None = None, prog: str = "generate.py") -> int:
     """Generate as the command line says; return the exit status."""
+    refuse_torchrun(prog)
     options, flags = parse_generate(sys.argv[1:] if arguments is None else arguments, prog)
     exclude(flags, "interactive", "json", "attention", "prompt", "prompt_file")
     if flags.attention is not None:

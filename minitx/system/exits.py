@@ -7,11 +7,13 @@ import errno
 import os
 import signal
 import sys
+import time
 import types
 from collections.abc import Callable
 
 from minitx.fast.compiler import COMPILER_CACHE, in_compiler_cache, is_compiler_fault
 from minitx.system.errors import UserError
+from minitx.system.program import is_under_torchrun, launcher_has_gone
 from minitx.system.text import one_line
 
 REMEDIES = {
@@ -24,6 +26,9 @@ REMEDIES = {
     errno.EMFILE: "raise the limit on open files (ulimit -n)",
     errno.EIO: "check the disk",
 }
+
+SECONDS_FOR_FIRST = 5.0
+"""How long a process waits for the first of several to tell of an error."""
 
 
 class Terminated(BaseException):
@@ -46,20 +51,34 @@ def run_command(command: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        if is_under_torchrun():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # it comes from the terminal, then from torchrun
+        if not is_other():
+            print("interrupted", file=sys.stderr)
         return 130
     except Terminated:
-        print("terminated", file=sys.stderr)
+        if not is_under_torchrun():  # which says so itself, or had its reason, an error
+            print("terminated", file=sys.stderr)
         return 143
     except Exception as error:
         message = explain(error)
         if message is None:
             raise
-        if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes that a launcher started, one speaks
+        speaks = not is_other()
+        if not speaks:  # the first finds the same in most cases, and torchrun ends this one then
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_DFL)
+            time.sleep(SECONDS_FOR_FIRST)
+        if speaks or not launcher_has_gone():
             print(f"error: {one_line(message)}", file=sys.stderr)
         return 2
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def is_other() -> bool:
+    """Whether torchrun started this process, but not as the first on its machine, which speaks for all."""
+    return is_under_torchrun() and os.environ.get("LOCAL_RANK", "0") != "0"
 
 
 def explain(error: Exception) -> str | None:

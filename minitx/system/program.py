@@ -1,7 +1,27 @@
 """How this program was called, so that the commands it suggests work for whoever reads them."""
 
+import os
 import sys
 from pathlib import Path
+
+from minitx.system.errors import require
+
+PARENT = os.getppid()
+
+
+def is_under_torchrun() -> bool:
+    """Whether torchrun started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def launcher_has_gone() -> bool:
+    """Whether torchrun started this process and has ended; a shell that started one may end."""
+    return is_under_torchrun() and os.getppid() != PARENT
+
+
+def refuse_torchrun(program: str) -> None:
+    """Raise UserError under torchrun, which would start `program` several times."""
+    require(not is_under_torchrun(), f"torchrun is for training alone: start {program} without it.")
 
 
 def command(verb: str) -> str:

@@ -5,13 +5,18 @@ import signal
 from types import FrameType
 from typing import Any, Self
 
+from minitx.system.program import is_under_torchrun
+
 
 class Stopped(Exception):  # noqa: N818  not an error
     """Ends an evaluation early, after a signal."""
 
 
 class StopRequest:
-    """A context that keeps the first Ctrl-C or SIGTERM in `signal`; a second one ends the process at once."""
+    """A context that keeps the first Ctrl-C or SIGTERM in `signal`; a second one ends the process at once.
+
+    torchrun sends Ctrl-C a second time to whom the terminal has sent it: there, only the first counts.
+    """
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -30,6 +35,6 @@ class StopRequest:
             raise Stopped
 
     def note(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None:
+        if self.signal is not None and not is_under_torchrun():
             os._exit(128 + number)
-        self.signal = number
+        self.signal = self.signal or number

@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from minitx.system.errors import UserError
 from minitx.system.exits import explain
+from minitx.system.program import launcher_has_gone
 from minitx.system.text import one_line
 from minitx.training.parallel import FAULT, Group
 
@@ -38,11 +39,12 @@ def tell_once(group: Group, error: Exception) -> NoReturn:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the launcher sends it as soon as one has ended
     try:
         tell_for_silent(group, error) if is_of_another(error) else tell(group, error)
-    except Exception as lost:  # the store has gone with process 0, which held it
+    except Exception as lost:  # the store has gone with what held it: torchrun, or process 1
         if lost is error:
             raise
-        if is_of_another(error) and group.rank == 1:
-            print(f"error: Process 0 of {group.size} has ended.{group.way_on}", file=sys.stderr)
+        holder, teller = ("torchrun", 0) if launcher_has_gone() else (f"Process 1 of {group.size}", 1)
+        if is_of_another(error) and group.rank == teller:
+            print(f"error: {holder} has ended.{group.way_on}", file=sys.stderr)
     sys.stderr.flush()
     os._exit(2)  # an orderly end would wait for the others
 
@@ -54,9 +56,10 @@ def tell(group: Group, error: Exception) -> None:
     sentence = explain(error)
     if sentence is None:
         raise error
-    where = f"process {group.rank} of {group.size}: " if group.rank else ""
-    way_on = "" if isinstance(error, UserError) else group.way_on
-    print(f"error: {where}{one_line(sentence)}{way_on}", file=sys.stderr)
+    sentence = one_line(sentence)
+    if not isinstance(error, UserError):  # which most often all processes find, such as a wrong setting
+        sentence = f"process {group.rank + 1} of {group.size}: {sentence}{group.way_on}"
+    print(f"error: {sentence}", file=sys.stderr)
 
 
 def tell_for_silent(group: Group, error: Exception) -> None:
@@ -70,7 +73,8 @@ def tell_for_silent(group: Group, error: Exception) -> None:
     silent = [rank for rank in range(group.size) if not group.store.check([f"{LIVES}{rank}"])]
     if group.store.add(FAULT, 1) > 1:
         return
-    names = f"Process {silent[0]}" if len(silent) == 1 else f"Processes {', '.join(map(str, silent))}"
+    numbers = ", ".join(str(rank + 1) for rank in silent)
+    names = f"{'Process' if len(silent) == 1 else 'Processes'} {numbers}"
     have = "has" if len(silent) == 1 else "have"
     fault = "ended (killed, perhaps for memory)"
     if "timed out" in str(error).lower() or "watchdog" in str(error).lower():

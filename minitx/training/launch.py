@@ -1,6 +1,8 @@
 """How a process finds the others that a launcher, such as `torchrun`, started with it."""
 
 import os
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from datetime import timedelta
@@ -8,25 +10,64 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch.distributed import PrefixStore  # type: ignore[attr-defined]
-from torch.distributed.rendezvous import rendezvous
+from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
 from minitx.config import ParallelConfig
-from minitx.system.errors import require
+from minitx.system.errors import UserError, require
+from minitx.system.program import launcher_has_gone
 from minitx.training import faults
-from minitx.training.parallel import Group
+from minitx.training.parallel import FAULT, POLL, Group
 
 
 def launched() -> bool:
-    """Whether a launcher started several processes; raises UserError where it says only how many."""
-    size = os.environ.get("WORLD_SIZE", "1")
-    if not size.isdecimal() or int(size) < 2:
+    """Whether a launcher started several processes; raises UserError where it does not say which."""
+    size = os.environ.get("WORLD_SIZE") or "1"
+    require(size.isdecimal(), f"WORLD_SIZE is {size}: give the number of processes, or unset WORLD_SIZE.")
+    if int(size) < 2:
         return False
-    names = ("RANK", "MASTER_ADDR", "MASTER_PORT")
-    missing = ", ".join(name for name in names if not os.environ.get(name))
+    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
     example = f"torchrun --nproc_per_node {size} train.py …"
-    require(not missing, f"WORLD_SIZE is {size}, but {missing} is not set: start with {example}, or unset WORLD_SIZE.")
+    are = f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set"
+    require(not missing, f"WORLD_SIZE is {size}, but {are}: start with {example}, or unset WORLD_SIZE.")
+    for name, below in (("RANK", int(size)), ("MASTER_PORT", 2**16)):
+        value = os.environ[name]
+        require(value.isdecimal() and int(value) < below, f"{name} is {value}: give a number below {below}.")
     return True
+
+
+def meeting_place(rank: int, timeout: int) -> PrefixStore:
+    """The store of all processes, which the launcher or the first process holds; raises UserError if none answers."""
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    holds = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    end = time.monotonic() + timeout
+    while not holds:  # in short tries, between which Python handles signals
+        try:
+            socket.create_connection((address, port), timeout=1).close()
+            break
+        except OSError:
+            silent = f"The first process did not answer at {address}:{port} within {timeout} s (parallel.timeout)"
+            require(time.monotonic() < end, f"{silent}: start it, or correct MASTER_ADDR and MASTER_PORT.")
+            require(not launcher_has_gone(), "torchrun has ended.")
+            time.sleep(POLL)
+    try:
+        store = TCPStore(address, port, None, holds, timedelta(seconds=timeout), wait_for_workers=False)
+    except dist.DistNetworkError as error:
+        raise UserError(f"{address}:{port} cannot hold the processes together: take another MASTER_PORT.") from error
+    return PrefixStore(f"minitx-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+
+
+def meet(group: Group) -> None:
+    """Wait until all processes have come; raises UserError if some do not."""
+    faults.register(group)
+    places = [f"{faults.PLACE}{rank}" for rank in range(group.size)]
+    end = time.monotonic() + group.settings.timeout
+    while not group.store.check(places):
+        came = sum(group.store.check([place]) for place in places) if time.monotonic() > end else group.size
+        within = f"came within {group.settings.timeout} s (parallel.timeout)"
+        remedy = "start the others with the same MASTER_ADDR and MASTER_PORT"
+        require(came == group.size, f"{came} of {group.size} processes {within}: {remedy}.")
+        require(not group.store.check([FAULT]), "Another process could not start.")  # and has said why
+        time.sleep(POLL)
 
 
 @contextmanager
@@ -45,15 +86,12 @@ def joined(settings: ParallelConfig, device: str) -> Iterator[Group]:
         gpus = torch.cuda.device_count()
         require(local_rank < gpus, f"{local_size} processes need as many GPUs, but this machine has {gpus}.")
         torch.cuda.set_device(local_rank)
-    timeout = timedelta(seconds=settings.timeout)
-    store, _, _ = next(rendezvous("env://", timeout=timeout))
-    store = PrefixStore(f"minitx-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
-    backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
-    control = dist.new_group(backend="gloo", timeout=timeout) if on_gpu else dist.group.WORLD
-    group = Group(settings, rank, size, local_rank, local_size, store, control)
-    faults.register(group)
+    group = Group(settings, rank, size, local_rank, local_size, meeting_place(rank, settings.timeout))
     try:
+        meet(group)
+        timeout, backend = timedelta(seconds=settings.timeout), "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
+        dist.init_process_group(backend, store=group.store, rank=rank, world_size=size, timeout=timeout)
+        group.control = dist.new_group(backend="gloo", timeout=timeout) if on_gpu else dist.group.WORLD
         with ExitStack() as stack:
             if rank:
                 nowhere = stack.enter_context(Path(os.devnull).open("w"))

@@ -6,6 +6,7 @@ nothing more than their first line.
 
 import math
 import pickle
+import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from torch import Tensor
 from minitx.config import ParallelConfig, TrainConfig
 from minitx.data.batches import Share
 from minitx.system.errors import UserError, require
+from minitx.system.program import launcher_has_gone
 from minitx.system.signals import Stopped, StopRequest
 
 T = TypeVar("T")
@@ -63,8 +65,8 @@ class Group:
         return number
 
     def stopped(self, stop: StopRequest) -> bool:
-        """Whether a signal has come to any process; all of them then have it in `stop`."""
-        stop.signal = self.agree(stop.signal or 0) or None
+        """Whether a signal has come to any process, or its launcher has gone; all of them then have it in `stop`."""
+        stop.signal = self.agree(stop.signal or (signal.SIGTERM if launcher_has_gone() else 0)) or None
         return stop.signal is not None
 
     def check(self, stop: StopRequest) -> None:
@@ -179,7 +181,7 @@ class Group:
         for rank, others in enumerate(self.gathered(facts)):
             mine = self.broadcast(facts) if self.size > 1 else facts
             odd = ", ".join(name for name, value in others.items() if mine[name] != value)
-            what = f"Process {rank} of {self.size} differs from process 0 in its {odd}"
+            what = f"Process {rank + 1} of {self.size} differs from process 1 in its {odd}"
             require(not odd, f"{what}: start all processes with the same command, code and versions.")
 
     def check_divides(self, train: TrainConfig) -> None:

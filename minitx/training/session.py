@@ -29,7 +29,7 @@ from minitx.run.text import prepared_text
 from minitx.system.errors import UserError, require
 from minitx.system.exits import sentence
 from minitx.system.files import digest, remove, sha256
-from minitx.system.program import command
+from minitx.system.program import command, launcher_has_gone
 from minitx.system.runtime import Runtime, choose_runtime
 from minitx.system.text import warn
 from minitx.training.launch import joined
@@ -169,7 +169,8 @@ def fit_run(training: Training) -> int:
         left = f"The checkpoint {names[-1]} is whole." if names else "There was no checkpoint yet."
         raise UserError(f"{sentence(error)} {left} Go on with: {resume}") from error
     if stopped_by:
-        print(f"Stopped by {signal.Signals(stopped_by).name}. Go on with: {resume}")
+        reason = "torchrun has ended" if launcher_has_gone() else f"Stopped by {signal.Signals(stopped_by).name}"
+        print(f"{reason}. Go on with: {resume}")
         return 128 + stopped_by
     return 0
 

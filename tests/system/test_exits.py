@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import errno
+import os
+import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from minitx.system.errors import UserError
-from minitx.system.exits import run_command, sentence
+from minitx.system.exits import Terminated, run_command, sentence
 from minitx.system.files import with_filename
 from minitx.system.text import one_line
 
@@ -85,9 +88,41 @@ def test_one_line() -> None:
 def test_of_several_processes_one_says_what_all_found(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def wrong() -> int:
-        raise UserError("This is wrong.")
+    """The others wait for torchrun to end them; one that it does not end found it alone, and says it."""
 
-    for rank, said in (("0", "error: This is wrong.\n"), ("1", "")):
-        monkeypatch.setenv("LOCAL_RANK", rank)
-        assert run_command(wrong) == 2 and capsys.readouterr().err == said
+    def fail(error: BaseException) -> int:
+        raise error
+
+    waits: list[float] = []
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr("minitx.system.exits.time.sleep", waits.append)
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        for under_torchrun, rank, error, status, said in (
+            (False, 1, UserError("Wrong."), 2, "error: Wrong.\n"),
+            (True, 0, UserError("Wrong."), 2, "error: Wrong.\n"),
+            (True, 1, UserError("Wrong."), 2, "error: Wrong.\n"),
+            (True, 0, KeyboardInterrupt(), 130, "interrupted\n"),
+            (True, 1, KeyboardInterrupt(), 130, ""),
+            (True, 0, Terminated(), 143, ""),
+            (False, 0, Terminated(), 143, "terminated\n"),
+        ):
+            monkeypatch.setenv("LOCAL_RANK", str(rank))
+            if under_torchrun:
+                monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+            else:
+                monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+            waits.clear()
+            assert run_command(partial(fail, error)) == status and capsys.readouterr().err == said
+            assert bool(waits) == (status == 2 and under_torchrun and rank == 1)
+    finally:
+        for number, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
+            signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("arguments", [["generate.py"], ["-m", "minitx"], ["-m", "minitx", "heads"]])
+def test_torchrun_is_for_training_alone(arguments: list[str]) -> None:
+    env = {**os.environ, "TORCHELASTIC_RUN_ID": "none"}
+    done = subprocess.run([sys.executable, *arguments], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and not done.stdout and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: torchrun is for training alone: start ")

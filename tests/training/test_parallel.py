@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -151,7 +154,7 @@ def test_one_that_is_killed_ends_all_with_one_sentence(rank: int, tmp_path: Path
     assert time.monotonic() - began < 60
     assert [end.status for end in ends] == [-signal.SIGKILL if i == rank else 2 for i in range(3)]
     (sentence,) = sentences(ends)
-    assert sentence.startswith(f"error: Process {rank} of 3 has ended (killed, perhaps for memory).")
+    assert sentence.startswith(f"error: Process {rank + 1} of 3 has ended (killed, perhaps for memory).")
     assert sentence.endswith(f"Go on with: torchrun --nproc_per_node 3 -m minitx train --resume {config.out}")
     train(config, resume=config.out)
 
@@ -160,7 +163,7 @@ def test_one_that_runs_out_of_memory_says_so_alone(tmp_path: Path) -> None:
     config = config_of(tmp_path, {}, {})
     ends = run_processes(2, lambda _: dying(config, 3, None, 1, out_of_memory), tmp_path)
     (sentence,) = sentences(ends)
-    assert [end.status for end in ends] == [2, 2] and "process 1 of 2: Memory ran out" in sentence
+    assert [end.status for end in ends] == [2, 2] and sentence.startswith("error: process 2 of 2: Memory ran out")
     assert "Go on with: torchrun --nproc_per_node 2 -m minitx train --resume" in sentence
 
 
@@ -168,7 +171,7 @@ def test_one_that_hangs_ends_all_after_the_timeout(tmp_path: Path) -> None:
     config = config_of(tmp_path, {}, {}, timeout=3)
     ends = run_processes(2, lambda _: dying(config, 3, None, 1, lambda: time.sleep(100)), tmp_path, seconds=60)
     (sentence,) = sentences(ends)
-    assert "Process 1 of 2 has not answered for 3 s (parallel.timeout)" in sentence
+    assert "Process 2 of 2 has not answered for 3 s (parallel.timeout)" in sentence
     assert [end.status for end in ends] == [2, -signal.SIGKILL], "the others kill it"
 
 
@@ -178,6 +181,20 @@ def test_a_signal_to_one_stops_all_with_a_checkpoint(tmp_path: Path) -> None:
     ends = run_processes(3, lambda _: dying(config, 7, None, 1, interrupt), tmp_path)
     assert [end.status for end in ends] == [143] * 3 and not sentences(ends)
     assert Run(Path(config.out)).checkpoint("last").step == 7
+
+
+@pytest.mark.parametrize("is_torchrun", [True, False])
+def test_all_save_and_end_when_torchrun_has_gone(is_torchrun: bool, tmp_path: Path) -> None:
+    """These processes have another parent than the module that they share; one that is a shell may go."""
+    config = config_of(tmp_path, {}, {"steps": 20})
+
+    def lose() -> None:
+        if is_torchrun:
+            os.environ["TORCHELASTIC_RUN_ID"] = "none"
+
+    ends = run_processes(2, lambda _: dying(config, 7, None, 1, lose), tmp_path)
+    assert [end.status for end in ends] == [143 if is_torchrun else 0] * 2 and not sentences(ends)
+    assert Run(Path(config.out)).checkpoint("last").step == (7 if is_torchrun else 20)
 
 
 def test_a_checkpoint_that_cannot_be_written_stops_all(tmp_path: Path) -> None:
@@ -196,7 +213,7 @@ def test_processes_that_differ_are_refused(tmp_path: Path) -> None:
     config = config_of(tmp_path, {}, {})
     other = dataclasses.replace(config, seed=2)
     (sentence,) = sentences(run_processes(2, lambda rank: train([config, other][rank]), tmp_path))
-    assert "Process 1 of 2 differs from process 0 in its settings" in sentence
+    assert "Process 2 of 2 differs from process 1 in its settings" in sentence
 
 
 def test_a_text_that_the_first_cannot_prepare_ends_all(tmp_path: Path) -> None:
@@ -211,18 +228,62 @@ def test_a_text_that_the_first_cannot_prepare_ends_all(tmp_path: Path) -> None:
 def test_rows_that_do_not_divide_are_refused(tmp_path: Path) -> None:
     config = config_of(tmp_path, {}, {"batch_size": 5, "grad_accum": 1})
     (sentence,) = sentences(train_by(2, config, tmp_path))
-    assert "2 processes cannot share train.batch_size 5" in sentence and "take train.batch_size 4" in sentence
+    assert sentence.startswith("error: 2 processes cannot share train.batch_size 5"), "whoever tells"
+    assert "take train.batch_size 4" in sentence
 
 
-def test_a_launcher_must_say_who_is_who(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    monkeypatch.setenv("RANK", "0")
-    with pytest.raises(
-        UserError, match="WORLD_SIZE is 4, but MASTER_ADDR, MASTER_PORT is not set: start with torchrun"
-    ):
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("MASTER_ADDR", "", "WORLD_SIZE is 4, but MASTER_ADDR is not set: start with torchrun"),
+        ("WORLD_SIZE", "abc", "WORLD_SIZE is abc: give the number of processes"),
+        ("RANK", "4", "RANK is 4: give a number below 4"),
+    ],
+)
+def test_a_launcher_must_say_who_is_who(name: str, value: str, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for known, good in {"WORLD_SIZE": "4", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(known, good)
+    assert launched()
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=sentence):
         launched()
     monkeypatch.setenv("WORLD_SIZE", "1")
     assert not launched()
+
+
+@pytest.mark.parametrize(
+    ("rank", "sentence"),
+    [
+        (0, "1 of 2 processes came within 1 s (parallel.timeout): start the others with the same"),
+        (1, "The first process did not answer at 127.0.0.1:"),
+    ],
+)
+def test_one_whose_others_never_come_says_so_and_heeds_signals(rank: int, sentence: str, tmp_path: Path) -> None:
+    """Started by hand, where the first process holds the store."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    code = (
+        "import sys\n"
+        "from minitx.config import ParallelConfig\n"
+        "from minitx.system.exits import run_command\n"
+        "def wait():\n"
+        "    from minitx.training.launch import joined\n"
+        "    print('waits', flush=True)\n"
+        "    with joined(ParallelConfig(timeout=int(sys.argv[1])), 'cpu'): return 0\n"
+        "sys.exit(run_command(wait))"
+    )
+    places = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    for timeout, status, said in ((1, 2, f"error: {sentence}"), (600, 143, "terminated")):
+        command = [sys.executable, "-c", code, str(timeout)]
+        pipe, env = subprocess.PIPE, {**os.environ, **places}
+        with subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe, text=True) as process:
+            assert process.stdout is not None and process.stdout.readline() == "waits\n"
+            if timeout > 1:
+                time.sleep(0.5)
+                process.terminate()
+            errors = process.communicate(timeout=60)[1]
+        assert process.returncode == status and errors.startswith(said) and errors.count("\n") == 1, errors
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
