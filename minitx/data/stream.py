@@ -195,11 +195,17 @@ def check_stream(data: DataConfig, share: Share) -> None:
     """Raise `UserError` where the source has no rows to stream, or readers cannot be shared out evenly."""
     if not sources.is_on_hub(data.source):
         sources.row_files(data)
-    rows, processes = share.rows, share.processes
+    rows, processes, readers, remedies = share.rows, share.processes, data.readers, []
+    if readers % processes:
+        *fewer, most = [str(count) for count in range(1, readers + 1) if readers % count == 0]
+        remedies.append(f"{', '.join(fewer)} or {most} processes" if fewer else "1 process")
+    if rows % readers:
+        remedies.append(f"train.batch_size {max(1, round(rows / readers)) * readers} with train.grad_accum 1")
+    anew = f", or data.readers {processes} in a new run" if rows % processes == 0 else ""
     require(
-        rows % data.readers == 0 and data.readers % processes == 0,
-        f"data.readers is {data.readers}, but it must divide the {rows} rows of an update, and the processes "
-        f"({processes}) must divide it: take {processes}, or another multiple that divides {rows}.",
+        not remedies,
+        f"data.readers is {readers}, but it must divide the {rows} rows of an update, and the processes "
+        f"({processes}) must divide it: take {' and '.join(remedies)}{anew}.",
     )
 
 

@@ -54,9 +54,9 @@ def train(
     """
     spare_the_compiler()
     with joined(config.parallel, config.device) as group:
-        group.check_divides(config.train)
         if config.data.streaming == "train":
             check_stream(config.data, group.share(config.train))
+        group.check_divides(config.train)
         resume = resume or group.first(lambda: begun_before(config.out))
         runtime = choose_runtime(config.device, config.dtype, config.compile, config.threads, group.local_size)
         processes = f" · {group.size} processes" if group.size > 1 else ""
