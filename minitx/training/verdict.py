@@ -167,8 +167,9 @@ def goodness(yardstick: Yardstick) -> str:
 
 def reading(figures: Figures) -> str:
     """How much the model read."""
-    times, tokens = amount(figures.epochs), amount(figures.tokens_per_parameter)
-    return f"The model read its training text {times} times (epochs), {tokens} tokens for each parameter."
+    times = f"{amount(figures.epochs)} times (epochs)" if figures.epochs else "less than once"
+    tokens = amount(figures.tokens_per_parameter)
+    return f"The model read its training text {times}, {tokens} tokens for each parameter."
 
 
 def gap(figures: Figures) -> str:

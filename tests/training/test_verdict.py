@@ -19,7 +19,7 @@ from minitx.data import baselines as programs
 from minitx.data.builtin import repeated_letters
 from minitx.training import verdict_figures
 from minitx.training.session import train
-from minitx.training.verdict import Figures, Yardstick, advise, amount, goodness, verdict
+from minitx.training.verdict import Figures, Yardstick, advise, amount, goodness, reading, verdict
 from minitx.training.verdict_figures import baselines, entropy_of_repeats, evaluations, training_windows
 from tests.small import small_config
 from tests.training.test_report import opened
@@ -122,6 +122,10 @@ def test_a_fall_at_the_end_is_not_called_proof() -> None:
 def test_a_loss_is_held_against_what_is_known(yardstick: Yardstick, answer: str) -> None:
     assert goodness(yardstick).startswith(f"Is {yardstick.loss:.3f} {yardstick.unit} good? ")
     assert goodness(yardstick).endswith(answer)
+
+
+def test_a_stream_not_read_to_its_end_was_read_less_than_once() -> None:
+    assert " text less than once, 5.0 tokens " in reading(figures(epochs=0))
 
 
 def test_amounts_have_two_digits() -> None:
