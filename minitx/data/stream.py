@@ -107,7 +107,7 @@ class Reader:
             yield from islice(part, self._data.buffer)
             opened.append((data, part))
 
-        while read := list(patiently(self._data, rows)):
+        while read := list(patiently(self._data, functools.partial(sources.streamed, self._data, rows))):
             yield block, library, read
             block, library = block + 1, opened[0][0].state_dict()
 

@@ -109,6 +109,29 @@ def test_a_reader_without_documents_says_so(tmp_path: Path) -> None:
         readers(shards(tmp_path, [2]))[2].window(2)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("1.jsonl", b'{"text": "7"}\n{"text": "half\n', r"no JSON object in line 2 \(.*\): mend or remove that line\."),
+        ("1.jsonl", b'{"text": "7"}\n{"text": "\xff"}\n', "is not valid UTF-8 at byte 24: save it as UTF-8"),
+        ("1.jsonl.gz", b"no archive", r"cannot be read \(Not a gzipped file .*\): check the file\."),
+    ],
+)
+def test_a_row_that_cannot_be_read_is_found(tmp_path: Path, name: str, content: bytes, sentence: str) -> None:
+    data = dataclasses.replace(shards(tmp_path, [4]), readers=1)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=f"^{tmp_path / name} .*{sentence}") as error:
+        documents(readers(data)[0], epochs=1)
+    assert "data.name" not in str(error.value)
+
+
+def test_files_whose_rows_differ_are_to_be_prepared(tmp_path: Path) -> None:
+    data = dataclasses.replace(shards(tmp_path, [4]), readers=1)
+    write(tmp_path / "1.jsonl", ["7"], column="words")
+    with pytest.raises(UserError, match="all rows the same columns, or leave data.streaming out to prepare"):
+        documents(readers(data)[0], epochs=1)
+
+
 def prepared(data: DataConfig) -> Prepared:
     return prepare(data, TokenizerConfig("char"), 1, progress=False)
 
