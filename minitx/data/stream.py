@@ -185,7 +185,8 @@ class Stream(Batches):
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` returned, `merged` over processes; raises `UserError` if that is of other data."""
         is_same = state.get("text") == self._text and len(state["readers"]) == self._count
-        require(is_same, "the data set has changed since the checkpoint, or its readers have.")
+        remedy = "put back its files or its commit of that time, or start a new run from these weights with --init_from"
+        require(is_same, f"the data set has changed since the checkpoint, or its readers have: {remedy}.")
         self._waiting = []
         for number, reader in self._readers.items():
             reader.restore(Place(**state["readers"][number]))
