@@ -42,7 +42,8 @@ def new_parser(prog: str, settings: type[T]) -> ArgumentParser:
     parser = ArgumentParser(
         prog=prog, description=settings.__doc__, exit_on_error=False, default_env=False, allow_abbrev=False
     )
-    metavar, which = ("FILE|NAME", ", or a name that minitx configs lists") if settings is Config else ("FILE", "")
+    by_name = issubclass(settings, Config)
+    metavar, which = ("FILE|NAME", ", or a name that minitx configs lists") if by_name else ("FILE", "")
     about = f"YAML file with any of the settings below{which}."
     parser.add_argument("--config", action="config", metavar=metavar, help=about)
     parser.add_class_arguments(settings, as_group=False, fail_untyped=True)
@@ -52,7 +53,7 @@ def new_parser(prog: str, settings: type[T]) -> ArgumentParser:
 def parse(parser: ArgumentParser, settings: type[T], arguments: Sequence[str]) -> Any:
     """As `parse_plain`, for a parser of `new_parser`: a YAML file is found, by name too, and checked first."""
     if (name := option_value(arguments, "--config")) is not None:
-        file = find_config(name) if settings is Config else Path(name)
+        file = find_config(name) if issubclass(settings, Config) else Path(name)
         check_file(file, setting_names(settings))
         arguments = with_value(arguments, "--config", str(file))
     namespace = parse_plain(parser, arguments)

@@ -155,7 +155,8 @@ class ParallelConfig:
     """Add gradients up row by row in one order: every number of processes gives the same result to the last bit, more
     slowly."""
     shard: bool = False
-    """Give each process a part of the weights, gradients and optimizer state (FSDP), for models that do not fit."""
+    """Give each process a part of the weights, gradients and optimizer state (FSDP), for models that do not fit. One
+    process ignores it, and it excludes `deterministic`."""
     checkpoint_activations: bool = False
     """Compute each block twice, to keep only what enters it until its gradient is due."""
     timeout: int = 600

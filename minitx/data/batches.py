@@ -120,7 +120,7 @@ class Batches:
         require(
             0 <= state["position"] <= len(self._starts),
             f"Data position {state['position']} lies outside the {len(self._starts)} windows of an epoch: the text or "
-            "context_length changed since the checkpoint.",
+            "context_length changed since the checkpoint; restore it, or start a new run with --init_from.",
         )
         self._position = state["position"]
 

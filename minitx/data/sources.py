@@ -8,15 +8,19 @@ import codecs
 import glob
 import gzip
 import itertools
+import json
+import math
+import re
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from minitx.config import DataConfig
 from minitx.data.builtin import REPEATED_DOCUMENTS, REPEATED_LETTERS, RULES, python_docs, repeated_letters
-from minitx.data.hub import open_split, quiet_datasets, read_split, revision, text_of
+from minitx.data.hub import is_of_network, open_split, quiet_datasets, read_split, revision, text_of
 from minitx.data.tales import language
 from minitx.system.errors import UserError, require
 
@@ -24,6 +28,8 @@ TALES = 20_000  # that train, if data.max_documents is not set; a twentieth as m
 BUILT_IN = {"python-docs": python_docs, "repeats": repeated_letters}
 BUILDERS = {".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}  # file extension → builder of the datasets library
 EXTENSIONS = (".txt", *BUILDERS, ".txt.gz", ".jsonl.gz", ".csv.gz")
+Row = dict[str, Any]
+SEARCH = 20  # seconds at most to find the row of a stream that cannot be read
 BLOCK = 1 << 20  # bytes of a .txt or .gz file read at once
 MAX_UNPACKED_RATIO = 200  # times its size that a .gz file may unpack to
 MIN_SUSPICIOUS = 64 << 20  # bytes that any .gz file may unpack to
@@ -175,11 +181,55 @@ def _read_column(path: Path, builder: str, config: DataConfig) -> Iterator[str]:
     except UserError:
         raise
     except Exception as error:  # pyarrow, pandas and the library each have their own
-        if builder != "parquet":
-            for _ in _read_text(path):  # names the byte that is not UTF-8, if that is the cause
-                pass
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise UserError(f"{path} cannot be read ({reason}): check the file.") from error
+        reason = _in_words(error)
+        raise _fault(path, reason, math.inf) or UserError(f"{path} cannot be read ({reason}): check it.") from error
+
+
+def streamed(config: DataConfig, rows: Callable[[], Iterator[Row]]) -> Iterator[Row]:
+    """`rows()` of `row_stream`; where the library cannot read files, a `UserError` names file and line."""
+    try:
+        yield from rows()
+    except Exception as error:
+        if isinstance(error, UserError) or is_of_network(error) or is_on_hub(config.source):
+            raise
+        reason, end = _in_words(error), time.monotonic() + SEARCH
+        found = (_fault(path, reason, end) for path in row_files(config)[0])
+        remedy = "give all rows the same columns, or leave data.streaming out to prepare the text"
+        unknown = UserError(f"data.source {config.source} cannot be read ({reason}): {remedy}.")
+        raise next(filter(None, found), unknown) from error
+
+
+def _in_words(error: Exception) -> str:
+    """What an error says, without the row, which counts from somewhere in the file."""
+    return re.sub(r"\.? in row \d+$", "", " ".join(str(error).split())) or type(error).__name__
+
+
+def _fault(path: Path, reason: str, end: float) -> UserError | None:
+    """What is wrong with a file of rows, if `time.monotonic()` is below `end` when it is found."""
+    kind = Path(path.name.lower().removesuffix(".gz")).suffix
+    try:
+        if kind == ".parquet":
+            next(iter(_open_files([path], "parquet", DataConfig())), None)
+            return None
+        with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
+            for number, line in enumerate(itertools.takewhile(lambda line: time.monotonic() < end, file), 1):
+                if not _is_row(line.decode()) and kind == ".jsonl":
+                    what = f"{path} has no JSON object in line {number} ({reason})"
+                    return UserError(f"{what}: mend or remove that line.")
+    except UnicodeDecodeError:
+        for _ in _read_text(path):  # names the byte
+            pass
+    except Exception as error:
+        return UserError(f"{path} cannot be read ({_in_words(error)}): check the file.")
+    return None
+
+
+def _is_row(line: str) -> bool:
+    """Whether a line of a .jsonl file is an object, or empty."""
+    try:
+        return not line.strip() or isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
 
 
 def _open_files(paths: list[Path], builder: str, config: DataConfig) -> Any:

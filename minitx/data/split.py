@@ -32,7 +32,8 @@ def held_out(characters: list[int], fraction: float, seed: int) -> set[int]:
 def divide(spool: Spool, data: DataConfig, seed: int) -> Iterator[tuple[str, Piece]]:
     """The pieces of a spool, each with its split: "train" or "val"."""
     if data.split_by == "document" or (data.split_by == "auto" and len(spool.documents) >= MANY_DOCUMENTS):
-        require(len(spool.documents) >= 2, "data.split_by is document, but the text is one document: use position.")
+        remedy = "leave data.streaming out" if data.streaming else "set data.split_by to position"
+        require(len(spool.documents) >= 2, f"Held out are whole documents, but the text is one document: {remedy}.")
         validates = held_out(spool.documents, data.val_fraction, seed)
         document = 0
         for piece in spool:

@@ -107,7 +107,7 @@ class Reader:
             yield from islice(part, self._data.buffer)
             opened.append((data, part))
 
-        while read := list(patiently(self._data, rows)):
+        while read := list(patiently(self._data, functools.partial(sources.streamed, self._data, rows))):
             yield block, library, read
             block, library = block + 1, opened[0][0].state_dict()
 
@@ -185,7 +185,8 @@ class Stream(Batches):
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` returned, `merged` over processes; raises `UserError` if that is of other data."""
         is_same = state.get("text") == self._text and len(state["readers"]) == self._count
-        require(is_same, "the data set has changed since the checkpoint, or its readers have.")
+        remedy = "put back its files or its commit of that time, or start a new run from these weights with --init_from"
+        require(is_same, f"the data set has changed since the checkpoint, or its readers have: {remedy}.")
         self._waiting = []
         for number, reader in self._readers.items():
             reader.restore(Place(**state["readers"][number]))
@@ -195,11 +196,17 @@ def check_stream(data: DataConfig, share: Share) -> None:
     """Raise `UserError` where the source has no rows to stream, or readers cannot be shared out evenly."""
     if not sources.is_on_hub(data.source):
         sources.row_files(data)
-    rows, processes = share.rows, share.processes
+    rows, processes, readers, remedies = share.rows, share.processes, data.readers, []
+    if readers % processes:
+        *fewer, most = [str(count) for count in range(1, readers + 1) if readers % count == 0]
+        remedies.append(f"{', '.join(fewer)} or {most} processes" if fewer else "1 process")
+    if rows % readers:
+        remedies.append(f"train.batch_size {max(1, round(rows / readers)) * readers} with train.grad_accum 1")
+    anew = f", or data.readers {processes} in a new run" if rows % processes == 0 else ""
     require(
-        rows % data.readers == 0 and data.readers % processes == 0,
-        f"data.readers is {data.readers}, but it must divide the {rows} rows of an update, and the processes "
-        f"({processes}) must divide it: take {processes}, or another multiple that divides {rows}.",
+        not remedies,
+        f"data.readers is {readers}, but it must divide the {rows} rows of an update, and the processes "
+        f"({processes}) must divide it: take {' and '.join(remedies)}{anew}.",
     )
 
 

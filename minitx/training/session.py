@@ -54,9 +54,9 @@ def train(
     """
     spare_the_compiler()
     with joined(config.parallel, config.device) as group:
-        group.check_divides(config.train)
         if config.data.streaming == "train":
             check_stream(config.data, group.share(config.train))
+        group.check_divides(config.train)
         resume = resume or group.first(lambda: begun_before(config.out))
         runtime = choose_runtime(config.device, config.dtype, config.compile, config.threads, group.local_size)
         processes = f" · {group.size} processes" if group.size > 1 else ""
@@ -86,8 +86,8 @@ def train_in(
             return fit_run(begin(config, run, prepared, runtime, prepare, group))
     run = Run.find(resume)
     before = run.config()
-    why = "it has no optimizer state. Generate from it, or prune it: the pruned run can be trained"
-    require(run.about("fingerprint") is not None, f"The run {run.path} was imported, so {why}.")
+    why = f"so it has no optimizer state: train on from its weights with --init_from {run.path}"
+    require(run.about("fingerprint") is not None, f"The run {run.path} was imported, {why}.")
     for key in setting_names(Config):
         section, setting = key.partition(".")[0], attrgetter(key)
         is_kept = section in ("init_from", "seed", "data", "tokenizer", "model") or key == "train.start"

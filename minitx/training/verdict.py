@@ -24,6 +24,8 @@ ENOUGH_TOKENS = 20
 """Training tokens per parameter after which a larger model pays more than more steps (Hoffmann et al. 2022)."""
 FAR = 20
 """Times the default; a learning rate further above or below it is suspected first."""
+FEW_STEPS = 50
+"""Steps below which a run is too short to judge."""
 DROPOUT = 0.2
 """The most that is advised against overfitting, half of it first."""
 
@@ -39,7 +41,9 @@ class Yardstick(NamedTuple):
     ngram: float | None = None
     """What `xz -9e` and a byte n-gram need for the same text; see `data.baselines`."""
     note: str = ""
-    """How much of the text these two read, if not all."""
+    """How much of the text these two read, if not all; of a known language, on what the loss is."""
+    scale: float = 1.0
+    """Times a loss in nats per token, for the same in `unit`."""
 
     @property
     def is_poor(self) -> bool:
@@ -107,7 +111,7 @@ def verdict(figures: Figures, config: Config) -> tuple[list[str], dict[str, Any]
     """The sentences for a person, and everything as plain data for summary.json."""
     advice = advise(figures, config)
     facts = [goodness(figures.yardstick), reading(figures), gap(figures), curve(figures)]
-    sentences = [line for line in (*facts, recommendation(figures, advice)) if line]
+    sentences = [line for line in (*facts, recommendation(figures, advice, config.train.steps)) if line]
     measured = dataclasses.asdict(figures)
     yardstick = figures.yardstick._asdict()
     return sentences, {
@@ -121,6 +125,9 @@ def verdict(figures: Figures, config: Config) -> tuple[list[str], dict[str, Any]
 def advise(figures: Figures, config: Config) -> Advice | None:
     """The setting most worth changing; None where the figures decide for none. The first rule that fits counts."""
     train, model, yardstick = config.train, config.model, figures.yardstick
+    if train.steps < FEW_STEPS:
+        return None
+    has_learned_before = config.init_from is not None or model.kept_heads is not None
     rates = ["muon_learning_rate", "learning_rate"][train.optimizer == "adamw" :]
     if figures.overfits:
         if figures.rose and 2 * figures.best_step <= train.steps:
@@ -137,13 +144,13 @@ def advise(figures: Figures, config: Config) -> Advice | None:
         return None
     for rate in rates:
         now, usual = getattr(train, rate), getattr(TrainConfig, rate)
-        if yardstick.is_poor and not usual / FAR < now < usual * FAR:
+        if yardstick.is_poor and not has_learned_before and not usual / FAR < now < usual * FAR:
             return Advice(f"train.{rate}", now, usual, "this is far from the default")
     if figures.tokens_per_parameter < ENOUGH_TOKENS and not figures.is_level:
         more = train.steps * (4 if yardstick.is_poor else 2)
         why = "it has not read all of its text" if figures.epochs < 1 else "nothing points to overfitting"
         return Advice("train.steps", train.steps, more, why)
-    if model.kept_heads is None:
+    if not has_learned_before:  # else its shape is given
         more = max(model.n_layer + 1, model.n_layer * 3 // 2)
         return Advice("model.n_layer", model.n_layer, more, "more steps would bring this model little")
     return None
@@ -151,24 +158,25 @@ def advise(figures: Figures, config: Config) -> Advice | None:
 
 def goodness(yardstick: Yardstick) -> str:
     """The loss beside what it is held against; empty where there is nothing."""
-    question = f"Is {yardstick.loss:.3f} {yardstick.unit} good?"
+    loss = f"Is {yardstick.loss:.3f} {yardstick.unit}"
     if yardstick.entropy is not None:
-        above = yardstick.loss / yardstick.entropy - 1
-        return f"{question} The best possible is {yardstick.entropy:.3f}; this is {above:.0%} above it."
+        best, above = yardstick.entropy, yardstick.loss / yardstick.entropy - 1
+        return f"{loss}{yardstick.note} good? The best possible is {best:.3f}; this is {above:.0%} above it."
     if yardstick.xz is None or yardstick.ngram is None:
         return ""
     beaten = [name for name, bits in (("xz", yardstick.xz), ("the n-gram", yardstick.ngram)) if yardstick.loss < bits]
     answer = f"better than {' and '.join(beaten)}" if beaten else "worse than both"
     return (
-        f"{question} For the same text{yardstick.note} xz -9e needs {yardstick.xz:.3f}, a byte {ORDER}-gram "
+        f"{loss} good? For the same text{yardstick.note} xz -9e needs {yardstick.xz:.3f}, a byte {ORDER}-gram "
         f"{yardstick.ngram:.3f}: the model is {answer}."
     )
 
 
 def reading(figures: Figures) -> str:
     """How much the model read."""
-    times, tokens = amount(figures.epochs), amount(figures.tokens_per_parameter)
-    return f"The model read its training text {times} times (epochs), {tokens} tokens for each parameter."
+    times = f"{amount(figures.epochs)} times (epochs)" if figures.epochs else "less than once"
+    tokens = amount(figures.tokens_per_parameter)
+    return f"The model read its training text {times}, {tokens} tokens for each parameter."
 
 
 def gap(figures: Figures) -> str:
@@ -181,24 +189,29 @@ def gap(figures: Figures) -> str:
         what = again if figures.epochs > 1 else "no overfitting, for it has not read its text twice"
     else:
         what = "no overfitting"
-    return f"Loss is {figures.train_loss:.3f} on training text, {figures.val_loss:.3f} on validation text: {what}."
+    unit, scale = figures.yardstick.unit, figures.yardstick.scale
+    train, val = figures.train_loss * scale, figures.val_loss * scale
+    return f"Loss is {train:.3f} {unit} on training text, {val:.3f} on validation text: {what}."
 
 
 def curve(figures: Figures) -> str:
     """Where the validation loss was going; empty where that is not known."""
+    scale = figures.yardstick.scale
     if figures.rose:
-        best = f"lowest at step {figures.best_step} ({figures.best_val_loss:.3f}) and rose since"
+        best = f"lowest at step {figures.best_step} ({figures.best_val_loss * scale:.3f}) and rose since"
         return f"Validation loss was {best}; generating uses the weights of that step."
     if figures.late is None:
         return ""
     step, fall = figures.late
     if figures.is_level:
         return f"Since step {step} validation loss has hardly changed."
-    return f"Since step {step} validation loss fell by {fall:.3f}, also because the learning rate falls to 0."
+    return f"Since step {step} validation loss fell by {fall * scale:.3f}, also because the learning rate falls to 0."
 
 
-def recommendation(figures: Figures, advice: Advice | None) -> str:
-    """The advice as a sentence."""
+def recommendation(figures: Figures, advice: Advice | None, steps: int) -> str:
+    """The advice as a sentence, for a run of so many steps."""
+    if steps < FEW_STEPS:
+        return f"No setting is advised after so few steps ({steps}): from {FEW_STEPS} on there is advice."
     if advice is None:
         return "No setting will help much; more text would." if figures.overfits else "No setting stands out."
     return f"Worth changing first: {advice.setting} to {advice.value} (now {advice.now}): {advice.why}."

@@ -84,18 +84,19 @@ def yardstick(training: Training, answers: Answers | None) -> Yardstick:
     """What the loss of a run is held against: the entropy of its language where that is known, else baselines."""
     prepared, val_loss = training.prepared, training.progress.val_loss
     if answers is not None:
-        return Yardstick(answers.loss, "nats per token on whole tales", answers.entropy)
+        return Yardstick(answers.loss, "nats per token", answers.entropy, note=" on whole tales")
     assert val_loss is not None
-    bits, unit = bits_per_byte(val_loss, len(prepared.val), prepared.val_bytes), "bits per byte"
+    scale, unit = bits_per_byte(1, len(prepared.val), prepared.val_bytes), "bits per byte"
+    bits = val_loss * scale
     if training.config.data.source == "repeats":
-        return Yardstick(bits, unit, entropy_of_repeats())
+        return Yardstick(bits, unit, entropy_of_repeats(), scale=scale)
     is_cut = prepared.train_bytes > MOST_TRAIN or prepared.val_bytes > MOST_VAL
     note = f" (at most {MOST_TRAIN / 1e6:g} MB of it)" if is_cut else ""
     try:
         xz, ngram = baselines(prepared)
     except UserError:  # too short for an n-gram
-        return Yardstick(bits, unit)
-    return Yardstick(bits, unit, None, xz, ngram, note)
+        return Yardstick(bits, unit, scale=scale)
+    return Yardstick(bits, unit, None, xz, ngram, note, scale)
 
 
 def baselines(prepared: Prepared) -> tuple[float, float]:

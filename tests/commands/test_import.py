@@ -154,7 +154,7 @@ def test_every_verb_works_on_an_imported_run(
         assert main(verb.split()) == 0
         assert "imported without a text: text.txt (its data.source) stands in for it" in capfd.readouterr().err
     assert main(["train", "--resume", "runs/a"]) == 2
-    assert "was imported, so it has no optimizer state" in capfd.readouterr().err
+    assert "has no optimizer state: train on from its weights with --init_from runs/a." in capfd.readouterr().err
     listed = json.loads(ask(application("--logdir", "runs"), "runs").data)["runs"]
     assert {"a", "a-2"} <= {*listed}
     for name in ("config.json", "model.safetensors", "tokenizer.json"):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from minitx.__main__ import main
+from minitx.config.shipped import CONFIGS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text("utf-8")
 
@@ -29,6 +30,18 @@ def test_tables_sentences_and_json(tmp_path: Path, capsys: pytest.CaptureFixture
     for case in found["cases"]:
         seconds = case["seconds"]
         assert seconds["in all"] == pytest.approx(sum(seconds.values()) - seconds["in all"])
+
+
+def test_a_shipped_configuration_is_found_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    figures = [
+        printed(capsys, "--config", config).partition("\n\n")[2] for config in ("tales", str(CONFIGS / "tales.yaml"))
+    ]
+    assert figures[0] == figures[1]
+    assert main(["plan", "--config", "tale"]) == 2
+    assert "did you mean tales?" in capsys.readouterr().err
 
 
 def test_a_model_that_fits_nowhere(capsys: pytest.CaptureFixture[str]) -> None:

@@ -97,7 +97,7 @@ def test_what_is_wrong_is_said_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "cut.txt").write_bytes(b"x" * 9 + b"\xc3")
     (tmp_path / "bad.csv").write_bytes(b"id,text\n1,\xff\n")
     (tmp_path / "bad.jsonl").write_bytes(b'{"text": "\xff"}\n')
-    (tmp_path / "broken.jsonl").write_bytes(b'{"text": \n')
+    (tmp_path / "broken.jsonl").write_bytes(b'{"text": "a"}\n\n{"text": \n')
     (tmp_path / "broken.parquet").write_bytes(b"hello")
     (tmp_path / "broken.txt.gz").write_bytes(b"hello")
     (tmp_path / "number.jsonl").write_bytes(b'{"text": 1}\n')
@@ -110,7 +110,7 @@ def test_what_is_wrong_is_said_in_one_sentence(tmp_path: Path) -> None:
         "cut.txt": "not valid UTF-8 at byte 9",
         "bad.csv": "not valid UTF-8 at byte 10",
         "bad.jsonl": "not valid UTF-8 at byte 10",
-        "broken.jsonl": "cannot be read",
+        "broken.jsonl": r"no JSON object in line 3 \(JSON parse error: [^.]*\): mend or remove that line",
         "broken.parquet": "cannot be read",
         "broken.txt.gz": "cannot be read",
         "number.jsonl": "holds int, not text",

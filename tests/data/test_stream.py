@@ -20,7 +20,7 @@ from minitx.data import hub
 from minitx.data.batches import Dropout, Share
 from minitx.data.prepare import Prepared, prepare
 from minitx.data.sources import row_stream
-from minitx.data.stream import Place, Reader, Stream, merged, read_place
+from minitx.data.stream import Place, Reader, Stream, check_stream, merged, read_place
 from minitx.data.token_files import Tokens
 from minitx.system.errors import UserError
 from minitx.system.fields import Fields
@@ -109,6 +109,29 @@ def test_a_reader_without_documents_says_so(tmp_path: Path) -> None:
         readers(shards(tmp_path, [2]))[2].window(2)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("1.jsonl", b'{"text": "7"}\n{"text": "half\n', r"no JSON object in line 2 \(.*\): mend or remove that line\."),
+        ("1.jsonl", b'{"text": "7"}\n{"text": "\xff"}\n', "is not valid UTF-8 at byte 24: save it as UTF-8"),
+        ("1.jsonl.gz", b"no archive", r"cannot be read \(Not a gzipped file .*\): check the file\."),
+    ],
+)
+def test_a_row_that_cannot_be_read_is_found(tmp_path: Path, name: str, content: bytes, sentence: str) -> None:
+    data = dataclasses.replace(shards(tmp_path, [4]), readers=1)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=f"^{tmp_path / name} .*{sentence}") as error:
+        documents(readers(data)[0], epochs=1)
+    assert "data.name" not in str(error.value)
+
+
+def test_files_whose_rows_differ_are_to_be_prepared(tmp_path: Path) -> None:
+    data = dataclasses.replace(shards(tmp_path, [4]), readers=1)
+    write(tmp_path / "1.jsonl", ["7"], column="words")
+    with pytest.raises(UserError, match="all rows the same columns, or leave data.streaming out to prepare"):
+        documents(readers(data)[0], epochs=1)
+
+
 def prepared(data: DataConfig) -> Prepared:
     return prepare(data, TokenizerConfig("char"), 1, progress=False)
 
@@ -171,11 +194,26 @@ def test_what_validates_never_trains(tmp_path: Path) -> None:
     assert Counter(words) == expected
 
 
-@pytest.mark.parametrize("count,processes", [(5, 1), (4, 3)])
-def test_readers_must_divide_rows_and_processes_readers(tmp_path: Path, count: int, processes: int) -> None:
+@pytest.mark.parametrize(
+    ("count", "processes", "remedy"),
+    [
+        (5, 1, "train.batch_size 10 with train.grad_accum 1, or data.readers 1 in a new run"),
+        (4, 3, "1, 2 or 4 processes, or data.readers 3 in a new run"),
+        (1, 8, "1 process"),
+        (9, 5, "1, 3 or 9 processes and train.batch_size 9 with train.grad_accum 1"),
+    ],
+)
+def test_readers_must_divide_rows_and_processes_readers(
+    tmp_path: Path, count: int, processes: int, remedy: str
+) -> None:
     data = dataclasses.replace(shards(tmp_path, [20]), readers=count)
-    with pytest.raises(UserError, match=rf"data\.readers is {count}, but it must divide the 12 rows.*take {processes}"):
-        streams(data, processes)
+    with pytest.raises(UserError, match=rf"readers is {count}, but it must divide the 12 rows.*: take {remedy}\."):
+        check_stream(data, Share(ROWS, process=0, processes=processes))
+
+
+def test_a_stream_of_one_document_is_to_be_prepared(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"the text is one document: leave data\.streaming out\."):
+        prepare(shards(tmp_path, [1]), TokenizerConfig("char"), 1, progress=False)
 
 
 def test_only_rows_of_one_kind_are_streamed(tmp_path: Path) -> None:

@@ -159,6 +159,26 @@ def test_a_point_tells_its_scores_and_opens_its_head(browser: Any, server: str) 
         assert not page.errors
 
 
+def test_the_scatter_follows_the_text_that_heads_are_scored_on(browser: Any, tmp_path: Path) -> None:
+    """It named validation text whatever was chosen; and imported runs, scored on another text, had no choice."""
+    own = {"induction": np.array([[0.9, 0.8], [0.7, 0.6]]), "previous_token": scores(10)["previous_token"]}
+    probe = ShownProbe("a text", ["a", "␣te", "xt"], patterns(2, 2, 3), scores=own)
+    file = tmp_path / "page.html"
+    content = [encode(step, [probe], scores(step), scored_on="tales") for step in STEPS]
+    file.write_text(page_of(content, title="a run", view="view=scatter&head=3"))
+    with Page(browser, file.as_uri()) as page:
+        page.tab.locator(".hint", has_text="Step 30, on tales.").wait_for()
+        assert sorted(points(page)) == [0, 1, 3]
+        chosen = page.tab.locator("select[aria-label='Text that heads are scored on']")
+        assert chosen.locator("option").all_text_contents() == ["tales", "this text"]
+        chosen.select_option("text")
+        page.tab.locator(".hint", has_text="Step 30, on this text.").wait_for()
+        assert sorted(points(page)) == [0, 1, 2, 3]
+        offered = page.tab.locator("select[aria-label^='Score of the vertical'] option").all_text_contents()
+        assert offered == ["induction", "previous token"]
+        assert not page.errors
+
+
 def test_a_file_has_the_scatter_and_says_that_it_has_no_examples(browser: Any, tmp_path: Path) -> None:
     file = tmp_path / "page.html"
     file.write_text(page_of([snapshot(step) for step in STEPS], title="a run", view="view=scatter&head=3"))

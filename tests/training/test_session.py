@@ -102,5 +102,5 @@ def test_an_imported_run_is_not_resumed(tmp_path: Path) -> None:
     assert train(config) == 0
     run = Run(Path(config.out))
     run.write_json("data.json", {k: v for k, v in run.read_json("data.json").items() if k != "fingerprint"})
-    with pytest.raises(UserError, match="was imported, so it has no optimizer state"):
+    with pytest.raises(UserError, match="was imported, so it has no optimizer state.*with --init_from"):
         train(config, resume=config.out)

@@ -49,15 +49,18 @@ def test_every_number_of_processes_trains_the_same_run_and_resumes_it(tmp_path: 
     ours, theirs = ([line["train_loss"] for line in Run(Path(path)).metrics()] for path in (out, config.out))
     assert ours == theirs and weights_of(up_to(12)) == weights_of(config)
     write(tmp_path / "data" / "9.parquet", ["one more"])
-    with pytest.raises(UserError, match=r"state\.json does not fit this run: the data set has changed"):
+    with pytest.raises(UserError, match=r"state\.json does not fit.*: the data set has changed.*put back its files"):
         train(up_to(16), resume=out)
 
 
 def test_processes_that_do_not_divide_the_readers_are_refused(tmp_path: Path) -> None:
     config = streamed(tmp_path)
-    (sentence,) = sentences(train_by(3, config, tmp_path))
-    assert not Path(config.out).exists(), "refused before there is a run"
-    assert "data.readers is 4, but it must divide the 24 rows of an update, and the processes (3)" in sentence
+    uneven = dataclasses.replace(config, train=dataclasses.replace(config.train, batch_size=4, grad_accum=1))
+    for bad, rows in ((config, 24), (uneven, 4)):
+        (sentence,) = sentences(train_by(3, bad, tmp_path))
+        assert not Path(config.out).exists(), "refused before there is a run"
+        assert f"must divide the {rows} rows of an update, and the processes (3)" in sentence
+        assert "take 1, 2 or 4 processes" in sentence
 
 
 def test_a_bad_step_is_recorded_and_training_goes_on_in_the_stream(

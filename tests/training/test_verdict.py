@@ -19,7 +19,7 @@ from minitx.data import baselines as programs
 from minitx.data.builtin import repeated_letters
 from minitx.training import verdict_figures
 from minitx.training.session import train
-from minitx.training.verdict import Figures, Yardstick, advise, amount, goodness, verdict
+from minitx.training.verdict import Figures, Yardstick, advise, amount, goodness, reading, verdict
 from minitx.training.verdict_figures import baselines, entropy_of_repeats, evaluations, training_windows
 from tests.small import small_config
 from tests.training.test_report import opened
@@ -35,10 +35,10 @@ def figures(**changed: Any) -> Figures:
     return dataclasses.replace(usual, **changed)
 
 
-def config(**changed: Any) -> Config:
+def config(init_from: str | None = None, **changed: Any) -> Config:
     train = {name: value for name, value in changed.items() if hasattr(TrainConfig, name)}
     model = {name: value for name, value in changed.items() if name not in train}
-    return Config(train=TrainConfig(**{"steps": 100, **train}), model=ModelConfig(**model))
+    return Config(init_from=init_from, train=TrainConfig(**{"steps": 100, **train}), model=ModelConfig(**model))
 
 
 POOR = BESIDE._replace(loss=1.9)
@@ -74,6 +74,13 @@ RULES: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, float] | None]
     "pruned, so its layers are given": ({"history": LEVEL}, {"kept_heads": [[0]] * 4}, None),
     "near the entropy": ({"yardstick": Yardstick(0.88, "nats", 0.85)}, {}, None),
     "far from the entropy": ({"yardstick": Yardstick(1.2, "nats", 0.85)}, {}, ("train.steps", 200)),
+    "a low rate on a model that has learned before": (
+        {"yardstick": POOR},
+        {"learning_rate": 2e-5, "optimizer": "adamw", "init_from": "runs/smol"},
+        ("train.steps", 400),
+    ),
+    "level, on the model of another run": ({"history": LEVEL}, {"init_from": "runs/smol"}, None),
+    "too few steps to judge": ({"yardstick": POOR}, {"steps": 49}, None),
     "one evaluation": ({"history": [(100, 3.0)]}, {}, ("train.steps", 200)),
     "no evaluation that can be read": ({"history": []}, {}, ("train.steps", 200)),
 }
@@ -98,9 +105,22 @@ def test_sentences_are_few_and_their_figures_go_to_json(name: str) -> None:
     assert 4 <= len(sentences) <= 5 and all(len(sentence) < 160 for sentence in sentences)
     assert sentences[-1].startswith(("Worth changing first: ", "No setting "))
     said = "more text would." if "train_loss" in measured else "stands out."
+    said = "after so few steps (49): from 50 on there is advice." if settings.get("steps") == 49 else said
     assert sentences[-1].endswith(said) or expected is not None
     assert (" to " in sentences[-1]) == (expected is not None)
     assert json.loads(json.dumps(data, allow_nan=False))["sentences"] == sentences
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_all_losses_are_in_the_unit_of_the_first(name: str) -> None:
+    measured, settings, _ = RULES[name]
+    usual = figures(**measured)
+    scaled = dataclasses.replace(usual, yardstick=usual.yardstick._replace(scale=10.0))
+    sentences = " ".join(verdict(scaled, config(**settings))[0])
+    assert f"{10 * usual.train_loss:.3f} {usual.yardstick.unit} on training text" in sentences
+    assert f"{10 * usual.val_loss:.3f} on validation text" in sentences
+    assert not usual.rose or f"({10 * usual.best_val_loss:.3f}) and rose" in sentences
+    assert " fell by " not in sentences or " fell by 2.000, " in sentences
 
 
 def test_a_fall_at_the_end_is_not_called_proof() -> None:
@@ -122,6 +142,10 @@ def test_a_fall_at_the_end_is_not_called_proof() -> None:
 def test_a_loss_is_held_against_what_is_known(yardstick: Yardstick, answer: str) -> None:
     assert goodness(yardstick).startswith(f"Is {yardstick.loss:.3f} {yardstick.unit} good? ")
     assert goodness(yardstick).endswith(answer)
+
+
+def test_a_stream_not_read_to_its_end_was_read_less_than_once() -> None:
+    assert " text less than once, 5.0 tokens " in reading(figures(epochs=0))
 
 
 def test_amounts_have_two_digits() -> None:
@@ -202,6 +226,7 @@ def test_a_run_ends_with_its_verdict(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "\n".join(["", *told["sentences"], ""]) in capsys.readouterr().out
     assert told["sentences"][0].startswith(f"Is {summary['val_bits_per_byte']:.3f} bits per byte good? ")
     assert 0 < told["xz"] < 3 and 0 < told["ngram"] < 3 and told["entropy"] is None
+    assert f", {summary['val_bits_per_byte']:.3f} on validation text" in told["sentences"][2]
     assert told["train_loss"] == pytest.approx(summary["val_loss"], abs=0.2)
     in_training = len(opened(tmp_path).training.prepared.train) - 1
     assert told["epochs"] == pytest.approx(12 * 4 * 32 / in_training)

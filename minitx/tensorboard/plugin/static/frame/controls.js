@@ -4,6 +4,7 @@
 import { chartLayout, drawChart } from "../draw/chart.js";
 import { element, fillSelect, paintCanvas } from "../draw/dom.js";
 import { otherHead } from "../data/gather.js";
+import { scoredOn } from "../data/prepare.js";
 import { splitsWords } from "../data/words.js";
 import { GLOSSARY, roleMeaning } from "../state/glossary.js";
 import { questionTitle } from "../state/question.js";
@@ -31,7 +32,7 @@ export function drawControls({ parts, source, state, data, view, isPlaying }) {
   const isOffered = names.includes(data.score) || data.question;
   fillSelect(parts.score, [{ value: "", label: "none" }, ...scores, ...questions], isOffered ? data.score : "");
   parts.score.title = data.question ? questionTitle(data.question) : meaning(data.score ?? "") || "Score of heads";
-  drawUnitsAndText(parts, state, view, first);
+  drawUnitsAndText(parts, state, view, data);
   parts.scoreField.hidden = parts.sort.hidden = !(names.length || questions.length);
   for (const name of ["sort", "compare", "first", "links"]) parts[name].setAttribute("aria-pressed", String(state[name]));
   for (const [name, button] of Object.entries(parts.views)) button.setAttribute("aria-pressed", String(view.name === name));
@@ -65,11 +66,11 @@ export function drawControls({ parts, source, state, data, view, isPlaying }) {
 }
 
 /** The switch from words to tokens, and the choice of the text that heads are scored on; hidden where there is none. */
-function drawUnitsAndText(parts, state, view, first) {
+function drawUnitsAndText(parts, state, view, { first, info }) {
   parts.units.hidden = !first || view.showsTokens || !splitsWords(first.probes[0]);
   for (const name of ["words", "tokens"]) parts[name].setAttribute("aria-pressed", String((state.units === "tokens") === (name === "tokens")));
   parts.measured.hidden = !first?.hasBoth;
-  fillSelect(parts.measured, [{ value: "validation", label: "validation" }, { value: "text", label: "this text" }], state.measured === "text" ? "text" : "validation");
+  fillSelect(parts.measured, [{ value: "validation", label: scoredOn({ info: info ?? {} }) }, { value: "text", label: "this text" }], state.measured === "text" ? "text" : "validation");
 }
 
 /** The choice of what to compare with. */
@@ -144,7 +145,7 @@ export function drawTimeline({ parts, state, data }, theme) {
   const dashed = chart.chance.some((value) => value !== null) ? "; dashed: uniform attention" : "";
   const asked = data.question ? questionTitle(data.question) : "";
   const steps = asked && data.probe < 0 ? "at this step alone" : "against steps";
-  const on = asked ? "" : `, on ${data.isOfText ? "this text" : "validation text"}`;
+  const on = asked ? "" : `, on ${scoredOn(data)}`;
   parts.chartTitle.textContent = `${asked || scoreTitle(data.score)} of every head ${steps}${on}${dashed}`;
   const explained = asked || `${scoreTitle(data.score)}: ${meaning(data.score)}`;
   parts.chartTitle.title = `${explained}. Uniform attention: ${GLOSSARY["uniform attention"]}.`;

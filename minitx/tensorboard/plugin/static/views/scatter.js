@@ -1,5 +1,6 @@
 // The scatter: every head as a point on two scores. It moves with the steps, and the chosen head leaves a trail.
 
+import { scoredOn } from "../data/prepare.js";
 import { shape } from "../draw/cells.js";
 import { element, fillSelect, onScreen } from "../draw/dom.js";
 import { drawPoints, scatterLayout } from "../draw/points.js";
@@ -16,20 +17,25 @@ export const SCATTER_VIEW = {
   draw: drawScatter,
 };
 
-/** The scores of both axes at all steps. */
+/** The scores of both axes at all steps, of the text that heads are scored on. */
 async function loadScatter(source, data, wanted) {
   const names = scatterNames(data, wanted.scatter);
   if (!names) throw new Error("This run has no scores of its heads to draw.");
-  const [x, y] = await Promise.all([names.x, names.y].map((name) => source.scores(data.run, name, data.info.steps)));
+  const [x, y] = await Promise.all([names.x, names.y].map((name) => source.scores(data.run, name, data.info.steps, data.isOfText ? data.probe : null)));
   return { x: { name: names.x, ...x }, y: { name: names.y, ...y } };
 }
 
 /** The names of the axes: those chosen, or where the run has none such, its first; null if it has no scores. */
-function scatterNames({ info }, { x, y }) {
-  const known = Object.keys(info.newest?.scores ?? {});
+function scatterNames(data, { x, y }) {
+  const known = offered(data);
   if (!known.length) return null;
   const first = known.includes(x) ? x : known[0];
   return { x: first, y: known.includes(y) ? y : (known.find((name) => name !== first) ?? first) };
+}
+
+/** The names of the scores of that text. */
+function offered({ info: { newest }, isOfText, probe }) {
+  return Object.keys((isOfText ? newest.probes[probe] : newest)?.scores ?? {});
 }
 
 function drawScatter(root, { state, data, theme, extra }, act) {
@@ -42,14 +48,14 @@ function drawScatter(root, { state, data, theme, extra }, act) {
     hint.textContent = data.extraFault || "The scores are loading …";
     return;
   }
-  const options = Object.keys(data.info.newest.scores).map((name) => ({ value: name, label: scoreTitle(name), title: meaning(name) }));
+  const options = offered(data).map((name) => ({ value: name, label: scoreTitle(name), title: meaning(name) }));
   fillSelect(x, options, extra.x.name);
   fillSelect(y, options, extra.y.name);
   x.title = meaning(extra.x.name);
   y.title = meaning(extra.y.name);
   const drawing = scatterOf(state, data, theme, extra);
   root.points = drawing.points;
-  hint.replaceChildren(`Step ${data.step}, on validation text. Dashed: a head that attends to all tokens alike. `, onScreen("Click a head to choose it, once more to read it."));
+  hint.replaceChildren(`Step ${data.step}, on ${scoredOn(data)}. Dashed: a head that attends to all tokens alike. `, onScreen("Click a head to choose it, once more to read it."));
   svg.setAttribute("aria-label", `${drawing.points.length} heads: ${drawing.titles.y} against ${drawing.titles.x} at step ${data.step}`);
   const layout = scatterLayout(drawing, svg.clientWidth, svg.clientHeight);
   drawPoints(svg, layout, drawing, theme);
