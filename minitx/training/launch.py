@@ -2,6 +2,7 @@
 
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
@@ -49,11 +50,24 @@ def meeting_place(rank: int, timeout: int) -> PrefixStore:
             require(time.monotonic() < end, f"{silent}: start it, or correct MASTER_ADDR and MASTER_PORT.")
             require(not launcher_has_gone(), "torchrun has ended.")
             time.sleep(POLL)
-    try:
-        store = TCPStore(address, port, None, holds, timedelta(seconds=timeout), wait_for_workers=False)
-    except dist.DistNetworkError as error:
-        raise UserError(f"{address}:{port} cannot hold the processes together: take another MASTER_PORT.") from error
-    return PrefixStore(f"minitx-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    made: list[TCPStore | Exception] = []
+
+    def make() -> None:
+        try:
+            made.append(TCPStore(address, port, None, holds, timedelta(seconds=timeout), wait_for_workers=False))
+        except Exception as error:
+            made.append(error)
+
+    threading.Thread(target=make, daemon=True).start()  # for it waits without end for a program of another kind
+    taken = f"Another program seems to hold {address}:{port}: take another MASTER_PORT."
+    while not made:
+        require(time.monotonic() < end, taken)
+        time.sleep(POLL / 10)
+    if isinstance(made[0], dist.DistNetworkError):
+        raise UserError(taken) from made[0]
+    if isinstance(made[0], Exception):
+        raise made[0]
+    return PrefixStore(f"minitx-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", made[0])
 
 
 def meet(group: Group) -> None:

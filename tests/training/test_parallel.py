@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -251,18 +252,8 @@ def test_a_launcher_must_say_who_is_who(name: str, value: str, sentence: str, mo
     assert not launched()
 
 
-@pytest.mark.parametrize(
-    ("rank", "sentence"),
-    [
-        (0, "1 of 2 processes came within 1 s (parallel.timeout): start the others with the same"),
-        (1, "The first process did not answer at 127.0.0.1:"),
-    ],
-)
-def test_one_whose_others_never_come_says_so_and_heeds_signals(rank: int, sentence: str, tmp_path: Path) -> None:
-    """Started by hand, where the first process holds the store."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+def by_hand(rank: int, port: int, timeout: int) -> subprocess.Popen[str]:
+    """A process that joins a group of two, which no launcher started."""
     code = (
         "import sys\n"
         "from minitx.config import ParallelConfig\n"
@@ -270,20 +261,54 @@ def test_one_whose_others_never_come_says_so_and_heeds_signals(rank: int, senten
         "def wait():\n"
         "    from minitx.training.launch import joined\n"
         "    print('waits', flush=True)\n"
-        "    with joined(ParallelConfig(timeout=int(sys.argv[1])), 'cpu'): return 0\n"
+        "    with joined(ParallelConfig(timeout=int(sys.argv[1])), 'cpu') as group:\n"
+        "        return len(group.gathered('')) - 2\n"
         "sys.exit(run_command(wait))"
     )
-    places = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    for timeout, status, said in ((1, 2, f"error: {sentence}"), (600, 143, "terminated")):
-        command = [sys.executable, "-c", code, str(timeout)]
-        pipe, env = subprocess.PIPE, {**os.environ, **places}
-        with subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe, text=True) as process:
-            assert process.stdout is not None and process.stdout.readline() == "waits\n"
-            if timeout > 1:
-                time.sleep(0.5)
-                process.terminate()
-            errors = process.communicate(timeout=60)[1]
-        assert process.returncode == status and errors.startswith(said) and errors.count("\n") == 1, errors
+    places = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    command, env = [sys.executable, "-c", code, str(timeout)], {**os.environ, **places}
+    process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "waits\n"
+    return process
+
+
+def port_of(held: socket.socket) -> int:
+    held.bind(("127.0.0.1", 0))
+    return int(held.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("rank", "is_taken", "sentence"),
+    [
+        (0, False, "1 of 2 processes came within 1 s (parallel.timeout): start the others with the same"),
+        (1, False, "The first process did not answer at 127.0.0.1:"),
+        (1, True, "Another program seems to hold 127.0.0.1:"),
+    ],
+)
+def test_one_whose_others_never_come_says_so_and_heeds_signals(rank: int, is_taken: bool, sentence: str) -> None:
+    with ExitStack() as stack:
+        held = stack.enter_context(socket.socket())
+        port = port_of(held)
+        if is_taken:
+            held.listen()  # and never says a word
+        else:
+            held.close()
+        for timeout, status, said in ((1, 2, f"error: {sentence}"), (600, 143, "terminated")):
+            with by_hand(rank, port, timeout) as process:
+                if timeout > 1:
+                    time.sleep(0.5)
+                    process.terminate()
+                errors = process.communicate(timeout=60)[1]
+            assert process.returncode == status and errors.startswith(said) and errors.count("\n") == 1, errors
+
+
+def test_processes_started_by_hand_meet() -> None:
+    """The first holds the store, and may come last."""
+    with socket.socket() as held:
+        port = port_of(held)
+    with by_hand(1, port, 60) as other, by_hand(0, port, 60) as first:
+        errors = [process.communicate(timeout=100)[1] for process in (first, other)]
+    assert (first.returncode, other.returncode) == (0, 0), errors
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
