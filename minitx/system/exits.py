@@ -38,10 +38,11 @@ class Terminated(BaseException):
 def run_command(command: Callable[[], int]) -> int:
     """Run `command` and return its exit status: 2 for errors that `explain` knows, 130 for Ctrl-C, 143 for SIGTERM.
 
-    Must run before torch is imported, which reads GOMP_SPINCOUNT once. A short spin is free on a quiet machine and far
+    Must run before torch is imported, which reads these variables once. A short spin is free on a quiet machine and far
     cheaper on a busy one.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # pages on lost connections would bury a sentence
     before = signal.signal(signal.SIGTERM, terminate)
     try:
         status = command()

@@ -13,12 +13,14 @@ class Stopped(Exception):  # noqa: N818  not an error
 
 
 class StopRequest:
-    """A context that keeps the first Ctrl-C or SIGTERM in `signal`; a second one ends the process at once.
+    """A context that keeps the first Ctrl-C or SIGTERM in `noted`; a second one ends the process at once.
 
-    torchrun sends Ctrl-C a second time to whom the terminal has sent it: there, only the first counts.
+    `signal` is the one that all processes of a run have agreed on, and stop for. torchrun sends Ctrl-C a second time to
+    whom the terminal has sent it: there, only the first counts.
     """
 
     def __init__(self) -> None:
+        self.noted: int | None = None
         self.signal: int | None = None
 
     def __enter__(self) -> Self:
@@ -29,12 +31,7 @@ class StopRequest:
         for number, handler in self.previous.items():
             signal.signal(number, handler)
 
-    def check(self) -> None:
-        """Raise `Stopped` if a signal has come."""
-        if self.signal is not None:
-            raise Stopped
-
     def note(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None and not is_under_torchrun():
+        if self.noted is not None and not is_under_torchrun():
             os._exit(128 + number)
-        self.signal = self.signal or number
+        self.noted = self.noted or number

@@ -43,7 +43,9 @@ def tell_once(group: Group, error: Exception) -> NoReturn:
         if lost is error:
             raise
         holder, teller = ("torchrun", 0) if launcher_has_gone() else (f"Process 1 of {group.size}", 1)
-        if is_of_another(error) and group.rank == teller:
+        if not is_of_another(error):
+            print_sentence(group, error)
+        elif group.rank == teller:
             print(f"error: {holder} has ended.{group.way_on}", file=sys.stderr)
     sys.stderr.flush()
     os._exit(2)  # an orderly end would wait for the others
@@ -51,8 +53,12 @@ def tell_once(group: Group, error: Exception) -> NoReturn:
 
 def tell(group: Group, error: Exception) -> None:
     """Print the sentence for this process's own fault, if it is the first."""
-    if group.store.add(FAULT, 1) > 1:
-        return
+    if group.store.add(FAULT, 1) == 1:
+        print_sentence(group, error)
+
+
+def print_sentence(group: Group, error: Exception) -> None:
+    """Print what explains `error`; raise it where nothing does."""
     sentence = explain(error)
     if sentence is None:
         raise error

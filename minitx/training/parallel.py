@@ -65,8 +65,11 @@ class Group:
         return number
 
     def stopped(self, stop: StopRequest) -> bool:
-        """Whether a signal has come to any process, or its launcher has gone; all of them then have it in `stop`."""
-        stop.signal = self.agree(stop.signal or (signal.SIGTERM if launcher_has_gone() else 0)) or None
+        """Whether a signal has come to any process, or its launcher has gone; all of them then have it in `stop`.
+
+        One that comes meanwhile counts the next time.
+        """
+        stop.signal = self.agree(stop.noted or (signal.SIGTERM if launcher_has_gone() else 0)) or None
         return stop.signal is not None
 
     def check(self, stop: StopRequest) -> None:

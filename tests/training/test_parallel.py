@@ -20,6 +20,7 @@ import minitx.training.loop
 from minitx.config import Config, ModelConfig, ParallelConfig
 from minitx.run.folder import Run
 from minitx.system.errors import UserError
+from minitx.system.signals import StopRequest
 from minitx.training.launch import joined, launched
 from minitx.training.parallel import Group
 from minitx.training.session import train
@@ -309,6 +310,20 @@ def test_processes_started_by_hand_meet() -> None:
     with by_hand(1, port, 60) as other, by_hand(0, port, 60) as first:
         errors = [process.communicate(timeout=100)[1] for process in (first, other)]
     assert (first.returncode, other.returncode) == (0, 0), errors
+
+
+def test_a_signal_that_comes_while_processes_agree_counts_the_next_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    group = Group(size=2)
+
+    def agree(number: int) -> int:
+        signal.raise_signal(signal.SIGINT)
+        return number
+
+    monkeypatch.setattr(group, "agree", agree)
+    with StopRequest() as stop:
+        assert not group.stopped(stop) and not stop.signal
+        monkeypatch.setattr(group, "agree", lambda number: number)
+        assert group.stopped(stop) and stop.signal == signal.SIGINT
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
