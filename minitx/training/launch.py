@@ -114,5 +114,5 @@ def joined(settings: ParallelConfig, device: str) -> Iterator[Group]:
             yield group
     except Exception as error:
         faults.tell_once(group, error)
-    group.control = None  # or threads of gloo would outlive Python, and abort the process
+    group.control = None  # threads of gloo that outlive what holds them can abort the process as it ends
     dist.destroy_process_group()

@@ -334,6 +334,18 @@ def test_items_are_shared_out_once_and_in_equal_rounds(count: int, size: int) ->
     assert sorted(item for share in shares for item, counts in share if counts) == list(range(count))
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="only Linux tells the names of threads")
+def test_no_thread_of_gloo_outlives_the_run(tmp_path: Path) -> None:
+    """It could abort a process that has ended well."""
+    config = config_of(tmp_path, {}, {"steps": 2})
+
+    def left(rank: int) -> int:
+        train(config)
+        return sum("gloo" in task.read_text() for task in Path("/proc/self/task").glob("*/comm"))
+
+    all_well(run_processes(2, left, tmp_path))
+
+
 def test_matrices_of_every_number_are_shared_out(tmp_path: Path) -> None:
     """One more than the processes, fewer, none left over."""
 
