@@ -52,8 +52,9 @@ def tell_once(group: Group, error: Exception) -> NoReturn:
 
 
 def tell(group: Group, error: Exception) -> None:
-    """Print the sentence for this process's own fault, if it is the first."""
-    if group.store.add(FAULT, 1) == 1:
+    """Print the sentence for this process's own fault, if it is the first; by hand, each has a terminal of its own."""
+    by_hand = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    if group.store.add(FAULT, 1) == 1 or (by_hand and not group.local_rank):
         print_sentence(group, error)
 
 

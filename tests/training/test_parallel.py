@@ -253,7 +253,7 @@ def test_a_launcher_must_say_who_is_who(name: str, value: str, sentence: str, mo
     assert not launched()
 
 
-def by_hand(rank: int, port: int, timeout: int) -> subprocess.Popen[str]:
+def by_hand(rank: int, port: int, timeout: int, settings: str = "") -> subprocess.Popen[str]:
     """A process that joins a group of two, which no launcher started."""
     code = (
         "import sys\n"
@@ -263,11 +263,11 @@ def by_hand(rank: int, port: int, timeout: int) -> subprocess.Popen[str]:
         "    from minitx.training.launch import joined\n"
         "    print('waits', flush=True)\n"
         "    with joined(ParallelConfig(timeout=int(sys.argv[1])), 'cpu') as group:\n"
-        "        return len(group.gathered('')) - 2\n"
+        "        group.check_same({'settings': sys.argv[2] * group.rank})\n"
         "sys.exit(run_command(wait))"
     )
     places = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    command, env = [sys.executable, "-c", code, str(timeout)], {**os.environ, **places}
+    command, env = [sys.executable, "-c", code, str(timeout), settings], {**os.environ, **places}
     process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "waits\n"
     return process
@@ -310,6 +310,17 @@ def test_processes_started_by_hand_meet() -> None:
     with by_hand(1, port, 60) as other, by_hand(0, port, 60) as first:
         errors = [process.communicate(timeout=100)[1] for process in (first, other)]
     assert (first.returncode, other.returncode) == (0, 0), errors
+
+
+def test_processes_started_by_hand_both_say_why_they_end() -> None:
+    """Each has a terminal of its own."""
+    with socket.socket() as held:
+        port = port_of(held)
+    with by_hand(1, port, 60, "other") as other, by_hand(0, port, 60, "other") as first:
+        for process in (first, other):
+            errors = process.communicate(timeout=100)[1]
+            assert process.returncode == 2 and errors.count("\n") == 1, errors
+            assert errors.startswith("error: Process 2 of 2 differs from process 1 in its settings"), errors
 
 
 def test_a_signal_that_comes_while_processes_agree_counts_the_next_time(monkeypatch: pytest.MonkeyPatch) -> None:
