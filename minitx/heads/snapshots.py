@@ -14,6 +14,7 @@ import contextlib
 import io
 import json
 import math
+import operator
 import os
 import re
 import struct
@@ -150,6 +151,22 @@ def write(run: Path, step: int, content: bytes) -> None:
     file = path(run, step)
     file.parent.mkdir(exist_ok=True)
     write_atomically(file, content)
+
+
+def own_folder(folder: str | os.PathLike[str]) -> Path:
+    """A folder for snapshots alone; raises UserError for what is none, and for a trained run."""
+    is_path = isinstance(folder, str | os.PathLike) and bool(str(folder))
+    require(is_path, f"{folder!r} is no folder: give the path of one.")
+    require(not Path(folder).is_file(), f"{folder} is a file: name a folder.")
+    is_free = not (Path(folder) / "data.json").exists()
+    require(is_free, f"{folder} is a trained run, which has its own snapshots: name another folder beside it.")
+    return Path(folder)
+
+
+def whole_step(step: Any) -> int:
+    """`step` as a Python int; raises UserError for what is no whole number from 0 on."""
+    require(hasattr(step, "__index__") and step >= 0, f"step is {step!r}: give a whole number from 0 on.")
+    return operator.index(step)
 
 
 def forget_after(run: Path, step: int) -> None:

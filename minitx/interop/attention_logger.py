@@ -38,12 +38,15 @@ class AttentionLogger:
     text: what heads are scored on; by default small tales.
 
     What minitx cannot hold is refused by its name once, in a warning. Then calls do nothing, and training goes on.
+    Raises UserError for the folder of a trained run, and for no probe.
     """
 
     def __init__(
         self, logdir: str | Path, probes: Sequence[str | ProbeSetting] | None = None, text: str | None = None
     ) -> None:
-        self.path, self.text = Path(logdir), text
+        self.path, self.text = snapshots.own_folder(logdir), text
+        require(probes is None or len(probes) > 0, "There is no text to show: give at least one.")
+        probes = [probes] if isinstance(probes, str) else probes
         self.probes = (LogConfig() if probes is None else LogConfig(probes=[*probes])).read_probes()
         self.refusal: str | None = None
         self.step: int | None = None
@@ -54,6 +57,7 @@ class AttentionLogger:
         if self.refusal is not None:
             return
         try:
+            step = snapshots.whole_step(step)
             with torch.random.fork_rng(devices=[]), torch.enable_grad():
                 content = self._snapshot(model, tokenizer, step)
             (self.path / snapshots.FOLDER).mkdir(parents=True, exist_ok=True)
@@ -64,6 +68,7 @@ class AttentionLogger:
             warn(f"No heads are logged to {self.path} from step {step} on. {self.refusal}")
 
     def _snapshot(self, model: Any, tokenizer: Any, step: int) -> bytes:
+        require(hasattr(model, "state_dict"), f"A {type(model).__name__} came where the model should be.")
         for wrapper in ("_orig_mod", "module"):  # torch.compile, then several processes
             model = getattr(model, wrapper, model)
         weights = in_memory(model.state_dict(), ORIGIN)
@@ -79,6 +84,7 @@ class AttentionLogger:
 
         tokenizer: by default the `processing_class` of the Trainer.
         """
+        require(snapshots.whole_step(every) > 0, "every is 0: give 1 or more steps.")
         from transformers import TrainerCallback
 
         def log(state: Any, known: dict[str, Any]) -> None:

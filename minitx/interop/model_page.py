@@ -95,7 +95,7 @@ def tokenizer_data(tokenizer: Tokenizer) -> dict[str, Any]:
     return {
         "kind": "unigram" if is_unigram else "bpe",  # char is bpe without merges
         "pieces": [piece.piece if piece.type in (piece.NORMAL, piece.USER_DEFINED) else None for piece in model.pieces],
-        "scores": [piece.score for piece in model.pieces],
+        "scores": np.nan_to_num([piece.score for piece in model.pieces]).tolist(),  # a letter that never came has -inf
         "alone": [piece.piece for piece in model.pieces if piece.type == piece.USER_DEFINED],
         "bytes": tokenizer.byte_tokens,
         "labels": [tokenizer.token_text(token) for token in range(tokenizer.vocab_size)],

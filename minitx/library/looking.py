@@ -151,11 +151,9 @@ def write_snapshot(run: LoadedRun, texts: str | Sequence[str], folder: str | Pat
     >>> for step in (8, 12):
     ...     minitx.write_snapshot(minitx.load("runs/small", step), ["the cat sat", "rain fell"], "runs/film")
     """
-    folder, texts = Path(folder), [texts] if isinstance(texts, str) else texts
-    is_free = not (folder / "data.json").exists()
-    require(is_free, f"{folder} is a trained run, which has its own snapshots: name another folder beside it.")
+    folder, texts = snapshots.own_folder(folder), [texts] if isinstance(texts, str) else texts
     require(len(texts) > 0, "There is no text to show: give at least one.")
-    step = run.step if step is None else step
+    step = run.step if step is None else snapshots.whole_step(step)
     content = text_snapshot(run.model, run.tokenizer, [(text, _fitting(run, text)) for text in texts], step)
     folder.mkdir(parents=True, exist_ok=True)
     snapshots.write(folder, step, content)

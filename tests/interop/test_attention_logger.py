@@ -13,6 +13,7 @@ import torch
 
 from minitx.heads import snapshots
 from minitx.interop.attention_logger import AttentionLogger
+from minitx.system.errors import UserError
 from tests.heads.test_snapshots import read_patterns
 from tests.tensorboard.test_plugin import application, ask
 
@@ -102,6 +103,20 @@ def test_without_a_fast_tokenizer_nothing_is_logged(tmp_path: Path) -> None:
     logger = AttentionLogger(tmp_path / "runs")
     logger(small_qwen(), None, 0)
     assert "needs a fast tokenizer" in str(logger.refusal)
+
+
+def test_a_trained_run_keeps_its_snapshots_and_no_step_ends_a_training(tokenizer: Any, tmp_path: Path) -> None:
+    (tmp_path / "data.json").touch()
+    with pytest.raises(UserError, match="is a trained run"):
+        AttentionLogger(tmp_path)
+    with pytest.raises(UserError, match="no text to show"):
+        AttentionLogger(tmp_path / "a", probes=[])
+    logger = AttentionLogger(tmp_path / "a")
+    logger(small_qwen(), tokenizer, "20")  # type: ignore[arg-type]
+    assert "step is '20'" in str(logger.refusal)
+    logger = AttentionLogger(tmp_path / "a")
+    logger(tokenizer, small_qwen(), 0)
+    assert "came where the model should be" in str(logger.refusal)
 
 
 def test_a_wrapped_model_is_unwrapped_and_a_full_disk_stops_nothing(tokenizer: Any, tmp_path: Path) -> None:

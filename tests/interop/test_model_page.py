@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import random
 import re
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
+from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 from minitx.__main__ import main
 from minitx.config import ModelConfig, TokenizerConfig
@@ -24,7 +26,7 @@ from minitx.heads.record import patterns
 from minitx.heads.view import text_snapshot
 from minitx.heads.what_if import ranking, without
 from minitx.interop import model_page as module
-from minitx.interop.model_page import model_data, model_page, run_page
+from minitx.interop.model_page import model_data, model_page, run_page, tokenizer_data
 from minitx.model import Transformer
 from minitx.run.folder import Run
 from minitx.system.errors import UserError
@@ -210,6 +212,15 @@ def test_what_cannot_be_run_is_said_in_a_sentence(browser: Any, tmp_path: Path, 
         page.tab.locator(".segments button", has_text="What it writes").click()
         page.tab.locator(".hint", has_text="open the run in TensorBoard").wait_for()
         assert not page.errors and len(page.tab.workers) == in_worker
+
+
+def test_a_page_is_json_where_a_letter_never_came() -> None:
+    """SentencePiece gives it the score -inf."""
+    ours = tokenizer("char")
+    model = ModelProto.FromString(ours.proto)
+    model.pieces[-1].score = -math.inf
+    data = tokenizer_data(Tokenizer(model.SerializeToString()))
+    assert json.loads(json.dumps(data, allow_nan=False))["scores"][-1] < -1e30
 
 
 def test_a_run_whose_text_is_gone_has_a_page_without_scores_on_it(run: Run, tmp_path: Path) -> None:

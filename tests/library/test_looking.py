@@ -63,6 +63,22 @@ def test_snapshots_of_a_loop_of_ones_own_are_found_by_the_tab(run: minitx.Loaded
 
 
 @pytest.mark.parametrize(
+    ("folder", "step", "sentence"),
+    [("", 0, "'' is no folder"), ("a", 1.5, "step is 1.5"), ("a", -1, "step is -1"), ("a/file", 0, "is a file")],
+)
+def test_snapshots_need_a_folder_and_a_step(
+    folder: str, step: Any, sentence: str, run: minitx.LoadedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a").mkdir()
+    Path("a/file").touch()
+    with pytest.raises(minitx.UserError, match=sentence):
+        minitx.write_snapshot(run, "the cat", folder, step)
+    minitx.write_snapshot(run, "the cat", "a", np.int64(3))  # type: ignore[arg-type]
+    assert sorted(path.name for path in tmp_path.rglob("*.heads")) == ["step-000003.heads"]
+
+
+@pytest.mark.parametrize(
     "call", [minitx.record, minitx.show, lambda run, text: minitx.write_snapshot(run, [text], "a")]
 )
 @pytest.mark.parametrize(("text", "sentence"), [("", "has no tokens"), ("x" * 17, "17 tokens, but this model sees 16")])

@@ -41,7 +41,7 @@ def page(
             policy=html.escape(POLICY),
             title=html.escape(f"{title}{held}"),
             style=style(),
-            data=json.dumps(data).replace("<", "\\u003c"),
+            data=json.dumps(data, allow_nan=False).replace("<", "\\u003c"),
             script=script(ENTRY if model is None else MODEL_ENTRY),
         )
     )
