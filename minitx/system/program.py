@@ -14,6 +14,11 @@ def is_under_torchrun() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
+def is_started_by_hand() -> bool:
+    """Of one of several processes: whether no launcher holds what they share, as torchrun does."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+
+
 def launcher_has_gone() -> bool:
     """Whether torchrun started this process and has ended; a shell that started one may end."""
     return is_under_torchrun() and os.getppid() != PARENT

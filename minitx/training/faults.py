@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from minitx.system.errors import UserError
 from minitx.system.exits import explain
-from minitx.system.program import launcher_has_gone
+from minitx.system.program import is_started_by_hand, launcher_has_gone
 from minitx.system.text import one_line
 from minitx.training.parallel import FAULT, Group
 
@@ -48,13 +48,14 @@ def tell_once(group: Group, error: Exception) -> NoReturn:
         elif group.rank == teller:
             print(f"error: {holder} has ended.{group.way_on}", file=sys.stderr)
     sys.stderr.flush()
+    if is_started_by_hand():  # what the first holds serves the others until they have spoken
+        time.sleep(SECONDS_TO_TELL)
     os._exit(2)  # an orderly end would wait for the others
 
 
 def tell(group: Group, error: Exception) -> None:
     """Print the sentence for this process's own fault, if it is the first; by hand, each has a terminal of its own."""
-    by_hand = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-    if group.store.add(FAULT, 1) == 1 or (by_hand and not group.local_rank):
+    if group.store.add(FAULT, 1) == 1 or is_started_by_hand():
         print_sentence(group, error)
 
 

@@ -15,7 +15,7 @@ from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined
 
 from minitx.config import ParallelConfig
 from minitx.system.errors import UserError, require
-from minitx.system.program import launcher_has_gone
+from minitx.system.program import is_started_by_hand, launcher_has_gone
 from minitx.training import faults
 from minitx.training.parallel import FAULT, POLL, Group
 
@@ -39,7 +39,7 @@ def launched() -> bool:
 def meeting_place(rank: int, timeout: int) -> PrefixStore:
     """The store of all processes, which the launcher or the first process holds; raises UserError if none answers."""
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    holds = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    holds = rank == 0 and is_started_by_hand()
     end = time.monotonic() + timeout
     while not holds:  # in short tries, between which Python handles signals
         try:

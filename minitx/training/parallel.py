@@ -181,9 +181,9 @@ class Group:
 
     def check_same(self, facts: dict[str, str]) -> None:
         """Raise UserError where `facts` are not the same in all processes."""
-        for rank, others in enumerate(self.gathered(facts)):
-            mine = self.broadcast(facts) if self.size > 1 else facts
-            odd = ", ".join(name for name, value in others.items() if mine[name] != value)
+        first, *_ = everywhere = self.gathered(facts)
+        for rank, others in enumerate(everywhere):
+            odd = ", ".join(name for name, value in others.items() if first[name] != value)
             what = f"Process {rank + 1} of {self.size} differs from process 1 in its {odd}"
             require(not odd, f"{what}: start all processes with the same command, code and versions.")
 
