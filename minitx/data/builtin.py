@@ -1,14 +1,16 @@
-"""Texts that need no download: the documentation that comes with Python, and random letters that come twice."""
+"""Texts that need no download: documentation that is installed already, and random letters that come twice."""
 
 import contextlib
 import importlib
+import importlib.metadata
+import importlib.util
 import inspect
 import random
 import re
 import sys
 import sysconfig
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -26,33 +28,58 @@ WRITTEN = re.compile(  # a text in triple quotes, or comments on lines of their 
     r"(\"\"\"|''')(?P<string>.*?)(?<!\\)\1|(?P<comments>(?:^[ \t]*#[^\n]*\n){2,})", re.DOTALL | re.MULTILINE
 )
 MIN_DOCUMENT = 200  # characters
+PACKAGES = ("numpy", "matplotlib")
+"""Packages with much prose that minitx needs anyway. PyTorch's is about its own insides and did not help."""
 RULES = sha256(b"".join((resources.files(__package__) / name).read_bytes() for name in ("builtin.py", "prose.py")))
 """SHA-256 of what chooses the text of python-docs, in hexadecimal."""
 REPEATED_DOCUMENTS, REPEATED_LETTERS = 30_000, "abcdefghijklmnop"
 
 
-def python_docs() -> Iterator[str]:
+def python_docs(seen: set[str]) -> Iterator[str]:
     """The prose in the topics of the language reference, then in each module written in Python, then in those in C.
 
-    A document is a topic or a module. No eight words in a row come twice, so that no document repeats another.
+    A document is a topic or a module. No eight words in a row come twice, so that no document repeats another; `seen`
+    holds those that came.
     """
-    seen: set[str] = set()
-    for texts in (*_topics(), *map(written, modules()), *_extensions()):
+    library = Path(sysconfig.get_path("stdlib"))
+    found = modules(library)
+    require(bool(found), f"python-docs finds no modules in {library}: name a file as data.source.")
+    yield from _documents((*_topics(), *map(written, found), *_extensions()), seen)
+
+
+def package_docs(seen: set[str]) -> Iterator[str]:
+    """The prose in each module of `PACKAGES`, as far as they are installed, without what `seen` holds."""
+    for package in installed():
+        spec = importlib.util.find_spec(package)
+        for folder in (spec and spec.submodule_search_locations) or ():
+            yield from _documents(map(written, modules(Path(folder))), seen)
+
+
+def installed() -> dict[str, str]:
+    """Those of `PACKAGES` that are installed, with their versions."""
+    versions = {}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return versions
+
+
+def _documents(written: Iterable[Iterable[str]], seen: set[str]) -> Iterator[str]:
+    """The prose of each, if it is long enough."""
+    for texts in written:
         document = prose(texts, seen)
         if len(document) >= MIN_DOCUMENT:
             yield document
 
 
-def modules() -> list[Path]:
-    """The files of the standard library, in the order of their names."""
-    library = Path(sysconfig.get_path("stdlib"))
+def modules(folder: Path) -> list[Path]:
+    """The files of a library written in Python, in the order of their names."""
     found = []
-    for path in sorted(library.rglob("*.py"), key=lambda path: path.relative_to(library).parts):
-        parts = path.relative_to(library).with_suffix("").parts
+    for path in sorted(folder.rglob("*.py"), key=lambda path: path.relative_to(folder).parts):
+        parts = path.relative_to(folder).with_suffix("").parts
         # Folders with a hyphen hold no modules of the library: site-packages, lib-dynload, config-3.11-….
         if SKIPPED.isdisjoint(parts) and not any("-" in part for part in parts):
             found.append(path)
-    require(bool(found), f"python-docs finds no modules in {library}: name a file as data.source.")
     return found
 
 

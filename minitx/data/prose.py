@@ -15,7 +15,7 @@ QUOTED = re.compile(r"(?::[\w:]+:)?`+([^`]*?)(?:`+|'(?=\W|$))")
 STRESSED = re.compile(r"(?<![\w\"*])\*([^ *](?:[^*]*[^ *])?)\*(?![\w\"*])")
 FOOTNOTE = re.compile(r" ?\[\d+\]")
 WHOLE = re.compile(r"[\"'(]{0,2}[A-Z].*[.!?](?=[\"')]*(?: |$))[\"')]*")
-CODE = re.compile(r">>>|@\w|\\|[{}<>=|#$%&^~]{2}|->|::|https?:")
+CODE = re.compile(r">>>|@\w|\\|[{}<>=|#$%&^~]{2}|->|::|:(?:class|func):\w|https?:")
 NOTICE = re.compile(r"copyright|licen[sc]e|warrant|version \d|\bxxx\b", re.IGNORECASE)
 
 

@@ -1,4 +1,4 @@
-"""Where text comes from: Python's documentation, random letters, tales, files, or a data set on the Hugging Face Hub.
+"""Where text comes from: installed documentation, random letters, tales, files, or a data set on the Hugging Face Hub.
 
 `read(config, split, seed)` yields documents as `Piece`s, always in the same order, every newline and space unchanged.
 `identity(config)` says what that text depends on, for a cache. A source that cannot be read raises `UserError`.
@@ -19,13 +19,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from minitx.config import DataConfig
-from minitx.data.builtin import REPEATED_DOCUMENTS, REPEATED_LETTERS, RULES, python_docs, repeated_letters
+from minitx.data.builtin import (
+    REPEATED_DOCUMENTS,
+    REPEATED_LETTERS,
+    RULES,
+    installed,
+    package_docs,
+    python_docs,
+    repeated_letters,
+)
 from minitx.data.hub import is_of_network, open_split, quiet_datasets, read_split, revision, text_of
 from minitx.data.tales import language
 from minitx.system.errors import UserError, require
 
 TALES = 20_000  # that train, if data.max_documents is not set; a twentieth as many validate
-BUILT_IN = {"python-docs": python_docs, "repeats": repeated_letters}
+BUILT_IN = ("python-docs", "repeats", "tales")
 BUILDERS = {".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}  # file extension → builder of the datasets library
 EXTENSIONS = (".txt", *BUILDERS, ".txt.gz", ".jsonl.gz", ".csv.gz")
 Row = dict[str, Any]
@@ -40,6 +48,8 @@ class Piece(NamedTuple):
 
     text: str
     last: bool
+    only_trains: bool = False
+    """Whether its document is never held out."""
 
 
 def splits(config: DataConfig) -> dict[str, str]:
@@ -59,8 +69,12 @@ def read(config: DataConfig, split: str, seed: int) -> Iterator[Piece]:
             _document(tale.text)
             for tale in itertools.islice(language.tales("train" if split == "train" else "validation", seed), count)
         )
-    elif config.source in BUILT_IN:
-        pieces = map(_document, BUILT_IN[config.source]())
+    elif config.source == "python-docs":
+        seen: set[str] = set()
+        more = (Piece(text, True, only_trains=True) for text in package_docs(seen))
+        pieces = itertools.chain(map(_document, python_docs(seen)), more)
+    elif config.source == "repeats":
+        pieces = map(_document, repeated_letters())
     elif is_path(config.source):
         pieces = (piece for path in files(config.source) for piece in _read_file(path, config))
     else:
@@ -72,7 +86,8 @@ def read(config: DataConfig, split: str, seed: int) -> Iterator[Piece]:
 def identity(config: DataConfig) -> dict[str, Any]:
     """What the text depends on besides `config`: versions, files, or the revision of the data set."""
     if config.source == "python-docs":
-        return {"python": sys.version, "folder": sysconfig.get_path("stdlib"), "rules": RULES}
+        library = sysconfig.get_path("stdlib")
+        return {"python": sys.version, "folder": library, "rules": RULES, "packages": installed()}
     if config.source == "repeats":
         return {"documents": REPEATED_DOCUMENTS, "letters": REPEATED_LETTERS}
     if config.source == "tales":
@@ -105,7 +120,7 @@ def row_files(config: DataConfig) -> tuple[list[Path], str]:
 
 def is_on_hub(source: str) -> bool:
     """Whether `source` names a data set on the Hub."""
-    return source not in (*BUILT_IN, "tales") and not is_path(source)
+    return source not in BUILT_IN and not is_path(source)
 
 
 def is_path(source: str) -> bool:

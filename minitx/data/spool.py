@@ -15,20 +15,22 @@ Advance = Callable[[int], object]  # called with the bytes just read or encoded,
 class Spool:
     """All `pieces` of a source in one file. Iterating yields them again, cut to at most `MAX_CHARACTERS`."""
 
-    HEADER = struct.Struct("<I?")  # of a piece: its bytes, and whether its document ends with it
+    HEADER = struct.Struct("<I??")  # of a piece: its bytes, whether its document ends with it, and only trains
 
     def __init__(self, path: Path, pieces: Iterator[Piece], advance: Advance) -> None:
         self.path = path
         self.bytes = 0
         self.documents: list[int] = []  # characters of every document
+        self.only_train: set[int] = set()  # indices of the documents that are never held out
         is_new = True
         digest = hashlib.sha256()
         with path.open("wb") as file:
             for piece in cut(pieces, MAX_CHARACTERS):
                 data = utf8(piece.text)
-                file.write(self.HEADER.pack(len(data), piece.last) + data)
+                file.write(self.HEADER.pack(len(data), piece.last, piece.only_trains) + data)
                 digest.update(data + b"\xff" * piece.last)  # a byte that UTF-8 never has ends a document
                 if is_new:
+                    self.only_train |= {len(self.documents)} if piece.only_trains else set()
                     self.documents.append(0)
                 self.documents[-1] += len(piece.text)
                 is_new = piece.last
@@ -39,8 +41,8 @@ class Spool:
     def __iter__(self) -> Iterator[Piece]:
         with self.path.open("rb") as file:
             while header := file.read(self.HEADER.size):
-                size, last = self.HEADER.unpack(header)
-                yield Piece(file.read(size).decode("utf-8"), last)
+                size, last, only_trains = self.HEADER.unpack(header)
+                yield Piece(file.read(size).decode("utf-8"), last, only_trains)
 
 
 def cut(pieces: Iterator[Piece], size: int) -> Iterator[Piece]:
@@ -59,9 +61,9 @@ def cut(pieces: Iterator[Piece], size: int) -> Iterator[Piece]:
                 end = rest.rfind(" ", start + 1, start + size)
             if end <= start:
                 end = start + size
-            yield Piece(rest[start:end], False)
+            yield Piece(rest[start:end], False, piece.only_trains)
             start = end
         rest = rest[start:]
         if piece.last:
-            yield Piece(rest, True)
+            yield Piece(rest, True, piece.only_trains)
             rest = ""

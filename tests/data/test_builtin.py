@@ -14,7 +14,7 @@ import pytest
 
 from minitx.config import DataConfig
 from minitx.data import builtin, sources
-from minitx.data.builtin import python_docs, written
+from minitx.data.builtin import package_docs, python_docs, written
 from minitx.data.prose import RUN
 from minitx.system.errors import UserError
 
@@ -23,19 +23,21 @@ import builtins, hashlib, sys
 def mine():
     "This is one sentence of a program that has nothing to do with Python."
 builtins.mine = sys.excepthook = mine
-from minitx.data.builtin import python_docs
-print(hashlib.sha256("\\0".join(python_docs()).encode()).hexdigest())
+from minitx.data.builtin import package_docs, python_docs
+seen = set()
+print(hashlib.sha256("\\0".join([*python_docs(seen), *package_docs(seen)]).encode()).hexdigest())
 """
 
 
 @pytest.fixture(scope="module")
 def documents() -> list[str]:
-    return list(python_docs())
+    seen: set[str] = set()
+    return [*python_docs(seen), *package_docs(seen)]
 
 
 def test_its_size_is_sensible(documents: list[str]) -> None:
-    assert 800_000 < sum(map(len, documents)) < 2_500_000
-    assert 300 < len(documents) == len(set(documents)) < 800
+    assert 1_500_000 < sum(map(len, documents)) < 5_000_000
+    assert 500 < len(documents) == len(set(documents)) < 1_500
     assert max(map(len, documents)) < 0.1 * sum(map(len, documents)), "one document would fill the validation split"
 
 
@@ -76,12 +78,25 @@ def test_missing_parts_of_python_are_left_out(monkeypatch: pytest.MonkeyPatch, t
     )
     (tmp_path / "folder.py").mkdir()
     monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
-    documents = list(python_docs())
+    documents = list(python_docs(set()))
     assert sum(map(len, documents)) > 20_000, "the modules written in C have docstrings without any file"
     (tmp_path / "a.py").unlink()
     (tmp_path / "folder.py").rmdir()
     with pytest.raises(UserError, match="finds no modules in .*: name a file"):
-        list(python_docs())
+        list(python_docs(set()))
+
+
+def test_what_validates_is_pythons_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With other packages, or none, the same text validates."""
+    (tmp_path / "a.py").touch()
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+    monkeypatch.setattr(builtin, "PACKAGES", ("tqdm", "no_such_package"))
+    pieces = [*sources.read(DataConfig(), "train", 1)]
+    own = [piece for piece in pieces if not piece.only_trains]
+    assert len(own) < len(pieces) and pieces[: len(own)] == own
+    assert sources.identity(DataConfig())["packages"].keys() == {"tqdm"}
+    monkeypatch.setattr(builtin, "PACKAGES", ())
+    assert [*sources.read(DataConfig(), "train", 1)] == own
 
 
 def test_docstrings_and_comments_are_read_in_order(tmp_path: Path) -> None:

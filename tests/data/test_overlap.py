@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minitx.data import overlap
-from minitx.data.builtin import python_docs
+from minitx.data.builtin import package_docs, python_docs
 from minitx.data.overlap import STRETCH, share_in_training
 from minitx.data.sources import Piece
 from minitx.data.split import held_out
@@ -71,7 +71,8 @@ def test_short_documents_are_compared_as_a_whole() -> None:
 
 @pytest.fixture(scope="module")
 def documents() -> list[str]:
-    return list(python_docs())
+    seen: set[str] = set()
+    return [*python_docs(seen), *package_docs(seen)]
 
 
 def test_nothing_that_validates_on_python_docs_stands_in_training(documents: list[str]) -> None:

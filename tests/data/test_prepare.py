@@ -117,6 +117,14 @@ def test_held_out_takes_its_share_of_the_text_and_depends_on_the_seed() -> None:
         assert 1 <= len(held_out([1, 1, 1, 1, 1], 0.99, seed)) < 5
 
 
+def test_documents_that_only_train_move_no_split() -> None:
+    characters, rng = [*range(1, 200)], range(200, 300)
+    for seed in range(3):
+        alone = held_out(characters, 0.1, seed)
+        assert held_out([*characters, *rng], 0.1, seed, set(range(199, 299))) == alone
+    assert held_out([5, 9, 1], 0.0, 1, {2}) == {0}
+
+
 def test_rows_can_be_joined(tmp_path: Path) -> None:
     rows = [f"line {i}\n" for i in range(300)]
     config = replace(source(tmp_path, rows), join_rows=True, max_documents=200)

@@ -28,7 +28,7 @@ TEXTS += ["null", "a\0b", "\ufeffé日本😀", "long " * 30000]
 def texts(config: DataConfig, split: str = "train") -> list[str]:
     """The documents of a source as whole strings."""
     joined = [""]
-    for text, last in read(config, split, seed=1):
+    for text, last, _ in read(config, split, seed=1):
         joined[-1] += text
         joined += [""] * last
     assert joined.pop() == ""

@@ -28,13 +28,13 @@ def test_pieces_join_to_the_documents(pieces: list[tuple[str, bool]], size: int)
 
 
 def test_a_spool_counts_and_gives_the_text_back_again_and_again(tmp_path: Path) -> None:
-    pieces = [Piece("ab", False), Piece("c\n日", True), Piece("de", True)]
+    pieces = [Piece("ab", False), Piece("c\n日", True), Piece("de", True, only_trains=True)]
     sizes: list[int] = []
     spool = Spool(tmp_path / "spool", iter(pieces), sizes.append)
-    assert (spool.documents, spool.bytes) == ([5, 2], 9)
+    assert (spool.documents, spool.bytes, spool.only_train) == ([5, 2], 9, {1})
     assert sum(sizes) == 9
     for _ in range(2):
-        assert list(spool) == [("abc\n日", True), ("de", True)]
+        assert list(spool) == [("abc\n日", True, False), ("de", True, True)]
 
 
 def test_a_lone_surrogate_is_named(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import multiprocessing
 import os
 import sys
@@ -37,6 +38,7 @@ def run_processes(count: int, function: Callable[[int], object], folder: Path, s
         with (folder / f"errors-{rank}").open("w") as errors:
             os.dup2(errors.fileno(), 2)
             sys.stderr = errors
+            faulthandler.dump_traceback_later(0.9 * seconds, file=errors)  # where one hangs
             status = 1
             with contextlib.redirect_stdout(None):
                 try:

@@ -83,7 +83,8 @@ def test_every_number_of_processes_trains_the_same_run(kind: str, tmp_path: Path
 
 def test_deterministic_runs_are_equal_to_the_last_bit(tmp_path: Path) -> None:
     """At rates at which a run is chaotic, too."""
-    rates = {"learning_rate": 1e-2, "muon_learning_rate": 2e-2, "steps": 40, "eval_every": 20, "checkpoint_every": 20}
+    rates = {"learning_rate": 1e-2, "muon_learning_rate": 2e-2, "grad_accum": 1}
+    rates |= {"steps": 40, "eval_every": 20, "checkpoint_every": 20}
     config = config_of(tmp_path, {"dropout": 0.2}, rates, deterministic=True)
     train(config)
     for count in (2, 3, 4):
@@ -114,7 +115,7 @@ def test_sharded_models_train_the_same_run(kind: str, tmp_path: Path) -> None:
 
 def test_a_killed_run_goes_on_with_any_number_of_processes(tmp_path: Path) -> None:
     """1 → 3 → 2 → 1, each killed at an odd step: to the last bit the run that was never killed."""
-    settings = {"steps": 40, "checkpoint_every": 4, "eval_every": 10, "learning_rate": 1e-2}
+    settings = {"steps": 40, "grad_accum": 1, "checkpoint_every": 4, "eval_every": 10, "learning_rate": 1e-2}
     config = config_of(tmp_path, {"dropout": 0.2}, settings, deterministic=True)
     train(config)
     killed = dataclasses.replace(config, out=f"{config.out}-killed")
