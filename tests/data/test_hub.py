@@ -111,7 +111,7 @@ from minitx.data.sources import identity, read
 for options, split in json.loads(sys.argv[1]):
     try:
         config = DataConfig(**options)
-        answer = [[text for text, _ in read(config, split, seed=1)], identity(config)["revision"]]
+        answer = [[text for text, *_ in read(config, split, seed=1)], identity(config)["revision"]]
     except UserError as error:
         answer = str(error)
     print(json.dumps(answer))
