@@ -25,7 +25,10 @@ export const WHAT_IF_VIEW = {
 
 /** The predictions before and after, the ranking if it is asked for, and the step of the weights that gave them. */
 async function loadWhatIf(source, data, state, tell) {
-  if (!source.ask) throw new Error("A file holds no weights, so heads can be switched off only in TensorBoard.");
+  if (!source.ask)
+    throw new Error(
+      "A file holds no weights. Switch heads off in TensorBoard, or in the page that minitx export --format page writes.",
+    );
   if (data.refusal) throw new Error(data.refusal);
   const step = nearestOf(data.info.checkpoints, data.step);
   if (step === null) throw new Error(`The run ${data.run} keeps no weights, so no head can be switched off.`);
