@@ -123,4 +123,10 @@ def test_a_notebooks_cell_shows_the_page(
         frame.locator(".cell").first.click()
         frame.locator("button", has_text="Link").first.click()
         assert frame.locator(".link-text").input_value().startswith("run=small&")  # what `view` takes
+        shown.tab.evaluate("addEventListener('wheel', (event) => (document.title += event.deltaY))")
+        frame.locator("h2").hover()
+        for wheel, place in ((7, "> 0"), (-7, "=== 0"), (-7, "=== 0")):  # the page scrolls down, up, and no further
+            shown.tab.mouse.wheel(0, wheel)
+            frame.wait_for_function(f"() => document.documentElement.scrollTop {place}")
+        shown.tab.wait_for_function("document.title === '-7'")  # only the last is for the notebook
         assert not shown.errors and shown.requests == [notebook.as_uri()]

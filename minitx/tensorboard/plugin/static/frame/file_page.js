@@ -19,6 +19,9 @@ export function startFilePage(sourceOf) {
       setTheme();
       viewer.redraw();
     });
+    // VS Code scrolls a notebook only by the wheel that it is told of; not passive: asked before the page scrolls.
+    const wheel = (event) => event.defaultPrevented || scrollsHere(event) || cell.dispatchEvent(new WheelEvent("wheel", event));
+    if (cell) window.addEventListener("wheel", wheel, { passive: false });
     return source;
   } catch (error) {
     document.body.append(element("p", { class: "fault" }, error.message));
@@ -30,4 +33,14 @@ export function startFilePage(sourceOf) {
 function isLight(colour) {
   const [r, g, b] = colour.match(/[\d.]+/g).map(Number);
   return 0.3 * r + 0.59 * g + 0.11 * b > 128;
+}
+
+/** Whether the wheel scrolls a part of the page, and so not the notebook around it. */
+function scrollsHere({ target, deltaY }) {
+  for (let part = target; part; part = part.parentElement) {
+    const rest = deltaY < 0 ? part.scrollTop : part.scrollHeight - part.clientHeight - part.scrollTop;
+    const styled = part.parentElement ? part : document.body; // the body says how the whole page scrolls
+    if (rest >= 1 && /auto|scroll/.test(getComputedStyle(styled).overflowY)) return true;
+  }
+  return false;
 }
