@@ -76,9 +76,9 @@ class Figures:
 
     @property
     def overfits(self) -> bool:
-        """Whether the training text is easier than chance explains, is known well, and was read more than once."""
+        """Whether the training text is easier than chance explains, is known well, and was read twice."""
         least = max(2 * self.gap_error, OVERFITTING * self.val_loss)
-        return self.epochs > 1 and self.has_learned and self.val_loss - self.train_loss > least
+        return self.epochs >= 2 and self.has_learned and self.val_loss - self.train_loss > least
 
     @property
     def rose(self) -> bool:
@@ -148,7 +148,7 @@ def advise(figures: Figures, config: Config) -> Advice | None:
             return Advice(f"train.{rate}", now, usual, "this is far from the default")
     if figures.tokens_per_parameter < ENOUGH_TOKENS and not figures.is_level:
         more = train.steps * (4 if yardstick.is_poor else 2)
-        why = "it has not read all of its text" if figures.epochs < 1 else "nothing points to overfitting"
+        why = "it has not read its text twice" if figures.epochs < 2 else "nothing points to overfitting"
         return Advice("train.steps", train.steps, more, why)
     if not has_learned_before:  # else its shape is given
         more = max(model.n_layer + 1, model.n_layer * 3 // 2)
@@ -186,7 +186,7 @@ def gap(figures: Figures) -> str:
         what = "it learned its text by heart (overfitting)"
     elif apart > max(2 * figures.gap_error, NOTICEABLE * figures.val_loss):
         again = "a little overfitting" if figures.has_learned else "it has learned too little to overfit"
-        what = again if figures.epochs > 1 else "no overfitting, for it has not read its text twice"
+        what = again if figures.epochs >= 2 else "no overfitting, for it has not read its text twice"
     else:
         what = "no overfitting"
     unit, scale = figures.yardstick.unit, figures.yardstick.scale
