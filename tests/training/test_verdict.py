@@ -119,14 +119,17 @@ def test_all_losses_are_in_the_unit_of_the_first(name: str) -> None:
     sentences = " ".join(verdict(scaled, config(**settings))[0])
     assert f"{10 * usual.train_loss:.3f} {usual.yardstick.unit} on training text" in sentences
     assert f"{10 * usual.val_loss:.3f} on validation text" in sentences
-    assert not usual.rose or f"({10 * usual.best_val_loss:.3f}) and rose" in sentences
-    assert " fell by " not in sentences or " fell by 2.000, " in sentences
+    assert not usual.rose or f"({10 * usual.best_val_loss:.3f} {usual.yardstick.unit}) and rose" in sentences
+    assert " fell by " not in sentences or f" fell by 2.000 {usual.yardstick.unit}, " in sentences
 
 
 def test_a_fall_at_the_end_is_not_called_proof() -> None:
     """With a rate that decays to 0 the loss falls at the end of every run."""
     sentences, _ = verdict(figures(), config())
-    assert "Since step 80 validation loss fell by 0.200, also because the learning rate falls to 0." in sentences
+    assert (
+        "Since step 80 validation loss fell by 0.200 bits per byte, also because the learning rate falls to 0."
+        in sentences
+    )
 
 
 @pytest.mark.parametrize(
