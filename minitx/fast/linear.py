@@ -1,7 +1,7 @@
 """Linear layers without bias: products of a matrix with the vector of every token. The textbook line is `F.linear`.
 
 On the CPU PyTorch multiplies float32 with MKL, which uses AVX-512 on Intel processors alone. PyTorch also contains
-oneDNN, which uses it everywhere and takes half the time on AMD (docs/notes.md) and the same on Intel, both exact to float32.
+oneDNN, which uses it everywhere and takes half the time on AMD (docs/notes.md), the same on Intel.
 oneDNN's operations are private in PyTorch: a PyTorch without them multiplies as it does by itself.
 """
 
