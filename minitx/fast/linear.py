@@ -1,7 +1,7 @@
 """Linear layers without bias: products of a matrix with the vector of every token. The textbook line is `F.linear`.
 
 On the CPU PyTorch multiplies float32 with MKL, which uses AVX-512 on Intel processors alone. PyTorch also contains
-oneDNN, which uses it everywhere and takes half the time on AMD (docs/notes.md), the same on Intel.
+oneDNN, which uses it everywhere and takes half the time on AMD, but 1.05 times on Intel (docs/notes.md).
 oneDNN's operations are private in PyTorch: a PyTorch without them multiplies as it does by itself.
 """
 
