@@ -139,5 +139,5 @@ def test_a_visitor_who_may_not_run_the_model_is_told_so(browser: Any, server: st
         response = page.tab.request.get(f"{server}/data/plugin/attention/page?run=small&probe=0&step=4")
         (tmp_path / "page.html").write_bytes(response.body())
         page.tab.goto(f"file://{tmp_path}/page.html#view=what_if")
-        page.tab.locator(".what_if .hint", has_text="only in TensorBoard").wait_for()
+        page.tab.locator(".what_if .hint", has_text="A file holds no weights").wait_for()
         assert page.tab.locator(".what_if button").count() == 0 and not page.errors
