@@ -19,9 +19,10 @@ class DataConfig:
     """Where the text comes from, and which part of it validates."""
 
     source: str = "python-docs"
-    """Text to learn from: python-docs (of Python, NumPy and Matplotlib), tales (a small language whose grammar is
-    known), repeats (random letters that come twice), files, or the name of a data set on the Hugging Face Hub. Name
-    files by a path, a folder or a glob; they may be .txt, .jsonl or .csv, the .gz of these, or .parquet."""
+    """Text to learn from: python-docs, tales, repeats, files, or the name of a data set on the Hugging Face Hub.
+    python-docs is prose of Python, NumPy and Matplotlib. tales are of a small language whose grammar is known. repeats
+    are random letters that come twice. Name files by a path, a folder or a glob; they may be .txt, .jsonl or .csv, the
+    .gz of these, or .parquet."""
     name: str | None = None
     """Which configuration of a Hub data set to read, such as wikitext-2-raw-v1."""
     split: str = "train"

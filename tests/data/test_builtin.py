@@ -14,7 +14,7 @@ import pytest
 
 from minitx.config import DataConfig
 from minitx.data import builtin, sources
-from minitx.data.builtin import package_docs, python_docs, written
+from minitx.data.builtin import python_docs, written
 from minitx.data.prose import RUN
 from minitx.system.errors import UserError
 
@@ -23,16 +23,15 @@ import builtins, hashlib, sys
 def mine():
     "This is one sentence of a program that has nothing to do with Python."
 builtins.mine = sys.excepthook = mine
-from minitx.data.builtin import package_docs, python_docs
-seen = set()
-print(hashlib.sha256("\\0".join([*python_docs(seen), *package_docs(seen)]).encode()).hexdigest())
+from minitx.config import DataConfig
+from minitx.data.sources import read
+print(hashlib.sha256("\\0".join(piece.text for piece in read(DataConfig(), "train", 1)).encode()).hexdigest())
 """
 
 
 @pytest.fixture(scope="module")
 def documents() -> list[str]:
-    seen: set[str] = set()
-    return [*python_docs(seen), *package_docs(seen)]
+    return [piece.text for piece in sources.read(DataConfig(), "train", 1)]
 
 
 def test_its_size_is_sensible(documents: list[str]) -> None:

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minitx.config import DataConfig
 from minitx.data import overlap
-from minitx.data.builtin import package_docs, python_docs
 from minitx.data.overlap import STRETCH, share_in_training
-from minitx.data.sources import Piece
+from minitx.data.sources import Piece, read
 from minitx.data.split import held_out
 from minitx.data.spool import cut
 
@@ -71,8 +71,7 @@ def test_short_documents_are_compared_as_a_whole() -> None:
 
 @pytest.fixture(scope="module")
 def documents() -> list[str]:
-    seen: set[str] = set()
-    return [*python_docs(seen), *package_docs(seen)]
+    return [piece.text for piece in read(DataConfig(), "train", 1)]
 
 
 def test_nothing_that_validates_on_python_docs_stands_in_training(documents: list[str]) -> None:

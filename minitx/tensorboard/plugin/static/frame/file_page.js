@@ -20,7 +20,9 @@ export function startFilePage(sourceOf) {
       viewer.redraw();
     });
     // VS Code scrolls a notebook only by the wheel that it is told of; not passive: asked before the page scrolls.
-    const wheel = (event) => event.defaultPrevented || scrollsHere(event) || cell.dispatchEvent(new WheelEvent("wheel", event));
+    const wheel = (event) => {
+      if (!event.defaultPrevented && !scrollsHere(event)) cell.dispatchEvent(new WheelEvent("wheel", event));
+    };
     if (cell) window.addEventListener("wheel", wheel, { passive: false });
     return source;
   } catch (error) {
