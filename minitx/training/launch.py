@@ -106,6 +106,7 @@ def joined(settings: ParallelConfig, device: str) -> Iterator[Group]:
         timeout, backend = timedelta(seconds=settings.timeout), "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
         dist.init_process_group(backend, store=group.store, rank=rank, world_size=size, timeout=timeout)
         group.control = dist.new_group(backend="gloo", timeout=timeout) if on_gpu else dist.group.WORLD
+        group.agree(0)  # all have connected: while one still does, another that ends would make gloo complain
         with ExitStack() as stack:
             if rank:
                 nowhere = stack.enter_context(Path(os.devnull).open("w"))

@@ -29,12 +29,12 @@ class Ended:
 
 def run_processes(count: int, function: Callable[[int], object], folder: Path, seconds: float = 120) -> list[Ended]:
     """Call `function` with the rank in each of `count` processes, as a launcher would start them."""
-    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # torchrun's own process holds it too
+    ports = CONTEXT.SimpleQueue()  # the store starts after the forks, for one that inherits its sockets can hang another
 
     def body(rank: int) -> None:
         places = {"RANK": rank, "WORLD_SIZE": count, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": count}
         os.environ.update({name: str(value) for name, value in places.items()})
-        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(store.port), TORCHELASTIC_USE_AGENT_STORE="True")
+        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(ports.get()), TORCHELASTIC_USE_AGENT_STORE="True")
         with (folder / f"errors-{rank}").open("w") as errors:
             os.dup2(errors.fileno(), 2)
             sys.stderr = errors
@@ -51,6 +51,9 @@ def run_processes(count: int, function: Callable[[int], object], folder: Path, s
     processes = [CONTEXT.Process(target=body, args=(rank,)) for rank in range(count)]
     for process in processes:
         process.start()
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # torchrun's own process holds it too
+    for _ in processes:
+        ports.put(store.port)
     for process in processes:
         process.join(seconds)
     for process in processes:
