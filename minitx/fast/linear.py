@@ -1,11 +1,12 @@
 """Linear layers without bias: products of a matrix with the vector of every token. The textbook line is `F.linear`.
 
 On the CPU PyTorch multiplies float32 with MKL, which uses AVX-512 on Intel processors alone. PyTorch also contains
-oneDNN, which uses it everywhere and takes half the time on AMD, but 1.05 times on Intel (docs/notes.md).
+oneDNN, which takes half the time of MKL on AMD, but 1.05 to 1.1 times as long on Intel (docs/notes.md).
 oneDNN's operations are private in PyTorch: a PyTorch without them multiplies as it does by itself.
 """
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -82,6 +83,7 @@ def takes_onednn(x: Tensor, weight: Tensor) -> bool:
         and x.dtype == weight.dtype == torch.float32
         and x.numel() * weight.size(0) >= MIN_PRODUCTS
         and torch.backends.cpu.get_cpu_capability() == "AVX512"
+        and is_amd()
         and has_onednn()
         and not torch.is_autocast_enabled("cpu")
     )
@@ -104,6 +106,20 @@ def has_onednn_bfloat16() -> bool:
 
 
 def has_fast_bfloat16() -> bool:
-    """Whether this processor has instructions that multiply bfloat16; False if PyTorch has no answer."""
-    answer = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # PyTorch has no public question for it
-    return answer is not None and bool(answer())
+    """Whether this processor multiplies bfloat16 in less time than float32; False if PyTorch has no answer.
+
+    Intel's needs AMX for it: with AVX-512 alone bfloat16 takes twice as long (docs/notes.md).
+    """
+    has = capabilities()
+    return bool(has.get("amx_bf16") or (has.get("avx512_bf16") and is_amd()))
+
+
+def is_amd() -> bool:
+    """Whether AMD made this processor: SSE4a is in no other."""
+    return bool(capabilities().get("sse4a"))
+
+
+def capabilities() -> Mapping[str, Any]:
+    """What this processor can do, by name; nothing where PyTorch cannot tell."""
+    ask = getattr(torch.cpu, "get_capabilities", None)  # not in every version
+    return ask() if ask else {}

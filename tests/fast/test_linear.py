@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import types
 
 import pytest
@@ -17,12 +18,19 @@ has_avx512 = pytest.mark.skipif(
 )
 
 
+@pytest.fixture
+def amd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """oneDNN is taken on AMD alone; its results are right everywhere."""
+    monkeypatch.setattr(linear, "is_amd", lambda: True)
+
+
 def layer_and_input(shape: tuple[int, ...], d_out: int) -> tuple[Linear, torch.Tensor]:
     torch.manual_seed(0)
     return Linear(shape[-1], d_out), torch.randn(shape, requires_grad=True)
 
 
 @has_avx512
+@pytest.mark.usefixtures("amd")
 @pytest.mark.parametrize(
     ("shape", "d_out"), [((4, 70, 96), 112), ((300, 64), 64), ((2, 3, 50, 64), 96), ((1, 512), 4096)]
 )
@@ -44,6 +52,7 @@ def test_values_and_gradients_are_those_of_float64(shape: tuple[int, ...], d_out
 
 
 @has_avx512
+@pytest.mark.usefixtures("amd")
 def test_only_the_gradients_asked_for_are_computed() -> None:
     layer, x = layer_and_input((300, 64), 64)
     layer.weight.requires_grad_(False)
@@ -55,6 +64,7 @@ def test_only_the_gradients_asked_for_are_computed() -> None:
 
 
 @has_avx512
+@pytest.mark.usefixtures("amd")
 def test_what_is_left_to_pytorch() -> None:
     layer, x = layer_and_input((300, 64), 64)
     assert not takes_onednn(x[:10], layer.weight)  # too small
@@ -66,6 +76,7 @@ def test_what_is_left_to_pytorch() -> None:
         assert layer(x).dtype == torch.bfloat16
 
 
+@pytest.mark.usefixtures("amd")
 def test_without_avx512_it_is_pytorchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     monkeypatch.setattr(linear, "onednn_product", None)
@@ -81,20 +92,38 @@ def test_pytorch_still_has_the_operations_of_onednn(name: str) -> None:
     )
 
 
-def test_pytorch_still_says_whether_bfloat16_is_quick() -> None:
-    assert hasattr(torch.cpu, "_is_avx512_bf16_supported"), (
-        f"torch {torch.__version__} has no torch.cpu._is_avx512_bf16_supported any more: the CPU computes in float32"
+def test_pytorch_still_says_what_the_processor_can_do() -> None:
+    assert {"avx512_bf16", "amx_bf16", "sse4a"} <= set(linear.capabilities()) or platform.machine() != "x86_64", (
+        f"torch {torch.__version__} does not name them any more: the CPU computes in float32, with MKL"
     )
 
 
-def test_without_an_answer_bfloat16_is_not_quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for answer in (True, False):
-        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda answer=answer: answer)
-        assert has_fast_bfloat16() is answer
-    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")
+@pytest.mark.parametrize(
+    ("has", "is_fast"),
+    [
+        ({}, False),
+        ({"avx512_bf16": True}, False),  # Intel without AMX
+        ({"avx512_bf16": True, "amx_bf16": True}, True),
+        ({"avx512_bf16": True, "sse4a": True}, True),  # AMD
+        ({"avx512_bf16": False, "sse4a": True}, False),
+    ],
+)
+def test_bfloat16_is_quick_on_amd_and_with_amx(
+    has: dict[str, bool], is_fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    assert has_fast_bfloat16() is is_fast
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
     assert has_fast_bfloat16() is False
 
 
+def test_intel_is_left_to_mkl(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "is_amd", lambda: False)
+    layer, x = layer_and_input((300, 64), 64)
+    assert not takes_onednn(x, layer.weight) and torch.equal(layer(x), F.linear(x, layer.weight))
+
+
+@pytest.mark.usefixtures("amd")
 def test_without_the_operations_of_onednn_it_is_pytorchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """The plain path in value and gradient."""
     monkeypatch.setattr(torch.ops, "mkldnn", types.SimpleNamespace())

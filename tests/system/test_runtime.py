@@ -41,7 +41,7 @@ def test_precision() -> None:
 def test_auto_takes_bfloat16_where_the_processor_multiplies_it(
     has_it: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_it)
+    monkeypatch.setattr("minitx.system.runtime.has_fast_bfloat16", lambda: has_it)
     assert quickest_dtype(torch.device("cpu")) is dtype
     assert choose_dtype("auto", torch.device("cpu"))[0] is dtype
     assert choose_dtype("auto", torch.device("mps"))[0] is torch.float32
