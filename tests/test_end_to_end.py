@@ -156,6 +156,7 @@ def test_a_run_folder_copied_elsewhere_still_works(folder: Path, tmp_path: Path)
     assert done.stdout.startswith("the")
 
 
+@pytest.mark.slow
 def test_export_and_import_give_the_same_text(folder: Path) -> None:
     exported = minitx(folder, "minitx", "export", "runs/small", "exported")
     assert exported.returncode == 0, exported.stderr

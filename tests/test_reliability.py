@@ -106,6 +106,7 @@ FOUND += [
 ]
 
 
+@pytest.mark.slow
 def test_killed_runs_go_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
     done = kills(tmp_path, 2, seed=2, names=["adamw"])
     assert done["kills"] == 2
@@ -121,12 +122,14 @@ def harness(folder: Path, *arguments: str) -> dict[str, Any]:
     return json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))[arguments[0]]["all"]
 
 
+@pytest.mark.slow
 def test_verbs_killed_at_a_file_operation_leave_nothing_half_made(tmp_path: Path) -> None:
     done = harness(tmp_path, "crashes", "--count", "13", "--seed", "1")
     assert done["kills"] + done["power cuts"] == 13 and min(done["kills"], done["power cuts"]) > 2
     assert not done.keys() - {"kills", "power cuts", "operations"}
 
 
+@pytest.mark.slow
 def test_no_damage_is_loaded_unnoticed(tmp_path: Path) -> None:
     cases = [argument for case in FOUND for argument in ("--case", case)]
     done = harness(tmp_path, "damage", "--count", "15", "--seed", "1", *cases)
@@ -135,6 +138,7 @@ def test_no_damage_is_loaded_unnoticed(tmp_path: Path) -> None:
     assert not done.keys() & {"unnoticed", "traceback", "hang", "memory", "left behind"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mounted,sizes", [(False, [200_000]), (True, [560_000])], ids=["limited", "mounted"])
 def test_a_full_disk_loses_nothing(tmp_path: Path, mounted: bool, sizes: list[int]) -> None:
     try:
@@ -252,6 +256,7 @@ def started(folder: Path, *arguments: str, until: str) -> subprocess.Popen[str]:
     raise AssertionError(process.communicate()[1])
 
 
+@pytest.mark.slow
 def test_signals_in_long_evaluations_save_and_the_run_goes_on_exactly(tmp_path: Path) -> None:
     """Evaluation takes most of the time here, so that the signals meet it."""
     config = small_config(tmp_path, steps=12, batch_size=1, eval_every=4, sample_every=0, checkpoint_every=100)
@@ -332,6 +337,7 @@ def test_a_signal_while_the_text_is_prepared_leaves_nothing(tmp_path: Path) -> N
 # Two at once
 
 
+@pytest.mark.slow
 def test_two_trainings_in_the_same_second_both_finish(tmp_path: Path) -> None:
     written(tmp_path, small_config(tmp_path), "small")
     pair = [started(tmp_path, "--config", "small.yaml", until="device") for _ in range(2)]
@@ -355,6 +361,7 @@ class Mark:
         return (exec, (f"open({str(self.mark)!r}, 'w')", {}))
 
 
+@pytest.mark.slow
 def test_a_pickle_in_place_of_any_file_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the checksums fit, as a stranger would make them."""
     monkeypatch.chdir(tmp_path)

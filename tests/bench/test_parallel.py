@@ -19,6 +19,7 @@ from tests.bench.small import TINY, bench
 from tests.training.processes import run_processes
 
 
+@pytest.mark.slow
 def test_every_team_measures_every_part() -> None:
     """A part that one team lacked, or a warm-up among the rounds, would spoil the comparison."""
     speed, parts = parallel.run(bench(processes="1,2"))

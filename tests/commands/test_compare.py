@@ -142,6 +142,7 @@ def test_tricks_are_compared_by_what_becomes_of_the_heads(config_file: str, caps
     assert f"| previous token             | {strongest:5.2f} |" in written
 
 
+@pytest.mark.slow
 def test_kinds_are_compared(config_file: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--config", config_file, "--kinds", "all", "--seeds", "1", "--model.n_head", "4"]
     assert main(["compare", *arguments]) == 0
@@ -155,6 +156,7 @@ def test_kinds_are_compared(config_file: str, capsys: pytest.CaptureFixture[str]
     }
 
 
+@pytest.mark.slow
 def test_a_comparison_cut_off_goes_on_where_it_was(
     config_file: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

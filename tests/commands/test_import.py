@@ -124,6 +124,7 @@ def test_the_real_reason_is_given(folder: Path, capfd: pytest.CaptureFixture[str
     assert "is missing: get a whole copy of the folder, or export it again" in refusal(folder, capfd)
 
 
+@pytest.mark.slow
 def test_every_verb_works_on_an_imported_run(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

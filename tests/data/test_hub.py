@@ -194,6 +194,7 @@ def test_hub(hub: str, tmp_path: Path) -> None:
         assert time.monotonic() - begin < 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "streaming,faults", [(False, ["drop"] * 2), (True, ["drop", "busy", "delay"]), (True, ["truncate"] * 2)]
 )
@@ -236,6 +237,7 @@ def test_patience_begins_anew_where_reading_made_progress(monkeypatch: pytest.Mo
     assert list(hub_module.patiently(DataConfig("me/tiny"), items)) == ["one", "two", "three"]
 
 
+@pytest.mark.slow
 def test_what_does_not_pass_ends_in_a_sentence(hub: str, tmp_path: Path) -> None:
     Hub.faults[:] = ["drop"] * 1000
     try:

@@ -119,6 +119,7 @@ def test_the_model_stays_as_it_is() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("counted")
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_compiled_text_is_the_same_also_past_the_context_and_is_compiled_once() -> None:
@@ -134,6 +135,7 @@ def test_compiled_text_is_the_same_also_past_the_context_and_is_compiled_once() 
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("counted")
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_compiled_decoders_of_several_models_take_turns() -> None:

@@ -41,6 +41,7 @@ def induction(line: dict[str, Any]) -> np.ndarray:
     return np.array(line["scores"]["induction_on_repeats"])
 
 
+@pytest.mark.slow
 def test_induction_heads_form_in_two_layers_and_not_in_one(tmp_path: Path) -> None:
     two, one = history(tmp_path, 2, steps=300), history(tmp_path, 1, steps=150)
     assert [line["step"] for line in two] == list(range(30, 301, 30))

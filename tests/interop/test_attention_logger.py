@@ -128,6 +128,7 @@ def test_a_wrapped_model_is_unwrapped_and_a_full_disk_stops_nothing(tokenizer: A
     assert "Not a directory" in str(logger.refusal)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("accelerate") is None, reason="the Trainer needs accelerate")
 def test_the_trainer_of_transformers(tokenizer: Any, tmp_path: Path) -> None:
     logger = AttentionLogger(tmp_path / "runs", probes=["cat"])

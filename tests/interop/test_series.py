@@ -25,6 +25,7 @@ def verb(command: str) -> int:
     return main(command.split())
 
 
+@pytest.mark.slow
 def test_every_use_of_an_imported_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -90,6 +91,7 @@ def test_every_use_of_an_imported_model(
     assert all(torch.equal(a, b) for a, b in zip(tuned.parameters(), again_tuned.parameters(), strict=True))
 
 
+@pytest.mark.slow
 def test_a_series_of_checkpoints_is_one_run(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     folder, run = tmp_path / "theirs", tmp_path / "runs" / "a"
     for step in (1000, 20, 0):

@@ -148,6 +148,7 @@ def tale_config(folder: Path, **data: Any) -> Config:
     )
 
 
+@pytest.mark.slow
 def test_a_killed_study_goes_on_and_trains_no_run_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed after training the second run, before its figures are written; table, JSON and runs agree at the end."""
     config, measure = tale_config(tmp_path), claims_runs.measure

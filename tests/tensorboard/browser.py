@@ -7,19 +7,22 @@ import functools
 import importlib.util
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
+
+T = TypeVar("T", bound=Callable[..., object])
 
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
 )
 HAS_PLAYWRIGHT = importlib.util.find_spec("playwright") is not None
 REASON = "needs Chromium on the path" if CHROMIUM is None else "needs the Python package playwright"
-needs_browser = pytest.mark.skipif(CHROMIUM is None or not HAS_PLAYWRIGHT, reason=REASON)
+IN_BROWSER = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None or not HAS_PLAYWRIGHT, reason=REASON)]
+"""The marks of a module whose tests all need the browser."""
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -31,6 +34,13 @@ ARGUMENTS = [
 ]
 SLOW = int(os.environ.get("MINITX_SLOW", "90000"))
 """Milliseconds that anything may take on a busy machine."""
+
+
+def needs_browser(test: T) -> T:
+    """The same for one test."""
+    for mark in IN_BROWSER:
+        test = mark(test)
+    return test
 
 
 @contextmanager

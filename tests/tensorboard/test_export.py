@@ -18,10 +18,10 @@ from PIL import Image, ImageSequence
 from minitx.heads.snapshots import PlacedLink, ShownProbe, encode, write
 from minitx.tensorboard.plugin.page import EXPORT, STATIC, page, script, variable
 from tests.heads.test_snapshots import patterns
-from tests.tensorboard.browser import SLOW, Page, needs_browser
+from tests.tensorboard.browser import IN_BROWSER, SLOW, Page
 from tests.tensorboard.test_tab import frame, tensorboard
 
-pytestmark = needs_browser
+pytestmark = IN_BROWSER
 TOKENS = ["Ann", "␣<said>", "␣she", "␣slept", "␣&", "␣dreamt", "."]
 STEPS = [2, 4, 6, 8]
 

@@ -13,10 +13,10 @@ from minitx.heads.examples_file import Examples, HeadExamples, Place
 from minitx.heads.snapshots import ShownProbe, encode
 from minitx.tensorboard.plugin.page import page as page_of
 from tests.heads.test_snapshots import patterns
-from tests.tensorboard.browser import Page, needs_browser
+from tests.tensorboard.browser import IN_BROWSER, Page
 from tests.tensorboard.test_tab import frame, is_at
 
-pytestmark = needs_browser
+pytestmark = IN_BROWSER
 STEPS = (10, 20, 30)
 MARKUP = "<img src=x onerror=alert(1)>"
 

@@ -18,10 +18,10 @@ import pytest
 from minitx.heads.snapshots import ShownProbe, encode
 from minitx.tensorboard.plugin.page import STATIC
 from tests.heads.test_snapshots import patterns
-from tests.tensorboard.browser import Page, needs_browser
+from tests.tensorboard.browser import IN_BROWSER, Page
 from tests.tensorboard.test_page import write_html
 
-pytestmark = needs_browser
+pytestmark = IN_BROWSER
 
 TEXTS = """() => {
   window.texts = new Map();

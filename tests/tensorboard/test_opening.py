@@ -15,10 +15,10 @@ import pytest
 from minitx.heads import snapshots
 from minitx.heads.snapshots import PlacedLink, ShownProbe, encode
 from minitx.tensorboard.plugin.page import page
-from tests.tensorboard.browser import Page, needs_browser
+from tests.tensorboard.browser import IN_BROWSER, Page
 from tests.tensorboard.test_tab import frame, is_at
 
-pytestmark = needs_browser
+pytestmark = IN_BROWSER
 TOKENS = ["The", "␣an", "imal", "␣slept", ".", "↵", "It", "␣dre", "amt"]
 LINK = PlacedLink("It → animal", range(6, 7), range(1, 3))
 LETTERS = list("kdabkdab")

@@ -11,11 +11,11 @@ import pytest
 
 from minitx.heads import snapshots
 from minitx.heads.snapshots import ShownProbe, encode
-from tests.tensorboard.browser import Page, needs_browser
+from tests.tensorboard.browser import IN_BROWSER, Page
 from tests.tensorboard.test_opening import uniform, write_run
 from tests.tensorboard.test_tab import frame, is_at, tensorboard
 
-pytestmark = needs_browser
+pytestmark = IN_BROWSER
 
 
 @pytest.fixture(scope="module")

@@ -15,12 +15,12 @@ from minitx.heads.snapshots import PlacedLink, ShownProbe, encode
 from minitx.tensorboard.plugin.page import STATIC
 from minitx.tensorboard.writer import EventWriter
 from tests.heads.test_snapshots import patterns, read_patterns
-from tests.tensorboard.browser import Page, needs_browser
+from tests.tensorboard.browser import IN_BROWSER, Page
 from tests.tensorboard.test_map import TEXTS, written_on_stage
 from tests.tensorboard.test_page import WRITTEN, write_html
 from tests.tensorboard.test_tab import frame, is_at, pixels
 
-pytestmark = needs_browser
+pytestmark = IN_BROWSER
 
 TOKENS = ["The", "␣animal", "␣did", "␣not", "␣cross", "␣for", "␣it", "␣was"]
 IT, ANIMAL = 6, 1

@@ -26,10 +26,10 @@ import yaml
 from minitx.heads import snapshots
 from tests.heads.test_snapshots import changed, header_of, read_patterns
 from tests.small import small_config
-from tests.tensorboard.browser import SLOW, Page, needs_browser
+from tests.tensorboard.browser import IN_BROWSER, SLOW, Page
 
 ROOT = Path(__file__).parents[2]
-pytestmark = needs_browser
+pytestmark = IN_BROWSER
 DIFFERENCE = "Difference: the second minus the first"
 
 

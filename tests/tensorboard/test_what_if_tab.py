@@ -16,10 +16,10 @@ from minitx.heads.what_if import ranking, without
 from minitx.run.folder import Run
 from minitx.training.session import train
 from tests.small import small_config
-from tests.tensorboard.browser import Page, needs_browser
+from tests.tensorboard.browser import IN_BROWSER, Page
 from tests.tensorboard.test_tab import frame, tensorboard
 
-pytestmark = needs_browser
+pytestmark = IN_BROWSER
 VIEW = "run=small&view=what_if&step=4&units=tokens"
 LOSSES = r"goes from ([\d.]+) to ([\d.]+) nats"
 

@@ -15,9 +15,9 @@ from minitx.heads.packing import encode_weights, pack
 from minitx.heads.snapshots import PlacedLink, ShownProbe, encode
 from minitx.tensorboard.plugin.page import STATIC, page
 from tests.heads.test_snapshots import patterns
-from tests.tensorboard.browser import Page, needs_browser
+from tests.tensorboard.browser import IN_BROWSER, Page
 
-pytestmark = needs_browser
+pytestmark = IN_BROWSER
 
 TOKENS = ["The", "␣c", "at", "␣", "s", "at", "·", "·", "日", "."]
 WORDS = [0, 1, 3, 6, 9]

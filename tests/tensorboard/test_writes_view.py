@@ -17,10 +17,10 @@ from minitx.heads.writes import writes
 from minitx.run.folder import Run
 from minitx.tensorboard.plugin.page import page as file_of
 from tests.small import small_config
-from tests.tensorboard.browser import Page, needs_browser
+from tests.tensorboard.browser import IN_BROWSER, Page
 from tests.tensorboard.test_tab import ROOT, frame, tensorboard
 
-pytestmark = needs_browser
+pytestmark = IN_BROWSER
 HEADLINE, ROW = ".writes .headline", ".writes .row"
 
 

@@ -27,6 +27,8 @@ from minitx.training.session import train
 from tests.small import small_config
 from tests.training.processes import Ended, run_processes
 
+pytestmark = pytest.mark.slow
+
 KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "multi-head, muon": ({"dropout": 0.2}, {}),
     "grouped, tied, adamw": ({"n_kv_head": 1, "tie_embeddings": True, "dropout": 0.2}, {"optimizer": "adamw"}),

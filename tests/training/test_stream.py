@@ -28,6 +28,7 @@ def streamed(folder: Path, steps: int = 12) -> Config:
     return dataclasses.replace(config, data=data, log=log)
 
 
+@pytest.mark.slow
 def test_every_number_of_processes_trains_the_same_run_and_resumes_it(tmp_path: Path) -> None:
     """1 → 4 → 2 processes, to the last bit the run of one; and none waits for another whose shards ended."""
     config = streamed(tmp_path)
