@@ -41,7 +41,7 @@ def _panels(measured: HeadMeasurements) -> Iterator[tuple[str, Floats, float, fl
         chance = measured.chance[name]
         level = 0.0 if math.isnan(chance) else chance
         reach = {"entropy": level, "distance": level, "semantic": 0.5}.get(name, 1 - level)
-        yield f"{name.replace('_', ' ')}  (chance {number(chance)})", measured.scores[name], level, reach
+        yield f"{_title(name)}  (chance {number(chance)})", measured.scores[name], level, reach
     survey, ablation = measured.survey, measured.ablation
     yield "length added / residual's", survey.contribution / np.maximum(survey.residual[:, None], 1e-9), 0.0, 1.0
     if ablation is not None:
@@ -84,9 +84,13 @@ def _draw(axis: Axes, title: str, values: Floats, level: float, reach: float) ->
     axis.tick_params(length=0)
     for (layer, head), value in np.ndenumerate(values):
         colour = "white" if abs(norm(value) - 0.5) > 0.35 else "black"
-        small = 0 < abs(value) < 0.0095
-        cell = f"{value:.0e}".replace("e-0", "e-") if small else number(value)
+        cell = f"{value:.3f}" if 0 < abs(value) < 0.0095 else number(value)
         axis.text(head, layer, cell, ha="center", va="center", fontsize=7, color=colour)
+
+
+def _title(name: str) -> str:
+    """What a reader calls a score."""
+    return "meaning" if name == "semantic" else name.replace("_", " ")
 
 
 def history_figure(lines: Sequence[dict[str, Any]], title: str) -> Figure:
@@ -105,7 +109,7 @@ def history_figure(lines: Sequence[dict[str, Any]], title: str) -> Figure:
             colour = colormaps["viridis"](layer / max(1, values.shape[1] - 1) * 0.85)
             label = f"layer {layer}" if head == 0 else None
             axis.plot(steps, values[:, layer, head], color=colour, linewidth=1.2, marker=mark, label=label)
-        axis.set_title(name.replace("_", " "), fontsize=9)
+        axis.set_title(_title(name), fontsize=9)
         if (by_chance := lines[0]["chance"].get(name)) is not None:
             axis.axhline(by_chance, color="0.4", linestyle="--", linewidth=1, label="chance")
         if name not in ("entropy", "distance", "importance"):
