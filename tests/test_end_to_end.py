@@ -192,7 +192,7 @@ def test_data_says_what_the_text_holds(folder: Path) -> None:
         (["train.py", "--data.source", "rows.csv"], "body"),
         (["train.py", "--model.n_heads", "4"], "did you mean --model.n_head?"),
         (["train.py", "--model.n_layer", "many"], "model.n_layer is 'many', but it takes a whole number"),
-        (["train.py", "--model.n_head", "5"], "take 4 or 6"),
+        (["train.py", "--model.n_head", "5"], "take 4 or 8"),
         (["train.py", "--device", "tpu"], "Device 'tpu' is not there"),
         (["train.py", "--data.source", "some/name"], "some/name"),
         (["train.py", "--resume", "nowhere"], "There is no run in nowhere"),

@@ -38,7 +38,7 @@ class ModelConfig:
     kept_heads: list[list[int]] | None = None
     """The heads of every layer that pruning kept, such as '[[0, 2, 3], [1]]', by their numbers before pruning. Their
     width stays as it was. By default all heads."""
-    d_model: int = 192
+    d_model: int = 128
     """Width of the residual stream."""
     d_ff: int | None = None
     """Width of the feed-forward layer; by default 8/3 of d_model, rounded up to a multiple of 32."""

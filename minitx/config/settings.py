@@ -87,7 +87,7 @@ class TokenizerConfig:
 class TrainConfig:
     """How the model is trained."""
 
-    steps: int = 480
+    steps: int = 800
     """Number of optimizer updates."""
     batch_size: int = 16
     """Sequences in a forward pass."""
@@ -119,13 +119,13 @@ class TrainConfig:
     """Share of the run, at its end, over which the learning rate falls linearly to 0."""
     grad_clip: float = 1.0
     """Scale the gradient down if its norm is larger than this; 0 turns it off."""
-    eval_every: int = 120
+    eval_every: int = 200
     """Steps between evaluations on the whole validation split; one more comes at the end."""
-    checkpoint_every: int = 120
+    checkpoint_every: int = 200
     """Steps between checkpoints; one more is written at the end, and when the run is interrupted."""
     keep_checkpoints: int = 2
     """How many of the newest checkpoints to keep, besides the best one."""
-    sample_every: int = 240
+    sample_every: int = 400
     """Steps between samples of generated text; one more is written at the end; 0 turns samples off."""
     sample_tokens: int = 120
     """Length of a sample in tokens."""
@@ -177,12 +177,12 @@ class LogConfig:
 
     every: int = 10
     """Steps between lines of metrics."""
-    heads_every: int = 120
+    heads_every: int = 200
     """Steps between pictures and scores of the attention heads; also at the end; 0 turns them off."""
     head_scalars: bool = False
     """Give each score of each head a chart of its own among TensorBoard's scalars, not only the highest and the mean of
     each layer."""
-    snapshots_every: int = 40
+    snapshots_every: int = 50
     """Steps between snapshots of the heads for TensorBoard's Attention tab; also at the end; 0 turns them off."""
     keep_weights: int = 16
     """Steps, evenly spread over the run, whose weights are kept for the Attention tab; fewer if they would take more

@@ -51,7 +51,7 @@ def random_model(shape: Shape) -> Transformer:
 
 def test_the_table_of_shapes() -> None:
     shapes = {name: named(name) for name in NAMES}
-    assert (shapes["default"].model.d_model, shapes["default"].vocab_size) == (192, 2048)
+    assert (shapes["default"].model.d_model, shapes["default"].vocab_size) == (128, 2048)
     fifteen = shapes["15m"]
     with torch.device("meta"):
         model = Transformer(fifteen.as_llama().model, fifteen.vocab_size)

@@ -23,7 +23,7 @@ def test_a_table_with_a_line_for_what_is_wrong(
     assert main(["runs"]) == 0
     header, _, b, a, fault = capfd.readouterr().out.splitlines()
     assert header.split(" | ")[1].strip() == "newest checkpoint"
-    assert r"runs/b\x1b[2J" in b and b.endswith("damaged  |") and "9,264" in a and "3 of 480" in a
+    assert r"runs/b\x1b[2J" in b and b.endswith("damaged  |") and "9,264" in a and "3 of 800" in a
     assert fault == r"runs/b\x1b[2J is damaged: runs/b\x1b[2J/data.json is damaged: it is not JSON."
     assert main(["runs", "--check"]) == 1 and main(["runs", "runs/a", "--check"]) == 0
 

@@ -30,8 +30,8 @@ def test_settings_from_file_and_command_line(tmp_path: Path) -> None:
     """The command line wins over the file, the file over the defaults."""
     file = tmp_path / "a.yaml"
     file.write_text("seed: 5\nmodel:\n  n_layer: 3\n  n_head: 2\nlog:\n  probes: [one, two]\n")
-    config, resume = parse_train(["--config", str(file), "--model.n_head", "6", "--compile", "true"], "train.py")
-    assert (config.seed, config.model.n_layer, config.model.n_head, config.compile) == (5, 3, 6, True)
+    config, resume = parse_train(["--config", str(file), "--model.n_head", "4", "--compile", "true"], "train.py")
+    assert (config.seed, config.model.n_layer, config.model.n_head, config.compile) == (5, 3, 4, True)
     assert config.log.probes == ["one", "two"]
     assert config.train == TrainConfig() and resume is None
 

@@ -24,7 +24,7 @@ def test_sizes_of_latent_attention_and_of_pruned_layers_follow() -> None:
     latent = ModelConfig(d_model=192, n_head=4, attention="latent")
     assert (latent.latent_width, latent.rotary_width, ModelConfig(d_model=192, n_head=4).rotary_width) == (96, 24, 48)
     assert ModelConfig(d_model=12, n_head=2, attention="latent").rotary_width == 4
-    pruned = ModelConfig(n_layer=3, n_head=6, n_kv_head=3, kept_heads=[[0, 4, 5], [], [2, 3]])
+    pruned = ModelConfig(n_layer=3, d_model=192, n_head=6, n_kv_head=3, kept_heads=[[0, 4, 5], [], [2, 3]])
     assert [pruned.heads_in(layer) for layer in range(3)] == [[0, 4, 5], [], [2, 3]]
     assert [pruned.kv_heads_in(layer) for layer in range(3)] == [[0, 2], [], [1]]
     assert ModelConfig(n_head=4).heads_in(3) == [0, 1, 2, 3]

@@ -58,7 +58,7 @@ def test_head_counts_are_of_equal_size(tie_embeddings: bool) -> None:
     one, sixteen = (Transformer(variants[name], 300) for name in ("1 head", "16 heads"))
     assert matrix_parameters(variants["1 head"], 300) == sum(p.numel() for p in one.parameters() if p.dim() == 2)
     difference = sum(p.numel() for p in one.parameters()) - sum(p.numel() for p in sixteen.parameters())
-    assert difference == 4 * 2 * (192 - 12)
+    assert difference == 4 * 2 * (128 - 8)
 
 
 @pytest.mark.parametrize("settings", [{"n_kv_head": 2}, {"attention": "latent"}])
