@@ -183,7 +183,8 @@ def gap(figures: Figures) -> str:
     """Training beside validation text."""
     apart = figures.val_loss - figures.train_loss
     if figures.overfits:
-        what = "it learned its text by heart (overfitting)"
+        learned = "learned" if figures.rose else "begins to learn"
+        what = f"it {learned} its text by heart (overfitting)"
     elif apart > max(2 * figures.gap_error, NOTICEABLE * figures.val_loss):
         again = "a little overfitting" if figures.has_learned else "it has learned too little to overfit"
         what = again if figures.epochs >= 2 else "no overfitting, for it has not read its text twice"

@@ -19,7 +19,7 @@ from minitx.data import baselines as programs
 from minitx.data.builtin import repeated_letters
 from minitx.training import verdict_figures
 from minitx.training.session import train
-from minitx.training.verdict import Figures, Yardstick, advise, amount, goodness, reading, verdict
+from minitx.training.verdict import Figures, Yardstick, advise, amount, gap, goodness, reading, verdict
 from minitx.training.verdict_figures import baselines, entropy_of_repeats, evaluations, training_windows
 from tests.small import small_config
 from tests.training.test_report import opened
@@ -121,6 +121,11 @@ def test_all_losses_are_in_the_unit_of_the_first(name: str) -> None:
     assert f"{10 * usual.val_loss:.3f} on validation text" in sentences
     assert not usual.rose or f"({10 * usual.best_val_loss:.3f} {usual.yardstick.unit}) and rose" in sentences
     assert " fell by " not in sentences or f" fell by 2.000 {usual.yardstick.unit}, " in sentences
+
+
+def test_by_heart_is_said_only_where_validation_rose() -> None:
+    assert "it learned its text by heart (" in gap(figures(**BY_HEART, best_step=20))
+    assert "it begins to learn its text by heart (" in gap(figures(train_loss=2.0, epochs=20.0))
 
 
 def test_a_fall_at_the_end_is_not_called_proof() -> None:
