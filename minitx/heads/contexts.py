@@ -22,7 +22,7 @@ def compare_contexts(model: Transformer, tokenizer: Tokenizer, word: str, texts:
         require(
             len(tokens) <= model.config.context_length,
             f"{text!r} has {len(tokens)} tokens, more than the context length {model.config.context_length}: "
-            "give a shorter text.",
+            "give two shorter texts with --contexts.",
         )
         span = token_span(text, [tokenizer.token_bytes(token) for token in tokens], find_words(text, word))
         last_tokens.append(tokens[span[-1]])
