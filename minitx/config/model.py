@@ -58,7 +58,7 @@ class ModelConfig:
     embedding_std: float = 0.02
     """Standard deviation of the token embedding where train.start is random, or where it is the output matrix too."""
     dropout: float = 0.0
-    """Share of attention weights and of block outputs that training sets to 0."""
+    """Share of what each block adds to the residual that training sets to 0."""
     tricks: list[str] = field(default_factory=list)
     """Changes of the architecture to study, none by default: some of value_embeddings, smear, key_offset, bigram_hash,
     softcap and relu2 (docs/tricks.md). They cannot be exported or pruned."""

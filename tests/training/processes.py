@@ -29,9 +29,7 @@ class Ended:
 
 def run_processes(count: int, function: Callable[[int], object], folder: Path, seconds: float = 120) -> list[Ended]:
     """Call `function` with the rank in each of `count` processes, as a launcher would start them."""
-    ports = (
-        CONTEXT.SimpleQueue()
-    )  # the store starts after the forks, for one that inherits its sockets can hang another
+    ports = CONTEXT.SimpleQueue()  # the store starts after the forks: who inherits its sockets can hang
 
     def body(rank: int) -> None:
         places = {"RANK": rank, "WORLD_SIZE": count, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": count}
