@@ -276,11 +276,17 @@ def kinds_above(means: dict[str, Mean], least: float) -> list[list[list[str]]]:
     return [[above(layer, head) for head in range(heads)] for layer in range(layers)]
 
 
-def kinds_of_heads(looks: Looks, uses: Uses) -> list[list[list[str]]]:
+def kinds_needing(answers: Answers, uses: Uses) -> list[list[list[str]]]:
+    """[layer][head]: the kinds that are known less without the head, of those that the model knows: above chance."""
+    known = [k for k, (value, error) in answers.accuracy.items() if value - answers.chance[k] > CLEAR * error]
+    return [[[k for k in kinds if k in known] for kinds in row] for row in kinds_above(uses.mean, MIN_DROP)]
+
+
+def kinds_of_heads(answers: Answers, looks: Looks, uses: Uses) -> list[list[list[str]]]:
     """[layer][head]: the kinds that a head is named after, the one that it attends to most first.
 
     It attends to the deciding word above control, and accuracy drops without it; both by `CLEAR` standard errors and by
-    `MIN_EXCESS` and `MIN_DROP`.
+    `MIN_EXCESS` and `MIN_DROP`. Accuracy is `CLEAR` standard errors above chance, else its drop is luck.
     """
-    attended, needed = kinds_above(looks.excess, MIN_EXCESS), kinds_above(uses.mean, MIN_DROP)
+    attended, needed = kinds_above(looks.excess, MIN_EXCESS), kinds_needing(answers, uses)
     return [[[k for k in a if k in n] for a, n in zip(*row, strict=True)] for row in zip(attended, needed, strict=True)]

@@ -7,7 +7,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minitx.data.tales.tale import KINDS
-from minitx.heads.kinds import MIN_DROP, MIN_EXCESS, Advance, Answers, Looks, Mean, Uses, answer, kinds_above, look, use
+from minitx.heads.kinds import (
+    MIN_EXCESS,
+    Advance,
+    Answers,
+    Looks,
+    Mean,
+    Uses,
+    answer,
+    kinds_above,
+    kinds_needing,
+    look,
+    use,
+)
 from minitx.heads.places import TaleBatch
 from minitx.model import Transformer
 from minitx.system.files import without_nan
@@ -22,9 +34,9 @@ class HeadKinds(NamedTuple):
     named: list[str]
     """Those that it is named after: see `kinds_of_heads`."""
     attends_only: list[str]
-    """It attends to the deciding word, but no accuracy is lost without it."""
+    """It attends to the deciding word, but no accuracy above chance is lost without it."""
     matters_only: list[str]
-    """Accuracy is lost without it, though it does not attend to the deciding word."""
+    """Accuracy above chance is lost without it, though it does not attend to the deciding word."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +50,7 @@ class KindMeasurements:
 
     def heads(self) -> list[HeadKinds]:
         """All heads, layer by layer."""
-        attended, needed = kinds_above(self.looks.excess, MIN_EXCESS), kinds_above(self.uses.mean, MIN_DROP)
+        attended, needed = kinds_above(self.looks.excess, MIN_EXCESS), kinds_needing(self.answers, self.uses)
         found = []
         for layer, head in np.ndindex(self.looks.attention[next(iter(KINDS))].shape):
             looked, lost = attended[layer][head], needed[layer][head]

@@ -117,7 +117,8 @@ def kinds_as_text(measured: KindMeasurements) -> str:
             line += f"{_place(*at):>8}{_with_spread(*(part[at] for part in uses.mean[kind])):>11}"
         lines.append(line)
     bounds = f"by {MIN_EXCESS} and {MIN_DROP}, and by {CLEAR:.0f} standard errors"
-    lines.append(f"\nA head is named if it attends above control and accuracy is lost without it, {bounds}.\n")
+    lines.append(f"\nA head is named if it attends above control and accuracy is lost without it, {bounds}.")
+    lines.append("It is named after no kind that the model answers by chance.\n")
     for head in measured.heads():
         text = "pruned" if head.is_pruned else ", ".join(head.named) or "unclassified"
         for title, kinds in (

@@ -206,7 +206,7 @@ def measure_heads(
     return HeadFigures(
         {kind: mean.value.tolist() for kind, mean in looks.excess.items()},
         {kind: mean.value.tolist() for kind, mean in uses.mean.items()},
-        kinds_of_heads(looks, uses),
+        kinds_of_heads(answer(model, batches), looks, uses),
         [look(model, reading).excess["ambiguous"].value.tolist() for reading in ambiguous],
     )
 

@@ -296,7 +296,9 @@ def test_a_model_of_one_head_loses_all_without_it_and_nothing_without_others(sha
     assert sum(done) == 40 and np.isnan(found.mean["place"].value).all()
 
 
-def made(excess: dict[str, float], drop: dict[str, float], error: float = 0.01) -> tuple[Looks, Uses]:
+def made(
+    excess: dict[str, float], drop: dict[str, float], error: float = 0.01, accuracy: float = 0.9
+) -> tuple[Answers, Looks, Uses]:
     """Figures of one head, given by kind; 0 for other kinds."""
 
     def means(values: dict[str, float]) -> dict[str, Mean]:
@@ -306,18 +308,29 @@ def made(excess: dict[str, float], drop: dict[str, float], error: float = 0.01) 
     looks = Looks(
         values, {kind: 0 * value for kind, value in values.items()}, means(excess), dict.fromkeys(KINDS, (0, 0))
     )
-    return looks, Uses(means(drop), means(drop))
+    known = {kind: Mean(accuracy, 0.02) for kind in KINDS}
+    answers = Answers(known, known, dict.fromkeys(KINDS, 0.5), dict.fromkeys(KINDS, 100), 1.0, 1.0, Mean(0.0, 0.1))
+    return answers, looks, Uses(means(drop), means(drop))
 
 
 def test_a_head_needs_attention_and_use_for_its_name() -> None:
     excess = {"object": 0.5, "pronoun": 0.8, "place": 0.9, "agreement": 0.05, "cause": 0.2}
     drop = {"object": 0.3, "pronoun": 0.04, "place": 0.005, "agreement": 0.6, "cause": 0.02, "time": 0.2}
-    looks, uses = made(excess, drop)
-    assert kinds_of_heads(looks, uses) == [[["pronoun", "object"]]]
-    [head] = KindMeasurements(20, cast(Answers, None), looks, uses).heads()
+    figures = made(excess, drop)
+    assert kinds_of_heads(*figures) == [[["pronoun", "object"]]]
+    [head] = KindMeasurements(20, *figures).heads()
     assert (head.named, head.attends_only) == (["pronoun", "object"], ["place", "cause"])
     assert head.matters_only == ["agreement", "time"] and not head.is_pruned
     assert kinds_of_heads(*made(excess, drop, error=np.nan)) == [[[]]]  # too few tales: no name
+
+
+@pytest.mark.parametrize(("accuracy", "names"), [(0.55, []), (0.57, ["object"])])
+def test_no_head_is_named_after_a_kind_that_the_model_answers_by_chance(accuracy: float, names: list[str]) -> None:
+    """Chance is 0.5 ± 0.02. Without a head, a model that always guesses the same may lose accuracy by luck."""
+    figures = made({"object": 0.5}, {"object": 0.3}, accuracy=accuracy)
+    assert kinds_of_heads(*figures) == [[names]]
+    [head] = KindMeasurements(20, *figures).heads()
+    assert (head.named, head.attends_only, head.matters_only) == (names, [] if names else ["object"], [])
 
 
 @pytest.mark.parametrize("shape", SHAPES)
