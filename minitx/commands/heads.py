@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from minitx.commands.shared import exclude, read_text, run_parser, write_page
 from minitx.config.parsing import parse_plain
-from minitx.system.errors import require
+from minitx.system.errors import UserError, require
 from minitx.system.figures import save_picture
 from minitx.system.files import check_page_name, step_of
 
@@ -19,12 +19,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from minitx.data.token_files import Tokens
+    from minitx.heads.kinds_report import KindMeasurements
     from minitx.heads.measure import HeadMeasurements
     from minitx.model import Transformer
     from minitx.run.folder import Run
     from minitx.system.runtime import Runtime
 
 
+TALES = 1000
+"""Tales that kinds are measured on by default."""
 MEASURED = ("output_projection", "no_ablation")
 """Options of the table alone."""
 
@@ -73,7 +76,10 @@ def main(arguments: Sequence[str], prog: str) -> int:
         content, table = {"probes": [probe.to_json() for probe in measured_probes]}, probes_as_text(measured_probes)
     else:
         measured = measure(run, model, tokens, options, runtime)
-        content, table = measured.to_json(), as_text(measured)
+        learned_tales = text is None and run.config().data.source == "tales"
+        is_short = options.no_ablation or options.json
+        kinds = measure_tales(run, model, TALES) if learned_tales and not is_short else None
+        content, table = measured.to_json(), as_text(measured, kinds)
     if options.json:
         print(json.dumps(about | content, indent=2, ensure_ascii=False))
     else:
@@ -96,7 +102,7 @@ def parse(arguments: Sequence[str], prog: str) -> Any:
     parser.add_argument("--probes", action="store_true", help="Show the run's labelled links instead of the table.")
     parser.add_argument("--kinds", action="store_true", help="Show on held-out tales what heads are for instead.")
     parser.add_argument("--examples", action="store_true", help="Show where each head attends most sharply instead.")
-    parser.add_argument("--tales", metavar="N", type=int | None, help="Tales for --kinds, 1000 by default.")
+    parser.add_argument("--tales", metavar="N", type=int | None, help=f"Tales for --kinds, {TALES} by default.")
     parser.add_argument("--history", metavar="FILE", help="Draw the scores over the run's steps instead.")
     parser.add_argument("--html", metavar="FILE", help="Write the Attention tab of text or probes as a page instead.")
     parser.add_argument("--output_projection", action="store_true", help="Also try the identity as output projection.")
@@ -144,25 +150,32 @@ def measure(run: Run, model: Transformer, tokens: Tokens, options: Any, runtime:
         )
 
 
-def show_kinds(run: Run, model: Transformer, checkpoint: str, options: Any) -> int:
-    """Measure on held-out tales what the heads are for, under a progress bar, and show it; the exit status.
-
-    Raises UserError where no tale fits into the context.
-    """
+def measure_tales(run: Run, model: Transformer, count: int) -> KindMeasurements | None:
+    """Measure on held-out tales what the heads are for, under a progress bar; None where none fits into the context."""
     from tqdm import tqdm
 
     from minitx.heads.kinds_report import measure_kinds
-    from minitx.heads.places import held_out, tale_seed
+    from minitx.heads.places import held_out
+
+    batches = held_out(run.config(), run.tokenizer(), count)
+    fitting = sum(len(batch.lengths) for batch in batches)
+    if not fitting:
+        return None
+    with tqdm(total=3 * fitting, unit="tale", disable=None, leave=False) as bar:
+        return measure_kinds(model, batches, bar.update)
+
+
+def show_kinds(run: Run, model: Transformer, checkpoint: str, options: Any) -> int:
+    """Show what the heads are for in tales; the exit status. Raises UserError where no tale fits into the context."""
+    from minitx.heads.places import tale_seed
     from minitx.heads.table import kinds_as_text
 
-    config, count, longest = run.config(), options.tales or 1000, model.config.context_length
-    source, seed = config.data.source, tale_seed(config)
-    batches = held_out(config, run.tokenizer(), count)
-    fitting = sum(len(batch.lengths) for batch in batches)
+    config, count, longest = run.config(), options.tales or TALES, model.config.context_length
+    source, seed, measured = config.data.source, tale_seed(config), measure_tales(run, model, count)
     fault = f"None of {count} tales fits into the {longest} tokens that {run.path} sees at once: take a longer context."
-    require(fitting > 0, fault)
-    with tqdm(total=3 * fitting, unit="tale", disable=None, leave=False) as bar:
-        measured = measure_kinds(model, batches, bar.update)
+    if measured is None:
+        raise UserError(fault)
+    fitting = measured.tales
     if options.json:
         about = {"run": str(run.path), "checkpoint": checkpoint, "source": source, "seed": seed, "tales": count}
         print(json.dumps(about | measured.to_json(), indent=2, ensure_ascii=False))

@@ -8,7 +8,7 @@ import numpy as np
 
 from minitx.data.tales.tale import KINDS
 from minitx.heads.kinds import CLEAR, MIN_DROP, MIN_EXCESS
-from minitx.heads.kinds_report import KindMeasurements
+from minitx.heads.kinds_report import HeadKinds, KindMeasurements
 from minitx.heads.measure import HeadMeasurements, ProbeMeasurements
 from minitx.heads.roles import UNCLASSIFIED
 from minitx.heads.scores import SCORES, Floats
@@ -18,9 +18,16 @@ COLUMNS |= {"induction_on_repeats": "repeats", "semantic": "meaning"}
 """The score of each column, and its title."""
 
 
-def as_text(measured: HeadMeasurements) -> str:
-    """What each head attends to, how much it matters, and a summary; for a terminal 130 characters wide."""
-    return "\n".join([*_attention(measured), "", *_importance(measured), "", *_summary(measured)])
+def as_text(measured: HeadMeasurements, kinds: KindMeasurements | None = None) -> str:
+    """What each head attends to, how much it matters, and a summary; for a terminal 130 characters wide.
+
+    `kinds` adds what each head is good for in tales.
+    """
+    lines = [*_attention(measured), "", *_importance(measured), ""]
+    if kinds is not None:
+        lines.append("What each head is good for in tales, another measure than its role: see --kinds.\n")
+        lines += [*(_place(head.layer, head.head) + f"   {_served(head)}" for head in kinds.heads()), ""]
+    return "\n".join([*lines, *_summary(measured)])
 
 
 def _attention(measured: HeadMeasurements) -> Iterator[str]:
@@ -65,7 +72,6 @@ def _summary(measured: HeadMeasurements) -> Iterator[str]:
     yield "copying: from 1, it raises the tokens it attends to, to -1, it lowers them."
     yield "reads: by query, key or value, the earlier head whose output it reads most; 0 is chance."
     yield f"{measured.unclassified:.0%} of the heads fit no role (unclassified)."
-    yield "A role is what a head attends to, on any text; what it is good for in tales is another measure: see --kinds."
     first, second = measured.repeats.first_loss, measured.repeats.second_loss
     if not math.isnan(first):
         yield f"Loss on random tokens {first:.2f} nats per token, on the same again {second:.2f}."
@@ -120,22 +126,27 @@ def kinds_as_text(measured: KindMeasurements) -> str:
     lines.append(f"\nA head is named if it attends above control and accuracy is lost without it, {bounds}.")
     lines.append("It is named after no kind that the model answers by chance.\n")
     for head in measured.heads():
-        text = "pruned" if head.is_pruned else ", ".join(head.named) or "unclassified"
+        text = _served(head)
         for title, kinds in (
             ("attends without use", head.attends_only),
             ("used without attending", head.matters_only),
         ):
             text += f"; {title}: {', '.join(kinds)}" if kinds else ""
         lines += textwrap.wrap(f"{_place(head.layer, head.head):6}{text}", 122, subsequent_indent=" " * 6)
-    lines.append(f"\n{measured.unclassified:.0%} of the heads are named after no kind (unclassified).")
+    lines.append(f"\n{measured.unclassified:.0%} of the heads are named after no kind.")
     lines.append(
-        "A name is what a head is good for in tales; its role on any text is another measure: see minitx heads."
+        "A name is what a head is good for in tales. Its role on any text is another measure: see minitx heads."
     )
     above = " ± ".join(f"{part:.4f}" for part in answers.above if not math.isnan(part))
     lines.append(
         f"Loss {answers.loss:.4f} nats per token: {above} above the {answers.entropy:.4f} of the language itself."
     )
     return "\n".join(lines)
+
+
+def _served(head: HeadKinds) -> str:
+    """The kinds that a head is named after, such as "in tales: place, cause"."""
+    return "pruned" if head.is_pruned else f"in tales: {', '.join(head.named) or 'none'}"
 
 
 def _greatest(values: Floats) -> tuple[int, int] | None:

@@ -154,6 +154,20 @@ def test_kinds_are_measured_on_the_tales_that_a_run_holds_out(
     assert ("has not learned this language" in capsys.readouterr().out) == (source != "tales")
 
 
+def test_the_table_of_a_run_that_learned_tales_says_what_heads_serve_there(
+    long_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It said "unclassified" of heads that --kinds has a name for."""
+    config = Run(long_run).config()
+    monkeypatch.setattr("minitx.commands.heads.TALES", 12)
+    monkeypatch.setattr("minitx.run.text.validation_tokens", lambda run: np.arange(40) % 9)
+    for source, count in ((config.data.source, 0), ("tales", 4)):
+        data = dataclasses.replace(config.data, source=source)
+        Run(long_run).save_config(dataclasses.replace(config, data=data, model=Run(long_run).config().model))
+        assert main(["heads", str(long_run)]) == 0
+        assert len(re.findall(r"^\d\.\d   in tales: ", capsys.readouterr().out, re.MULTILINE)) == count
+
+
 def test_kinds_of_a_short_context(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["heads", str(run), "--kinds", "--tales", "3"]) == 2
     assert f"None of 3 tales fits into the 32 tokens that {run} sees at once" in capsys.readouterr().err

@@ -351,6 +351,7 @@ def test_every_model_has_a_table_plain_data_and_a_picture(shape: dict[str, Any])
     assert max(map(len, text.split("\n"))) <= 130 and text.count("pruned") == len(heads) - len(kept)
     assert all(f"\n{kind} " in text for kind in KINDS) and all(f"\n{layer}.{head}  " in text for layer, head in heads)
     assert len(kinds_figure(measured, "a model").axes) == 2
+    assert text.count("in tales: ") == len(kept) and "unclassified" not in text  # that is what a head without role is
 
 
 def test_kinds_without_a_word_are_dashes() -> None:
