@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from minitx.commands.shared import run_parser, write_page
 from minitx.config.parsing import parse_plain
-from minitx.system.errors import require
+from minitx.system.errors import UserError, require
 from minitx.system.files import check_page_name
 
 TEXT, BANKS = "The animal was too tired.", ("They crossed the river to the bank.", "They took the money to the bank.")
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str], prog: str) -> int:
 
     from minitx.heads.blocks import Blocks, page_data
     from minitx.heads.contexts import compare_contexts
-    from minitx.heads.walkthrough import walk
+    from minitx.heads.walkthrough import Step, walk
     from minitx.heads.walkthrough_page import as_text, steps_html
     from minitx.run.folder import Run
     from minitx.tensorboard.plugin.blocks_page import blocks_page
@@ -52,6 +52,8 @@ def main(arguments: Sequence[str], prog: str) -> int:
     model, checkpoint = run.load_model(options.checkpoint, torch.device("cpu"))
     tokenizer, source = run.tokenizer(), run.config().data.source
     tokens = tokenizer.encode(options.text or TEXTS.get(source, TEXT))
+    if options.text is None:
+        tokens = tokens[: model.config.context_length]
     require(
         options.token is None or 0 <= options.token < len(tokens),
         f"There is no token {options.token}: the text has tokens 0 to {len(tokens) - 1}.",
@@ -61,7 +63,12 @@ def main(arguments: Sequence[str], prog: str) -> int:
     pairs = CONTEXTS.get(source, [("bank", BANKS)])
     if options.word or options.contexts:
         pairs = [(options.word or "bank", tuple(options.contexts or BANKS))]
-    contexts = [step for pair in pairs for step in compare_contexts(model, tokenizer, *pair)]
+    try:
+        contexts = [step for pair in pairs for step in compare_contexts(model, tokenizer, *pair)]
+    except UserError as error:
+        if options.word or options.contexts:
+            raise
+        contexts = [Step("One word in two contexts", f"Left out: {error}", "", [])]
     if options.html is None:
         print(as_text(walked, contexts))
     else:

@@ -32,9 +32,10 @@ def compare_contexts(model: Transformer, tokenizer: Tokenizer, word: str, texts:
     cosines = torch.cosine_similarity(vectors[0], vectors[1], dim=-1)  # (layer + 1)
     places = ["embedding", *(f"after layer {layer}" for layer in range(model.config.n_layer))]
     label = tokenizer.token_text(last_tokens[0])
-    words = f"{label!r} in {texts[0]!r} and in {texts[1]!r}: one embedding, two vectors in context."
+    seen_at = "" if label.lstrip("␣") == word else f", by its last token {label!r},"
+    words = f"{word!r}{seen_at} in {texts[0]!r} and in {texts[1]!r}: one embedding, two vectors in context."
     table = Table("cosine of the two vectors (1: the same direction)", places, ["cosine"], cosines[:, None].tolist(), 1)
-    return [Step("One token in two contexts", words, f"each vector: ({model.config.d_model})", [table])]
+    return [Step("One word in two contexts", words, f"each vector: ({model.config.d_model})", [table])]
 
 
 @torch.inference_mode()

@@ -115,7 +115,7 @@ class Walk:
         tensors, seq, d_head, label = self.tensors, len(self.labels), self.tensors.query.size(2), self.label
         keys = tensors.turned_key[tensors.kv_head[self.head]]
         by_hand = (tensors.turned_query[self.head, self.query] * keys).sum(dim=-1)  # (key)
-        sees = f"{label!r} sees {self.query + 1} of {seq}." if self.query < seq - 1 else "The last token sees them all."
+        masked_query = self.query if self.query < seq - 1 else (seq - 1) // 2  # of the last token, nothing is masked
         yield Step(
             "Scores: every query times every key",
             f"How well the query of {label!r} fits each key, as a sum of {d_head} products.",
@@ -131,9 +131,10 @@ class Walk:
         )
         yield Step(
             "Mask",
-            f"A token must not see what comes after it: those scores become -∞. {sees}",
+            "A token must not see what comes after it: those scores become -∞. "
+            f"{self.labels[masked_query]!r} sees {masked_query + 1} of {seq} tokens, and the last token sees them all.",
             f"({seq}, {seq}), {seq * (seq - 1) // 2} of {seq * seq} masked",
-            [self._row(tensors.masked)],
+            [self._row(tensors.masked, masked_query)],
         )
         yield Step(
             "Softmax: scores become shares",
@@ -236,10 +237,11 @@ class Walk:
         total = self.tensors.output.size(1)
         return Table(f"shares, sum and residual of {self.label}", list(vectors), columns, values, total, self.head)
 
-    def _row(self, rows: Tensor) -> Table:
+    def _row(self, rows: Tensor, query: int | None = None) -> Table:
         """One token's row of (head, query, key), written downwards to fit a terminal: a line for each key."""
-        values = rows[self.head, self.query, :, None].tolist()
-        return Table(f"row of {self.label}", self.labels, ["value"], values, 1)
+        query = self.query if query is None else query
+        values = rows[self.head, query, :, None].tolist()
+        return Table(f"row of {self.labels[query]}", self.labels, ["value"], values, 1)
 
 
 def walk(
@@ -253,10 +255,9 @@ def walk(
     config, seq = model.config, len(tokens)
     require(0 <= layer < config.n_layer, f"There is no layer {layer}: this model has layers 0 to {config.n_layer - 1}.")
     require(0 <= head < config.n_head, f"There is no head {head}: this model has heads 0 to {config.n_head - 1}.")
-    require(
-        2 <= seq <= config.context_length,
-        f"The text has {seq} tokens, but a walkthrough needs 2 to {config.context_length}.",
-    )
+    require(seq >= 2, "The text has fewer than 2 tokens, and attention has nothing to choose from: give a longer one.")
+    fault = f"The text has {seq} tokens, but this model sees {config.context_length} at once: give a shorter one."
+    require(seq <= config.context_length, fault)
     require(
         len(config.heads_in(layer)) == config.n_head,
         f"Layer {layer} of this model is pruned: name the run that it was pruned from.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -29,7 +30,9 @@ def test_on_the_terminal_and_as_a_page(run: Path, tmp_path: Path, capsys: pytest
     arguments = ["walkthrough", str(run), "--text", "the cat sat", "--layer", "1", "--head", "1", *CONTEXTS]
     assert main(arguments) == 0
     out = capsys.readouterr().out
-    assert out.startswith("Layer 1, head 1, token 10 't'") and "'t' in 'the cat sat' and in 'a mat cat'" in out
+    assert (
+        out.startswith("Layer 1, head 1, token 10 't'") and "'cat', by its last token 't', in 'the cat sat' and" in out
+    )
     assert main([*arguments, "--token", "4", "--html", str(tmp_path / "a.html")]) == 0
     page = (tmp_path / "a.html").read_text("utf-8")
     assert "<title>Heads as blocks: small, step-000003, layer 1</title>" in page
@@ -39,13 +42,23 @@ def test_on_the_terminal_and_as_a_page(run: Path, tmp_path: Path, capsys: pytest
     assert "Sum: what the layer&#x27;s heads add" in page and "at the end" in page
 
 
+def test_texts_of_our_own_that_are_too_long_are_cut_or_left_out(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It failed on every run with a context shorter than the sentences about the bank."""
+    assert main(["walkthrough", str(run)]) == 0
+    assert "Left out: 'They crossed the river to the bank.' has 35 tokens, more than the" in capsys.readouterr().out
+    config = Run(run).config()
+    Run(run).save_config(dataclasses.replace(config, model=dataclasses.replace(config.model, context_length=4)))
+    assert main(["walkthrough", str(run)]) == 0
+    assert "'h' sees 2 of 4 tokens, and" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (["--text", ""], "text is empty"),
         (["--text", "the cat", "--layer", "9"], "no layer 9"),
         (["--text", "the cat", "--token", "9"], "no token 9: the text has tokens 0 to 6"),
-        (["--text", "the cat" * 9], "63 tokens, but a walkthrough needs 2 to 32"),
+        (["--text", "the cat" * 9], "63 tokens, but this model sees 32 at once: give a shorter one."),
         (["--text", "the cat", "--html", "nowhere/a.html"], "cannot be written"),
         (["--text", "the cat", "--html", "README.md"], "README.md is no page: end its name with .html"),
         (["--text", "the cat", "--word", "dog"], "'dog' stands nowhere in 'the cat sat'"),

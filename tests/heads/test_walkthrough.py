@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import pytest
@@ -115,6 +116,8 @@ def test_text_and_page_show_every_step_and_escape_what_tokens_hold() -> None:
     assert text.count("✓") == sum(len(step.checks) for step in walked.steps)
     assert text.count("-∞") == 4 + 1  # the tokens after the fourth, and the words
     assert "after layer 1 " in text and max(map(len, text.split("\n"))) <= 120
+    mask = next(step for step in walk(ours, TOKENS, LABELS, 0, 1).steps if step.title == "Mask")
+    assert mask.tables[0].values[-1] == [-math.inf]  # the row of the last token, in which nothing is masked, shows none
     [cosines] = contexts[0].tables
     assert cosines.values[0] == pytest.approx([1]) and 0 < cosines.values[1][0] < 0.999
     page = steps_html(walked, contexts)
@@ -128,7 +131,7 @@ def test_text_and_page_show_every_step_and_escape_what_tokens_hold() -> None:
     [
         ((TOKENS, LABELS, 2, 0), "no layer 2: this model has layers 0 to 1"),
         ((TOKENS, LABELS, 0, 4), "no head 4"),
-        (([1], ["a"], 0, 0), "1 tokens, but a walkthrough needs 2 to 16"),
+        (([1], ["a"], 0, 0), "fewer than 2 tokens"),
         (([1] * 17, ["a"] * 17, 0, 0), "17 tokens"),
     ],
 )
