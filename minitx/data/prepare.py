@@ -160,7 +160,8 @@ def _build(
     for split, name in sources.splits(data).items():
         with _bar(f"reading {name}", None, progress) as bar:
             spools[split] = Spool(folder / f"{split}.spool", sources.read(data, name, seed), bar.update)
-        require(bool(spools[split].documents), f"data.source {data.source} holds no text: name another.")
+        holds_text = any(piece.text.strip() for piece in spools[split])
+        require(holds_text, f"data.source {data.source} holds no text but spaces and line breaks: name another.")
 
     def pieces() -> Iterator[tuple[str, Piece]]:
         if "val" not in spools:

@@ -1,12 +1,14 @@
 """Where text comes from: installed documentation, random letters, tales, files, or a data set on the Hugging Face Hub.
 
-`read(config, split, seed)` yields documents as `Piece`s, always in the same order, every newline and space unchanged.
+`read(config, split, seed)` yields documents as `Piece`s, always in the same order, every space and newline unchanged:
+only in .txt files, \\r\\n and \\r are read as \\n.
 `identity(config)` says what that text depends on, for a cache. A source that cannot be read raises `UserError`.
 """
 
 import codecs
 import glob
 import gzip
+import io
 import itertools
 import json
 import math
@@ -94,7 +96,10 @@ def identity(config: DataConfig) -> dict[str, Any]:
         return {"grammar": language.GRAMMAR, "documents": TALES}
     if is_path(config.source):
         stats = [(path, path.stat()) for path in files(config.source)]
-        return {"files": [[str(path.absolute()), stat.st_size, stat.st_mtime_ns] for path, stat in stats]}
+        return {
+            "newlines": "\n",
+            "files": [[str(path.absolute()), stat.st_size, stat.st_mtime_ns] for path, stat in stats],
+        }
     return {"revision": revision(config)}
 
 
@@ -171,8 +176,8 @@ def _check_ratio(path: Path) -> None:
 
 
 def _read_text(path: Path, errors: str = "strict") -> Iterator[Piece]:
-    """A .txt file as one document, block by block, with its \\r\\n and \\r as they are."""
-    decoder = codecs.getincrementaldecoder("utf-8")(errors)
+    """A .txt file as one document, block by block, each line end as \\n."""
+    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")(errors), translate=True)
     with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
         block = None
         while block != b"":

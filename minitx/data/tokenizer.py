@@ -277,7 +277,7 @@ def _training_error(config: TokenizerConfig, message: str) -> UserError:
         size += f" yields at most {match[1]} {config.type} tokens"
         if int(match[1]) >= 300:
             return UserError(f"{size}: take {match[1]} or fewer.")
-        return UserError(f"{size}, fewer than the 300 needed: set tokenizer.type to char, or use more text.")
+        return UserError(f"{size}, fewer than the 300 needed: take --tokenizer.type char, or more text.")
     if match := re.search(r"smaller than required_chars\. \d+ vs (\d+)", message):
         return UserError(f"{size} has so many different characters that it needs {match[1]} or more: take {match[1]}.")
     if "sentences_.empty()" in message:

@@ -148,8 +148,8 @@ def advise(figures: Figures, config: Config) -> Advice | None:
             return Advice(f"train.{rate}", now, usual, "this is far from the default")
     if figures.tokens_per_parameter < ENOUGH_TOKENS and not figures.is_level:
         more = train.steps * (4 if yardstick.is_poor else 2)
-        why = "it has not read its text twice" if figures.epochs < 2 else "nothing points to overfitting"
-        return Advice("train.steps", train.steps, more, why)
+        fell = ", and its loss still fell" if figures.late is not None else ""
+        return Advice("train.steps", train.steps, more, f"it read fewer than {ENOUGH_TOKENS} tokens a parameter{fell}")
     if not has_learned_before:  # else its shape is given
         more = max(model.n_layer + 1, model.n_layer * 3 // 2)
         return Advice("model.n_layer", model.n_layer, more, "more steps would bring this model little")
@@ -187,7 +187,7 @@ def gap(figures: Figures) -> str:
         what = f"it {learned} its text by heart (overfitting)"
     elif apart > max(2 * figures.gap_error, NOTICEABLE * figures.val_loss):
         again = "a little overfitting" if figures.has_learned else "it has learned too little to overfit"
-        what = again if figures.epochs >= 2 else "no overfitting, for it has not read its text twice"
+        what = again if figures.epochs >= 2 else "no overfitting, for it read its text fewer than 2 times"
     else:
         what = "no overfitting"
     unit, scale = figures.yardstick.unit, figures.yardstick.scale

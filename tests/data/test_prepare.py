@@ -273,10 +273,13 @@ def test_interrupt_leaves_nothing(tmp_path: Path, cache: Path) -> None:
 def test_what_cannot_be_prepared(tmp_path: Path) -> None:
     empty = tmp_path / "empty.txt"
     empty.write_text("")
+    blank = tmp_path / "blank.txt"
+    blank.write_text(" \n\t\n" * 100)
     one = tmp_path / "one.txt"
     one.write_text("x")
     wrong = {
         "holds no text": DataConfig(str(empty)),
+        "no text but spaces and line breaks": DataConfig(str(blank)),
         "only a Hub data set has splits": DataConfig(str(one), val_split="validation"),
         "too few to hold out": DataConfig(str(one)),
         "one document": DataConfig(str(one), split_by="document"),

@@ -176,7 +176,7 @@ def test_vocabulary_that_does_not_fit(kind: str) -> None:
     many = "".join(chr(0x4E00 + i) for i in range(2000))
     with pytest.raises(UserError, match=r"needs 22\d\d or more"):
         Tokenizer.train([many], TokenizerConfig(kind, 1000))  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="fewer than the 300"):
+    with pytest.raises(UserError, match="fewer than the 300 needed: take --tokenizer.type char,"):
         Tokenizer.train(["a"], TokenizerConfig(kind, 300))  # type: ignore[arg-type]
     with pytest.raises(UserError, match="nothing but line breaks"):
         Tokenizer.train(["\n"], TokenizerConfig(kind, 300))  # type: ignore[arg-type]

@@ -128,6 +128,14 @@ def test_by_heart_is_said_only_where_validation_rose() -> None:
     assert "it begins to learn its text by heart (" in gap(figures(train_loss=2.0, epochs=20.0))
 
 
+def test_reasons_agree_with_the_times_that_the_text_was_read() -> None:
+    """Beside "read its training text 1.3 times" stood "it has not read its text twice"."""
+    sentences, _ = verdict(figures(epochs=1.3, train_loss=2.0), config())
+    assert sentences[1].startswith("The model read its training text 1.3 times")
+    assert sentences[2].endswith("no overfitting, for it read its text fewer than 2 times.")
+    assert sentences[-1].endswith(": it read fewer than 20 tokens a parameter, and its loss still fell.")
+
+
 def test_a_fall_at_the_end_is_not_called_proof() -> None:
     """With a rate that decays to 0 the loss falls at the end of every run."""
     sentences, _ = verdict(figures(), config())
