@@ -9,22 +9,22 @@ import dataclasses
 import shlex
 from collections.abc import Sequence
 
+from minitx.commands.shared import add_seeds, check_seeds
 from minitx.config import Config
 from minitx.config.parsing import instantiate, new_parser, option_value, parse
-from minitx.system.errors import require_bounds
 
 
 def main(arguments: Sequence[str], prog: str) -> int:
     """Try the claims as the command line says; the exit status."""
     parser = new_parser(prog, Config)
     parser.description = __doc__
-    parser.add_argument("--seeds", type=int, default=3, help="Seeds to train every model with, from seed upwards.")
+    add_seeds(parser)
     parser.add_argument(
         "--short", action="store_true", help="Fewer models, seeds, steps and tales: minutes, not an hour."
     )
     options = parse(parser, Config, arguments)
     config = instantiate(parser, options, Config)
-    require_bounds(options, "--", "seeds", at_least=1)
+    check_seeds(options)
     if option_value(arguments, "--out") is None:
         config = dataclasses.replace(config, out="runs/claims")
 

@@ -8,11 +8,10 @@ the vectors of query-key norm differ, for they are as wide as a head: --model.qk
 import dataclasses
 from collections.abc import Sequence
 
-from minitx.commands.shared import exclude, parse_list
+from minitx.commands.shared import add_seeds, check_seeds, exclude, parse_list
 from minitx.config import Config
 from minitx.config.model import TRICKS
 from minitx.config.parsing import instantiate, new_parser, option_value, parse
-from minitx.system.errors import require_bounds
 
 DEFAULT_HEADS = "1,2,4,8,16"
 KINDS = ("multi_head", "grouped_query", "multi_query", "latent")
@@ -31,12 +30,12 @@ def main(arguments: Sequence[str], prog: str) -> int:
         metavar="LIST",
         help="Tricks of model.tricks, with commas, or all: each alone, beside the plain model.",
     )
-    parser.add_argument("--seeds", type=int, default=3, help="Seeds to train every model with, from seed upwards.")
+    add_seeds(parser)
     options = parse(parser, Config, arguments)
     config = instantiate(parser, options, Config)
     exclude(options, "heads", "kinds", "tricks")
     exclude(options, "kinds", "tricks")
-    require_bounds(options, "--", "seeds", at_least=1)
+    check_seeds(options)
     counts = kinds = tricks = None
     if options.kinds is not None:
         axis, kinds = "kinds", choices("--kinds", options.kinds, KINDS)

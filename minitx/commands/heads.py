@@ -73,6 +73,10 @@ def main(arguments: Sequence[str], prog: str) -> int:
         probes = run_probes(run.config())
         require(any(probe.links for probe in probes), f"The probes of {run.path} have no links: see log.probes.")
         measured_probes = measure_probes(model, run.tokenizer(), probes, tokens)
+        fault = (
+            f"No link of {run.path}'s probes can be measured: its words are cut off by the context, or share a token."
+        )
+        require(bool(measured_probes), fault)
         content, table = {"probes": [probe.to_json() for probe in measured_probes]}, probes_as_text(measured_probes)
     else:
         measured = measure(run, model, tokens, options, runtime)

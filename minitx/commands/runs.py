@@ -41,7 +41,8 @@ def row(run: Listed) -> list[str]:
     steps = f"{run.step:,} of {'?' if run.steps is None else format(run.steps, ',')}"
     bits = "" if run.val_bits_per_byte is None else f"{run.val_bits_per_byte:.3f}"
     parameters = "" if run.parameters is None else f"{run.parameters:,}"
-    state = f"{run.state}, can be resumed" if run.state == "unfinished" else run.state
+    notes = {"unfinished": "unfinished, can be resumed", "training": "training now"}
+    state = notes.get(run.state, run.state)
     return [one_line(run.path), date(run, "%Y-%m-%d %H:%M"), steps, bits, parameters, f"{run.bytes / 1e6:,.1f}", state]
 
 

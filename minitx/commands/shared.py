@@ -7,8 +7,11 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from minitx.system.errors import UserError, require
+from minitx.system.errors import UserError, require, require_bounds
 from minitx.system.files import write_output
+
+MAX_SEEDS = 100
+"""More are a seed, taken for their number."""
 
 
 def run_parser(prog: str, description: str | None, newest: bool = False) -> ArgumentParser:
@@ -34,6 +37,21 @@ def parse_list(text: str, pattern: str, complaint: str) -> list[str]:
     parts = [part.strip() for part in text.split(",")]
     require(all(re.fullmatch(pattern, part) for part in parts) and len({*parts}) == len(parts), complaint)
     return parts
+
+
+def add_seeds(parser: ArgumentParser) -> None:
+    """Add the option --seeds of studies."""
+    text = "How many seeds to train every model with: --seed, --seed + 1 and so on."
+    parser.add_argument("--seeds", type=int, default=3, help=text)
+
+
+def check_seeds(options: Any) -> None:
+    """Raise UserError for a number of seeds that no study takes."""
+    require_bounds(options, "--", "seeds", at_least=1)
+    count = options.seeds
+    require(
+        count <= MAX_SEEDS, f"--seeds {count} asks for {count:,} seeds: for the seeds from {count} on, take --seed."
+    )
 
 
 def read_text(option: str, name: str) -> str:

@@ -141,7 +141,8 @@ def files(source: str) -> list[Path]:
     if path.is_dir():
         candidates = path.rglob("*")
     elif glob.has_magic(source) and not path.is_file():
-        candidates = map(Path, glob.iglob(str(path), recursive=True))  # noqa: PTH207  Path.glob takes no absolute pattern
+        candidates = list(map(Path, glob.iglob(str(path), recursive=True)))  # noqa: PTH207  Path.glob: none that is absolute
+        require(bool(candidates), f"data.source {source} matches no file: check the pattern.")
     else:
         require(path.is_file(), f"data.source {source} does not exist: check the path.")
     chosen = sorted(path for path in candidates if path.name.lower().endswith(EXTENSIONS) and path.is_file())

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from filelock import FileLock, Timeout
+
 from minitx.config.parsing import MAX_BYTES
 from minitx.system import files
 from minitx.system.errors import UserError, require
@@ -41,8 +43,8 @@ class Listed:
     val_bits_per_byte: float | None = None
     parameters: int | None = None
     bytes: int = 0
-    state: Literal["finished", "unfinished", "imported", "damaged"] = "unfinished"
-    """An unfinished run may be training now, and can be resumed. An imported one has no training text."""
+    state: Literal["finished", "unfinished", "training", "imported", "damaged"] = "unfinished"
+    """An unfinished run can be resumed. An imported one has no training text."""
     faults: list[str] = field(default_factory=list)
 
 
@@ -88,11 +90,25 @@ def look(path: Path, check: bool = False) -> Listed:
         run.state = "finished"
         with noting(run.faults):
             files.read_json(path / "summary.json")
+    elif run.state == "unfinished" and is_training(path):
+        run.state = "training"
     if check:
         run.faults = list(dict.fromkeys([*run.faults, *faults_of(path)]))
     if run.faults:
         run.state = "damaged"
     return run
+
+
+def is_training(path: Path) -> bool:
+    """Whether a process of this machine holds the lock of the run in `path`; see `Run.locked`."""
+    if (path / ".lock").exists():  # left over where a process was killed
+        try:
+            FileLock(path / ".lock").acquire(blocking=False).lock.release()
+        except Timeout:
+            return True
+        except OSError:  # a file system without locks
+            pass
+    return False
 
 
 @contextlib.contextmanager

@@ -55,5 +55,5 @@ def verdict(cases: Sequence[Case], settings: PlanConfig) -> str:
     why = "then the rows end" if ends else f"twice as many are less than {settings.pays:g} times as quick"
     return (
         f"{gpus} take {best['mode']}: {1e3 * best['seconds']['in all']:,.1f} ms a step, {best['efficiency']:.0%} of "
-        f"ideal. It pays up to {limit:,} GPUs; {why}."
+        f"ideal. It pays up to {limit:,} GPU{'s' * (limit > 1)}; {why}."
     )

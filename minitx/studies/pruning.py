@@ -86,7 +86,9 @@ def choose_heads(
 ) -> list[Head]:
     """The heads to remove so that `keep_fraction` of them stay, by greedy, importance or random order."""
     count = len(heads) - max(1, round(keep_fraction * len(heads)))
-    require(count > 0, f"--keep_fraction {keep_fraction} of {len(heads)} heads is all of them: keep fewer.")
+    require(len(heads) > 1, "This model has a single head, which must stay: nothing can be removed.")
+    fault = f"--keep_fraction {keep_fraction} keeps all {len(heads)} heads: give a smaller share."
+    require(count > 0, fault)
     if by == "greedy":
         return greedy_order(heads, loss_without, count)
     order = random_order(heads, seed) if by == "random" else importance_order(heads, loss_without)

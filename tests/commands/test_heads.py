@@ -94,6 +94,11 @@ def test_probes_and_history(run: Path, tmp_path: Path, capsys: pytest.CaptureFix
     Run(run).save_config(dataclasses.replace(config, log=LogConfig(probes=[probe, "rain"])))
     assert main(["heads", str(run), "--probes"]) == 0
     assert "mat → cat" in capsys.readouterr().out
+    short = dataclasses.replace(config.model, context_length=8)
+    Run(run).save_config(dataclasses.replace(config, model=short, log=LogConfig(probes=[probe, "rain"])))
+    assert main(["heads", str(run), "--probes"]) == 2
+    assert f"No link of {run}'s probes can be measured" in capsys.readouterr().err
+    Run(run).save_config(dataclasses.replace(config, log=LogConfig(probes=[probe, "rain"])))
     assert main(["heads", str(run), "--probes", "--json"]) == 0
     [found] = json.loads(capsys.readouterr().out)["probes"]
     assert [link["distance"] for link in found["links"]] == [11, 7]

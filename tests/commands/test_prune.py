@@ -137,7 +137,7 @@ MISTAKES = [
     (["RUN", "--heads", "0.7"], "no head 0.7"),
     (["RUN", "--heads", "0.0,0.1,0.2,0.3,1.0,1.1,1.2,1.3"], "All heads would go"),
     (["RUN", "--keep_fraction", "1.5"], "--keep_fraction is 1.5"),
-    (["RUN", "--keep_fraction", "0.99"], "all of them: keep fewer"),
+    (["RUN", "--keep_fraction", "0.99"], "keeps all 8 heads: give a smaller share"),
     (["RUN", "--keep_fraction", "0.5", "--by", "magic"], "by is 'magic', but it takes greedy"),
     (["RUN", "--curve", "--tokens", "1"], "--tokens is 1"),
 ]

@@ -59,6 +59,17 @@ def test_the_newest_checkpoint_of_a_stopped_run_counts(run: Path) -> None:
     assert (listed.state, listed.step, listed.steps, listed.faults) == ("unfinished", 8, 12, [])
 
 
+def test_a_run_that_trains_now_is_told_from_one_that_was_stopped(tmp_path: Path) -> None:
+    run = made(tmp_path / "a")
+    with run.locked():
+        assert only(tmp_path).state == "training"
+    assert only(tmp_path).state == "unfinished"
+    (run.path / ".lock").touch()  # as a killed process leaves it
+    assert only(tmp_path).state == "unfinished"
+    with run.locked():  # looking took nothing
+        pass
+
+
 def test_runs_without_checkpoints_and_without_text(tmp_path: Path) -> None:
     made(tmp_path / "new", model=ModelConfig(n_layer=3))
     saved(made(tmp_path / "imported"), 0)
