@@ -121,6 +121,8 @@ def ask(complete_prompt: Complete, options: GenerateConfig, flags: Any) -> int:
         import readline  # noqa: F401  (imported for its effect: input() then has editing and history)
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")  # as_text names a wrong byte; strict would end the loop
+    if sys.stdin.isatty():
+        print("Type the beginning of a text. Ctrl-D ends, and Ctrl-C stops an answer.", file=sys.stderr)
     while True:
         try:
             prompt = input("> ")

@@ -50,7 +50,8 @@ def check_seeds(options: Any) -> None:
     require_bounds(options, "--", "seeds", at_least=1)
     count = options.seeds
     require(
-        count <= MAX_SEEDS, f"--seeds {count} asks for {count:,} seeds: for the seeds from {count} on, take --seed."
+        count <= MAX_SEEDS,
+        f"--seeds {count} asks for {count:,} seeds: for the seeds from {count} on, give --seed {count}.",
     )
 
 

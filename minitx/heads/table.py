@@ -14,7 +14,7 @@ from minitx.heads.roles import UNCLASSIFIED
 from minitx.heads.scores import SCORES, Floats
 
 COLUMNS = {name: score.column for name, score in SCORES.items()}
-COLUMNS |= {"induction_on_repeats": "repeats", "semantic": "meaning"}
+COLUMNS |= {"induction_on_repeats": "on repeats", "semantic": "meaning"}
 """The score of each column, and its title."""
 
 
@@ -33,12 +33,14 @@ def as_text(measured: HeadMeasurements, kinds: KindMeasurements | None = None) -
 def _attention(measured: HeadMeasurements) -> Iterator[str]:
     """The lines of the table of scores."""
     yield f"What each head attends to, on {measured.scored_tokens:,} tokens: score ± its standard deviation over texts."
-    yield "\nhead    " + "".join(f"{title:>11}" for title in COLUMNS.values()) + "  role"
+    above = (f"{'induction' if title == 'on repeats' else '':>11}" for title in COLUMNS.values())
+    yield f"\n{'':8}{''.join(above)}".rstrip()
+    yield "head    " + "".join(f"{title:>11}" for title in COLUMNS.values()) + "  role"
     yield "chance  " + "".join(f"{number(measured.chance[name]):>6}     " for name in COLUMNS)
     for at, role in np.ndenumerate(measured.roles.names):
         cells = (_with_spread(measured.scores[name].item(at), measured.spreads[name].item(at)) for name in COLUMNS)
         strength = "" if role == UNCLASSIFIED else f" {measured.roles.strengths[at]:.2f}"
-        yield f"{_place(*at):8}" + "".join(f"{cell:>11}" for cell in cells) + f"  {role}{strength}"
+        yield f"{_place(*at):8}" + "".join(f"{cell:>11}" for cell in cells) + f"  {role.replace('_', ' ')}{strength}"
 
 
 def _importance(measured: HeadMeasurements) -> Iterator[str]:

@@ -215,8 +215,8 @@ def from_training(study: Study) -> Claim:
         "Roles come from training, not from the weights that it starts with.",
         "Olsson et al. 2022, argument 1",
         [Evidence("share of heads with a name, less at step 0", trained - start)],
-        f"at step 0: {cell(start)}; overlap of names between seeds: same head {cell(same)}, any two heads of a layer "
-        f"{cell(any_head)}: that a head's number decides its role {Evidence('', same - any_head).verdict}",
+        f"at step 0: {cell(start)}. Names of two seeds overlap by {cell(same)} for the same head, by {cell(any_head)} "
+        f"for any two heads of a layer. That a head's number decides its role: {Evidence('', same - any_head).verdict}.",
     )
 
 

@@ -226,7 +226,7 @@ def test_a_comparison_notices_what_is_not_its_own(config_file: str, capsys: pyte
         (["--kinds", "all"], "model.n_head is 2, which nothing between it and 1 divides"),
         (["--heads", "1,2", "--model.attention", "latent"], "not of equal size"),
         (["--seeds", "0"], "--seeds is 0"),
-        (["--seeds", "1337"], "asks for 1,337 seeds: for the seeds from 1337 on, take --seed"),
+        (["--seeds", "1337"], "asks for 1,337 seeds: for the seeds from 1337 on, give --seed 1337"),
         (["--model.n_heads", "1"], "did you mean --model.n_head?"),
         (["--seeds", "x"], "seeds is 'x', but it takes a whole number"),
         (["--model.kept_heads", "[[0], [1]]"], "only whole models are compared"),

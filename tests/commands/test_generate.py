@@ -331,7 +331,8 @@ def test_a_terminal_that_shows_what_is_typed_gets_no_prompt_twice(
     says(b"yes")
     monkeypatch.setattr(sys, "stdin", Terminal("one\n"))
     assert main(["--interactive"]) == 0
-    assert capsys.readouterr().out == "> yes\n> \n"
+    out, err = capsys.readouterr()
+    assert out == "> yes\n> \n" and "Ctrl-D ends" in err
 
 
 def test_each_interactive_prompt_is_its_own(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -13,7 +14,7 @@ from PIL import Image
 
 from minitx.heads.figures import heads_figure, history_figure
 from minitx.heads.measure import measure_heads
-from minitx.heads.roles import UNCLASSIFIED
+from minitx.heads.roles import UNCLASSIFIED, Roles
 from minitx.heads.scores import SCORES
 from minitx.heads.table import as_text
 from minitx.system.figures import save_picture
@@ -68,6 +69,17 @@ def test_the_text_names_every_head_and_says_what_was_left_out() -> None:
     assert text.count("not measured") == 4 and "Rank correlation" not in text
     assert "100% of the heads fit no role" in text
     assert max(len(line) for line in text.split("\n")) <= 140
+
+
+def test_scores_and_roles_have_one_spelling_for_readers() -> None:
+    """The column of "induction on repeats" was "repeats", and roles had the underscores of their keys."""
+    measured = measure_heads(small_model(), TOKENS, ablation=False)
+    roles = Roles(np.full((2, 2), "previous_token"), measured.roles.strengths)
+    above, titles, *_ = as_text(dataclasses.replace(measured, roles=roles)).split("\n")[2:]
+    end = titles.index("on repeats") + len("on repeats")
+    assert above.strip() == "induction" and len(above) == end
+    text = as_text(dataclasses.replace(measured, roles=roles))
+    assert text.count("  previous token ") == 4 and "previous_token" not in text
 
 
 @pytest.mark.parametrize("tokens", [TOKENS[:2], TOKENS[:33]])

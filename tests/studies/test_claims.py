@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,12 @@ def test_every_claim_reaches_every_verdict(effects: tuple[float, ...], verdict: 
     tried = [*tried_claims(made_up(effects))]
     assert [claim.name[0] for claim in tried] == [*"aaabcdefggghh"]
     assert {claim.name: claim.verdict for claim in tried} == {claim.name: verdict for claim in tried}
+
+
+def test_what_training_decides_is_said_in_short_sentences() -> None:
+    (claim,) = [claim for claim in tried_claims(made_up((1, 1.1, 0.9))) if claim.name == "f"]
+    sentences = re.split(r"(?<=\.) (?=[A-Z])", claim.note)
+    assert len(sentences) == 3 and all(len(sentence.split()) <= 25 for sentence in sentences)
 
 
 def test_the_best_head_count_is_chosen_by_other_seeds() -> None:
