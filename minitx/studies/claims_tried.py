@@ -216,7 +216,8 @@ def from_training(study: Study) -> Claim:
         "Olsson et al. 2022, argument 1",
         [Evidence("share of heads with a name, less at step 0", trained - start)],
         f"at step 0: {cell(start)}. Names of two seeds overlap by {cell(same)} for the same head, by {cell(any_head)} "
-        f"for any two heads of a layer. That a head's number decides its role: {Evidence('', same - any_head).verdict}.",
+        "for any two heads of a layer. That a head's number decides its role: "
+        f"{Evidence('', same - any_head).verdict}.",
     )
 
 
