@@ -16,6 +16,7 @@ from minitx.model import Transformer
 from minitx.model_size import cache_bytes_per_token
 from minitx.studies.pruning import (
     Head,
+    choose_heads,
     greedy_order,
     heads_of,
     importance_order,
@@ -207,3 +208,8 @@ def test_the_curve_as_table_and_picture(tmp_path: Path) -> None:
         draw_curve(drawn, tmp_path / "curve.png", "title")
         assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
         (tmp_path / "curve.png").unlink()
+
+
+def test_a_single_head_must_stay() -> None:
+    with pytest.raises(UserError, match="single head, which must stay"):
+        choose_heads([(0, 0)], 0.1, "greedy", 1, made_up_loss)
