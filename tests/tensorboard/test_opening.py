@@ -89,23 +89,50 @@ def word(shown: Page, token: int, line: int = 1) -> Any:
 # The opening
 
 
-def test_the_layer_whose_heads_do_the_most_different_things_opens(tmp_path: Path, browser: Any) -> None:
-    """Two heads that spread over other halves of the text differ at more places than two sharp ones, but do less."""
-    seq = 16
-    halves = np.zeros((2, seq, seq))
-    for query in range(seq):
-        middle = query // 2 + 1
-        halves[0, query, :middle] = 1 / middle
-        halves[1, query, middle : query + 1] = 1 / max(1, query + 1 - middle)
-        halves[1, query, 0] += query + 1 == middle
-    sharp = looking(seq, {query: {query - 1: 1.0} for query in range(1, seq)}, {})
-    probe = ShownProbe("text", [f"t{at}" for at in range(seq)], np.stack([halves, sharp]))
+def test_it_opens_on_the_head_whose_score_stands_out(tmp_path: Path, browser: Any) -> None:
+    """Without a link that a head follows. Attention to the first token says little, so a weaker habit comes before it."""
+    seq = 6
+    texts = [ShownProbe("text", [f"t{at}" for at in range(seq)], np.stack([uniform(2, seq)] * 2), [])]
+    scores = {
+        "first_token": np.array([[0.9, 0.2], [0.2, 0.2]]),
+        "previous_token": np.array([[0.1, 0.2], [0.6, 0.2]]),
+        "induction": np.array([[0.1, 0.2], [0.5, 0.2]]),
+    }
+    contents = [encode(step, texts, scores, dict.fromkeys(scores, 0.1)) for step in (1, 2)]
+    (tmp_path / "a.html").write_text(page(contents, title="run"))
+    with Page(browser, (tmp_path / "a.html").as_uri()) as shown:
+        shown.tab.locator("body[data-step='2']").wait_for()
+        assert shown.tab.locator("h2").text_content() == "Layer 1, head 0"
+        assert shown.tab.locator(".line").evaluate_all("all => all.map(one => one.dataset.head)") == ["2", "3"]
+        assert shown.tab.get_by_label("Score of heads").input_value() == "previous_token"
+        assert shown.tab.locator(".word.from").count() == 2, "a word is shown as if pinned"
+        assert not shown.errors
+
+
+def test_a_link_that_no_head_follows_is_passed_over(tmp_path: Path, browser: Any) -> None:
+    patterns = np.stack([uniform(2, 4), looking(4, {}, {2: {1: 1.0}, 3: {2: 0.4, 0: 0.6}})])
+    links = [PlacedLink("d → c", range(3, 4), range(2, 3)), PlacedLink("c → b", range(2, 3), range(1, 2))]
+    probe = ShownProbe("abcd", list("abcd"), patterns, links)
     (tmp_path / "a.html").write_text(page([encode(1, [probe])], title="run"))
     with Page(browser, (tmp_path / "a.html").as_uri()) as shown:
         shown.tab.locator("body[data-step='1']").wait_for()
-        assert shown.tab.locator(".line").evaluate_all("all => all.map(one => one.dataset.head)") == ["2", "3"]
-        assert shown.tab.locator(".word.from").count() == 2, "a word is shown as if pinned"
-        assert not shown.errors
+        assert shown.tab.locator("h2").text_content() == "Layer 1, head 1"
+        assert set(shown.tab.locator(".word.from").all_text_contents()) == {"c"}
+
+
+def test_texts_that_begin_alike_are_told_apart_and_tales_are_no_role(tmp_path: Path, browser: Any) -> None:
+    texts = ["It ran. The dog hid.", "It ran. The cat hid.", "So."]
+    probes = [ShownProbe(text, list(text), uniform(2, len(text))[None], []) for text in texts]
+    scores = {"tales_place": np.array([[0.9, 0.2]]), "tales_role": np.array([[0.8, 0.2]])}
+    content = encode(1, probes, scores, dict.fromkeys(scores, 0.1), roles=np.array([["unclassified"] * 2]))
+    (tmp_path / "a.html").write_text(page([content], title="run"))
+    with Page(browser, (tmp_path / "a.html").as_uri()) as shown:
+        shown.tab.locator("body[data-step='1']").wait_for()
+        listed = shown.tab.get_by_label("Text", exact=True).locator("option").all_text_contents()
+        assert listed == ["The dog hid.", "The cat hid.", "So."]
+        assert shown.tab.locator(".fact.role").all_text_contents() == ["in tales: place, role"]
+        shown.tab.locator(".cell[data-head='1']").click()
+        shown.wait("document.querySelector('.fact.role').textContent === 'role: unclassified'")
 
 
 def test_it_opens_on_the_newest_run_with_the_word_of_its_first_link(browser: Any, server: str) -> None:
@@ -113,6 +140,7 @@ def test_it_opens_on_the_newest_run_with_the_word_of_its_first_link(browser: Any
         shown.wait(is_at(40))
         assert shown.tab.locator("h2").text_content() == "Layer 1, head 1"
         assert shown.tab.locator(".line").count() == 2
+        assert shown.tab.get_by_label("Score of heads").input_value() == "induction"
         assert shown.tab.locator(".word.from").all_text_contents() == ["It", "It"]
         assert bars(shown, 1) == {
             0: pytest.approx(2.25, abs=0.1),
@@ -167,12 +195,13 @@ def test_guided_examples_say_what_the_snapshots_hold(browser: Any, server: str) 
         entries.first.wait_for()
         texts = entries.all_text_contents()
         assert texts[0] == (
-            "The induction head“k” attends to “d”, which came right after an earlier “k”: 0.90 in head 1·1. "
-            "Its score has had at least half of its last value since step 30."
+            "The induction head“k” attends to “d”, which came right after an earlier “k”. Head 1·1 gives it 0.90 of the "
+            "attention. Half of this habit was there by step 30."
         )
-        assert any("“It → animal” has 0.75 in head 1·1, more than in any other head" in text for text in texts)
+        assert any("Head 1·1 follows “It → animal” most: 0.75 of the attention." in text for text in texts)
         beside = next(text for text in texts if text.startswith("2 heads or one head"))
-        assert "0.75 in two (head 1·1, 2 heads in a layer) and 0.75 in" in beside
+        assert "In two (2 heads a layer) head 1·1 follows “It → animal” most: 0.75. In " in beside
+        assert beside.endswith("The runs also differ in steps.")
         entries.first.click()
         shown.wait(
             "document.querySelectorAll('.word.from').length && document.querySelector('.word.from').textContent === 'k'"
@@ -186,6 +215,9 @@ def test_guided_examples_say_what_the_snapshots_hold(browser: Any, server: str) 
         entries.first.wait_for()
         shown.tab.keyboard.press("Escape")
         entries.first.wait_for(state="hidden")
+        menu.click()
+        entries.filter(has_text="It → animal").last.click()
+        shown.tab.locator(".answer", has_text="Head 1·1 most: 0.75").wait_for()
         menu.click()
         entries.filter(has_text="2 heads or one head").click()
         shown.wait("document.querySelectorAll('.stage:not([hidden])').length === 3")

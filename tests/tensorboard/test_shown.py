@@ -71,7 +71,7 @@ def test_the_address_names_what_is_shown(browser: Any, server: str) -> None:
     with Page(browser, frame(server, wrong)) as shown:
         shown.wait(is_at(40))
         assert shown.tab.locator(".line").count() == 2, "a negative head opened an empty sentence"
-        expected = {"run": ["two"], "probe": ["1"], "score": ["induction"], "head": ["2"], "shown": ["2.3"]}
+        expected = {"run": ["two"], "probe": ["1"], "score": ["induction"], "head": ["3"], "shown": ["2.3"]}
         assert link_of(shown) == expected  # the view and the step are those of the start
         shown.tab.locator("button[title^='Copy a link']").click()
         address = shown.tab.locator(".link-text").input_value()

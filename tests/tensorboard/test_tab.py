@@ -132,7 +132,7 @@ def test_a_notebook_shows_the_tab_and_its_link_is_copied(browser: Any, server: s
             page.tab.locator("input").click()
             page.tab.keyboard.press("Control+V")
             assert page.tab.locator("input").input_value() == (
-                f"{server}/#attention&p.attention.view=run%3Dsmall%26head%3D0%26shown%3D0"
+                f"{server}/#attention&p.attention.view=run%3Dsmall%26score%3Dinduction%26head%3D0%26shown%3D0"
             )
             assert not page.errors
         jupyter.shutdown()

@@ -1,7 +1,7 @@
 // Loads the data that a state needs: runs, the steps of one run, the shown patterns, a score at every step.
 
 import { withQuestion } from "./attention.js";
-import { openingHeads } from "./opening.js";
+import { clearLink, openingHeads, openingScore } from "./opening.js";
 import { hasBoth, prepared } from "./prepare.js";
 import { questionOf } from "../state/question.js";
 import { headsWithin, nearestOf } from "../state/state.js";
@@ -14,7 +14,7 @@ const EMPTY = "No run here has snapshots yet: train one, and this page fills by 
 
 /**
  * Load what `wanted`, a state, needs from `source`:
- * {runs, refusal, run, info, probe, step, score, question, head, shown, first, chart, extra, note, fault}, and for a comparison
+ * {runs, refusal, run, info, probe, step, score, question, head, shown, link, first, chart, extra, note, fault}, and for a comparison
  * {otherRun, otherInfo, otherStep, second}. firstStep and secondStep are the steps of the two patterns; for an own text
  * they are steps of checkpoints. `extra` is what `view` loads for itself, and `extraFault` why it could not. `before` is
  * the last result: what still holds is kept, unless `isFresh`. An error becomes the sentence `fault`, and the last picture
@@ -54,23 +54,25 @@ export async function gather(source, before, wanted, view, isFresh, tell) {
 /** The chosen heads, the pattern of the shown step, and the chart. */
 async function gatherFirst(source, data, wanted, tell) {
   const { info, run } = data;
-  const { layers, heads, probes, scores } = info.newest ?? { layers: 1, heads: 1, probes: [], scores: {} };
+  const { layers, heads, probes, scores, chance } = info.newest ?? { layers: 1, heads: 1, probes: [], scores: {}, chance: {} };
   const step = nearestOf(info.steps, wanted.step);
   const isOwn = wanted.probe < 0 && Boolean(wanted.text) && Boolean(source.ownText) && !data.refusal;
   const probe = Math.min(Math.max(0, wanted.probe), Math.max(0, probes.length - 1));
   Object.assign(data, { step, probe: isOwn ? -1 : probe });
   const isOfText = !isOwn && wanted.measured === "text" && hasBoth(info.newest, probes[probe]);
-  const names = isOfText ? probes[probe].scores : scores;
-  const score = names[wanted.score] || !wanted.score ? wanted.score : (Object.keys(names)[0] ?? "");
-  const chart = score ? await source.scores(run, score, info.steps, isOfText ? probe : null) : null;
   let [first, firstStep, note] = [null, step, ""];
   if (isOwn) [first, firstStep, note] = await fetchOwn(source, data, wanted.text, tell);
   let chosen = headsWithin(wanted, layers * heads);
   if (wanted.head === null) chosen = openingHeads(first ?? (await source.snapshot(run, step, probe, [])));
   first ??= await source.snapshot(run, step, probe, wholeHeads(probes[probe], [chosen.head, ...chosen.shown]));
   const others = { second: null, otherInfo: null, extra: data.extraOf === wanted.view ? data.extra : null, extraFault: "" };
+  const scored = isOfText ? probes[probe] : { scores, chance };
+  const score = scored.scores[wanted.score] || wanted.score === "" ? wanted.score : openingScore(scored, chosen.head);
+  const chart = score ? await source.scores(run, score, info.steps, isOfText ? probe : null) : null;
+  const text = JSON.stringify([run, first.probes[0].text]);
+  const link = text === data.linkOf ? data.link : clearLink(first)?.number; // the place stays while steps go by
   note = [note, cutNote(first.probes[0])].filter(Boolean).join(" ");
-  Object.assign(data, { ...chosen, ...others, score, chart, isOfText, first: prepared(first, wanted), firstStep, note, isLoaded: true });
+  Object.assign(data, { ...chosen, ...others, link, linkOf: text, score, chart, isOfText, first: prepared(first, wanted), firstStep, note, isLoaded: true });
 }
 
 /** What the view itself asks for. If that fails, the pattern is still shown, and of the same pattern the last answer. */

@@ -2,10 +2,11 @@
 //
 // A guide is {title, sentence, changes}: the changes to the state show it. Heads, weights and steps come from the data.
 
-import { linkWeight } from "./opening.js";
+import { clearLink, followedLinks, follower, linkWeight } from "./opening.js";
 import { weightAt } from "./snapshot.js";
 import { inWords } from "./words.js";
-import { figure, headName, scoreTitle } from "../state/scores.js";
+import { linkScore } from "../state/question.js";
+import { figure, headName } from "../state/scores.js";
 import { layerOf } from "../state/state.js";
 import { strengthOf } from "../state/telling.js";
 
@@ -37,7 +38,7 @@ export async function findGuides(source, { run, runs, info }) {
   for (const guide of habits) guide.sentence += sinceText(await source.scores(run, guide.changes.score, steps), guide.changes.head);
   const links = texts.filter(([, probe]) => probe.links.length).map(([at, probe]) => linkGuide(at, probe, newest, about));
   const tales = Object.keys(OF_TALES).map((name) => talesGuide(name, newest, about)).filter(Boolean);
-  const others = await otherGuide(source, { run, runs, newest, texts }, about);
+  const others = await otherGuide(source, { run, runs, newest, steps, texts }, about);
   const all = [...habits, ...others, ...links, ...tales];
   return all.filter((guide, at) => all.findIndex(({ title }) => title === guide.title) === at).slice(0, MAX_GUIDES);
 }
@@ -58,30 +59,29 @@ function habitGuide(name, newest, texts, about) {
   }
   if (!best.probe) return null;
   const word = quoted(best.probe, best.query);
-  const sentence = `${word} attends to ${attendsTo(word, quoted(best.probe, best.key))}: ${figure(best.weight)} in head ${headName(head, newest.heads, true)}.`;
+  const sentence = `${word} attends to ${attendsTo(word, quoted(best.probe, best.key))}. Head ${headName(head, newest.heads, true)} gives it ${figure(best.weight)} of the attention.`;
   return { title, sentence, changes: about(head, { probe: best.at, token: { query: best.query, key: null }, score: name }) };
 }
 
-/** The labelled link of a text that a head follows most, and the other links from the same place. */
+/** The labelled link of a text that a head follows most, and the other links from the same place; the chart shows it. */
 function linkGuide(at, probe, newest, about) {
-  const followed = probe.links.map((link) => ({ link, head: bestFor(probe, link, newest) }));
-  const weightOf = ({ link, head }) => linkWeight(probe, head, link);
-  const best = followed.reduce((one, other) => (weightOf(other) > weightOf(one) ? other : one));
-  const { link, head } = best;
-  const rivals = probe.links.filter((other) => other !== link && String(other.query) === String(link.query)).map((rival) => `“${rival.name}” has ${figure(linkWeight(probe, head, rival))} there`);
-  const sentence = `“${link.name}” has ${figure(weightOf(best))} in head ${headName(head, newest.heads, true)}, more than in any other head${rivals.length ? `; ${rivals.join(", ")}` : ""}.`;
-  return { title: link.name, sentence, changes: about(head, { probe: at, token: { query: link.query[1] - 1, key: null } }) };
+  const snapshot = { ...newest, probes: [probe] };
+  const { number, head, weight } = clearLink(snapshot) ?? followedLinks(snapshot).reduce((one, other) => (other.weight > one.weight ? other : one));
+  const link = probe.links[number];
+  const rivals = probe.links.filter((other) => other !== link && String(other.query) === String(link.query)).map((rival) => `“${rival.name}” gets ${figure(linkWeight(probe, head, rival))} there.`);
+  const sentence = [`Head ${headName(head, newest.heads, true)} follows “${link.name}” most: ${figure(weight)} of the attention.`, ...rivals].join(" ");
+  return { title: link.name, sentence, changes: about(head, { probe: at, score: linkScore(number), token: { query: link.query[0], key: link.key[0] } }) };
 }
 
 function talesGuide(name, newest, about) {
   const head = highest(newest.layers * newest.heads, (one) => strengthOf(newest, name, one));
   if (head === null || strengthOf(newest, name, head) < LEAST_STRENGTH) return null;
-  const sentence = `Head ${headName(head, newest.heads, true)} attends most to the word that decides the next one: ${figure(newest.scores[name][head])} on average in held-out tales, where uniform attention has ${figure(newest.chance[name])}. The chart shows ${scoreTitle(name)}.`;
+  const sentence = `In held-out tales, head ${headName(head, newest.heads, true)} gives the word that decides the next one ${figure(newest.scores[name][head])} of its attention. Uniform attention would give it ${figure(newest.chance[name])}. The chart shows how that grew.`;
   return { title: OF_TALES[name], sentence, changes: about(head, { score: name }) };
 }
 
 /** A run with other numbers of heads that has snapshots of the same text, beside this one; [] if there is none. */
-async function otherGuide(source, { run, runs, newest, texts }, about) {
+async function otherGuide(source, { run, runs, newest, steps, texts }, about) {
   for (const name of runs.filter((one) => one !== run).slice(0, MAX_RUNS)) {
     const info = await source.run(name).catch(() => null);
     const other = info?.newest;
@@ -93,17 +93,17 @@ async function otherGuide(source, { run, runs, newest, texts }, about) {
       const second = inWords((await source.snapshot(name, info.steps.at(-1), place, [])).probes[0]);
       if (!second.links.length) continue;
       const [head, otherHead] = [bestFor(probe, link, newest), bestFor(second, second.links[0], other)];
-      const side = (title, one, weight, count) => `${figure(weight)} in ${title} (head ${one}, ${count === 1 ? "one head" : `${count} heads`} in a layer)`;
-      const sides = [side(run, headName(head, newest.heads, true), linkWeight(probe, head, link), newest.heads), side(name, headName(otherHead, other.heads, true), linkWeight(second, otherHead, second.links[0]), other.heads)];
+      const side = (title, one, weight, { heads: count }) => `In ${title} (${count === 1 ? "one head" : `${count} heads`} a layer) head ${headName(one, count, true)} follows “${link.name}” most: ${figure(weight)}.`;
+      const sides = [side(run, head, linkWeight(probe, head, link), newest), side(name, otherHead, linkWeight(second, otherHead, second.links[0]), other), differences(newest, other, steps, info.steps)];
       const changes = about(head, { probe: at, view: "map", compare: true, other: { run: name, step: null, head: otherHead }, token: { query: link.query[1] - 1, key: link.key[0] } });
-      return [{ title: `${countOf(newest)} or ${countOf(other)}`, sentence: `“${link.name}” has at most ${sides.join(" and ")}.`, changes }];
+      return [{ title: `${countOf(newest)} or ${countOf(other)}`, sentence: sides.join(" "), changes }];
     }
   }
   return [];
 }
 
 const countOf = ({ heads: count }) => (count === 1 ? "one head" : `${count} heads`);
-const bestFor = (probe, link, { layers, heads: count }) => highest(layers * count, (head) => (probe.has(head) ? linkWeight(probe, head, link) : null)) ?? 0;
+const bestFor = (probe, link, { layers, heads: count }) => follower(probe, link, layers * count).head ?? 0;
 const quoted = (probe, at) => `“${probe.tokens[at].replace(/^␣+(?=.)/, "")}”`;
 
 /** The head below `count` with the highest value; null if none has one. */
@@ -112,10 +112,16 @@ function highest(count, valueOf) {
   return known.length ? known.reduce((best, head) => (valueOf(head) > valueOf(best) ? head : best)) : null;
 }
 
+/** What a comparison by heads leaves out: settings that differ besides, as far as snapshots tell. */
+function differences(one, other, steps, otherSteps) {
+  const parts = [one.layers !== other.layers && "layers", steps.at(-1) !== otherSteps.at(-1) && "steps"].filter(Boolean);
+  return parts.length ? `The runs also differ in ${parts.join(" and ")}.` : "Other settings of the runs may differ too.";
+}
+
 /** Since which step a head's score has been at least half of what it is at the end. */
 function sinceText({ steps, values }, head) {
   const known = [...steps.keys()].filter((at) => values[at] && values[at][head] !== null);
   const half = values[known.at(-1)]?.[head] / 2;
   const lastBelow = known.findLastIndex((at) => values[at][head] < half);
-  return known.length > 1 && lastBelow >= 0 ? ` Its score has had at least half of its last value since step ${steps[known[lastBelow + 1]].toLocaleString("en")}.` : "";
+  return known.length > 1 && lastBelow >= 0 ? ` Half of this habit was there by step ${steps[known[lastBelow + 1]].toLocaleString("en")}.` : "";
 }

@@ -1,42 +1,48 @@
-// What a run opens with, where the link names none: the layer, its heads, and the word whose attention is shown.
+// What a run opens with, where the link names none: the layer, its heads, their score, and the word that is shown.
 
-import { pairCount, pairIndex, weightAt } from "./snapshot.js";
+import { pairIndex, weightAt } from "./snapshot.js";
 import { layerOf } from "../state/state.js";
+import { strengthOf, tellingScores } from "../state/telling.js";
 
-const UNCLASSIFIED = "unclassified";
+const IDLE = ["first_token", "current_token"];
+const FOLLOWED = 0.5; // of a word's attention
 
 /**
- * {head, shown}: all heads of the layer whose heads do the most different things; of them the one that follows the
- * first labelled link most, else the first with a role.
+ * {head, shown}: the head that follows the opening link, else the one whose score stands furthest
+ * above uniform attention; with its layer.
  */
 export function openingHeads(snapshot) {
-  const probe = snapshot.probes[0];
-  let [best, most] = [[], -1];
-  for (let layer = 0; layer < snapshot.layers; layer++) {
-    const heads = layerOf(layer * snapshot.heads, snapshot.heads).filter((head) => probe.has(head));
-    const apart = meanDistance(heads.map((head) => probe.small(head)), probe.side);
-    if (heads.length && apart > most) [best, most] = [heads, apart];
-  }
-  const [link] = probe.links;
-  const along = (head) => linkWeight(probe, head, link);
-  const follower = link && best.every((head) => probe.whole(head)) && best.reduce((one, head) => (along(head) > along(one) ? head : one), best[0]);
-  const withRole = best.find((head) => snapshot.roles[head] && snapshot.roles[head] !== UNCLASSIFIED);
-  return { head: follower || (withRole ?? best[0] ?? 0), shown: best.length ? best : [0] };
+  const [probe] = snapshot.probes;
+  const opening = clearLink(snapshot);
+  const heads = Array.from({ length: snapshot.layers * snapshot.heads }, (_, head) => head).filter((head) => probe.has(head));
+  const strength = (head) => strengthOf(snapshot, openingScore(snapshot, head), head) ?? -1;
+  const head = opening ? opening.head : heads.reduce((best, one) => (strength(one) > strength(best) ? one : best), heads[0] ?? 0);
+  const shown = layerOf(head, snapshot.heads).filter((one) => probe.has(one));
+  return { head, shown: shown.length ? shown : [head] };
 }
 
-/**
- * The mean over all pairs of patterns of |p − q|², the squared distance of a query's weights, averaged over queries. It is
- * great only where both are sharp and look elsewhere: two heads that spread their attention differ by little.
- */
-export function meanDistance(patterns, side) {
-  const weights = patterns.map((packed) => Float32Array.from(packed, (level) => (level / 255) ** 2));
-  let [sum, pairs] = [0, 0];
-  for (let one = 0; one < weights.length; one++) {
-    for (let other = 0; other < one; other++, pairs++) {
-      for (let at = 0; at < pairCount(side); at++) sum += (weights[one][at] - weights[other][at]) ** 2;
-    }
+/** The name of the score that tells most about a head, where it looks at other words; "" without scores. */
+export function openingScore(scored, head) {
+  const names = tellingScores(scored, head, Infinity);
+  return names.find((name) => !IDLE.includes(name)) ?? names[0] ?? Object.keys(scored.scores)[0] ?? "";
+}
+
+/** The opening link: the first that a head gives half of its attention, as in `followedLinks`; undefined without one. */
+export const clearLink = (snapshot) => followedLinks(snapshot).find(({ weight }) => weight >= FOLLOWED);
+
+/** [{number, head, weight}]: the labelled links, each with the head that follows it most; none of a pattern not loaded. */
+export function followedLinks({ layers, heads, probes: [probe] }) {
+  return probe.links.map((link, number) => ({ number, ...follower(probe, link, layers * heads) })).filter(({ head }) => head !== null);
+}
+
+/** {head, weight}: the head of `count` that follows a link most; null where no whole pattern is loaded. */
+export function follower(probe, link, count) {
+  let best = { head: null, weight: -1 };
+  for (let head = 0; head < count; head++) {
+    const weight = probe.has(head) && probe.whole(head) ? linkWeight(probe, head, link) : -1;
+    if (weight > best.weight) best = { head, weight };
   }
-  return pairs ? sum / pairs / side : 0;
+  return best;
 }
 
 /** The weight from a query of a link to all its keys, averaged over its queries, as minitx/heads/links.py measures it. */
@@ -47,11 +53,11 @@ export function linkWeight(probe, head, { query, key }) {
 }
 
 /**
- * The query shown while nobody points: that of the first labelled link, else the one with the sharpest attention to a
- * token that is neither the first nor itself, in any of `heads`. {query, key: null}
+ * The query shown while nobody points: that of the opening link, by its number, else the one with the sharpest attention
+ * to a token that is neither the first nor itself, in any of `heads`. {query, key: null}
  */
-export function openingPlace(probe, heads) {
-  if (probe.links.length) return { query: probe.links[0].query[1] - 1, key: null };
+export function openingPlace(probe, heads, link) {
+  if (probe.links[link]) return { query: probe.links[link].query[1] - 1, key: null };
   let [query, most] = [probe.seq - 1, -1];
   for (const head of heads) {
     const packed = probe.whole(head);

@@ -8,9 +8,9 @@ import { scoredOn } from "../data/prepare.js";
 import { splitsWords } from "../data/words.js";
 import { GLOSSARY, roleMeaning } from "../state/glossary.js";
 import { questionTitle } from "../state/question.js";
-import { figure, headName, meaning, scoreTitle } from "../state/scores.js";
+import { figure, headName, isOfTales, meaning, scoreTitle } from "../state/scores.js";
 import { nearestOf } from "../state/state.js";
-import { tellingScores } from "../state/telling.js";
+import { strengthOf, tellingScores } from "../state/telling.js";
 import { bestHeads, questionOptions } from "./asking.js";
 import { describeHead } from "./survey.js";
 import { headColour } from "../draw/theme.js";
@@ -18,13 +18,15 @@ import { headColour } from "../draw/theme.js";
 const plainOption = (value) => ({ value, label: value });
 
 const TELLING = 3; // scores of the chosen head that are shown
+const SERVED = 0.5; // of a score above uniform attention, as a role needs
 
 /** Fill, press, disable and hide the controls. */
 export function drawControls({ parts, source, state, data, view, isPlaying }) {
   const { info, runs, first } = data;
   fillSelect(parts.run, runs.map(plainOption), data.run ?? "");
-  const probes = (info?.newest?.probes ?? []).map((probe, index) => ({ value: index, label: shortText(probe.text) }));
-  if (data.probe === -1) probes.push({ value: -1, label: `Your text: ${shortText(state.text)}` });
+  const texts = (info?.newest?.probes ?? []).map(({ text }) => text.replace(/\s+/g, " ").trim());
+  const probes = texts.map((text, index) => ({ value: index, label: shortText(text.slice(sharedStart(text, texts))) }));
+  if (data.probe === -1) probes.push({ value: -1, label: `Your text: ${shortText(state.text.replace(/\s+/g, " ").trim())}` });
   fillSelect(parts.probe, probes, data.probe ?? 0);
   const names = Object.keys((data.isOfText ? first : info?.newest)?.scores ?? {});
   const scores = names.map((name) => ({ value: name, label: scoreTitle(name), title: meaning(name) }));
@@ -87,9 +89,12 @@ function drawOthers(parts, state, data) {
   parts.otherRun.hidden = data.runs.length < 2;
 }
 
-function shortText(text) {
-  const line = text.replace(/\s+/g, " ").trim();
-  return line.length > 60 ? `${line.slice(0, 59)}…` : line;
+const shortText = (text) => (text.length > 60 ? `${text.slice(0, 59)}…` : text);
+
+/** Where a text's first sentence begins that another of `texts` does not have as well. */
+function sharedStart(text, texts) {
+  const sentences = [...text.matchAll(/[.!?] /g)].map(({ index }) => index + 2);
+  return sentences.findLast((start) => texts.some((other) => other !== text && other.startsWith(text.slice(0, start)))) ?? 0;
 }
 
 /** The chosen head's name, its role and its most telling scores; all of them on hover. */
@@ -99,7 +104,9 @@ export function drawHeading({ parts, state, data, view }, theme) {
   const role = first.roles[state.head];
   const fact = (title, text, kind = "fact") => element("span", { class: kind, title }, text);
   const facts = tellingScores(first, state.head, TELLING).map((score) => fact(meaning(score), `${scoreTitle(score)} ${figure(first.scores[score][state.head])}`));
-  if (role) facts.unshift(fact(roleMeaning(role), `role: ${scoreTitle(role)}`, "fact role"));
+  const served = tellingScores(first, state.head, TELLING).filter((score) => isOfTales(score) && strengthOf(first, score, state.head) >= SERVED);
+  if (served.length) facts.unshift(fact(GLOSSARY["in tales"], `in tales: ${served.map((score) => scoreTitle(score).slice("tales ".length)).join(", ")}`, "fact role"));
+  if (role && !(role === "unclassified" && served.length)) facts.unshift(fact(roleMeaning(role), `role: ${scoreTitle(role)}`, "fact role"));
   if (all.length) facts.push(fact(all.join("\n"), first.scored_on ? `all scores on ${first.scored_on}` : "all scores", "fact more"));
   parts.heading.textContent = name[0].toUpperCase() + name.slice(1);
   parts.heading.style.setProperty("--head", headColour(theme, state.head, first.heads));

@@ -3,7 +3,7 @@
 import { element } from "../draw/dom.js";
 import { HOW_WORDS } from "../data/words.js";
 import { GLOSSARY } from "../state/glossary.js";
-import { MEANINGS, scoreTitle } from "../state/scores.js";
+import { MEANINGS, meaning, scoreTitle } from "../state/scores.js";
 import { GROUPS } from "../views/views.js";
 import { questionBox } from "./asking.js";
 import { KEY_HELP } from "./keys.js";
@@ -71,7 +71,7 @@ export function buildLayout(root, act) {
     for (const { name, label, title } of views) parts.views[name] = button(label, title, () => act.select("view", name));
     return element("div", { class: "view-group", role: "group", "aria-label": about }, element("span", { class: "group-name" }, about), element("div", { class: "segments" }, ...views.map(({ name }) => parts.views[name])));
   });
-  const scores = Object.entries(MEANINGS).map(([name, meaning]) => [scoreTitle(name), meaning]);
+  const scores = [...Object.entries(MEANINGS).map(([name, text]) => [scoreTitle(name), text]), ["tales …", meaning("tales_")]];
   const list = (rows) => element("dl", {}, ...rows.flatMap(([term, meaning]) => [element("dt", {}, term), element("dd", {}, meaning)]));
   parts.guide = element("p", { class: "note guide", hidden: true }, parts.guideText, parts.guideClose);
   parts.keys = element("div", { class: "keys", hidden: true }, button("Show the tour", "Three steps through the tab", act.tour), list(KEY_HELP), list(Object.entries(GLOSSARY)), list(scores));

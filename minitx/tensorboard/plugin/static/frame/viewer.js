@@ -144,7 +144,7 @@ export function startViewer(root, source, { link = "", linkTo, follow, hasTour =
         const loaded = await gather(source, data, wanted, viewOf(wanted.view), wasFresh, tellReading);
         reading = "";
         if (!isStale || loaded.first) [data, shownFor] = [loaded, wanted];
-        if (data.first && state.head === wanted.head) state = { ...state, head: data.head, shown: data.shown };
+        if (data.first && state.head === wanted.head) state = { ...state, head: data.head, shown: data.shown, score: state.score ?? data.score };
         draw();
         while (!isStale && data.question && !data.chart.isAll) {
           data = await withQuestion(source, data);

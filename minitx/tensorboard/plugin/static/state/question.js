@@ -12,7 +12,7 @@ const NOTHING = 0.05; // a weight below it links nothing
 export const linkScore = (number) => `${LINK}${number}`;
 
 /** Whether a score is a question. */
-export const isQuestion = (score) => score.startsWith("@");
+export const isQuestion = (score) => Boolean(score?.startsWith("@"));
 
 /**
  * The question of a state about the text of `probe`, in words or tokens, or null:
@@ -20,7 +20,7 @@ export const isQuestion = (score) => score.startsWith("@");
  * are null, others are the tokens of each earlier word but the first, and isOfWords says whether these are words.
  */
 export function questionOf({ score, token }, probe) {
-  const spans = score.startsWith(LINK) ? spansOfLink(probe.links[Number(score.slice(LINK.length))]) : score === PINNED ? spansOfPlace(token, probe) : null;
+  const spans = score?.startsWith(LINK) ? spansOfLink(probe.links[Number(score.slice(LINK.length))]) : score === PINNED ? spansOfPlace(token, probe) : null;
   if (!spans) return null;
   const tokensOf = ([start, end]) => [probe.spanOf(start)[0], probe.spanOf(end - 1)[1]];
   const { query, key } = spans;

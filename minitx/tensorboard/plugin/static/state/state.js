@@ -9,7 +9,7 @@ export const START = {
   head: null, // the chosen head; null until one is, see opening.js
   shown: [], // heads on view together
   view: "sentence", // a name of views/views.js
-  score: "previous_token", // colours the survey and is drawn in the chart; "" for none
+  score: null, // colours the survey and is drawn in the chart; null until one is chosen, see opening.js; "" for none
   measured: "validation", // text that heads are scored on: "validation", or "text" for the shown one
   units: "words", // or "tokens": what rows and columns of patterns stand for, where words are cut into pieces
   scatter: { x: "previous_token", y: "induction" }, // the scores of the scatter's axes

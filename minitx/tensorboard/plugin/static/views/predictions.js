@@ -10,7 +10,7 @@ const MISSING = "This snapshot is of an older version and holds no predictions. 
 export const PREDICTIONS_VIEW = {
   name: "predictions",
   label: "Predictions",
-  title: "The five likeliest next tokens at each position, and the loss of the real one, at the chosen step",
+  title: "The likeliest next tokens at each position, and the loss of the real one, at the chosen step",
   showsOne: true,
   isOfModel: true, // not of a head
   draw: drawPredictionsView,

@@ -66,7 +66,7 @@ function drawSentence(root, model, act) {
 /** {at, isIncoming, isOpening}: the word whose attention is shown; one is chosen while nobody points or has pinned one. */
 function placeOf({ state, data, focus }, heads) {
   const isIncoming = state.incoming;
-  const { query, key } = focus ?? openingPlace(data.first.probes[0], heads);
+  const { query, key } = focus ?? openingPlace(data.first.probes[0], heads, data.link);
   return { at: isIncoming ? (key ?? query) : (query ?? key), isIncoming, isOpening: !focus };
 }
 
