@@ -90,7 +90,7 @@ def word(shown: Page, token: int, line: int = 1) -> Any:
 
 
 def test_it_opens_on_the_head_whose_score_stands_out(tmp_path: Path, browser: Any) -> None:
-    """Without a link that a head follows. Attention to the first token says little, so a weaker habit comes before it."""
+    """Without a link that a head follows. Attention to the first token says little: a weaker habit comes before it."""
     seq = 6
     texts = [ShownProbe("text", [f"t{at}" for at in range(seq)], np.stack([uniform(2, seq)] * 2), [])]
     scores = {
@@ -195,8 +195,8 @@ def test_guided_examples_say_what_the_snapshots_hold(browser: Any, server: str) 
         entries.first.wait_for()
         texts = entries.all_text_contents()
         assert texts[0] == (
-            "The induction head“k” attends to “d”, which came right after an earlier “k”. Head 1·1 gives it 0.90 of the "
-            "attention. Half of this habit was there by step 30."
+            "The induction head“k” attends to “d”, which came right after an earlier “k”. "
+            "Head 1·1 gives it 0.90 of the attention. Half of this habit was there by step 30."
         )
         assert any("Head 1·1 follows “It → animal” most: 0.75 of the attention." in text for text in texts)
         beside = next(text for text in texts if text.startswith("2 heads or one head"))
