@@ -20,6 +20,8 @@ from minitx.system.errors import require
 
 MOST, READS = 8, 3
 """Tokens pushed up and down that an answer names, and earlier heads that the head reads."""
+LIKELY = 0.001
+"""Least probability of a token that is named. What a head does to tokens that cannot come next decides nothing."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,9 @@ def direct_effect(
 def writes(model: Transformer, tokenizer: Tokenizer, tokens: list[int], request: dict[str, Any]) -> dict[str, Any]:
     """What the head `request["head"]` (layer * n_head + head) writes at `request["position"]`, as plain data.
 
-    up, down: the `trained_tokens` that it pushes most, each with its value and the value from each source. real: the
-    same for the token that comes next, None at the last position. sources: the attention to each position, and what
+    up, down: the `trained_tokens` that it pushes most, each with its value and the value from each source, if they are
+    LIKELY with the head or without its direct effect. real: the same for the token that comes next, None at the last
+    position. sources: the attention to each position, and what
     that adds to the first token of `up`. copying, reads: see `circuits`.
     """
     config = model.config
@@ -79,8 +82,11 @@ def writes(model: Transformer, tokenizer: Tokenizer, tokens: list[int], request:
     found = written(model, torch.tensor(tokens), layer, head, position)
     known = trained_tokens(model, tokenizer, tokens)
     whole = direct_effect(model, found.parts.sum(dim=0), found.residual, among=known)  # (vocab_size)
-    order = known[whole[known].argsort(descending=True, stable=True)].tolist()
-    up, down = order[:MOST], order[: -MOST - 1 : -1]
+    logits = direct_effect(model, found.residual, found.residual)  # (vocab_size)
+    is_likely = torch.maximum(logits.softmax(0), (logits - whole).softmax(0))[known] >= LIKELY
+    order = known[is_likely][whole[known[is_likely]].argsort(descending=True, stable=True)].tolist()
+    up = [token for token in order if whole[token] > 0][:MOST] or order[:1]
+    down = [token for token in reversed(order) if whole[token] < 0][:MOST]
     named = [*up, *down, *tokens[position + 1 : position + 2]]
     by_source = direct_effect(model, found.parts, found.residual, torch.tensor(named), known).T  # (token, source)
     entries = [

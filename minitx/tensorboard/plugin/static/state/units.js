@@ -12,9 +12,10 @@ export function lastTokenOf(probe, focus) {
   return unit === null || unit >= probe.seq ? null : probe.spanOf(unit)[1] - 1;
 }
 
-/** The token of the pinned unit; the last one of the text if none is pinned. */
-export function pinnedPosition(probe, { token }) {
-  return lastTokenOf(probe, token) ?? probe.inTokens.seq - 1;
+/** The token of the pinned unit. If none is pinned, that of the opening link, by its number, or the last of the text. */
+export function pinnedPosition(probe, { token }, link) {
+  const opening = probe.links[link] ? { query: probe.links[link].query[1] - 1 } : null;
+  return lastTokenOf(probe, token) ?? lastTokenOf(probe, opening) ?? probe.inTokens.seq - 1;
 }
 
 /** A place of `probe` in other units: a token becomes its word, a word its last token. */

@@ -23,7 +23,7 @@ async function loadBlocks(source, data, state, tell) {
   const step = nearestOf(info.checkpoints, data.firstStep);
   if (step === null) throw new Error(`The run ${run} keeps no weights yet, so its layers cannot be taken apart.`);
   const [probe, layer] = [first.probes[0], Math.floor(state.head / first.heads)];
-  const fields = { layer, position: pinnedPosition(probe, state) };
+  const fields = { layer, position: pinnedPosition(probe, state, data.link) };
   return { ...(await source.ask(run, step, probe.text, "blocks", fields, tell)), step, wantedStep: data.firstStep };
 }
 

@@ -7,7 +7,7 @@ import { figure, headName } from "../state/scores.js";
 import { nearestOf } from "../state/state.js";
 import { pinnedPosition, unitName } from "../state/units.js";
 
-const DIRECT = "Added to the logit of a token, beyond the mean of all tokens. The direct effect alone: what later layers make of it is left out.";
+const DIRECT = "Added to the logit of a token, beyond the mean of all tokens. The direct effect alone: what later layers make of it is left out. Tokens with a probability below 0.001, with and without it, are not named.";
 const BY = { Q: "queries", K: "keys", V: "values" };
 const [CLEAR_COPYING, CLEAR_READING] = [0.3, 0.05];
 
@@ -27,7 +27,7 @@ async function loadWrites(source, data, state, tell) {
   const step = nearestOf(data.info.checkpoints, data.firstStep);
   if (step === null) throw new Error(`The run ${data.run} keeps no weights, so nothing can tell what a head writes.`);
   const probe = data.first.probes[0];
-  const position = pinnedPosition(probe, state);
+  const position = pinnedPosition(probe, state, data.link);
   const answer = await source.ask(data.run, step, probe.text, "writes", { head: state.head, position }, tell);
   return { ...answerIn(probe, answer), step, at: probe.unitOf(position), head: state.head };
 }
