@@ -55,7 +55,7 @@ export function buildLayout(root, act) {
     fault: element("p", { class: "fault", role: "alert", hidden: true }),
     tooltip: element("div", { class: "tooltip", hidden: true }),
     spoken: element("div", { class: "spoken", "aria-live": "polite" }),
-    own: element("textarea", { rows: 1, maxlength: 4000, placeholder: "Type your own text …", "aria-label": "Your own text", onkeydown: submitOnEnter }),
+    own: element("textarea", { rows: 1, placeholder: "Type your own text …", "aria-label": "Your own text", onkeydown: submitOnEnter }),
     look: element("button", { type: "submit", title: "Have the model read your text, with the weights of the nearest step that is kept" }, "Read"),
     linkText: element("input", { type: "text", readonly: true, class: "link-text", hidden: true, "aria-label": "Link to this view" }),
     views: {},
