@@ -52,18 +52,18 @@ def shown(page: Page) -> list[list[str]]:
 
 def test_the_lists_and_the_bars_are_those_of_the_weights(browser: Any, server: str, logs: Path) -> None:
     with Page(browser, frame(server, "run=small&view=writes&head=3&token=5.&units=tokens")) as page:
-        page.wait(f"document.querySelectorAll('{ROW}').length === 17")
         expected = answer(logs, 3, 5)
         rows = [*expected["up"], expected["real"], *expected["down"]]
+        page.wait(f"document.querySelectorAll('{ROW}').length === {len(rows)}")
         found = shown(page)
         assert [token for token, _ in found] == [entry["token"] for entry in rows]
         values = [float(value.replace("−", "-")) for _, value in found]
         assert values == pytest.approx([entry["value"] for entry in rows], rel=0.06, abs=1e-4)
         assert f"{expected['copying']:.2f}" in page.tab.inner_text(".writes .about")
         assert page.tab.locator(".writes .read").count() == 3
-        row = page.tab.locator(ROW).nth(16)
+        row = page.tab.locator(ROW).last
         row.focus()  # the bars are now those of this token, and the row keeps its focus
-        sources = expected["down"][7]["sources"]
+        sources = expected["down"][-1]["sources"]
         largest = max(range(6), key=lambda at: abs(sources[at]))
         size = f".source[data-token='{largest}']"
         assert page.tab.eval_on_selector(size, "word => word.style.getPropertyValue('--size')") == "1.000"
