@@ -104,7 +104,7 @@ export function drawHeading({ parts, state, data, view }, theme) {
   const role = first.roles[state.head];
   const fact = (title, text, kind = "fact") => element("span", { class: kind, title }, text);
   const facts = tellingScores(first, state.head, TELLING).map((score) => fact(meaning(score), `${scoreTitle(score)} ${figure(first.scores[score][state.head])}`));
-  const served = tellingScores(first, state.head, Infinity).filter((score) => isOfTales(score) && strengthOf(first, score, state.head) >= SERVED);
+  const served = tellingScores(first, state.head, TELLING).filter((score) => isOfTales(score) && strengthOf(first, score, state.head) >= SERVED);
   if (served.length) facts.unshift(fact(GLOSSARY["in tales"], `in tales: ${served.map((score) => scoreTitle(score).slice("tales ".length)).join(", ")}`, "fact role"));
   if (role && !(role === "unclassified" && served.length)) facts.unshift(fact(roleMeaning(role), `role: ${scoreTitle(role)}`, "fact role"));
   if (all.length) facts.push(fact(all.join("\n"), first.scored_on ? `all scores on ${first.scored_on}` : "all scores", "fact more"));

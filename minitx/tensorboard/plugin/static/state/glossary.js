@@ -8,7 +8,7 @@ export const GLOSSARY = {
   "attention sink": "the first token, where heads with nothing to do rest their attention",
   role: "the score that stands furthest above uniform attention, where it takes at least half of what is left above it",
   unclassified: "no score takes half of the attention that is left above uniform attention",
-  "in tales": "the kinds of relationship in held-out tales where the head gives the word that decides the next one at least half of the attention left above uniform",
+  "in tales": "up to three kinds of relationship in held-out tales, where the word that decides the next one gets at least half of the attention left above uniform",
   "labelled link": "a place of the text where the right word to attend to is known, such as what “it” stands for",
   nats: "the unit of entropy and of loss: a probability p costs −ln p nats; 1 nat is 1.44 bits",
 };
