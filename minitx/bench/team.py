@@ -141,11 +141,15 @@ def serve(turns: Connection, places: dict[str, str], bench: Bench, shape: Shape,
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its teams
     os.environ.update(places)
     with joined(ParallelConfig(), str(bench.runtime.device)) as group, contextlib.suppress(EOFError):
-        member = Member(bench, shape, group, threads)
-        while turns.recv():
-            laps = member.laps()
-            if group.is_first:
-                turns.send(laps)
+        answer(turns, Member(bench, shape, group, threads), group)
+
+
+def answer(turns: Connection, member: Member, group: Group) -> None:
+    """Measure at each message. The member is gone before its group, whose end its threads could hold up."""
+    while turns.recv():
+        laps = member.laps()
+        if group.is_first:
+            turns.send(laps)
 
 
 @contextlib.contextmanager
