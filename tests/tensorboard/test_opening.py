@@ -124,7 +124,7 @@ def test_texts_that_begin_alike_are_told_apart_and_tales_are_no_role(tmp_path: P
     texts = ["It ran. The dog hid.", "It ran. The cat hid.", "So."]
     probes = [ShownProbe(text, list(text), uniform(2, len(text))[None], []) for text in texts]
     scores = {"tales_place": np.array([[0.9, 0.2]]), "tales_role": np.array([[0.8, 0.2]])}
-    content = encode(1, probes, scores, dict.fromkeys(scores, 0.1), roles=np.array([["unclassified"] * 2]))
+    content = encode(1, probes, scores, dict.fromkeys(scores, 0.1), roles=[["unclassified"] * 2])
     (tmp_path / "a.html").write_text(page([content], title="run"))
     with Page(browser, (tmp_path / "a.html").as_uri()) as shown:
         shown.tab.locator("body[data-step='1']").wait_for()
