@@ -71,8 +71,8 @@ def writes(model: Transformer, tokenizer: Tokenizer, tokens: list[int], request:
 
     up, down: the `trained_tokens` that it pushes most, each with its value and the value from each source, if they are
     LIKELY with the head or without its direct effect. real: the same for the token that comes next, None at the last
-    position. sources: the attention to each position, and what
-    that adds to the first token of `up`. copying, reads: see `circuits`.
+    position. sources: the attention to each position, and what that adds to the first token of `up`. copying, reads:
+    see `circuits`.
     """
     config = model.config
     count, (flat, position) = config.n_layer * config.n_head, (request["head"], request["position"])

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from minitx.config import Config, ModelConfig
 from minitx.data.tales.tale import KINDS, Tale
 from minitx.heads.importance import with_identity_projection
-from minitx.heads.kinds import Mean, answer, by_kind, is_right, kinds_of_heads, look, use
+from minitx.heads.kinds import Answers, Mean, answer, by_kind, is_right, kinds_of_heads, look, use
 from minitx.heads.places import TaleBatch, held_out_tales, place_tales
 from minitx.model import Transformer
 from minitx.model_size import cache_bytes_per_token, parameter_count
@@ -183,7 +183,8 @@ def measure(variant: str, config: Config, base: ModelConfig, n_tales: int) -> Fi
         return figures
     ambiguous = [place_tales([as_read(tale, reading) for tale in told], tokenizer, length) for reading in (0, 1)]
     start = untrained(config, tokenizer.vocab_size, prepared_text(config, run).train).to(device)
-    heads, at_start = (measure_heads(each, batches, ambiguous) for each in (model, start))
+    heads = measure_heads(model, answers, batches, ambiguous)
+    at_start = measure_heads(start, answer(start, batches), batches, ambiguous)
     figures = dataclasses.replace(figures, heads=heads, heads_at_start=at_start)
     if model_config.n_layer != base.n_layer:
         return figures
@@ -199,14 +200,14 @@ def measure(variant: str, config: Config, base: ModelConfig, n_tales: int) -> Fi
 
 
 def measure_heads(
-    model: Transformer, batches: Sequence[TaleBatch], ambiguous: Sequence[Sequence[TaleBatch]]
+    model: Transformer, answers: Answers, batches: Sequence[TaleBatch], ambiguous: Sequence[Sequence[TaleBatch]]
 ) -> HeadFigures:
-    """What every head does; `ambiguous`: the tales for each reading, see `as_read`."""
+    """What every head does; `answers`: of the model; `ambiguous`: the tales for each reading, see `as_read`."""
     looks, uses = look(model, batches), use(model, batches)
     return HeadFigures(
         {kind: mean.value.tolist() for kind, mean in looks.excess.items()},
         {kind: mean.value.tolist() for kind, mean in uses.mean.items()},
-        kinds_of_heads(answer(model, batches), looks, uses),
+        kinds_of_heads(answers, looks, uses),
         [look(model, reading).excess["ambiguous"].value.tolist() for reading in ambiguous],
     )
 
