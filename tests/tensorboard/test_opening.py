@@ -118,6 +118,11 @@ def test_a_link_that_no_head_follows_is_passed_over(tmp_path: Path, browser: Any
         shown.tab.locator("body[data-step='1']").wait_for()
         assert shown.tab.locator("h2").text_content() == "Layer 1, head 1"
         assert set(shown.tab.locator(".word.from").all_text_contents()) == {"c"}
+        assert shown.tab.get_by_label("Score of heads").input_value() == "@link:1", "the chart is of that link"
+        assert shown.tab.locator(".answer").text_content() == "Head 1·1 most: 1.00."
+        shown.tab.get_by_label("Clear the question").click()
+        shown.wait("document.querySelector('.question').hidden")
+        assert shown.tab.locator("h2").text_content() == "Layer 1, head 1"
 
 
 def test_texts_that_begin_alike_are_told_apart_and_tales_are_no_role(tmp_path: Path, browser: Any) -> None:
@@ -140,7 +145,8 @@ def test_it_opens_on_the_newest_run_with_the_word_of_its_first_link(browser: Any
         shown.wait(is_at(40))
         assert shown.tab.locator("h2").text_content() == "Layer 1, head 1"
         assert shown.tab.locator(".line").count() == 2
-        assert shown.tab.get_by_label("Score of heads").input_value() == "induction"
+        assert shown.tab.get_by_label("Score of heads").input_value() == "@link:0"
+        assert "“It”" in str(shown.tab.locator(".chart-title").text_content())
         assert shown.tab.locator(".word.from").all_text_contents() == ["It", "It"]
         assert bars(shown, 1) == {
             0: pytest.approx(2.25, abs=0.1),

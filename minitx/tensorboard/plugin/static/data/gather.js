@@ -3,7 +3,7 @@
 import { withQuestion } from "./attention.js";
 import { clearLink, openingHeads, openingScore } from "./opening.js";
 import { hasBoth, prepared } from "./prepare.js";
-import { questionOf } from "../state/question.js";
+import { linkScore, questionOf } from "../state/question.js";
 import { headsWithin, nearestOf } from "../state/state.js";
 import { unitsIn } from "../state/units.js";
 
@@ -32,8 +32,10 @@ export async function gather(source, before, wanted, view, isFresh, tell) {
     if (!data.runs.length) return { ...data, info: null, first: null, note: data.emptyNote || EMPTY };
     await gatherRun(source, data, wanted, isFresh);
     await gatherFirst(source, data, wanted, tell);
-    data.question = questionOf(wanted, data.first.probes[0]);
-    if (data.question) Object.assign(data, await withQuestion(source, { ...data, score: wanted.score }));
+    const isOpening = wanted.score === null && wanted.head === null && data.link !== undefined;
+    const score = isOpening ? linkScore(data.link) : wanted.score;
+    data.question = questionOf({ ...wanted, score }, data.first.probes[0]);
+    if (data.question) Object.assign(data, await withQuestion(source, { ...data, score }));
     const inRange = { ...wanted, head: data.head, shown: data.shown };
     if (wanted.compare && view.compares) await gatherOther(source, data, before, inRange, isFresh, tell);
     if (view.load) await gatherExtra(source, data, before, inRange, view, tell);

@@ -1,4 +1,4 @@
-// What a run opens with, where the link names none: the layer, its heads, their score, and the word that is shown.
+// What a run opens with, where the address names none: a labelled link or a score, the layer, its heads, and a word.
 
 import { pairIndex, weightAt } from "./snapshot.js";
 import { layerOf } from "../state/state.js";

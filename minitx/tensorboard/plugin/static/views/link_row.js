@@ -4,11 +4,15 @@ import { element } from "../draw/dom.js";
 import { shownLinks } from "../draw/links.js";
 import { linkScore } from "../state/question.js";
 
-/** The links that touch the word at `at`, with the weight of the chosen head. */
+/** The links that touch the word at `at`, and the one that is asked about, with the weight of the chosen head. */
 export function linksToShow({ state, data }, at) {
+  if (!state.links) return [];
   const probe = data.first.probes[0];
   const packed = probe.has(state.head) ? probe.whole(state.head) : null;
-  return state.links ? shownLinks(probe, packed, { query: at, key: at }, data.question?.link ?? null) : [];
+  const touching = shownLinks(probe, packed, { query: at, key: at }, null);
+  const asked = data.question?.link ?? null;
+  const isAmong = asked === null || touching.some(({ number }) => number === asked);
+  return isAmong ? touching : [...shownLinks(probe, packed, null, asked), ...touching];
 }
 
 /** A button for each of `links`; it asks the survey about the link. */
