@@ -112,14 +112,23 @@ def test_it_opens_on_the_head_whose_score_stands_out(tmp_path: Path, browser: An
 def test_a_link_that_no_head_follows_is_passed_over(tmp_path: Path, browser: Any) -> None:
     patterns = np.stack([uniform(2, 4), looking(4, {}, {2: {1: 1.0}, 3: {2: 0.4, 0: 0.6}})])
     links = [PlacedLink("d → c", range(3, 4), range(2, 3)), PlacedLink("c → b", range(2, 3), range(1, 2))]
-    probe = ShownProbe("abcd", list("abcd"), patterns, links)
-    (tmp_path / "a.html").write_text(page([encode(1, [probe])], title="run"))
+    other = looking(4, {3: {1: 0.8, 0: 0.2}}, {})
+    probes = [
+        ShownProbe("abcd", list("abcd"), patterns, links),
+        ShownProbe("efgh", list("efgh"), np.stack([other, patterns[0]]), [PlacedLink("h → f", range(3, 4), range(1, 2))]),
+    ]
+    (tmp_path / "a.html").write_text(page([encode(1, probes)], title="run"))
     with Page(browser, (tmp_path / "a.html").as_uri()) as shown:
         shown.tab.locator("body[data-step='1']").wait_for()
         assert shown.tab.locator("h2").text_content() == "Layer 1, head 1"
         assert set(shown.tab.locator(".word.from").all_text_contents()) == {"c"}
         assert shown.tab.get_by_label("Score of heads").input_value() == "@link:1", "the chart is of that link"
         assert shown.tab.locator(".answer").text_content() == "Head 1·1 most: 1.00."
+        shown.tab.get_by_label("Text", exact=True).select_option("1")
+        shown.wait("document.querySelector('.answer').textContent === 'Head 0·0 most: 0.80.'")
+        assert shown.tab.locator("h2").text_content() == "Layer 0, head 0", "another text opens on its own link"
+        shown.tab.get_by_label("Text", exact=True).select_option("0")
+        shown.wait("document.querySelector('.answer').textContent === 'Head 1·1 most: 1.00.'")
         shown.tab.get_by_label("Clear the question").click()
         shown.wait("document.querySelector('.question').hidden")
         assert shown.tab.locator("h2").text_content() == "Layer 1, head 1"

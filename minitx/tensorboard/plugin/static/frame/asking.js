@@ -13,6 +13,7 @@ import { START } from "../state/state.js";
 export function createAsking(now, change) {
   let before = { score: START.score, sort: START.sort };
   const rest = () => (isQuestion(now().state.score) ? before : {});
+  const anew = () => (rest().score === null ? { ...rest(), head: null } : rest());
   const end = () => change({ ...rest(), token: null });
 
   function begin(score, token) {
@@ -25,6 +26,8 @@ export function createAsking(now, change) {
   return {
     rest,
     end,
+    /** For another text: one that opened on a link makes the next open on its own. */
+    anew,
     /** Pin a place, which asks about it if it names a word that attends; once more ends that. */
     pin(token) {
       if (JSON.stringify(token) === JSON.stringify(now().state.token)) return end();

@@ -76,8 +76,8 @@ export function startViewer(root, source, { link = "", linkTo, follow, hasTour =
   }
 
   function select(name, value) {
-    if (name === "run") change({ ...asking.rest(), run: value, step: null, token: null });
-    else if (name === "probe") change({ ...asking.rest(), probe: Number(value), token: null });
+    if (name === "run") change({ ...asking.anew(), run: value, step: null, token: null });
+    else if (name === "probe") change({ ...asking.anew(), probe: Number(value), token: null });
     else if (name === "units") change({ units: value, token: tokenIn(value) });
     else if (name === "measured") change({ measured: value });
     else if (name === "score" && isQuestion(value)) asking.ask(value);
