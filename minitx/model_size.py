@@ -12,11 +12,12 @@ TRAINING_BYTES = 16
 
 
 def require_memory(
-    config: ModelConfig, vocab_size: int, device: torch.device, *, training: bool, copies: float = 1
+    config: ModelConfig, vocab_size: int, device: torch.device, *, training: bool, copies: float = 1, rows: int = 0
 ) -> None:
-    """Raise `UserError` where the parameters, with their gradients and means in training, exceed the memory.
+    """Raise `UserError` where the parameters, with their gradients and means in training, or a batch exceed the memory.
 
     copies: how often processes hold these in the same memory; less than 1 where they share them out.
+    rows: sequences in a forward pass; counted are their logits in bfloat16 and residuals, which is less than all.
     """
     memory = total_memory(device)
     needed = parameter_count(config, vocab_size) * (TRAINING_BYTES if training else 4) * copies
@@ -24,6 +25,13 @@ def require_memory(
         raise UserError(
             f"A model of {config.n_layer:,} layers of width {config.d_model:,} needs about {needed / 1e9:,.1f} GB, but "
             f"this machine has {memory / 1e9:,.1f} GB: lower model.n_layer, model.d_model or model.d_ff."
+        )
+    needed = rows * config.context_length * (2 * vocab_size + 4 * config.n_layer * config.d_model)
+    if memory is not None and needed > memory:
+        raise UserError(
+            f"A batch of {rows:,} × {config.context_length:,} tokens needs more than {needed / 1e9:,.1f} GB, but this "
+            f"machine has {memory / 1e9:,.1f} GB: lower train.batch_size (and raise train.grad_accum) or "
+            "model.context_length."
         )
 
 

@@ -38,7 +38,12 @@ def test_a_model_beyond_the_machine_is_refused_at_once() -> None:
     with pytest.raises(UserError, match="needs about"):
         require_memory(config, 2048, torch.device("cpu"), training=False)
     assert time.monotonic() - began < 30
-    require_memory(ModelConfig(), 2048, torch.device("cpu"), training=True)
+    require_memory(ModelConfig(), 2048, torch.device("cpu"), training=True, rows=16)
+
+
+def test_a_batch_beyond_the_machine_is_refused_before_it_is_drawn() -> None:
+    with pytest.raises(UserError, match=r"A batch of 100,000,000 × 128 tokens needs more than [\d,.]+ GB"):
+        require_memory(ModelConfig(), 2048, torch.device("cpu"), training=True, rows=100_000_000)
 
 
 def test_this_machine_has_memory() -> None:

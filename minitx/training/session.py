@@ -63,7 +63,8 @@ def train(
         print(runtime.describe() + processes, flush=True)
         copies = (group.local_size if runtime.device.type == "cpu" else 1) / (group.size if group.is_sharded else 1)
         vocab_size = config.tokenizer.vocab_size or 1
-        require_memory(config.model, vocab_size, runtime.device, training=True, copies=copies)
+        rows = config.train.batch_size // group.size
+        require_memory(config.model, vocab_size, runtime.device, training=True, copies=copies, rows=rows)
         config = dataclasses.replace(config, threads=runtime.threads, dtype=runtime.precision)
         return train_in(group, config, resume, runtime, prepare, tokenizer)
 

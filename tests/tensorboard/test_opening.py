@@ -113,9 +113,10 @@ def test_a_link_that_no_head_follows_is_passed_over(tmp_path: Path, browser: Any
     patterns = np.stack([uniform(2, 4), looking(4, {}, {2: {1: 1.0}, 3: {2: 0.4, 0: 0.6}})])
     links = [PlacedLink("d → c", range(3, 4), range(2, 3)), PlacedLink("c → b", range(2, 3), range(1, 2))]
     other = looking(4, {3: {1: 0.8, 0: 0.2}}, {})
+    second = [PlacedLink("h → f", range(3, 4), range(1, 2))]
     probes = [
         ShownProbe("abcd", list("abcd"), patterns, links),
-        ShownProbe("efgh", list("efgh"), np.stack([other, patterns[0]]), [PlacedLink("h → f", range(3, 4), range(1, 2))]),
+        ShownProbe("efgh", list("efgh"), np.stack([other, patterns[0]]), second),
     ]
     (tmp_path / "a.html").write_text(page([encode(1, probes)], title="run"))
     with Page(browser, (tmp_path / "a.html").as_uri()) as shown:
