@@ -203,7 +203,7 @@ def test_names_of_links_never_lie_on_each_other(tmp_path: Path) -> None:
     write_html(file, [encode(1, [ShownProbe("a", tokens, patterns(1, 2, len(tokens)), links)])], title="run")
     with chromium() as browser:
         for width, link, most in ((1280, "compare=1&", 3), (400, "compare=1&", 3), (1280, "", 2)):
-            with Page(browser, f"{file.as_uri()}#{link}view=map", width=width) as shown:
+            with Page(browser, f"{file.as_uri()}#{link}head=0&view=map", width=width) as shown:
                 shown.wait("document.body.dataset.step === '1'")
                 shown.tab.evaluate(WRITTEN, names)
                 for view in ("Lines", "Arcs", "Map"):
