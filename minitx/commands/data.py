@@ -7,7 +7,7 @@ from minitx.commands.train import parse_train
 
 def main(arguments: Sequence[str], prog: str) -> int:
     """Prepare as the command line says; the exit status."""
-    config, _ = parse_train(arguments, prog)
+    config, _ = parse_train(arguments, prog, "Prepare the text of a configuration for training, and print its size.")
 
     from minitx.data.prepare import prepare
 

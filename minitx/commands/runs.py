@@ -42,8 +42,10 @@ def row(run: Listed) -> list[str]:
     bits = "" if run.val_bits_per_byte is None else f"{run.val_bits_per_byte:.3f}"
     parameters = "" if run.parameters is None else f"{run.parameters:,}"
     notes = {"unfinished": "unfinished, can be resumed", "training": "training now"}
-    state = notes.get(run.state, run.state)
-    return [one_line(run.path), date(run, "%Y-%m-%d %H:%M"), steps, bits, parameters, f"{run.bytes / 1e6:,.1f}", state]
+    state, saved = notes.get(run.state, run.state), date(run, "%Y-%m-%d %H:%M")
+    if run.parameters is None and run.state == "unfinished":
+        state, saved = "no checkpoint yet, can be resumed from step 0", ""
+    return [one_line(run.path), saved, steps, bits, parameters, f"{run.bytes / 1e6:,.1f}", state]
 
 
 def date(run: Listed, form: str) -> str:

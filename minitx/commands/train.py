@@ -25,9 +25,10 @@ def main(arguments: Sequence[str] | None = None, prog: str = "train.py") -> int:
     return train(config, resume, start.checkpoint("best").load_weights, start.tokenizer())
 
 
-def parse_train(arguments: Sequence[str], prog: str) -> tuple[Config, str | None]:
-    """The configuration of a training run, and the folder of the run to resume, if any."""
+def parse_train(arguments: Sequence[str], prog: str, purpose: str | None = None) -> tuple[Config, str | None]:
+    """The configuration of a training run, and the folder of the run to resume, if any; purpose: for --help."""
     parser = new_parser(prog, Config)
+    parser.description = purpose or parser.description
     parser.add_argument("--resume", metavar="RUN", help="Go on with a run from its last whole checkpoint.")
     resume = option_value(arguments, "--resume")
     if resume is not None:

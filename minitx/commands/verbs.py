@@ -14,7 +14,7 @@ VERBS = {
     "bench": "measure speed and memory on this machine, against other programs",
     "plan": "say what training on many GPUs would need and take, without them",
     "prune": "remove attention heads for good",
-    "export": "write a run's model for the transformers library or llama.cpp",
+    "export": "write a run's model for the transformers library or llama.cpp, or as a page that runs it",
     "import": "make a run of a Llama or Qwen3 model of the transformers library",
     "runs": "list the runs in a folder, and say which are whole",
     "configs": "list the configurations that --config takes by name, or print one",

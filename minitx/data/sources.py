@@ -139,7 +139,7 @@ def files(source: str) -> list[Path]:
     path = Path(source).expanduser()
     candidates: Iterable[Path] = [path]
     if path.is_dir():
-        candidates = path.rglob("*")
+        candidates = [file for file in path.rglob("*") if not is_hidden(file.relative_to(path))]
     elif glob.has_magic(source) and not path.is_file():
         candidates = list(map(Path, glob.iglob(str(path), recursive=True)))  # noqa: PTH207  Path.glob: none that is absolute
         require(bool(candidates), f"data.source {source} matches no file: check the pattern.")
@@ -149,6 +149,11 @@ def files(source: str) -> list[Path]:
     supported = f".txt, {', '.join(BUILDERS)} or .gz of the first three"
     require(bool(chosen), f"data.source {source} holds no file that minitx reads: use {supported}.")
     return chosen
+
+
+def is_hidden(path: Path) -> bool:
+    """Whether the name of a file, or of a folder on the way to it, begins with a dot."""
+    return any(part.startswith(".") for part in path.parts)
 
 
 def _read_file(path: Path, config: DataConfig) -> Iterator[Piece]:

@@ -175,7 +175,7 @@ def train(config: Config) -> LoadedRun:
 
     >>> longer = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=15))
     >>> minitx.train(longer)  # prints what train.py prints
-    device cpu (as asked)...
+    device cpu (as set)...
     LoadedRun(runs/small-2, step 15: 2 layers of 2 heads)
     """
     before = _runs_called(config.out)

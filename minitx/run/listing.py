@@ -54,9 +54,8 @@ def list_runs(folder: Path, check: bool = False) -> list[Listed]:
     Raises UserError if there is no such folder.
     """
     require(not folder.is_file(), f"{folder} is a file: name a folder with runs, or leave it out for runs/.")
-    require(
-        folder.is_dir(), f"There is no folder {folder}: name one with runs, or train one with '{command('train')}'."
-    )
+    missing = f"There is no folder {folder}: name the folder of your runs, or train one with '{command('train')}'."
+    require(folder.is_dir(), missing)
     runs = [look(path, check) for path in run_folders(folder)]
     return sorted(runs, key=lambda run: (run.date, run.path))
 

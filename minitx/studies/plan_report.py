@@ -12,17 +12,22 @@ Case = Mapping[str, Any]
 def as_text(content: Mapping[str, Any], settings: PlanConfig) -> str:
     """What the plan is for, tables of time and memory, and a sentence for every number of processes."""
     cases = content["cases"]
+    operations = float(content["operations per step"])
+    units = ((1e15, "10¹⁵"), (1e12, "10¹²"), (1e9, "10⁹"))
+    unit, power = next((unit for unit in units if operations > unit[0] / 10), units[-1])
     head = (
-        f"{content['parameters'] / 1e6:,.0f} million parameters, {content['tokens per step']:,} tokens and "
-        f"{content['operations per step'] / 1e15:,.3g} · 10¹⁵ operations a step. {settings.gpu}, "
-        f"{settings.per_machine} in a machine, {settings.network} between; {content['bytes for tensors'] / 1e9:.3g} GB "
-        "each for tensors."
+        f"{content['parameters'] / 1e6:,.{0 if content['parameters'] > 1e7 else 1}f} million parameters, "
+        f"{content['tokens per step']:,} tokens and {operations / unit:,.3g} · {power} operations a step. "
+        f"{settings.gpu}, {settings.per_machine} in a machine, {settings.network} between; "
+        f"{content['bytes for tensors'] / 1e9:.3g} GB each for tensors."
     )
     efficiency = [f"{case['efficiency']:.0%}" for case in cases]
     fits = ["yes" if case["fits"] else "no" for case in cases]
+    is_small = max(case["memory"]["in all"] for case in cases) < 1e9
+    memory_unit = ("MB per GPU", 1e6) if is_small else ("GB per GPU", 1e9)
     tables = [
         part_table(cases, "seconds", "ms per step", 1e-3, ("efficiency", efficiency)),
-        part_table(cases, "memory", "GB per GPU", 1e9, ("fits", fits)),
+        part_table(cases, "memory", *memory_unit, ("fits", fits)),
     ]
     sentences = [verdict([case for case in cases if case["processes"] == count], settings) for count in settings.counts]
     return "\n\n".join([head, *tables, "\n".join(sentences)])

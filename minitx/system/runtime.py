@@ -61,7 +61,7 @@ def choose_runtime(device: str, dtype: str, compile: str | bool, threads: str | 
     """
     chosen_device, why_device = choose_device(device)
     chosen_dtype, why_dtype = choose_dtype(dtype, chosen_device)
-    chosen_compile, why_compile = bool(compile), "as asked"
+    chosen_compile, why_compile = bool(compile), "as set"
     if compile == "auto":
         chosen_compile = chosen_device.type == "cuda"
         why_compile = "pays on CUDA" if chosen_compile else f"takes longer than it saves on {chosen_device.type}"
@@ -87,13 +87,13 @@ def choose_device(name: str) -> tuple[torch.device, str]:
         return torch.device("cpu"), "no GPU found"
     if name not in devices:
         raise UserError(f"Device {name!r} is not there: this machine has {', '.join(devices)}.")
-    return torch.device(name), "as asked"
+    return torch.device(name), "as set"
 
 
 def choose_dtype(name: str, device: torch.device) -> tuple[torch.dtype, str]:
     """The precision of matrix products that `name` (auto, float32 or bfloat16) selects on `device`, and the reason."""
     if name != "auto":
-        return getattr(torch, name), "as asked"
+        return getattr(torch, name), "as set"
     if quickest_dtype(device) == torch.bfloat16:
         return torch.bfloat16, f"this {'GPU' if device.type == 'cuda' else 'processor'} multiplies it fastest"
     return torch.float32, f"no fast bfloat16 on this {device.type}"
@@ -112,7 +112,7 @@ def choose_threads(threads: str | int, processes: int = 1) -> tuple[int, str]:
     """The number of CPU threads for each of `processes`, and the reason."""
     share = max(1, (os.cpu_count() or 1) // processes)
     if threads != "auto" and (processes == 1 or int(threads) <= share):
-        return int(threads), "as asked"
+        return int(threads), "as set"
     if os.environ.get("OMP_NUM_THREADS"):
         return torch.get_num_threads(), "OMP_NUM_THREADS"
     if processes > 1:

@@ -23,7 +23,7 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_tables_sentences_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "plan.json"
     shown = printed(capsys, "--processes", "1,8", "--train.batch_size", "64", "--json", str(file))
-    assert shown.count("data parallel") >= 4 and "ms per step" in shown and "GB per GPU" in shown
+    assert shown.count("data parallel") >= 4 and "ms per step" in shown and "MB per GPU" in shown
     assert re.search(r"\n1 GPU: take [\w ,]+: [\d.,]+ ms a step, \d+% of ideal. It pays up to [\d,]+ GPUs?; ", shown)
     found = json.loads(file.read_text())
     assert found["tokens per step"] == 64 * 128 and len(found["cases"]) == 6

@@ -38,5 +38,7 @@ def test_json_has_every_field(tmp_path: Path, capfd: pytest.CaptureFixture[str])
 def test_an_empty_folder_and_none(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["runs", str(tmp_path)]) == 0 and "There is no run in" in capfd.readouterr().out
     assert main(["runs", str(tmp_path / "x")]) == 2 and "There is no folder" in capfd.readouterr().err
+    made(tmp_path / "begun").write_json("data.json", {})
+    assert main(["runs", str(tmp_path)]) == 0 and "no checkpoint yet" in capfd.readouterr().out
     (tmp_path / "file").touch()
     assert main(["runs", str(tmp_path / "file"), "--check"]) == 2 and "file is a file: name" in capfd.readouterr().err

@@ -77,6 +77,7 @@ def test_folders_globs_and_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     write(tmp_path / "b" / "empty.txt", [])
     write(tmp_path / "b" / "empty.jsonl", [])
     (tmp_path / "b" / "other.zip").write_bytes(b"PK")
+    write(tmp_path / "b" / ".venv" / "hidden.txt", ["hidden"])
     assert texts(DataConfig(str(tmp_path))) == ["one", "more", "three", "two"]
     assert texts(DataConfig(str(tmp_path / "*" / "*.txt"))) == ["two"]
     assert texts(DataConfig(str(tmp_path / "**" / "*.*"))) == ["one", "more", "three", "two"]

@@ -33,8 +33,8 @@ def test_a_device_that_is_not_there_is_named_with_those_that_are(name: str) -> N
 
 def test_precision() -> None:
     cpu = torch.device("cpu")
-    assert choose_dtype("float32", cpu) == (torch.float32, "as asked")
-    assert choose_dtype("bfloat16", cpu) == (torch.bfloat16, "as asked")
+    assert choose_dtype("float32", cpu) == (torch.float32, "as set")
+    assert choose_dtype("bfloat16", cpu) == (torch.bfloat16, "as set")
 
 
 @pytest.mark.parametrize(("has_it", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
@@ -63,7 +63,7 @@ def test_freed_memory_is_used_again() -> None:
 
 
 def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert choose_threads(3) == (3, "as asked")
+    assert choose_threads(3) == (3, "as set")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
     monkeypatch.setenv("OMP_NUM_THREADS", "64")
     assert choose_threads("auto") == (64, "OMP_NUM_THREADS")
@@ -83,8 +83,8 @@ def test_autocast_computes_in_the_chosen_precision() -> None:
 
 def test_every_choice_is_described_with_its_reason() -> None:
     line = choose_runtime("cpu", "auto", "auto", 1).describe()
-    assert line.startswith("device cpu (as asked) · precision ")
-    assert "compile off (" in line and line.endswith("threads 1 (as asked)")
+    assert line.startswith("device cpu (as set) · precision ")
+    assert "compile off (" in line and line.endswith("threads 1 (as set)")
 
 
 def test_memory_is_counted_in_bytes() -> None:

@@ -185,7 +185,7 @@ def test_a_run_learns_and_is_whole(tmp_path: Path, capsys: pytest.CaptureFixture
     assert summary["fingerprint"] == run.read_json("data.json")["fingerprint"]
     assert run.checkpoint("last").step == 60
     printed = capsys.readouterr().out
-    assert "device cpu (as asked)" in printed and "--- sample at step 60 ---" in printed
+    assert "device cpu (as set)" in printed and "--- sample at step 60 ---" in printed
     assert f"minitx generate {run.path}" in printed and "tensorboard --logdir" in printed
 
 
