@@ -39,5 +39,5 @@ def main(arguments: Sequence[str], prog: str) -> int:
         folder = folders[max(folders)]
     length, is_series = options.context_length, options.series
     run = import_run(folder, options.run, length, text, is_series=is_series, folders=folders)
-    print(f'{options.folder} is in {run.path}. Next:\n  {command("generate")} {run.path} --prompt "The"')
+    print(f"{options.folder} is in {run.path}. Next:\n  {command('generate')} {run.path}")
     return 0

@@ -78,7 +78,7 @@ def prune_run(
         path = new_run.path
         print(f"{report}\nThe pruned run is in {path}.{'' if finetune_steps else ' Next:'}")
         if not finetune_steps:
-            print(f'  {command("generate")} {path} --prompt "The"')
+            print(f"  {command('generate')} {path}")
             print(f"  {command('train')} --resume {path} --train.steps {chosen.step + 100}")
     elif measured:
         write_curve(measured, path, original.path.name)

@@ -194,7 +194,7 @@ class Report:
             f"{summary['val_bits_per_byte']:.3f} bits per byte.\n\n"
             + "\n".join(summary["verdict"]["sentences"])
             + f"\n\nThe run is in {path}. Next:\n"
-            f'  {command("generate")} {path} --prompt "The"\n'
+            f"  {command('generate')} {path}\n"
             f"  tensorboard --logdir {path.parent}"
         )
 
