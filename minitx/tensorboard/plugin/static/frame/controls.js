@@ -68,11 +68,13 @@ export function drawControls({ parts, source, state, data, view, isPlaying }) {
 }
 
 /** The switch from words to tokens, and the choice of the text that heads are scored on; hidden where there is none. */
-function drawUnitsAndText(parts, state, view, { first, info }) {
+function drawUnitsAndText(parts, state, view, data) {
+  const { first, info } = data;
   parts.units.hidden = !first || view.showsTokens || !splitsWords(first.probes[0]);
   for (const name of ["words", "tokens"]) parts[name].setAttribute("aria-pressed", String((state.units === "tokens") === (name === "tokens")));
   parts.measured.hidden = !first?.hasBoth;
-  fillSelect(parts.measured, [{ value: "validation", label: scoredOn({ info: info ?? {} }) }, { value: "text", label: "this text" }], state.measured === "text" ? "text" : "validation");
+  fillSelect(parts.measured, [{ value: "validation", label: scoredOn({ info: info ?? {} }).replace("validation text", "validation") }, { value: "text", label: "this text" }], state.measured === "text" ? "text" : "validation");
+  parts.measured.title = `Heads are scored on ${scoredOn({ ...data, info: info ?? {} })}`;
 }
 
 /** The choice of what to compare with. */
