@@ -94,6 +94,13 @@ def test_a_removed_head_is_named_so_and_not_offered(browser: Any, server: str) -
         assert shown.tab.locator(".cell .caption").all_text_contents() == ["", "", "removed", ""]
         chips = shown.tab.locator(".chip")
         assert [chips.nth(place).is_disabled() for place in range(2)] == [True, False]
+        removed = shown.tab.locator(".cell.removed")
+        removed.hover()
+        assert "removed from the model" in shown.tab.locator(".tooltip").text_content()
+        removed.click()
+        shown.tab.locator("h2", has_text="Layer 1, head 0").wait_for()
+        assert shown.tab.locator(".facts").text_content() == "This head was removed from the model."
+        assert shown.tab.locator(".sentence > .hint").text_content() == ""
         assert not shown.errors
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from minitx.heads.what_if import ranking, without
+from minitx.interop.model_page import run_page
 from minitx.run.folder import Run
 from minitx.training.session import train
 from tests.small import small_config
@@ -105,6 +106,21 @@ def test_the_ranking_is_in_the_units_of_the_losses_beside_it(browser: Any, serve
                 page.tab.locator(".what_if .word", has_text="cat").click()  # unpins it
                 page.tab.locator(".hint", has_text="in this text").wait_for()
         assert not page.errors
+
+
+def test_a_text_of_one_token_has_no_ranking(browser: Any, server: str, run: Run, tmp_path: Path) -> None:
+    """A page that runs its model showed NaN on every head."""
+    file = tmp_path / "page.html"
+    file.write_text(run_page(run, run.load_model("12", torch.device("cpu"))[0], 12), "utf-8")
+    for address in (frame(server, VIEW), f"{file.as_uri()}#view=what_if"):
+        with Page(browser, address) as page:
+            page.tab.locator(".headline").wait_for()
+            page.tab.locator("form.own textarea").fill("t")
+            page.tab.locator("form.own button").click()
+            page.tab.locator(".note", has_text="Your text").wait_for()
+            page.tab.locator("[data-switch='rank']").click()
+            page.tab.locator(".fault", has_text="The text has a single token, so nothing follows").wait_for()
+            assert page.tab.locator(".head small").count() == 0 and not page.errors
 
 
 def test_the_old_answer_stays_while_the_model_is_asked_and_where_it_fails(browser: Any, server: str) -> None:

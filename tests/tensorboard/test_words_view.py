@@ -156,6 +156,8 @@ def test_captions_say_what_a_score_was_measured_on(browser: Any, tmp_path: Path)
         captions, facts = tab.tab.locator(".cell .caption"), tab.tab.locator(".facts .fact")
         chosen = tab.tab.locator("select[aria-label='Text that heads are scored on']")
         assert captions.all_text_contents() == ["0.10", "0.20"]
+        assert chosen.locator("option").all_text_contents() == ["validation", "this text"]
+        assert chosen.get_attribute("title") == "Heads are scored on validation text"
         assert "all scores on validation text" in facts.all_text_contents()
         chosen.select_option("text")
         tab.wait("document.querySelector('.cell .caption').textContent === '0.75'")

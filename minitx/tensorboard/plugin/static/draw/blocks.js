@@ -2,6 +2,7 @@
 
 import { cellStrip, longestOf, partBar, reachOf, ribbon, shape, textAt, told, wordLabel } from "./cells.js";
 import { drawResidual } from "./blocks_residual.js";
+import { shareText } from "./prediction.js";
 import { figure } from "../state/scores.js";
 
 /**
@@ -125,7 +126,7 @@ function drawWeight({ answer, layout, colours, tell, tokens, theme, chooseHead }
   if (key !== null) lines.push(`score ${head.scores[key].toFixed(2)}`);
   const over = shape("rect", { ...columns.bar, y, height: layout.row, fill: "transparent" });
   const group = shape("g", { class: "weight" }, partBar(weight, { ...columns.bar, ...inner }, colour), told(over, tell, lines, () => chooseHead(at)));
-  if (columns.number) group.append(textAt(figure(weight), columns.number, middle, { fill: theme.ink, class: "number", opacity: weight < 0.01 ? 0.5 : 1 }));
+  if (columns.number) group.append(textAt(shareText(weight), columns.number, middle, { fill: theme.ink, class: "number", opacity: weight < 0.01 ? 0.5 : 1 }));
   const read = head.read.indexOf(key);
   if (columns.key && read >= 0) {
     const about = (kind) => ({ colour, reach: reachOf(head[kind]), averaged: answer.averaged.d_head, lines: [`head ${head.head}: ${kind.slice(0, -1)} of ${tokens[key]}`], tell });

@@ -1,6 +1,7 @@
 // The lower half of the blocks: each head's share, their sum, the residual, and the next token.
 
 import { cellStrip, partBar, reachOf, shape, textAt, told, wordLabel } from "./cells.js";
+import { shareText } from "./prediction.js";
 import { figure } from "../state/scores.js";
 
 /** Where the next token is read off, by the names in answer.predictions: [title, explanation]. */
@@ -67,7 +68,7 @@ function drawPredictions({ answer, layout, theme, fit, tell, tokens: text }) {
         { class: isReal ? "guess real" : "guess" },
         shape("rect", bar),
         textAt(fit(wordLabel(token), room - layout.px(44)), left + 4, top + row / 2, { fill: theme.ink }),
-        textAt(figure(probabilities[at]), left + room, top + row / 2, { "text-anchor": "end", class: "number", fill: theme.muted }),
+        textAt(shareText(probabilities[at]), left + room, top + row / 2, { "text-anchor": "end", class: "number", fill: theme.muted }),
         told(over, tell, lines),
       );
     });

@@ -1,9 +1,10 @@
 // Asks the survey about a pinned place or a labelled link, shows the answer, and ends it.
 
 import { attentionOf } from "../data/attention.js";
+import { scoredOn } from "../data/prepare.js";
 import { element, fillSelect } from "../draw/dom.js";
 import { PINNED, answerTo, isAsking, isQuestion, linkPlace, linkScore, questionOf, questionTitle, ranked, textOf } from "../state/question.js";
-import { figure } from "../state/scores.js";
+import { figure, scoreTitle } from "../state/scores.js";
 import { START } from "../state/state.js";
 
 /**
@@ -62,8 +63,11 @@ export function questionOptions(state, { first, question }) {
 /** Fill the box of the question: what is asked, to which word, and the answer. */
 export function drawQuestion({ parts, state, data }) {
   const { question, first, chart, firstStep } = data;
+  const isUnknown = !question && data.probe < 0 && data.score && !first.scores[data.score];
+  parts.unknown.textContent = isUnknown ? `The score “${scoreTitle(data.score)}” is known for ${scoredOn(data)} only, not for your text.` : "";
+  parts.unknown.hidden = !isUnknown;
   parts.question.hidden = !question;
-  parts.hint.hidden = Boolean(question);
+  parts.hint.hidden = Boolean(question || isUnknown);
   if (!question) return;
   const probe = first.probes[0];
   const isPinned = question.link === null;

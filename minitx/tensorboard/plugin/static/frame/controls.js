@@ -68,11 +68,13 @@ export function drawControls({ parts, source, state, data, view, isPlaying }) {
 }
 
 /** The switch from words to tokens, and the choice of the text that heads are scored on; hidden where there is none. */
-function drawUnitsAndText(parts, state, view, { first, info }) {
+function drawUnitsAndText(parts, state, view, data) {
+  const { first, info } = data;
   parts.units.hidden = !first || view.showsTokens || !splitsWords(first.probes[0]);
   for (const name of ["words", "tokens"]) parts[name].setAttribute("aria-pressed", String((state.units === "tokens") === (name === "tokens")));
   parts.measured.hidden = !first?.hasBoth;
-  fillSelect(parts.measured, [{ value: "validation", label: scoredOn({ info: info ?? {} }) }, { value: "text", label: "this text" }], state.measured === "text" ? "text" : "validation");
+  fillSelect(parts.measured, [{ value: "validation", label: scoredOn({ info: info ?? {} }).replace("validation text", "validation") }, { value: "text", label: "this text" }], state.measured === "text" ? "text" : "validation");
+  parts.measured.title = `Heads are scored on ${scoredOn({ ...data, info: info ?? {} })}`;
 }
 
 /** The choice of what to compare with. */
@@ -101,18 +103,24 @@ function sharedStart(text, texts) {
 export function drawHeading({ parts, state, data, view }, theme) {
   const { first } = data;
   const [name, ...all] = describeHead(first, state.head);
-  const role = first.roles[state.head];
-  const fact = (title, text, kind = "fact") => element("span", { class: kind, title }, text);
-  const facts = tellingScores(first, state.head, TELLING).map((score) => fact(meaning(score), `${scoreTitle(score)} ${figure(first.scores[score][state.head])}`));
-  const served = tellingScores(first, state.head, TELLING).filter((score) => isOfTales(score) && strengthOf(first, score, state.head) >= SERVED);
-  if (served.length) facts.unshift(fact(GLOSSARY["in tales"], `in tales: ${served.map((score) => scoreTitle(score).slice("tales ".length)).join(", ")}`, "fact role"));
-  if (role && !(role === "unclassified" && served.length)) facts.unshift(fact(roleMeaning(role), `role: ${scoreTitle(role)}`, "fact role"));
-  if (all.length) facts.push(fact(all.join("\n"), first.scored_on ? `all scores on ${first.scored_on}` : "all scores", "fact more"));
+  const facts = first.probes[0].has(state.head) ? factsOf(first, state.head, all) : [element("span", {}, ...all)];
   parts.heading.textContent = name[0].toUpperCase() + name.slice(1);
   parts.heading.style.setProperty("--head", headColour(theme, state.head, first.heads));
   parts.facts.replaceChildren(...facts);
   parts.heading.hidden = Boolean(view.isOfModel);
   parts.facts.hidden = !facts.length || Boolean(view.isOfModel);
+}
+
+function factsOf(first, head, all) {
+  const role = first.roles[head];
+  const fact = (title, text, kind = "fact") => element("span", { class: kind, title }, text);
+  const telling = tellingScores(first, head, TELLING);
+  const facts = telling.map((score) => fact(meaning(score), `${scoreTitle(score)} ${figure(first.scores[score][head])}`));
+  const served = telling.filter((score) => isOfTales(score) && strengthOf(first, score, head) >= SERVED);
+  if (served.length) facts.unshift(fact(GLOSSARY["in tales"], `in tales: ${served.map((score) => scoreTitle(score).slice("tales ".length)).join(", ")}`, "fact role"));
+  if (role && !(role === "unclassified" && served.length)) facts.unshift(fact(roleMeaning(role), `role: ${scoreTitle(role)}`, "fact role"));
+  if (all.length) facts.push(fact(all.join("\n"), first.scored_on ? `all scores on ${first.scored_on}` : "all scores", "fact more"));
+  return facts;
 }
 
 /** A button for each head of the layer and for other shown heads; a click calls `toggle(head)`. */

@@ -83,13 +83,14 @@ export function drawSurvey(grid, snapshot, state, theme, handlers) {
     cell.style.setProperty("--head", headColour(theme, head, snapshot.heads));
     cell.setAttribute("aria-pressed", String(head === state.head));
     cell.tabIndex = head === state.head ? 0 : -1;
-    cell.setAttribute("aria-label", [...describeHead(snapshot, head), caption.textContent].join(", "));
+    cell.setAttribute("aria-label", [...describeHead(snapshot, head), probe.has(head) ? caption.textContent : ""].filter(Boolean).join(", "));
   }
 }
 
 /** Layer, head, role and scores of a head as short texts; of its scores in the tales, the greatest three. */
 export function describeHead(snapshot, head) {
   const lines = [headName(head, snapshot.heads)];
+  if (!snapshot.probes[0].has(head)) return [...lines, "This head was removed from the model."];
   if (snapshot.roles[head]) lines.push(`role: ${snapshot.roles[head]}`);
   const scores = Object.entries(snapshot.scores).map(([name, values]) => [name, values[head]]).filter(([, value]) => value !== null);
   const ofTales = scores.filter(([name]) => isOfTales(name)).sort(([, a], [, b]) => b - a);

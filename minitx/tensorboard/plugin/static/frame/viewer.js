@@ -141,7 +141,7 @@ export function startViewer(root, source, { link = "", linkTo, follow, hasTour =
         const wasFresh = isStale === "fresh";
         isStale = false;
         const wanted = state;
-        const loaded = await gather(source, data, wanted, viewOf(wanted.view), wasFresh, tellReading);
+        const loaded = await gather(source, data, wanted, viewOf(wanted.view), wasFresh, (note) => trouble || tellReading(note));
         reading = "";
         if (!isStale || loaded.first) [data, shownFor] = [loaded, wanted];
         if (data.first && state.head === wanted.head) state = { ...state, head: data.head, shown: data.shown, score: state.score ?? data.score };
@@ -177,7 +177,7 @@ export function startViewer(root, source, { link = "", linkTo, follow, hasTour =
   function draw() {
     const started = performance.now();
     const theme = readTheme(root);
-    const shown = { ...data, fault: data.fault || trouble || (data.extra ? data.extraFault : "") };
+    const shown = { ...data, fault: data.fault || trouble || (data.extra ? data.extraFault : ""), note: trouble ? "" : data.note };
     drawControls({ parts, source, state, data: shown, view: viewOf(state.view), isPlaying: player.isPlaying() });
     const { first } = data;
     drawTimeline({ parts, state, data }, theme); // before the view, which takes the room that is left

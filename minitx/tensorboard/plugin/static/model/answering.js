@@ -6,6 +6,7 @@ import { createModel, embed, throughBlocks, unembed } from "./transformer.js";
 import { labelsOf, wordStarts } from "./words.js";
 
 const QUESTIONS = { without, ranking };
+const LACKING = { writes: "what a head writes", blocks: "a layer as blocks" };
 const MAX_CHARACTERS = 4000;
 
 /** The answers of the model `data`, as minitx/interop/model_page.py makes it, by name. */
@@ -29,7 +30,7 @@ export function createAnswers(data) {
       return { probe, ...look(model, tokenizer, tokens) };
     },
     ask(text, question, fields) {
-      if (!QUESTIONS[question]) throw new Error("This page has no answer to that: open the run in TensorBoard.");
+      if (!QUESTIONS[question]) throw new Error(`This page does not show ${LACKING[question] ?? question}: open the run in TensorBoard.`);
       return QUESTIONS[question](model, tokenizer, encode(text).tokens, fields);
     },
     tokens(text) {

@@ -22,6 +22,7 @@ export function without(model, tokenizer, tokens, { heads, how }) {
 
 /** The loss as it is and without each head alone: the sum over the span `positions`, in nats. */
 export function ranking(model, tokenizer, tokens, { positions: [start, end], how }) {
+  if (tokens.length < 2) throw new Error("The text has a single token, so nothing follows that could be predicted.");
   const { n_layer, n_head, d_model } = model.config;
   let residual = embed(model, tokens);
   const standIn = how === "mean" ? meanOutputs(model, residual) : null;

@@ -45,7 +45,7 @@ function drawSentence(root, model, act) {
   root.place = place;
   build(root, model, heads, act);
   root.style.setProperty("--size", `${fontSize(root, probe)}px`);
-  root.hint.replaceChildren(sentenceHint(model, heads, place), place.isOpening ? onScreen(" Point at another word; click to keep it.") : "");
+  root.hint.replaceChildren(sentenceHint(model, heads, place), place.isOpening && heads.length ? onScreen(" Point at another word; click to keep it.") : "");
   for (const [button, changes] of root.switches) button.setAttribute("aria-pressed", String(Object.entries(changes).every(([name, value]) => state[name] === value)));
   drawPredictionAfter(root.prediction, probe, place.at);
   const links = linksToShow(model, place.at);
