@@ -72,7 +72,8 @@ def run(bench: Bench) -> Iterator[Table]:
                     sides[side.name].append(side)
             results = {name: Result(sides[name], step[name]) for name in makers}
             table = table_of(f"budget, {name}, {size}", track, results, baselines, bench.runtime)
-            table.notes[:0] = [GIVEN] if budget is None or settings.step_ms else over(results, budget, bench.runtime)
+            given = [GIVEN] if budget is None or settings.step_ms else []
+            table.notes[:0] = given + ([] if budget is None else over(results, budget, bench.runtime))
             table.raw |= {"configs": about, "seeds": settings.seed_list, "split": track.prepared.describe()}
             yield table
 
