@@ -15,9 +15,10 @@ def as_text(content: Mapping[str, Any], settings: PlanConfig) -> str:
     operations = float(content["operations per step"])
     units = ((1e15, "10¹⁵"), (1e12, "10¹²"), (1e9, "10⁹"))
     unit, power = next((unit for unit in units if operations > unit[0] / 10), units[-1])
+    millions = content["parameters"] / 1e6
+    parameters = f"{millions:.1f}" if millions < 10 else f"{millions:,.0f}"
     head = (
-        f"{content['parameters'] / 1e6:,.{0 if content['parameters'] > 1e7 else 1}f} million parameters, "
-        f"{content['tokens per step']:,} tokens and {operations / unit:,.3g} · {power} operations a step. "
+        f"{parameters} million parameters, {content['tokens per step']:,} tokens and {operations / unit:,.3g} · {power} operations a step. "
         f"{settings.gpu}, {settings.per_machine} in a machine, {settings.network} between; "
         f"{content['bytes for tensors'] / 1e9:.3g} GB each for tensors."
     )
