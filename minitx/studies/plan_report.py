@@ -18,7 +18,8 @@ def as_text(content: Mapping[str, Any], settings: PlanConfig) -> str:
     millions = content["parameters"] / 1e6
     parameters = f"{millions:.1f}" if millions < 10 else f"{millions:,.0f}"
     head = (
-        f"{parameters} million parameters, {content['tokens per step']:,} tokens and {operations / unit:,.3g} · {power} operations a step. "
+        f"{parameters} million parameters, {content['tokens per step']:,} tokens and "
+        f"{operations / unit:,.3g} · {power} operations a step. "
         f"{settings.gpu}, {settings.per_machine} in a machine, {settings.network} between; "
         f"{content['bytes for tensors'] / 1e9:.3g} GB each for tensors."
     )
