@@ -2,8 +2,8 @@
 
 import sys
 
-from minitx.commands.generate import main
+from minitx.commands.verbs import module_of
 from minitx.system.exits import run_command
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(run_command(lambda: module_of("generate").main()))

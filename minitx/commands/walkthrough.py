@@ -2,7 +2,7 @@
 
 With --html as a page: the layer as blocks, all heads at once, and the same steps folded below.
 
-Also shows that one word in two contexts has one embedding and two vectors.
+Without --text it also shows that one word in two contexts has one embedding and two vectors.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str], prog: str) -> int:
     parser.add_argument("--head", type=int, default=0, help="Head whose numbers are shown, counted from 0.")
     parser.add_argument("--token", type=int, help="Token whose row is shown, counted from 0; by default the last.")
     parser.add_argument("--html", metavar="FILE", help="Write one self-contained page instead.")
-    parser.add_argument("--word", help="Word that is compared in two contexts; bank by default.")
+    parser.add_argument("--word", help="Word to compare in two contexts; bank by default, without --text.")
     parser.add_argument("--contexts", nargs=2, help="Two texts with the word; by default two senses of bank.")
     options = parse_plain(parser, arguments)
     require(options.text != "", "The text is empty: give some words.")
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str], prog: str) -> int:
     )
     labels = tokenizer.token_labels(tokens)
     walked = walk(model, tokens, labels, options.layer, options.head, options.token)
-    pairs = CONTEXTS.get(source, [("bank", BANKS)])
+    pairs = CONTEXTS.get(source, [("bank", BANKS)]) if options.text is None else []
     if options.word or options.contexts:
         pairs = [(options.word or "bank", tuple(options.contexts or BANKS))]
     try:

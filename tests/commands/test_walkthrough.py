@@ -46,6 +46,8 @@ def test_texts_of_our_own_that_are_too_long_are_cut_or_left_out(run: Path, capsy
     """It failed on every run with a context shorter than the sentences about the bank."""
     assert main(["walkthrough", str(run)]) == 0
     assert "Left out: 'They crossed the river to the bank.' has 35 tokens, more than the" in capsys.readouterr().out
+    assert main(["walkthrough", str(run), "--text", "the cat sat"]) == 0
+    assert "in two contexts" not in capsys.readouterr().out  # a text of one's own is not followed by another
     config = Run(run).config()
     Run(run).save_config(dataclasses.replace(config, model=dataclasses.replace(config.model, context_length=4)))
     assert main(["walkthrough", str(run)]) == 0

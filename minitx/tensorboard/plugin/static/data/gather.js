@@ -31,11 +31,8 @@ export async function gather(source, before, wanted, view, isFresh, tell) {
     }
     if (!data.runs.length) return { ...data, info: null, first: null, note: data.emptyNote || EMPTY };
     await gatherRun(source, data, wanted, isFresh);
-    await gatherFirst(source, data, wanted, tell);
-    const isOpening = wanted.score === null && wanted.head === null && data.link !== undefined;
-    const score = isOpening ? linkScore(data.link) : wanted.score;
-    data.question = questionOf({ ...wanted, score }, data.first.probes[0]);
-    if (data.question) Object.assign(data, await withQuestion(source, { ...data, score }));
+    const loaded = { ...data, ...(await firstOf(source, data, wanted, tell)) };
+    Object.assign(data, loaded, await chartOf(source, loaded, wanted), { isLoaded: true });
     const inRange = { ...wanted, head: data.head, shown: data.shown };
     if (wanted.compare && view.compares) await gatherOther(source, data, before, inRange, isFresh, tell);
     if (view.load) await gatherExtra(source, data, before, inRange, view, tell);
@@ -53,10 +50,10 @@ export async function gather(source, before, wanted, view, isFresh, tell) {
   return data;
 }
 
-/** The chosen heads, the pattern of the shown step, and the chart. */
-async function gatherFirst(source, data, wanted, tell) {
+/** The chosen heads and the pattern of the shown step; the step and the text stand in `data` at once. */
+async function firstOf(source, data, wanted, tell) {
   const { info, run } = data;
-  const { layers, heads, probes, scores, chance } = info.newest ?? { layers: 1, heads: 1, probes: [], scores: {}, chance: {} };
+  const { layers, heads, probes } = info.newest ?? { layers: 1, heads: 1, probes: [] };
   const step = nearestOf(info.steps, wanted.step);
   const isOwn = wanted.probe < 0 && Boolean(wanted.text) && Boolean(source.ownText) && !data.refusal;
   const probe = Math.min(Math.max(0, wanted.probe), Math.max(0, probes.length - 1));
@@ -68,13 +65,22 @@ async function gatherFirst(source, data, wanted, tell) {
   if (wanted.head === null) chosen = openingHeads(first ?? (await source.snapshot(run, step, probe, [])));
   first ??= await source.snapshot(run, step, probe, wholeHeads(probes[probe], [chosen.head, ...chosen.shown]));
   const others = { second: null, otherInfo: null, extra: data.extraOf === wanted.view ? data.extra : null, extraFault: "" };
-  const scored = isOfText ? probes[probe] : { scores, chance };
-  const score = scored.scores[wanted.score] || wanted.score === "" ? wanted.score : openingScore(scored, chosen.head);
-  const chart = score ? await source.scores(run, score, info.steps, isOfText ? probe : null) : null;
   const text = JSON.stringify([run, first.probes[0].text]);
   const link = text === data.linkOf ? data.link : clearLink(first)?.number; // the place stays while steps go by
   note = [note, cutNote(first.probes[0])].filter(Boolean).join(" ");
-  Object.assign(data, { ...chosen, ...others, link, linkOf: text, score, chart, isOfText, first: prepared(first, wanted), firstStep, note, isLoaded: true });
+  return { ...chosen, ...others, link, linkOf: text, isOfText, first: prepared(first, wanted), firstStep, note };
+}
+
+/** {question, score, chart}: of the question, which a state may ask or open with, else of a score. */
+async function chartOf(source, data, wanted) {
+  const { run, info, probe, isOfText, link, head } = data;
+  const isOpening = wanted.score === null && wanted.head === null && link !== undefined;
+  const asked = isOpening ? linkScore(link) : wanted.score;
+  const question = questionOf({ ...wanted, score: asked }, data.first.probes[0]);
+  if (question) return withQuestion(source, { ...data, score: asked, question });
+  const scored = (isOfText ? info.newest.probes[probe] : info.newest) ?? { scores: {}, chance: {} };
+  const score = scored.scores[wanted.score] || wanted.score === "" ? wanted.score : openingScore(scored, head);
+  return { question, score, chart: score ? await source.scores(run, score, info.steps, isOfText ? probe : null) : null };
 }
 
 /** What the view itself asks for. If that fails, the pattern is still shown, and of the same pattern the last answer. */

@@ -4,7 +4,8 @@ import { pairIndex, weightAt } from "./snapshot.js";
 import { layerOf } from "../state/state.js";
 import { strengthOf, tellingScores } from "../state/telling.js";
 
-const IDLE = ["first_token", "current_token"];
+/** Scores of a head that looks at no other word. */
+export const IDLE = ["first_token", "current_token"];
 const FOLLOWED = 0.5; // of a word's attention
 
 /**

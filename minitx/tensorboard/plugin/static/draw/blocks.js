@@ -31,8 +31,10 @@ export function drawBlocks(scene) {
 function spokenBlocks({ answer, tokens, open }) {
   const { head, pattern } = answer.heads[open];
   const most = pattern.indexOf(Math.max(...pattern));
-  return `Layer ${answer.layer} at ${tokens[answer.position]}: ${answer.heads.length} heads. Head ${head} attends most to ${tokens[most]}, ${figure(pattern[most])}.`;
+  return `Layer ${answer.layer} at ${tokens[answer.position]}: ${headsIn(answer)}. Head ${head} attends most to ${tokens[most]}, ${figure(pattern[most])}.`;
 }
+
+const headsIn = ({ heads: { length } }) => (length === 1 ? "1 head" : `${length} heads`);
 
 /** The names of the rows, left of them; pointing at one explains it. */
 function blockCaptions({ layout, answer, tokens, tell, fit }) {
@@ -42,7 +44,7 @@ function blockCaptions({ layout, answer, tokens, tell, fit }) {
   const { cell, title, slice } = layout.heights;
   return [
     name(layout.x.y, cell, [`x of ${wordLabel(word)}`], [`x: one vector for ${word}`, "the residual before the heads, scaled to a root mean square of 1 (RMSNorm)"]),
-    name(layout.top, title, [`${heads} heads × ${answer.d_head}`, `${heads} × ${answer.d_head}`], [`${heads} heads, each in its own subspace of ${answer.d_head} numbers`]),
+    name(layout.top, title, [`${headsIn(answer)} × ${answer.d_head}`, `${heads} × ${answer.d_head}`], [`${headsIn(answer)}, each in its own subspace of ${answer.d_head} numbers`]),
     name(layout.query, cell, ["query"], [`query of ${word}`, "what it asks for: x times the head's query matrix, as it meets the keys"]),
     name(layout.output, cell, ["output"], ["output of each head", "the values, weighted by the pattern and added up"]),
     name(layout.side, cell, ["side by side"], ["the outputs of all heads, concatenated", `${heads} × ${answer.d_head} = ${whole} numbers`]),

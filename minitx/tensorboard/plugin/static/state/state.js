@@ -12,7 +12,7 @@ export const START = {
   score: null, // colours the survey and is drawn in the chart; null until one is chosen, see opening.js; "" for none
   measured: "validation", // text that heads are scored on: "validation", or "text" for the shown one
   units: "words", // or "tokens": what rows and columns of patterns stand for, where words are cut into pieces
-  scatter: { x: "previous_token", y: "induction" }, // the scores of the scatter's axes
+  scatter: { x: null, y: null }, // the scores of the scatter's axes; null: the strongest
   sort: false, // sort the survey by that score instead of by layer
   first: true, // draw attention to the first token, the attention sink
   links: true, // draw the labelled links of the text

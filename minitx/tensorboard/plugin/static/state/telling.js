@@ -15,3 +15,10 @@ export function tellingScores(snapshot, head, most) {
   const known = strengths.filter(([, strength]) => strength !== null).sort(([, a], [, b]) => b - a);
   return known.slice(0, most).map(([name]) => name);
 }
+
+/** The names of all scores, first those of which some head stands furthest above uniform attention. */
+export function strongestScores(scored) {
+  const best = (name) => Math.max(-1, ...scored.scores[name].map((_, head) => strengthOf(scored, name, head) ?? -1));
+  const strengths = Object.keys(scored.scores).map((name) => [name, best(name)]);
+  return strengths.sort(([, a], [, b]) => b - a).map(([name]) => name);
+}

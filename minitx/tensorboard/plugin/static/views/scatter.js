@@ -1,5 +1,6 @@
 // The scatter: every head as a point on two scores. It moves with the steps, and the chosen head leaves a trail.
 
+import { IDLE } from "../data/opening.js";
 import { scoredOn } from "../data/prepare.js";
 import { shape } from "../draw/cells.js";
 import { element, fillSelect, onScreen } from "../draw/dom.js";
@@ -7,6 +8,7 @@ import { drawPoints, scatterLayout } from "../draw/points.js";
 import { headColour } from "../draw/theme.js";
 import { figure, headName, meaning, scoreTitle } from "../state/scores.js";
 import { START } from "../state/state.js";
+import { strongestScores } from "../state/telling.js";
 
 export const SCATTER_VIEW = {
   name: "scatter",
@@ -25,18 +27,21 @@ async function loadScatter(source, data, wanted) {
   return { x: { name: names.x, ...x }, y: { name: names.y, ...y } };
 }
 
-/** The names of the axes: those chosen, or where the run has none such, its first; null if it has no scores. */
+/** The names of the axes: those chosen, else the strongest of the newest step; null if the run has no scores. */
 function scatterNames(data, { x, y }) {
   const known = offered(data);
   if (!known.length) return null;
-  const first = known.includes(x) ? x : known[0];
-  return { x: first, y: known.includes(y) ? y : (known.find((name) => name !== first) ?? first) };
+  const strongest = strongestScores(scoredIn(data)).filter((name) => !IDLE.includes(name));
+  const choice = [...strongest, ...known];
+  const first = known.includes(x) ? x : (choice.find((name) => name !== y) ?? y);
+  return { x: first, y: known.includes(y) ? y : (choice.find((name) => name !== first) ?? first) };
 }
 
-/** The names of the scores of that text. */
-function offered({ info: { newest }, isOfText, probe }) {
-  return Object.keys((isOfText ? newest.probes[probe] : newest)?.scores ?? {});
-}
+/** The newest scores of the text that heads are scored on. */
+const scoredIn = ({ info: { newest }, isOfText, probe }) => (isOfText ? newest.probes[probe] : newest);
+
+/** Their names. */
+const offered = (data) => Object.keys(scoredIn(data)?.scores ?? {});
 
 function drawScatter(root, { state, data, theme, extra }, act) {
   root.act = act;
