@@ -109,7 +109,7 @@ def points(page: Page) -> dict[int, tuple[float, float]]:
 
 
 def test_heads_are_points_on_two_scores_that_move_with_the_steps(browser: Any, server: str) -> None:
-    with Page(browser, frame(server, "run=good&view=scatter&head=3&step=10")) as page:
+    with Page(browser, frame(server, "run=good&view=scatter&head=3&step=10&scatter=previous_token.induction")) as page:
         page.wait(is_at(10))
         page.tab.locator(".point").first.wait_for()
         before = points(page)
@@ -185,6 +185,8 @@ def test_a_file_has_the_scatter_and_says_that_it_has_no_examples(browser: Any, t
     with Page(browser, file.as_uri(), width=390, height=844, dark=True) as page:
         page.tab.locator(".point").first.wait_for()
         assert sorted(points(page)) == [0, 1, 3]
+        axes = [select.input_value() for select in page.tab.locator("select[aria-label^='Score of the ']").all()]
+        assert axes == ["induction", "previous_token"], "of whose heads one stands furthest above chance"
         page.tab.get_by_role("button", name="Examples", exact=True).click()
         page.tab.locator("text=This file holds no examples").wait_for()
         assert not page.errors

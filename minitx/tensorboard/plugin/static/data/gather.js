@@ -31,8 +31,8 @@ export async function gather(source, before, wanted, view, isFresh, tell) {
     }
     if (!data.runs.length) return { ...data, info: null, first: null, note: data.emptyNote || EMPTY };
     await gatherRun(source, data, wanted, isFresh);
-    const loaded = { ...data, ...(await firstOf(source, data, wanted, tell)) };
-    Object.assign(data, loaded, await chartOf(source, loaded, wanted), { isLoaded: true });
+    const first = await firstOf(source, data, wanted, tell);
+    Object.assign(data, first, await chartOf(source, { ...data, ...first }, wanted), { isLoaded: true });
     const inRange = { ...wanted, head: data.head, shown: data.shown };
     if (wanted.compare && view.compares) await gatherOther(source, data, before, inRange, isFresh, tell);
     if (view.load) await gatherExtra(source, data, before, inRange, view, tell);
