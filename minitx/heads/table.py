@@ -91,7 +91,10 @@ def _summary(measured: HeadMeasurements) -> Iterator[str]:
 
 def probes_as_text(probes: Sequence[ProbeMeasurements]) -> str:
     """A table for each probe: a line for each head, a column for each link, candidates for one word side by side."""
-    lines = ["Attention along each link, and in brackets what the same head gives the same places of other texts."]
+    lines = [
+        "Attention along each link, and in brackets what the same head gives the same places of other texts.",
+        "Back: by how many tokens; prefers: the link of one word that a head clearly follows, of several.",
+    ]
     for probe in probes:
         links, choices = probe.links, probe.choices()
         width = max(20, *(len(link.link.name) + 3 for link in links))
@@ -112,6 +115,7 @@ def kinds_as_text(measured: KindMeasurements) -> str:
     lines = [
         "Words that win over their rivals, and attention from the word before to the word that decides.",
         "Chance is a guess; control is the same distance elsewhere; even is a head that looks everywhere alike.",
+        "New pairs are words that training never showed together; lost is accuracy, without the head.",
         f"\n{'':58}attends most above control{'':12}matters most",
         "kind           accuracy  chance     new pairs   words    head  attention  control   even    head       lost",
     ]
