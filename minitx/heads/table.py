@@ -16,6 +16,8 @@ from minitx.heads.scores import SCORES, Floats
 COLUMNS = {name: score.column for name, score in SCORES.items()}
 COLUMNS |= {"induction_on_repeats": "on repeats", "semantic": "meaning"}
 """The score of each column, and its title."""
+FEW = 32
+"""Tokens of which a role may well be chance."""
 
 
 def as_text(measured: HeadMeasurements, kinds: KindMeasurements | None = None) -> str:
@@ -32,7 +34,8 @@ def as_text(measured: HeadMeasurements, kinds: KindMeasurements | None = None) -
 
 def _attention(measured: HeadMeasurements) -> Iterator[str]:
     """The lines of the table of scores."""
-    yield f"What each head attends to, on {measured.scored_tokens:,} tokens: score ± its standard deviation over texts."
+    size = f"{measured.scored_tokens:,} tokens" + " (too few to trust a role)" * (measured.scored_tokens < FEW)
+    yield f"What each head attends to, on {size}: score ± its standard deviation over texts."
     above = (f"{'induction' if title == 'on repeats' else '':>11}" for title in COLUMNS.values())
     yield f"\n{'':8}{''.join(above)}".rstrip()
     yield "head    " + "".join(f"{title:>11}" for title in COLUMNS.values()) + "  role"

@@ -48,6 +48,7 @@ def test_text_json_and_picture(run: Path, tmp_path: Path, capsys: pytest.Capture
     assert main(["heads", str(run), "--picture", str(tmp_path / "heads.png")]) == 0
     out, err = capsys.readouterr()
     assert out.startswith(f"{run}, step-000003, on its validation text") and "unclassified" in out
+    assert "too few to trust a role" not in out
     assert (tmp_path / "heads.png").stat().st_size > 10_000 and "heads.png" in err
     assert main(["heads", str(run), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -83,6 +84,8 @@ def test_a_given_text_is_measured_instead(run: Path, tmp_path: Path, capsys: pyt
     assert answers[0] == answers[1] and answers[0]["tokens"] == 27
     assert main(["heads", str(run), "--text", "null", "--json", "--no_ablation"]) == 0
     assert json.loads(capsys.readouterr().out)["tokens"] == 5
+    assert main(["heads", str(run), "--text", "null", "--no_ablation"]) == 0
+    assert "on 4 tokens (too few to trust a role): " in capsys.readouterr().out
 
 
 def test_probes_and_history(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
