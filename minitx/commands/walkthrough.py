@@ -18,7 +18,7 @@ TEXTS = {"tales": "The animal didn't cross the street because it was too tired."
 CONTEXTS = {
     "tales": [
         ("bank", ("One day Sara and Maya went to the bank.", "One day Sara went to the park. The dog near the bank.")),
-        ("It", ("Sara found a red fox at the park. It was", "Sara found a red hat at the park. It was")),
+        ("It", ("One day Sara and Maya found a red fox. It was", "One day Sara and Maya found a red hat. It was")),
     ]
 }
 """data.source → words with two contexts each, if they are not "bank" and `BANKS`."""
@@ -32,10 +32,12 @@ def main(arguments: Sequence[str], prog: str) -> int:
     parser.add_argument("--head", type=int, default=0, help="Head whose numbers are shown, counted from 0.")
     parser.add_argument("--token", type=int, help="Token whose row is shown, counted from 0; by default the last.")
     parser.add_argument("--html", metavar="FILE", help="Write one self-contained page instead.")
-    parser.add_argument("--word", help="Word to compare in two contexts; bank by default, without --text.")
-    parser.add_argument("--contexts", nargs=2, help="Two texts with the word; by default two senses of bank.")
+    parser.add_argument("--word", help="Word to compare in the two texts of --contexts.")
+    parser.add_argument("--contexts", nargs=2, help="Two texts with the word; without --text two senses of bank.")
     options = parse_plain(parser, arguments)
     require(options.text != "", "The text is empty: give some words.")
+    together = "--word and --contexts belong together: name a word and two texts that have it."
+    require((options.word is None) == (options.contexts is None), together)
     if options.html is not None:
         check_page_name(options.html)
 
@@ -61,12 +63,12 @@ def main(arguments: Sequence[str], prog: str) -> int:
     labels = tokenizer.token_labels(tokens)
     walked = walk(model, tokens, labels, options.layer, options.head, options.token)
     pairs = CONTEXTS.get(source, [("bank", BANKS)]) if options.text is None else []
-    if options.word or options.contexts:
-        pairs = [(options.word or "bank", tuple(options.contexts or BANKS))]
+    if options.contexts:
+        pairs = [(options.word, tuple(options.contexts))]
     try:
         contexts = [step for pair in pairs for step in compare_contexts(model, tokenizer, *pair)]
     except UserError as error:
-        if options.word or options.contexts:
+        if options.contexts:
             raise
         contexts = [Step("One word in two contexts", f"Left out: {error}", "", [])]
     if options.html is None:

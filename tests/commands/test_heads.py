@@ -85,7 +85,7 @@ def test_a_given_text_is_measured_instead(run: Path, tmp_path: Path, capsys: pyt
     assert main(["heads", str(run), "--text", "null", "--json", "--no_ablation"]) == 0
     assert json.loads(capsys.readouterr().out)["tokens"] == 5
     assert main(["heads", str(run), "--text", "null", "--no_ablation"]) == 0
-    assert "on 4 tokens (too few to trust a role): " in capsys.readouterr().out
+    assert "on 5 tokens (too few to trust a role): " in capsys.readouterr().out
 
 
 def test_probes_and_history(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

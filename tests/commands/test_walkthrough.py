@@ -72,3 +72,9 @@ def test_what_a_person_can_get_wrong(
     assert main(["walkthrough", str(run), *CONTEXTS, *arguments]) == 2
     err = capsys.readouterr().err
     assert sentence in err and err.count("error: ") == 1
+
+
+def test_a_word_comes_with_its_texts(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It was sought in texts that nobody had given."""
+    assert main(["walkthrough", str(run), "--word", "cat"]) == 2
+    assert "--word and --contexts belong together" in capsys.readouterr().err

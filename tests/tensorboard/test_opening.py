@@ -168,6 +168,11 @@ def test_it_opens_on_the_newest_run_with_the_word_of_its_first_link(browser: Any
             .first.text_content()
             .startswith("“It” attends most to “The”: 1.00 in head 1·0.")
         )
+        text, score = (shown.tab.get_by_label(name, exact=True) for name in ("Text", "Score of heads"))
+        for number, opened in (("1", "induction"), ("0", "@link:0")):  # a text without links, and back
+            text.select_option(number)
+            shown.wait(f"document.querySelector('select[aria-label^=Score]').value === '{opened}'")
+            assert score.input_value() == opened
     with Page(browser, frame(server, "")) as shown:
         shown.wait(is_at(40))
         assert shown.tab.locator("select[aria-label=Run]").input_value() == "two"

@@ -1,7 +1,7 @@
 // Loads the data that a state needs: runs, the steps of one run, the shown patterns, a score at every step.
 
 import { withQuestion } from "./attention.js";
-import { clearLink, openingHeads, openingScore } from "./opening.js";
+import { clearLink, clearestScore, openingHeads, openingScore } from "./opening.js";
 import { hasBoth, prepared } from "./prepare.js";
 import { linkScore, questionOf } from "../state/question.js";
 import { headsWithin, nearestOf } from "../state/state.js";
@@ -33,6 +33,7 @@ export async function gather(source, before, wanted, view, isFresh, tell) {
     await gatherRun(source, data, wanted, isFresh);
     const first = await firstOf(source, data, wanted, tell);
     Object.assign(data, first, await chartOf(source, { ...data, ...first }, wanted), { isLoaded: true });
+    if (wanted.score === null && wanted.head === null) data.opened = { score: data.score, head: data.head };
     const inRange = { ...wanted, head: data.head, shown: data.shown };
     if (wanted.compare && view.compares) await gatherOther(source, data, before, inRange, isFresh, tell);
     if (view.load) await gatherExtra(source, data, before, inRange, view, tell);
@@ -79,7 +80,8 @@ async function chartOf(source, data, wanted) {
   const question = questionOf({ ...wanted, score: asked }, data.first.probes[0]);
   if (question) return withQuestion(source, { ...data, score: asked, question });
   const scored = (isOfText ? info.newest.probes[probe] : info.newest) ?? { scores: {}, chance: {} };
-  const score = scored.scores[wanted.score] || wanted.score === "" ? wanted.score : openingScore(scored, head);
+  const isKnown = scored.scores[wanted.score] || wanted.score === "";
+  const score = isKnown ? wanted.score : wanted.score === null ? openingScore(scored, head) : clearestScore(scored);
   return { question, score, chart: score ? await source.scores(run, score, info.steps, isOfText ? probe : null) : null };
 }
 

@@ -2,10 +2,10 @@
 
 import { pairIndex, weightAt } from "./snapshot.js";
 import { layerOf } from "../state/state.js";
-import { strengthOf, tellingScores } from "../state/telling.js";
+import { strengthOf, strongestScores, tellingScores } from "../state/telling.js";
 
 /** Scores of a head that looks at no other word. */
-export const IDLE = ["first_token", "current_token"];
+const IDLE = ["first_token", "current_token"];
 const FOLLOWED = 0.5; // of a word's attention
 
 /**
@@ -27,6 +27,12 @@ export function openingScore(scored, head) {
   const names = tellingScores(scored, head, Infinity);
   return names.find((name) => !IDLE.includes(name)) ?? names[0] ?? Object.keys(scored.scores)[0] ?? "";
 }
+
+/** The names of the scores of which some head stands out most, where it looks at other words, the clearest first. */
+export const clearestScores = (scored) => strongestScores(scored).filter((name) => !IDLE.includes(name));
+
+/** The first of them; "" without scores. */
+export const clearestScore = (scored) => clearestScores(scored)[0] ?? Object.keys(scored.scores)[0] ?? "";
 
 /** The opening link: the first that a head gives half of its attention, as in `followedLinks`; undefined without one. */
 export const clearLink = (snapshot) => followedLinks(snapshot).find(({ weight }) => weight >= FOLLOWED);

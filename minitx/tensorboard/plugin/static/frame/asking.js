@@ -14,7 +14,11 @@ import { START } from "../state/state.js";
 export function createAsking(now, change) {
   let before = { score: START.score, sort: START.sort };
   const rest = () => (isQuestion(now().state.score) ? before : {});
-  const anew = () => (rest().score === null ? { ...rest(), head: null } : rest());
+  const anew = () => {
+    const { state, opened } = now();
+    const isAsOpened = state.score === opened?.score && state.head === opened?.head;
+    return isAsOpened || rest().score === null ? { ...rest(), score: null, head: null } : rest();
+  };
   const end = () => change({ ...rest(), token: null });
 
   function begin(score, token) {
@@ -27,7 +31,7 @@ export function createAsking(now, change) {
   return {
     rest,
     end,
-    /** For another text: one that opened on a link makes the next open on its own. */
+    /** For another text: it opens on its own link or score, unless another score or head was chosen. */
     anew,
     /** Pin a place, which asks about it if it names a word that attends; once more ends that. */
     pin(token) {

@@ -42,7 +42,7 @@ export function startViewer(root, source, { link = "", linkTo, follow, hasTour =
   let reading = ""; // the note while loading takes long
   const currentStep = () => nearestOf(data.info?.steps ?? [], state.step);
   const player = createPlayer({ steps: () => data.info?.steps ?? [], currentStep, goTo, draw });
-  const asking = createAsking(() => ({ state, probe: data.first?.probes[0] }), change);
+  const asking = createAsking(() => ({ state, probe: data.first?.probes[0], opened: data.opened }), change);
   const act = { change, pin: asking.pin, unpin: () => hoverAt(null) ?? asking.end(), ask: asking.ask, hover: hoverAt, tell, note: tellNote, speak, chooseHead: choose, goTo };
   const parts = buildLayout(root, {
     select,

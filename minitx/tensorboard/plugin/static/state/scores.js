@@ -62,6 +62,6 @@ export function scorePlaces(name, values, ofAllSteps = []) {
 export function figure(value) {
   if (value === null || value === undefined) return "–";
   const size = Math.abs(value);
-  if (size > 0 && size < 0.00005) return value > 0 ? "<0.0001" : ">-0.0001";
-  return value.toFixed(size >= 10 ? 1 : size >= 0.1 || size === 0 ? 2 : size >= 0.01 ? 3 : 4);
+  if (size < 0.00005) return "0.00";
+  return value.toFixed(size >= 10 ? 1 : size >= 0.1 ? 2 : size >= 0.01 ? 3 : 4);
 }

@@ -1,6 +1,6 @@
 // The scatter: every head as a point on two scores. It moves with the steps, and the chosen head leaves a trail.
 
-import { IDLE } from "../data/opening.js";
+import { clearestScores } from "../data/opening.js";
 import { scoredOn } from "../data/prepare.js";
 import { shape } from "../draw/cells.js";
 import { element, fillSelect, onScreen } from "../draw/dom.js";
@@ -8,7 +8,6 @@ import { drawPoints, scatterLayout } from "../draw/points.js";
 import { headColour } from "../draw/theme.js";
 import { figure, headName, meaning, scoreTitle } from "../state/scores.js";
 import { START } from "../state/state.js";
-import { strongestScores } from "../state/telling.js";
 
 export const SCATTER_VIEW = {
   name: "scatter",
@@ -31,8 +30,7 @@ async function loadScatter(source, data, wanted) {
 function scatterNames(data, { x, y }) {
   const known = offered(data);
   if (!known.length) return null;
-  const strongest = strongestScores(scoredIn(data)).filter((name) => !IDLE.includes(name));
-  const choice = [...strongest, ...known];
+  const choice = [...clearestScores(scoredIn(data)), ...known];
   const first = known.includes(x) ? x : (choice.find((name) => name !== y) ?? y);
   return { x: first, y: known.includes(y) ? y : (choice.find((name) => name !== first) ?? first) };
 }
