@@ -2,7 +2,7 @@
 
 With --html as a page: the layer as blocks, all heads at once, and the same steps folded below.
 
-Without --text it also shows that one word in two contexts has one embedding and two vectors.
+Without --text, or with --word and --contexts, it also shows one word in two contexts: one embedding, two vectors.
 """
 
 from collections.abc import Sequence

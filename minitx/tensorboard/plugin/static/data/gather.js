@@ -14,7 +14,7 @@ const EMPTY = "No run here has snapshots yet: train one, and this page fills by 
 
 /**
  * Load what `wanted`, a state, needs from `source`:
- * {runs, refusal, run, info, probe, step, score, question, head, shown, link, first, chart, extra, note, fault}, and for a comparison
+ * {runs, refusal, run, info, probe, step, score, question, head, shown, opened, link, first, chart, extra, note, fault}, and for a comparison
  * {otherRun, otherInfo, otherStep, second}. firstStep and secondStep are the steps of the two patterns; for an own text
  * they are steps of checkpoints. `extra` is what `view` loads for itself, and `extraFault` why it could not. `before` is
  * the last result: what still holds is kept, unless `isFresh`. An error becomes the sentence `fault`, and the last picture
@@ -33,7 +33,7 @@ export async function gather(source, before, wanted, view, isFresh, tell) {
     await gatherRun(source, data, wanted, isFresh);
     const first = await firstOf(source, data, wanted, tell);
     Object.assign(data, first, await chartOf(source, { ...data, ...first }, wanted), { isLoaded: true });
-    if (wanted.score === null && wanted.head === null) data.opened = { score: data.score, head: data.head };
+    if (isOpening(wanted)) data.opened = { score: data.score, head: data.head };
     const inRange = { ...wanted, head: data.head, shown: data.shown };
     if (wanted.compare && view.compares) await gatherOther(source, data, before, inRange, isFresh, tell);
     if (view.load) await gatherExtra(source, data, before, inRange, view, tell);
@@ -72,11 +72,13 @@ async function firstOf(source, data, wanted, tell) {
   return { ...chosen, ...others, link, linkOf: text, isOfText, first: prepared(first, wanted), firstStep, note };
 }
 
+/** Whether a state leaves score and head to the opening. */
+const isOpening = ({ score, head }) => score === null && head === null;
+
 /** {question, score, chart}: of the question, which a state may ask or open with, else of a score. */
 async function chartOf(source, data, wanted) {
   const { run, info, probe, isOfText, link, head } = data;
-  const isOpening = wanted.score === null && wanted.head === null && link !== undefined;
-  const asked = isOpening ? linkScore(link) : wanted.score;
+  const asked = isOpening(wanted) && link !== undefined ? linkScore(link) : wanted.score;
   const question = questionOf({ ...wanted, score: asked }, data.first.probes[0]);
   if (question) return withQuestion(source, { ...data, score: asked, question });
   const scored = (isOfText ? info.newest.probes[probe] : info.newest) ?? { scores: {}, chance: {} };

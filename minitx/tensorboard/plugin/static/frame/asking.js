@@ -8,7 +8,7 @@ import { figure, scoreTitle } from "../state/scores.js";
 import { START } from "../state/state.js";
 
 /**
- * Begins and ends questions: calls change(changes) on the state that `now()` gives together with the text's probe. The
+ * Begins and ends questions: calls change(changes) on the state that `now()` gives with the text's probe and what opened. The
  * score and the order before a question come back after it.
  */
 export function createAsking(now, change) {
