@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from minitx.commands.shared import as_text, exclude, read_text, write_page
+from minitx.commands.shared import as_text, exclude, read_text, tell_spelled, write_page
 from minitx.config import GenerateConfig
 from minitx.config.parsing import instantiate, new_parser, option_value, parse
 from minitx.system.errors import UserError, require
@@ -63,6 +63,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "generate.py") -> i
     decoder = compiled_decoder(model, options) if options.compile and options.max_new_tokens > 1 else None
 
     def complete_prompt(text: str | None, on_text: Callable[[int, str], None] | None) -> list[Completion]:
+        tell_spelled(tokenizer, text or "")
         try:
             return complete(model, tokenizer, text, options, on_text, decoder)
         except FloatingPointError as error:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from minitx.commands.shared import exclude, read_text, run_parser, write_page
+from minitx.commands.shared import exclude, read_text, run_parser, tell_spelled, write_page
 from minitx.config.parsing import parse_plain
 from minitx.system.errors import UserError, require
 from minitx.system.figures import save_picture
@@ -56,6 +56,8 @@ def main(arguments: Sequence[str], prog: str) -> int:
     if options.examples:
         return show_examples(run, options, runtime)
     model, checkpoint = run.load_model(options.checkpoint, runtime.device)
+    if text is not None:
+        tell_spelled(run.tokenizer(), text)
     if options.kinds:
         return show_kinds(run, model, checkpoint, options)
     if options.html is not None:

@@ -1,15 +1,24 @@
 """What several verbs share: their options, the texts that they read and the pages that they write."""
 
+from __future__ import annotations
+
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser
 
+from minitx.data.words import spelled_out
 from minitx.system.errors import UserError, require, require_bounds
 from minitx.system.files import write_output
+from minitx.system.text import warn
 
+if TYPE_CHECKING:
+    from minitx.data.tokenizer import Tokenizer
+
+MAX_NAMED = 5
+"""Words that a warning names."""
 MAX_SEEDS = 100
 """More are a seed, taken for their number."""
 
@@ -70,6 +79,13 @@ def as_text(content: bytes | str, origin: str) -> str:
         return (content.encode() if isinstance(content, str) else content).decode()
     except UnicodeError as error:
         raise UserError(f"{origin} is not UTF-8 ({error}): convert it to UTF-8.") from error
+
+
+def tell_spelled(tokenizer: Tokenizer, text: str) -> None:
+    """Warn of the words of `text` that the model must read letter by letter."""
+    if words := spelled_out([tokenizer.token_bytes(token) for token in tokenizer.encode(text)]):
+        named = ", ".join(words[:MAX_NAMED]) + (" …" if len(words) > MAX_NAMED else "")
+        warn(f"The tokenizer has no token for {named} here, so the model reads letters.")
 
 
 def write_page(name: str, html: str) -> None:

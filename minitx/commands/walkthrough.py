@@ -7,7 +7,7 @@ Without --text, or with --word and --contexts, it also shows one word in two con
 
 from collections.abc import Sequence
 
-from minitx.commands.shared import run_parser, write_page
+from minitx.commands.shared import run_parser, tell_spelled, write_page
 from minitx.config.parsing import parse_plain
 from minitx.system.errors import UserError, require
 from minitx.system.files import check_page_name
@@ -54,7 +54,9 @@ def main(arguments: Sequence[str], prog: str) -> int:
     model, checkpoint = run.load_model(options.checkpoint, torch.device("cpu"))
     tokenizer, source = run.tokenizer(), run.config().data.source
     tokens = tokenizer.encode(options.text or TEXTS.get(source, TEXT))
-    if options.text is None:
+    if options.text is not None:
+        tell_spelled(tokenizer, options.text)
+    else:
         tokens = tokens[: model.config.context_length]
     require(
         options.token is None or 0 <= options.token < len(tokens),

@@ -38,6 +38,20 @@ def word_starts(pieces: Sequence[bytes]) -> list[int]:
     return [0] * bool(words) + [start for start, (a, b) in enumerate(pairwise(words), 1) if a != b]
 
 
+def spelled_out(pieces: Sequence[bytes]) -> list[str]:
+    """The words that a text's tokens spell letter by letter, for the tokenizer has no token for them.
+
+    None of a text whose tokens are all that short: its tokenizer is one of characters.
+    """
+    texts = [piece.decode("utf-8", "replace").strip(" ") for piece in pieces]
+    starts, found = word_starts(pieces), dict[str, None]()
+    for start, end in pairwise([*starts, len(pieces)]):
+        word = b"".join(pieces[start:end]).decode("utf-8", "replace").strip(" ")
+        if len(word) > 1 and word.isalpha() and all(len(text) < 2 for text in texts[start:end]):
+            found[word] = None
+    return list(found) if any(len(text) > 1 for text in texts) else []
+
+
 def _kind(character: str) -> str:
     """One letter: w of words, c Chinese or Japanese, m mark, z joiner of emoji, j of "don't" and "well-known", p other.
 

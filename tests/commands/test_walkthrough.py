@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from minitx.__main__ import main
+from minitx.config import TokenizerConfig
 from minitx.data.tokenizer import Tokenizer
 from minitx.run import checkpoints
 from minitx.run.folder import Run
@@ -78,3 +79,22 @@ def test_a_word_comes_with_its_texts(run: Path, capsys: pytest.CaptureFixture[st
     """It was sought in texts that nobody had given."""
     assert main(["walkthrough", str(run), "--word", "cat"]) == 2
     assert "--word and --contexts belong together" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["walkthrough", "RUN", "--text"], ["heads", "RUN", "--no_ablation", "--text"], ["generate", "RUN", "--prompt"]],
+    ids=lambda arguments: arguments[0],
+)
+def test_words_that_are_no_tokens_are_named(
+    arguments: list[str], run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = small_config(tmp_path)
+    tokenizer = Tokenizer.train([small_text(20)], TokenizerConfig("word", 512))
+    word_run = Run.create(config.out, config, tokenizer, {})
+    checkpoints.save(word_run.path, small_model(tokenizer.vocab_size), {}, {"step": 3}, best=True, keep=1)
+    arguments = [str(word_run.path) if argument == "RUN" else argument for argument in arguments]
+    assert main([*arguments, "the cat saw Zorro, a zebra and Zorro"]) == 0
+    assert "The tokenizer has no token for Zorro, zebra here, so the model reads letters." in capsys.readouterr().err
+    assert main([*arguments, "the cat sat"]) == 0
+    assert not capsys.readouterr().err

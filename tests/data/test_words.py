@@ -8,7 +8,7 @@ import pytest
 
 from minitx.config import TokenizerConfig
 from minitx.data.tokenizer import Tokenizer
-from minitx.data.words import label, labels, word_starts
+from minitx.data.words import label, labels, spelled_out, word_starts
 
 WORDS = [
     "The", " dog-house", " didn't", " fall", ",", ' "', "well", '"', ".", "\n", " ", " Say", " 3", ".", "14", " 日",
@@ -76,3 +76,16 @@ def test_the_tokenizer_labels_control_tokens_by_their_names() -> None:
     ids = [tokenizer.end_of_document, *tokenizer.encode("aж")]
     assert tokenizer.token_labels(ids) == ["<|endoftext|>", "a", "·", "ж"]
     assert [tokenizer.token_text(token) for token in ids[2:]] == ["<0xD0>", "<0xB6>"]
+
+
+def test_words_that_are_no_tokens_are_named() -> None:
+    """A name at the start has no token where the training text never begins with it."""
+
+    def named(kind: str, text: str) -> list[str]:
+        tokenizer = Tokenizer.train(["the cat and Anna saw the dog. "] * 50, KINDS[kind])
+        return spelled_out([tokenizer.token_bytes(token) for token in tokenizer.encode(text)])
+
+    assert named("word", "the Zebra saw Anna, a\nжук and a Zebra") == ["Zebra", "жук"]
+    assert named("word", "the cat saw Anna. 12 ?!") == []
+    assert named("char", "the Zebra") == []
+    assert spelled_out([]) == []

@@ -24,7 +24,7 @@ import pytest
 import yaml
 
 from minitx.heads import snapshots
-from tests.heads.test_snapshots import changed, header_of, read_patterns
+from tests.heads.test_snapshots import changed, header_of, patterns, read_patterns
 from tests.small import small_config
 from tests.tensorboard.browser import IN_BROWSER, SLOW, Page
 
@@ -328,6 +328,20 @@ def test_an_own_text_is_run_through_the_nearest_checkpoint(browser: Any, server:
         page.tab.locator("button", has_text="Save").click()
         page.tab.locator("button", has_text="HTML").click()
         page.wait("document.querySelector('.fault').textContent === 'No such luck.'")
+        assert not page.errors
+
+
+def test_words_of_an_own_text_that_are_no_tokens_are_named(browser: Any, server: str) -> None:
+    tokens, words = ["the", "␣Z", "e", "b", "␣", "·", "ж", "у", "␣cat", "."], [0, 1, 4, 8, 9]
+    spelled = snapshots.encode(12, [snapshots.ShownProbe("the Zeb жу cat.", tokens, patterns(2, 2, 10), words=words)])
+    with Page(browser, frame(server, "run=small")) as page:
+        page.wait(is_at(12))
+        page.tab.route("**/own_text", lambda route: route.fulfill(body=spelled))
+        page.tab.locator(".own textarea").fill("the Zeb жу cat.")
+        page.tab.locator(".own button").click()
+        page.wait("document.querySelector('.note').textContent.startsWith('Your text through')")
+        note = page.tab.locator(".note[role=status]").text_content()
+        assert note.endswith("The tokenizer has no token for Zeb, жу here, so the model reads letters.")
         assert not page.errors
 
 

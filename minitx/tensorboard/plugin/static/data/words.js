@@ -58,6 +58,14 @@ export function predictionsIn(probe, predictions) {
   return probe.units === "words" ? predictWords(predictions, probe.tokens.map((_, word) => probe.spanOf(word))) : predictions;
 }
 
+/** The words that the tokens of `probe` spell letter by letter, as minitx/data/words.py finds them. */
+export function spelledOut({ inTokens: { tokens, words, seq } }) {
+  const isShort = (label) => [...label.replace(/^␣/, "")].length < 2;
+  const spans = words.map((start, at) => tokens.slice(start, words[at + 1] ?? seq));
+  const spelled = spans.filter((labels) => labels.every(isShort)).map((labels) => labelOf(labels).replace(/^␣/, ""));
+  return tokens.every(isShort) ? [] : [...new Set(spelled.filter((word) => /^\p{L}{2,}$/u.test(word)))];
+}
+
 /** One value for each token → for each unit of `probe` the sum over its tokens; no units after the last value. */
 export function sumsIn(probe, values) {
   const count = probe.unitOf(values.length - 1) + 1;

@@ -84,8 +84,9 @@ export function drawLinkFrames(context, layout, links, view, theme) {
     const width = labelWidth(context, frame.link.label, theme);
     const x = Math.max(view.x, Math.min(frame.x, view.x + view.width - width));
     const at = (y) => ({ x, y, width, height: LABEL_HEIGHT });
-    const places = [at(frame.y - LABEL_HEIGHT - 2), at(frame.y + frame.height + 2)];
-    for (let y = frame.y - 2 * (LABEL_HEIGHT + 3); y >= view.y; y -= LABEL_HEIGHT + 3) places.push(at(y));
+    const upwards = (y) => (y < view.y ? [] : [at(y), ...upwards(y - LABEL_HEIGHT - 3)]);
+    // Above the diagonal of the frame's column there are no cells to cover.
+    const places = [...upwards(top + frame.link.key[0] * cell - LABEL_HEIGHT - 2), ...upwards(frame.y - LABEL_HEIGHT - 2), at(frame.y + frame.height + 2)];
     const isInside = ({ y }) => y >= view.y && y + LABEL_HEIGHT <= view.y + view.height;
     const place = freePlace(places.filter(isInside), taken, seen.filter((other) => other !== frame));
     if (!place) continue;

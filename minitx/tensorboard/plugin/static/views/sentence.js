@@ -44,7 +44,6 @@ function drawSentence(root, model, act) {
   const place = placeOf(model, heads);
   root.place = place;
   build(root, model, heads, act);
-  root.style.setProperty("--size", `${fontSize(root, probe)}px`);
   root.hint.replaceChildren(sentenceHint(model, heads, place), place.isOpening && heads.length ? onScreen(" Point at another word; click to keep it.") : "");
   for (const [button, changes] of root.switches) button.setAttribute("aria-pressed", String(Object.entries(changes).every(([name, value]) => state[name] === value)));
   drawPredictionAfter(root.prediction, probe, place.at);
@@ -61,6 +60,7 @@ function drawSentence(root, model, act) {
       shade(word, at === place.at, ofLine.map((head) => weightTo(probe, head, place, at)), colours, state.together);
     }
   }
+  fit(root);
 }
 
 /** {at, isIncoming, isOpening}: the word whose attention is shown; one is chosen while nobody points or has pinned one. */
@@ -93,13 +93,20 @@ function build(root, { state, data }, heads, act) {
   if (hadFocus) root.lines[0]?.text.focus();
 }
 
-/** Pixels of the letters, as large as the room allows: a letter takes about 0.9 of its size squared. */
-function fontSize(root, { tokens }) {
-  const [least, most, onPhone] = [16, 24, 17];
-  if (window.innerWidth <= 720) return onPhone;
-  const letters = tokens.join("").length * root.lines.length;
-  const room = 0.6 * (root.clientWidth - 90) * Math.max(100, root.clientHeight - 70 - 20 * root.lines.length);
-  return Math.round(Math.min(most, Math.max(least, Math.sqrt(room / (0.9 * letters)))));
+/** Make the letters as large as the room allows. Where even small ones leave too little, begin with the chosen head. */
+function fit(root) {
+  const [least, most, onPhone] = [14, 24, 17];
+  const isOnPhone = window.innerWidth <= 720;
+  const plan = [root.plan, root.clientWidth, root.clientHeight, root.prediction.hidden].join();
+  if (root.fitted === plan) return;
+  root.fitted = plan;
+  const fits = (size) => {
+    root.style.setProperty("--size", `${size}px`);
+    return isOnPhone || root.scrollHeight <= root.clientHeight;
+  };
+  let size = isOnPhone ? onPhone : most;
+  while (!fits(size) && size > least) size--;
+  if (!fits(size)) root.querySelector(".chosen")?.scrollIntoView({ block: "nearest" });
 }
 
 /** {box, names, text, words}: a line of the text, still without a head. */
