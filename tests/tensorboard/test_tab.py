@@ -331,17 +331,23 @@ def test_an_own_text_is_run_through_the_nearest_checkpoint(browser: Any, server:
         assert not page.errors
 
 
-def test_words_of_an_own_text_that_are_no_tokens_are_named(browser: Any, server: str) -> None:
+def test_an_own_text_has_its_unknown_words_named_and_leaves_no_trace(browser: Any, server: str) -> None:
+    """After it, another text opens as by itself, and the address no longer has the own one."""
     tokens, words = ["the", "␣Z", "e", "b", "␣", "·", "ж", "у", "␣cat", "."], [0, 1, 4, 8, 9]
     spelled = snapshots.encode(12, [snapshots.ShownProbe("the Zeb жу cat.", tokens, patterns(2, 2, 10), words=words)])
     with Page(browser, frame(server, "run=small")) as page:
         page.wait(is_at(12))
+        address = page.tab.evaluate("location.hash")
         page.tab.route("**/own_text", lambda route: route.fulfill(body=spelled))
         page.tab.locator(".own textarea").fill("the Zeb жу cat.")
         page.tab.locator(".own button").click()
         page.wait("document.querySelector('.note').textContent.startsWith('Your text through')")
         note = page.tab.locator(".note[role=status]").text_content()
         assert note.endswith("The tokenizer has no token for Zeb, жу here, so the model reads letters.")
+        assert "text%3Dthe%2BZeb" in page.tab.evaluate("location.hash")
+        page.tab.get_by_label("Text", exact=True).select_option("0")
+        page.wait("document.querySelector('.note').hidden")
+        assert page.tab.evaluate("location.hash") == address
         assert not page.errors
 
 

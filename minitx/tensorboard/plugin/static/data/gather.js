@@ -35,7 +35,7 @@ export async function gather(source, before, wanted, view, isFresh, tell) {
     await gatherRun(source, data, wanted, isFresh);
     const first = await firstOf(source, data, wanted, tell);
     Object.assign(data, first, await chartOf(source, { ...data, ...first }, wanted), { isLoaded: true });
-    if (isOpening(wanted)) data.opened = { score: data.score, head: data.head };
+    if (wanted.score === null) data.opened = { score: data.score, head: isOpening(wanted) ? data.head : before.opened?.head };
     const inRange = { ...wanted, head: data.head, shown: data.shown };
     if (wanted.compare && view.compares) await gatherOther(source, data, before, inRange, isFresh, tell);
     if (view.load) await gatherExtra(source, data, before, inRange, view, tell);
@@ -84,10 +84,14 @@ async function chartOf(source, data, wanted) {
   const question = questionOf({ ...wanted, score: asked }, data.first.probes[0]);
   if (question) return withQuestion(source, { ...data, score: asked, question });
   const scored = (isOfText ? info.newest.probes[probe] : info.newest) ?? { scores: {}, chance: {} };
-  const isKnown = scored.scores[wanted.score] || wanted.score === "";
-  const score = isKnown ? wanted.score : wanted.score === null ? openingScore(scored, head) : clearestScore(scored);
+  const isKnown = (name) => scored.scores[name] || name === "";
+  const opening = () => openingScore(probe < 0 ? { ...data.first, scores: pick(data.first.scores, isKnown) } : scored, head);
+  const score = isKnown(wanted.score) ? wanted.score : wanted.score === null ? opening() : clearestScore(scored);
   return { question, score, chart: score ? await source.scores(run, score, info.steps, isOfText ? probe : null) : null };
 }
+
+/** The entries of an object whose names are wanted. */
+const pick = (object, isWanted) => Object.fromEntries(Object.entries(object).filter(([name]) => isWanted(name)));
 
 /** What the view itself asks for. If that fails, the pattern is still shown, and of the same pattern the last answer. */
 async function gatherExtra(source, data, before, wanted, view, tell) {

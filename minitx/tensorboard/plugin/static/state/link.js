@@ -54,7 +54,8 @@ export function toLink(state) {
   const link = new URLSearchParams();
   for (const [name, kind] of Object.entries(FIELDS)) {
     const isStart = JSON.stringify(state[name]) === JSON.stringify(START[name]);
-    if (!isStart && state[name] !== null) link.set(name, KINDS[kind][0](state[name]));
+    const isAway = name === "text" && state.probe >= 0; // the user's own text, while another is on view
+    if (!isStart && !isAway && state[name] !== null) link.set(name, KINDS[kind][0](state[name]));
   }
   for (const [name, value] of Object.entries(state.compare ? state.other : {})) {
     if (value !== null) link.set(`other_${name}`, String(value));
