@@ -16,6 +16,17 @@ from minitx.heads.scores import SCORES, Floats
 COLUMNS = {name: score.column for name, score in SCORES.items()}
 COLUMNS |= {"induction_on_repeats": "on repeats", "semantic": "meaning"}
 """The score of each column, and its title."""
+MEANINGS = {score.column: score.description for score in SCORES.values()} | {
+    "on repeats": "induction, in random tokens that come twice",
+    "meaning": "correlation of the attention with the likeness of the tokens' embeddings",
+    "length": "of what the head adds to a token's residual; of residual: as a share of the residual's length",
+    "without it": "change of the loss, nats per token, without the head; held at its mean: with its mean in its place",
+    "gradient": "how fast the loss changes as the head is turned down",
+    "most like": "the head that attends most alike: 1 is a duplicate, 0 never looks at the same tokens",
+    "copying": "from 1, it raises the tokens it attends to, to -1, it lowers them",
+    "reads": "by query, key or value, the earlier head whose output it reads most; 0 is chance",
+}
+"""What each column says."""
 FEW = 32
 """Tokens of which a role may well be chance."""
 
@@ -74,9 +85,10 @@ def _reads(measured: HeadMeasurements, layer: int, head: int) -> str:
 
 def _summary(measured: HeadMeasurements) -> Iterator[str]:
     """The sentences below the tables."""
-    yield "copying: from 1, it raises the tokens it attends to, to -1, it lowers them."
-    yield "reads: by query, key or value, the earlier head whose output it reads most; 0 is chance."
-    yield f"{measured.unclassified:.0%} of the heads fit no role (unclassified)."
+    yield from (f"{column:11}{meaning}" for column, meaning in MEANINGS.items())
+    yield ""
+    if measured.scored_tokens >= FEW:
+        yield f"{measured.unclassified:.0%} of the heads fit no role (unclassified)."
     first, second = measured.repeats.first_loss, measured.repeats.second_loss
     if not math.isnan(first):
         yield f"Loss on random tokens {first:.2f} nats per token, on the same again {second:.2f}."

@@ -16,7 +16,7 @@ from minitx.heads.figures import heads_figure, history_figure
 from minitx.heads.measure import measure_heads
 from minitx.heads.roles import UNCLASSIFIED, Roles
 from minitx.heads.scores import SCORES
-from minitx.heads.table import as_text
+from minitx.heads.table import COLUMNS, as_text
 from minitx.system.figures import save_picture
 from tests.small import small_model
 
@@ -68,6 +68,8 @@ def test_the_text_names_every_head_and_says_what_was_left_out() -> None:
     ]
     assert text.count("not measured") == 4 and "Rank correlation" not in text
     assert "100% of the heads fit no role" in text
+    assert "fit no role" not in as_text(measure_heads(small_model(), TOKENS[:16], ablation=False))
+    assert all(f"\n{column:11}" in text for column in COLUMNS.values())
     assert max(len(line) for line in text.split("\n")) <= 140
 
 
