@@ -62,7 +62,7 @@ function drawPredictions({ answer, layout, theme, fit, tell, tokens: text }) {
       const isReal = token === text[answer.position + 1];
       const bar = { x: left, y: top + 1, width: Math.max(1, room * probabilities[at]), height: row - 2, rx: 2, fill: theme.accent, opacity: 0.35 };
       const over = shape("rect", { x: left, y: top, width: room, height: row, fill: "transparent" });
-      const lines = [token, `probability ${figure(probabilities[at])}${isReal ? ", the real next token" : ""}`, about];
+      const lines = [token, `probability ${shareText(probabilities[at])}${isReal ? ", the real next token" : ""}`, about];
       return shape(
         "g",
         { class: isReal ? "guess real" : "guess" },

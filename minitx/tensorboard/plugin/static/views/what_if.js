@@ -2,6 +2,7 @@
 
 import { predictionsIn } from "../data/words.js";
 import { element, onScreen } from "../draw/dom.js";
+import { shareText } from "../draw/prediction.js";
 import { tableColour } from "../draw/theme.js";
 import { figure, headName } from "../state/scores.js";
 import { layerOf, nearestOf } from "../state/state.js";
@@ -206,7 +207,7 @@ function predictionsBeside(model) {
       const old = other ? (other.probabilities[at][other.tokens[at].indexOf(token)] ?? null) : null;
       const change = !other ? null : old === null ? "new" : signedShort(probability - old);
       const sizes = other ? [old, probability] : [probability, null];
-      return barsOf(plainToken(token), sizes, most, figure(probability), change, side.real?.[at] === place ? "guess real" : "guess");
+      return barsOf(plainToken(token), sizes, most, shareText(probability), change, side.real?.[at] === place ? "guess real" : "guess");
     });
     return element("div", { class: "list" }, element("h3", {}, title), ...rows);
   };
