@@ -13,6 +13,7 @@ from torch import Tensor
 from minitx.bench.training import TimedTraining
 from minitx.config import Config
 from minitx.system.timing import progress_bar, synchronise
+from minitx.training.averaging import WeightAverage
 from minitx.training.optim import set_learning_rate
 
 
@@ -98,9 +99,12 @@ def side_of(
 ) -> Side:
     """The side of a training whose learning rate before update n is `rate(n)`, counted from 0."""
 
+    average = WeightAverage(training.parameters, training.shape.train)
+
     def step(number: int) -> None:
         set_learning_rate(training.optimizers, rate(number))
         training.step()
+        average.add(number + 1)
 
     parameters = sum(parameter.numel() for parameter in training.parameters)
     return Side(name, training.shape.train.steps, evaluations, step, validate, parameters)

@@ -117,6 +117,8 @@ class TrainConfig:
     """Number of steps over which the learning rate rises linearly from 0 to its peak."""
     decay_fraction: float = 0.7
     """Share of the run, at its end, over which the learning rate falls linearly to 0."""
+    average_fraction: float = 0.0
+    """Share of the run, at its end, over whose steps the last weights are the mean; 0 keeps those of the last step."""
     grad_clip: float = 1.0
     """Scale the gradient down if its norm is larger than this; 0 turns it off."""
     eval_every: int = 200
@@ -144,7 +146,7 @@ class TrainConfig:
             self, "train.", "learning_rate embedding_learning_rate muon_learning_rate", above=0, below=math.inf
         )
         require_bounds(self, "train.", "beta1 beta2 muon_momentum", at_least=0, below=1)
-        require_bounds(self, "train.", "decay_fraction", at_least=0, at_most=1)
+        require_bounds(self, "train.", "decay_fraction average_fraction", at_least=0, at_most=1)
         require(self.sample_prompt != "", "train.sample_prompt is empty: leave it out to start a new document.")
 
 

@@ -20,6 +20,7 @@ from minitx.run.checkpoints import Checkpoint, Progress
 from minitx.run.folder import Run
 from minitx.system.errors import UserError
 from minitx.system.runtime import Runtime
+from minitx.training.averaging import WeightAverage
 from minitx.training.optim import build_optimizers, learning_rate_factor
 from minitx.training.parallel import ALONE, Group
 
@@ -69,6 +70,7 @@ class Training:
         if group.settings.checkpoint_activations or group.is_sharded:
             self.divide()
         self.optimizers = build_optimizers(model, config.train, runtime.dtype, group)
+        self.average = WeightAverage(list(self.learner.parameters()), config.train, group)
         own = (
             config.model.context_length,
             config.train.batch_size,
@@ -113,10 +115,11 @@ class Training:
         return self.progress.step
 
     def advance(self) -> None:
-        """Count one step more."""
+        """Count one step more; the last steps' weights are averaged."""
         train = self.config.train
         self.progress.step += 1
         self.progress.tokens += train.batch_size * train.grad_accum * self.config.model.context_length
+        self.average.add(self.step)
 
     def start_clock(self) -> None:
         """Start the clock: training begins, or goes on."""
@@ -160,18 +163,18 @@ class Training:
                 for number, values in state["state"].items()
             }
         place = merged(self.group.gathered(self.batches.state()))
-        self.group.first(partial(self.write, optimizers, place, best=best))
+        state = {"optimizers": optimizers, "average": self.average.state_dict()}
+        self.group.first(partial(self.write, state, place, best=best))
         self.saved_step = self.step
 
-    def write(self, optimizers: list[dict[str, Any]], place: dict[str, Any], *, best: bool) -> None:
-        """Write the checkpoint, given the state of the optimizers and the place in the training text."""
+    def write(self, state: dict[str, Any], place: dict[str, Any], *, best: bool) -> None:
+        """Write the checkpoint, given `state` of optimizers and average, and the place in the training text."""
         generators = {"random_cpu": torch.get_rng_state()}
         if self.runtime.device.type == "cuda":
             generators["random_cuda"] = torch.cuda.get_rng_state(self.runtime.device)
-        optimizer_state = {"optimizers": optimizers, **generators}
-        state = {**vars(self.progress), "batches": place}
+        progress = {**vars(self.progress), "batches": place}
         keep = self.config.train.keep_checkpoints
-        checkpoints.save(self.run.path, self.model, optimizer_state, state, best=best, keep=keep)
+        checkpoints.save(self.run.path, self.model, state | generators, progress, best=best, keep=keep)
 
     def keep_weights(self) -> None:
         """Keep the weights alone, if this is one of the steps for it."""
@@ -202,6 +205,8 @@ class Training:
                     if any(value.shape not in ((), tensor.shape) for value in kept.values()):
                         raise ValueError("its optimizer state has other shapes")
                     kept.update({name: self.group.part_like(value, tensor) for name, value in kept.items()})
+            if "average" in saved:  # not in older checkpoints
+                self.average.load_state_dict(saved["average"])
             torch.set_rng_state(saved["random_cpu"])
             if self.runtime.device.type == "cuda" and "random_cuda" in saved:
                 torch.cuda.set_rng_state(saved["random_cuda"], self.runtime.device)

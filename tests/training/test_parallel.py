@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load
 
 import minitx.training.loop
 from minitx.config import Config, ModelConfig, ParallelConfig
@@ -115,9 +116,23 @@ def test_sharded_models_train_the_same_run(kind: str, tmp_path: Path) -> None:
     assert ours == pytest.approx(theirs, abs=1e-5) and len(ours) == 30
 
 
+def test_shards_average_the_same_weights(tmp_path: Path) -> None:
+    """Also where two processes are killed amid the average, and three go on."""
+    changes = {"steps": 12, "eval_every": 12, "checkpoint_every": 4, "average_fraction": 0.75}
+    config = config_of(tmp_path, {}, changes)
+    train(config)
+    sharded = dataclasses.replace(config, out=f"{config.out}-shards", parallel=ParallelConfig(shard=True))
+    run_processes(2, lambda rank: dying(sharded, 11, None), tmp_path)
+    all_well(train_by(3, sharded, tmp_path, resume=sharded.out))
+    weights = [load(weights_of(one)) for one in (config, sharded)]
+    for name, values in weights[0].items():
+        torch.testing.assert_close(weights[1][name], values, atol=1e-4, rtol=0)
+
+
 def test_a_killed_run_goes_on_with_any_number_of_processes(tmp_path: Path) -> None:
     """1 → 3 → 2 → 1, each killed at an odd step: to the last bit the run that was never killed."""
     settings = {"steps": 40, "grad_accum": 1, "checkpoint_every": 4, "eval_every": 10, "learning_rate": 1e-2}
+    settings |= {"average_fraction": 0.5}
     config = config_of(tmp_path, {"dropout": 0.2}, settings, deterministic=True)
     train(config)
     killed = dataclasses.replace(config, out=f"{config.out}-killed")
