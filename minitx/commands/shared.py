@@ -17,8 +17,8 @@ from minitx.system.text import warn
 if TYPE_CHECKING:
     from minitx.data.tokenizer import Tokenizer
 
-MAX_NAMED = 5
-"""Words that a warning names."""
+MAX_NAMED, MAX_LETTERS = 5, 24
+"""Words that a warning names, and letters of one."""
 MAX_SEEDS = 100
 """More are a seed, taken for their number."""
 
@@ -82,10 +82,18 @@ def as_text(content: bytes | str, origin: str) -> str:
 
 
 def tell_spelled(tokenizer: Tokenizer, text: str) -> None:
-    """Warn of the words of `text` that the model must read letter by letter."""
+    """Warn of the words of `text` that the tokenizer has no token for, unless it is one of characters."""
+    pieces = map(tokenizer.token_bytes, range(tokenizer.vocab_size))
+    if not any(len(piece.decode("utf-8", "replace").strip(" ")) > 1 for piece in pieces):
+        return
     if words := spelled_out([tokenizer.token_bytes(token) for token in tokenizer.encode(text)]):
-        named = ", ".join(words[:MAX_NAMED]) + (" …" if len(words) > MAX_NAMED else "")
-        warn(f"The tokenizer has no token for {named} here, so the model reads letters.")
+        named = ", ".join(shorten(word) for word in words[:MAX_NAMED]) + (" …" if len(words) > MAX_NAMED else "")
+        warn(f"In this text the tokenizer has no token for {named}: the model reads them in small pieces.")
+
+
+def shorten(word: str) -> str:
+    """A word that a sentence has room for."""
+    return word if len(word) <= MAX_LETTERS else word[: MAX_LETTERS - 1] + "…"
 
 
 def write_page(name: str, html: str) -> None:

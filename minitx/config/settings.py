@@ -118,7 +118,7 @@ class TrainConfig:
     decay_fraction: float = 0.7
     """Share of the run, at its end, over which the learning rate falls linearly to 0."""
     average_fraction: float = 0.0
-    """Share of the run, at its end, over whose steps the last weights are the mean; 0 keeps those of the last step."""
+    """The run ends with the mean of the weights over this share of its steps, the last ones; 0 takes no mean."""
     grad_clip: float = 1.0
     """Scale the gradient down if its norm is larger than this; 0 turns it off."""
     eval_every: int = 200

@@ -39,17 +39,13 @@ def word_starts(pieces: Sequence[bytes]) -> list[int]:
 
 
 def spelled_out(pieces: Sequence[bytes]) -> list[str]:
-    """The words that a text's tokens spell letter by letter, for the tokenizer has no token for them.
-
-    None of a text whose tokens are all that short: its tokenizer is one of characters.
-    """
-    texts = [piece.decode("utf-8", "replace").strip(" ") for piece in pieces]
+    """The words that tokens, `pieces` their bytes, spell letter by letter, or nearly: no token is made for them."""
     starts, found = word_starts(pieces), dict[str, None]()
     for start, end in pairwise([*starts, len(pieces)]):
         word = b"".join(pieces[start:end]).decode("utf-8", "replace").strip(" ")
-        if len(word) > 1 and word.isalpha() and all(len(text) < 2 for text in texts[start:end]):
-            found[word] = None
-    return list(found) if any(len(text) > 1 for text in texts) else []
+        is_spelled = sum(map(str.isalpha, word)) > 1 and 4 * (end - start) >= 3 * len(word)
+        found |= {word: None} if is_spelled else {}
+    return list(found)
 
 
 def _kind(character: str) -> str:

@@ -19,12 +19,16 @@ COLUMNS |= {"induction_on_repeats": "on repeats", "semantic": "meaning"}
 MEANINGS = {score.column: score.description for score in SCORES.values()} | {
     "on repeats": "induction, in random tokens that come twice",
     "meaning": "correlation of the attention with the likeness of the tokens' embeddings",
-    "length": "of what the head adds to a token's residual; of residual: as a share of the residual's length",
-    "without it": "change of the loss, nats per token, without the head; held at its mean: with its mean in its place",
+    "role": "the score furthest above chance, if it has half of what chance leaves, and that share",
+    "chance": "the scores of a head that attends to all tokens alike",
+    "length": "mean length of what the head adds to a token's residual",
+    "of residual": "that length as a share of the residual's own",
+    "without it": "change of the loss without the head, in nats per token",
+    "held at its mean": "the same with the mean of its output in its place",
     "gradient": "how fast the loss changes as the head is turned down",
-    "most like": "the head that attends most alike: 1 is a duplicate, 0 never looks at the same tokens",
-    "copying": "from 1, it raises the tokens it attends to, to -1, it lowers them",
-    "reads": "by query, key or value, the earlier head whose output it reads most; 0 is chance",
+    "most like": "the head that attends most like it: 1 for a duplicate, 0 if they share no token",
+    "copying": "1 if it raises the tokens that it attends to, -1 if it lowers them",
+    "reads": "the earlier head that its queries (Q), keys (K) or values (V) read most, and how far above chance",
 }
 """What each column says."""
 FEW = 32
@@ -85,7 +89,7 @@ def _reads(measured: HeadMeasurements, layer: int, head: int) -> str:
 
 def _summary(measured: HeadMeasurements) -> Iterator[str]:
     """The sentences below the tables."""
-    yield from (f"{column:11}{meaning}" for column, meaning in MEANINGS.items())
+    yield from (f"{column:18}{meaning}" for column, meaning in MEANINGS.items())
     yield ""
     if measured.scored_tokens >= FEW:
         yield f"{measured.unclassified:.0%} of the heads fit no role (unclassified)."

@@ -140,6 +140,8 @@ def memory(settings: PlanConfig, mode: Mode, processes: int) -> dict[str, float]
         "AdamW": 8 * (whole - by_muon) / share,
         "Muon": 4 * by_muon / share,
     }
+    averaged = 4 * whole * (settings.train.average_fraction > 0)
+    held |= {"mean of weights": averaged / share} if averaged else {}
     autocast = width == 2 and not (sharded and settings.gather_width == 2)
     copies = 2 * matrix_numbers(settings) * autocast / (model.n_layer if mode.recomputes else 1)
     again = block_activations(model, width) if mode.recomputes else 0
@@ -151,7 +153,7 @@ def memory(settings: PlanConfig, mode: Mode, processes: int) -> dict[str, float]
     passes = {"gradients": 4 * whole / share, "bfloat16 weights": copies, "gathered": gathered}
     passes |= {"activations": kept_activations(model, width, rows, mode.recomputes), "at work": work}
     update = 4 * whole / share + update_bytes(settings, mode, processes)
-    saving = (8 * whole - 4 * by_muon) * extra
+    saving = (8 * whole - 4 * by_muon + averaged) * extra
     in_all = sum(held.values()) + max(sum(passes.values()), update, saving)
     return held | passes | {"update": update, "saving": saving, "in all": in_all}
 

@@ -28,8 +28,7 @@ class WeightAverage:
         """Take in the weights after `step`, if it is one of the last; after the very last, leave the mean in them."""
         if step <= self.begin:
             return
-        if step == self.begin + 1 or not self.mean:  # perhaps after a mean of the run before it went on
-            self.count, self.mean = 0, [parameter.clone() for parameter in self.parameters]
+        self.mean = self.mean or [parameter.clone() for parameter in self.parameters]
         self.count += 1
         foreach.lerp_(self.mean, self.parameters, 1 / self.count)
         if step == self.end:
@@ -38,12 +37,17 @@ class WeightAverage:
             self.count, self.mean = 0, []
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps: how many steps the mean is of, and the mean, one whole tensor per parameter."""
-        return {"count": self.count, "mean": [self.group.whole(mean) for mean in self.mean]}
+        """What a checkpoint keeps: after which step the mean begins, of how many steps it is, and its whole tensors."""
+        return {"begin": self.begin, "count": self.count, "mean": [self.group.whole(mean) for mean in self.mean]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict`; raises ValueError or LookupError where it is of other parameters."""
-        pairs = list(zip(state["mean"], self.parameters, strict=True)) if state["count"] else []
+        """Go on from `state_dict`, or begin anew where other steps are to be averaged.
+
+        Raises ValueError or LookupError where the mean is of other parameters.
+        """
+        if state["begin"] != self.begin or not state["mean"]:
+            return
+        pairs = list(zip(state["mean"], self.parameters, strict=True))
         if any(value.shape != parameter.shape for value, parameter in pairs):
             raise ValueError("its mean of the weights has other shapes")
         self.count = int(state["count"])

@@ -80,12 +80,12 @@ def test_the_tokenizer_labels_control_tokens_by_their_names() -> None:
 
 def test_words_that_are_no_tokens_are_named() -> None:
     """A name at the start has no token where the training text never begins with it."""
+    tokenizer = Tokenizer.train(["the cat and Anna so saw the dog. "] * 50, KINDS["word"])
 
-    def named(kind: str, text: str) -> list[str]:
-        tokenizer = Tokenizer.train(["the cat and Anna saw the dog. "] * 50, KINDS[kind])
+    def named(text: str) -> list[str]:
         return spelled_out([tokenizer.token_bytes(token) for token in tokenizer.encode(text)])
 
-    assert named("word", "the Zebra saw Anna, a\nжук and a Zebra") == ["Zebra", "жук"]
-    assert named("word", "the cat saw Anna. 12 ?!") == []
-    assert named("char", "the Zebra") == []
+    assert named("the Zebra saw Anna, a\nжук and a Zebra") == ["Zebra", "жук"]
+    assert named("zq, Bob's Thomsopon") == ["zq", "Bob's", "Thomsopon"]
+    assert named("the cat saw Anna. 12345 ?! 日本 🎉") == []
     assert spelled_out([]) == []

@@ -69,7 +69,7 @@ def test_the_text_names_every_head_and_says_what_was_left_out() -> None:
     assert text.count("not measured") == 4 and "Rank correlation" not in text
     assert "100% of the heads fit no role" in text
     assert "fit no role" not in as_text(measure_heads(small_model(), TOKENS[:16], ablation=False))
-    assert all(f"\n{column:11}" in text for column in COLUMNS.values())
+    assert all(f"\n{column:18}" in text for column in COLUMNS.values())
     assert max(len(line) for line in text.split("\n")) <= 140
 
 

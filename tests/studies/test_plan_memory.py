@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import warnings
 from collections.abc import Callable, Iterator
@@ -196,3 +197,11 @@ def test_muon_of_many_processes(processes: int, shards: bool, precision: Precisi
     assert operations.count["all_gather_into_tensor"] == shards * sum(stack.matrices for stack in found)
     mode = SHARDED if shards else DATA_PARALLEL
     assert peak.most == pytest.approx(update_bytes(plan, mode, processes), rel=0.04)
+
+
+def test_the_mean_of_the_weights_is_as_large_as_they_are() -> None:
+    plan = plan_of(SHAPES[0], "float32")
+    before = memory(plan, DATA_PARALLEL, 1)
+    object.__setattr__(plan, "train", dataclasses.replace(plan.train, average_fraction=0.1))
+    after = memory(plan, DATA_PARALLEL, 1)
+    assert after["mean of weights"] == after["weights"] == after["in all"] - before["in all"]

@@ -343,7 +343,9 @@ def test_an_own_text_has_its_unknown_words_named_and_leaves_no_trace(browser: An
         page.tab.locator(".own button").click()
         page.wait("document.querySelector('.note').textContent.startsWith('Your text through')")
         note = page.tab.locator(".note[role=status]").text_content()
-        assert note.endswith("The tokenizer has no token for Zeb, жу here, so the model reads letters.")
+        assert note.endswith(
+            "In this text the tokenizer has no token for Zeb, жу: the model reads them in small pieces."
+        )
         assert "text%3Dthe%2BZeb" in page.tab.evaluate("location.hash")
         page.tab.get_by_label("Text", exact=True).select_option("0")
         page.wait("document.querySelector('.note').hidden")

@@ -60,12 +60,16 @@ def test_a_longer_run_leaves_the_old_mean_behind(tmp_path: Path) -> None:
     assert train(dataclasses.replace(config, train=longer), resume=config.out) == 0
     after, seventh = weights_at(config.out, 8)["embedding.weight"], weights_at(config.out, 7)["embedding.weight"]
     assert not torch.equal(after, seventh)
-    weight = torch.zeros(1)
-    average = WeightAverage([weight], TrainConfig(steps=8, average_fraction=0.5))
-    average.load_state_dict({"count": 2, "mean": [torch.ones(1)]})
-    for step in range(5, 9):
-        average.add(step)
-    assert torch.equal(weight, torch.zeros(1))
+    for begin, expected in ((4, 0.5), (3, 0.0)):
+        weight = torch.zeros(1)
+        average = WeightAverage([weight], TrainConfig(steps=8, average_fraction=0.5))
+        average.load_state_dict({"begin": begin, "count": 2, "mean": [torch.ones(1)]})
+        average.add(7)
+        average.add(8)
+        assert weight.item() == pytest.approx(expected)
+    off = WeightAverage([weight], TrainConfig(steps=8))
+    off.load_state_dict({"begin": 4, "count": 2, "mean": [torch.ones(1)]})
+    assert not off.state_dict()["mean"]
 
 
 def test_the_bench_trains_with_it(tmp_path: Path) -> None:
@@ -84,6 +88,6 @@ def test_the_bench_trains_with_it(tmp_path: Path) -> None:
 
 
 def test_a_mean_of_another_shape_is_refused() -> None:
-    average = WeightAverage([torch.zeros(2)], TrainConfig())
+    average = WeightAverage([torch.zeros(2)], TrainConfig(steps=8, average_fraction=0.5))
     with pytest.raises(ValueError, match="other shapes"):
-        average.load_state_dict({"count": 1, "mean": [torch.zeros(3)]})
+        average.load_state_dict({"begin": 4, "count": 1, "mean": [torch.zeros(3)]})

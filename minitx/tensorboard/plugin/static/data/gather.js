@@ -6,9 +6,9 @@ import { hasBoth, prepared } from "./prepare.js";
 import { linkScore, questionOf } from "../state/question.js";
 import { headsWithin, nearestOf } from "../state/state.js";
 import { unitsIn } from "../state/units.js";
-import { spelledOut } from "./words.js";
+import { areLetters, spelledOut } from "./words.js";
 
-const MAX_NAMED = 5; // words that a note names
+const [MAX_NAMED, MAX_LETTERS] = [5, 24]; // words that a note names, and letters of one
 const LONG = 64; // of a longer text, whole patterns are loaded only for the heads on view
 /** The note while a user's own text is run. */
 export const READING = "The model reads your text …";
@@ -70,7 +70,7 @@ async function firstOf(source, data, wanted, tell) {
   const others = { second: null, otherInfo: null, extra: data.extraOf === wanted.view ? data.extra : null, extraFault: "" };
   const text = JSON.stringify([run, first.probes[0].text]);
   const link = text === data.linkOf ? data.link : clearLink(first)?.number; // the place stays while steps go by
-  note = [note, cutNote(first.probes[0]), isOwn ? spelledNote(first.probes[0]) : ""].filter(Boolean).join(" ");
+  note = [note, cutNote(first.probes[0]), isOwn ? spelledNote(first.probes[0], probes) : ""].filter(Boolean).join(" ");
   return { ...chosen, ...others, link, linkOf: text, isOfText, first: prepared(first, wanted), firstStep, note };
 }
 
@@ -146,11 +146,12 @@ function cutNote({ dropped, inTokens: { seq } }) {
   return `The text is cut: ${last} left out, for the model sees ${seq} at once.`;
 }
 
-/** A sentence if words of the text are no tokens, else "". */
-function spelledNote(probe) {
-  const words = spelledOut(probe);
-  const named = words.slice(0, MAX_NAMED).join(", ") + (words.length > MAX_NAMED ? " …" : "");
-  return words.length ? `The tokenizer has no token for ${named} here, so the model reads letters.` : "";
+/** A sentence if words of the text are no tokens, else "". The run's own texts tell what tokens are like. */
+function spelledNote(probe, others) {
+  const words = [probe.inTokens, ...others].every(({ tokens }) => areLetters(tokens)) ? [] : spelledOut(probe);
+  const short = (word) => (word.length > MAX_LETTERS ? `${word.slice(0, MAX_LETTERS - 1)}…` : word);
+  const named = words.slice(0, MAX_NAMED).map(short).join(", ") + (words.length > MAX_NAMED ? " …" : "");
+  return words.length ? `In this text the tokenizer has no token for ${named}: the model reads them in small pieces.` : "";
 }
 
 /** The heads whose whole patterns must be loaded; none of a short text, which comes with all of them. */

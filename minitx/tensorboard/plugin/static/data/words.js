@@ -58,13 +58,16 @@ export function predictionsIn(probe, predictions) {
   return probe.units === "words" ? predictWords(predictions, probe.tokens.map((_, word) => probe.spanOf(word))) : predictions;
 }
 
-/** The words that the tokens of `probe` spell letter by letter, as minitx/data/words.py finds them. */
+/** The words that the tokens of `probe` spell letter by letter, or nearly, as minitx/data/words.py finds them. */
 export function spelledOut({ inTokens: { tokens, words, seq } }) {
-  const isShort = (label) => [...label.replace(/^␣/, "")].length < 2;
   const spans = words.map((start, at) => tokens.slice(start, words[at + 1] ?? seq));
-  const spelled = spans.filter((labels) => labels.every(isShort)).map((labels) => labelOf(labels).replace(/^␣/, ""));
-  return tokens.every(isShort) ? [] : [...new Set(spelled.filter((word) => /^\p{L}{2,}$/u.test(word)))];
+  const textOf = (labels) => labelOf(labels).replace(/^␣/, "");
+  const isSpelled = (labels) => textOf(labels).match(/\p{L}/gu)?.length > 1 && 4 * labels.length >= 3 * [...textOf(labels)].length;
+  return [...new Set(spans.filter(isSpelled).map(textOf))];
 }
+
+/** Whether no label is longer than a letter: the tokenizer is one of characters. */
+export const areLetters = (labels) => labels.every((label) => [...label.replace(/^␣/, "")].length < 2);
 
 /** One value for each token → for each unit of `probe` the sum over its tokens; no units after the last value. */
 export function sumsIn(probe, values) {

@@ -72,8 +72,8 @@ export function drawMap(context, layout, map, focus, theme, x, y) {
   drawCells(context, layout, map, columns, rows);
   if (layout.cell >= 12) drawGaps(context, layout, Math.max(1, Math.min(rows[0], columns[0])), Math.min(seq, Math.max(rows[1], columns[1]) + 1), theme);
   drawStairs(context, layout, theme);
-  drawScale(context, layout, map, view, theme);
-  drawLinkFrames(context, layout, map.links, view, theme);
+  const scale = drawScale(context, layout, map, view, theme);
+  drawLinkFrames(context, layout, map.links, view, theme, scale);
   if (focus) drawFocus(context, layout, map, focus, theme);
   context.restore();
   drawLabels(context, layout, map.tokens, view, columns, rows, focus, theme);
@@ -155,12 +155,12 @@ function drawLabels(context, { cell, left, top, margin, every }, tokens, view, c
   }
 }
 
-/** The colour scale, in the empty half after the query, where that is seen. */
+/** The colour scale, in the empty half after the query, where that is seen: [its place, if it is drawn]. */
 function drawScale(context, layout, map, view, theme) {
   const height = Math.floor(Math.min(130, view.height * 0.34));
   const [x, y] = [view.x + view.width - SCALE_WIDTH - SCALE_ROOM, view.y + 6];
   const isEmpty = x - layout.left > y + height - layout.top + layout.cell;
-  if (height < 40 || !isEmpty) return;
+  if (height < 40 || !isEmpty) return [];
   context.font = theme.font;
   context.textAlign = "left";
   context.textBaseline = "middle";
@@ -170,6 +170,7 @@ function drawScale(context, layout, map, view, theme) {
   }
   context.fillStyle = theme.muted;
   for (const [level, label] of map.legend) context.fillText(label, x + SCALE_WIDTH + 5, y + (1 - level / 255) * (height - 1));
+  return [{ x, y, width: SCALE_WIDTH + SCALE_ROOM, height }];
 }
 
 function drawFocus(context, { cell, left, top, side, seq }, map, { query, key }, theme) {

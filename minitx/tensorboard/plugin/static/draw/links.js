@@ -62,8 +62,8 @@ function curveAt([p0, p1, p2, p3], t) {
   return (1 - t) ** 3 * p0 + 3 * (1 - t) ** 2 * t * p1 + 3 * (1 - t) * t ** 2 * p2 + t ** 3 * p3;
 }
 
-/** A frame around each link of a map, with its label if it fits into `view`, {x, y, width, height}. */
-export function drawLinkFrames(context, layout, links, view, theme) {
+/** A frame around each link of a map, with its label if it fits into `view`, {x, y, width, height}, and not on `others`. */
+export function drawLinkFrames(context, layout, links, view, theme, others) {
   const { cell, left, top } = layout;
   const frames = links.map((link) => {
     const [[q0, q1], [k0, k1]] = [link.query, link.key];
@@ -79,7 +79,7 @@ export function drawLinkFrames(context, layout, links, view, theme) {
   const seen = frames.filter(isSeen);
   // From right to left: the line from a label down to its frame then passes left of the labels already placed.
   seen.sort((a, b) => b.x - a.x || b.y - a.y);
-  const [taken, labels] = [[], []];
+  const [taken, labels] = [[...others], []];
   for (const frame of seen) {
     const width = labelWidth(context, frame.link.label, theme);
     const x = Math.max(view.x, Math.min(frame.x, view.x + view.width - width));

@@ -93,11 +93,11 @@ function build(root, { state, data }, heads, act) {
   if (hadFocus) root.lines[0]?.text.focus();
 }
 
-/** Make the letters as large as the room allows. Where even small ones leave too little, begin with the chosen head. */
+/** Make the letters as large as the room allows when text, heads or window change, so that they stay while steps go by. */
 function fit(root) {
   const [least, most, onPhone] = [14, 24, 17];
   const isOnPhone = window.innerWidth <= 720;
-  const plan = [root.plan, root.clientWidth, root.clientHeight, root.prediction.hidden].join();
+  const plan = [root.plan, window.innerWidth, window.innerHeight, root.prediction.hidden].join();
   if (root.fitted === plan) return;
   root.fitted = plan;
   const fits = (size) => {
@@ -106,7 +106,6 @@ function fit(root) {
   };
   let size = isOnPhone ? onPhone : most;
   while (!fits(size) && size > least) size--;
-  if (!fits(size)) root.querySelector(".chosen")?.scrollIntoView({ block: "nearest" });
 }
 
 /** {box, names, text, words}: a line of the text, still without a head. */
