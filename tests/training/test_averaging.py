@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -56,10 +57,16 @@ def test_a_longer_run_leaves_the_old_mean_behind(tmp_path: Path) -> None:
     """What is averaged then are its own last steps."""
     config = small_config(tmp_path, steps=4, eval_every=4, checkpoint_every=1, sample_every=0, average_fraction=0.5)
     assert train(config) == 0
+    plain = f"{config.out}-plain"
+    shutil.copytree(config.out, plain)
     longer = dataclasses.replace(config.train, steps=8, keep_checkpoints=4)
+    without = dataclasses.replace(longer, average_fraction=0.0)
     assert train(dataclasses.replace(config, train=longer), resume=config.out) == 0
+    assert train(dataclasses.replace(config, train=without), resume=plain) == 0
     after, seventh = weights_at(config.out, 8)["embedding.weight"], weights_at(config.out, 7)["embedding.weight"]
     assert not torch.equal(after, seventh)
+    mean = torch.stack([weights_at(plain, step)["embedding.weight"] for step in range(5, 9)]).mean(0)
+    torch.testing.assert_close(after, mean, atol=1e-6, rtol=0)
     for begin, expected in ((4, 0.5), (3, 0.0)):
         weight = torch.zeros(1)
         average = WeightAverage([weight], TrainConfig(steps=8, average_fraction=0.5))
